@@ -1,0 +1,171 @@
+"""Every error Homeport raises on purpose, in one tree that answers whose problem it is.
+
+`status` is the HTTP status, `code` the stable name a program may rely on, `retryable` whether the same request can
+succeed later. They sit on the class. The message is written for the visitor: it says what to do next, names the file
+or field, and holds no key, token or file content.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HomeportError(Exception):
+    """The root: ours unless a subclass says otherwise."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+# ── the visitor's request ────────────────────────────────────────────────────────────────────────────────────────
+
+
+class BadRequest(HomeportError):
+    """The request is not one the hub understands."""
+
+    status = 400
+    code = "bad-request"
+
+
+class BadField(BadRequest):
+    """A form field is missing, doubled, unknown or has a value that cannot be used."""
+
+    code = "bad-field"
+
+
+class BadName(BadField):
+    """The notebook's name is empty where one is needed, too long, or holds characters nobody can type."""
+
+    code = "bad-name"
+
+
+class BodyTooLarge(BadRequest):
+    """The request's body is over the limit; nothing of it was read."""
+
+    status = 413
+    code = "body-too-large"
+
+
+class NotAuthenticated(HomeportError):
+    """The request carries no owner token, or one the hub does not know."""
+
+    status = 401
+    code = "not-authenticated"
+
+
+class CrossSiteRequest(HomeportError):
+    """Another web site made the visitor's browser send this request."""
+
+    status = 403
+    code = "cross-site-request"
+
+
+class SessionNotFound(HomeportError):
+    """There is no such session, or it belongs to somebody else; the two look the same on purpose."""
+
+    status = 404
+    code = "session-not-found"
+
+
+class SessionNotReady(HomeportError):
+    """The notebook cannot be entered (yet, or any more)."""
+
+    status = 409
+    code = "session-not-ready"
+    retryable = True
+
+
+class SessionLeaving(HomeportError):
+    """The session of this name is being stopped; it can be launched again in a moment."""
+
+    status = 409
+    code = "session-leaving"
+    retryable = True
+
+
+# ── the credentials bundle (bundle.py) ───────────────────────────────────────────────────────────────────────────
+
+
+class BadBundle(HomeportError):
+    """The uploaded bundle cannot be used as it is."""
+
+    status = 400
+    code = "bad-bundle"
+
+
+# ── the endpoint's address (address.py) ──────────────────────────────────────────────────────────────────────────
+
+
+class BadEndpoint(HomeportError):
+    """The endpoint's address cannot be used."""
+
+    status = 400
+    code = "bad-endpoint"
+
+
+class ForbiddenAddress(BadEndpoint):
+    """The endpoint's address is not one this hub connects to."""
+
+    code = "forbidden-address"
+
+
+# ── the visitor's Docker endpoint (docker_endpoint.py) ───────────────────────────────────────────────────────────
+
+
+class EndpointError(HomeportError):
+    """The visitor's Docker endpoint, or the notebook on it, did not do what was asked."""
+
+    status = 502
+    code = "endpoint-error"
+
+
+# ── stored credentials (envelope.py, credentials_store.py) ───────────────────────────────────────────────────────
+
+
+class BadEnvelope(HomeportError):
+    """A stored object is not an envelope sealed for this session: altered, swapped, or of an unknown version."""
+
+    code = "bad-envelope"
+
+
+class CredentialsMissing(HomeportError):
+    """No credentials are stored for this session: the upload did not complete, or they were purged."""
+
+    status = 409
+    code = "credentials-missing"
+
+
+# ── stored sessions (session_store.py, machine.py) ───────────────────────────────────────────────────────────────
+
+
+class StaleSession(HomeportError):
+    """Somebody else saved the session first; load it again and decide anew."""
+
+    status = 409
+    code = "stale-session"
+    retryable = True
+
+
+class StoreUnavailable(HomeportError):
+    """DynamoDB, S3, KMS or SQS did not answer; the same request can succeed later."""
+
+    status = 503
+    code = "store-unavailable"
+    retryable = True
+
+
+class IllegalTransition(HomeportError):
+    """An event the state has no transition for. Always a defect of Homeport."""
+
+    code = "illegal-transition"
+
+
+class BadConfiguration(HomeportError):
+    """The hub's configuration is wrong; the message names the variable."""
+
+    code = "bad-configuration"

@@ -1,0 +1,237 @@
+"""Two closed unions: what the launcher can do (Effect, imperative) and what can have happened (Event, past tense).
+
+All are frozen values without behaviour and without secrets. An effect names nothing but what it does: the session it
+is performed for is handed to `World.perform` beside it. Times are seconds since the epoch; fractions are 0 to 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the proxy finds a notebook: the checked address of the endpoint and the published port."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a session failed: a stable code and a sentence for the visitor."""
+
+    code: str
+    message: str
+
+
+# ── effects ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyEndpoint:
+    """Connect to the endpoint with the visitor's certificate and ask for its version."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureImage:
+    """Look for the image on the endpoint and pull it when it is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateContainer:
+    """Create the container, or adopt the one of that name, and put certificate, key and configuration into it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartContainer:
+    """Start the container; one that already runs is left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeNotebook:
+    """Ask the notebook for its status over mutual TLS, through the published port."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRoute:
+    """Write the route that the proxy follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class InspectContainer:
+    """See whether the container of a ready session still runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetCredentials:
+    """Delete the stored credentials of a running session and verify that they are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawRoute:
+    """Take the route away from the proxy."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveContainer:
+    """Stop and remove the container; its volume stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeCredentials:
+    """Delete the stored credentials and verify that they are gone."""
+
+
+Effect = (
+    VerifyEndpoint
+    | EnsureImage
+    | CreateContainer
+    | StartContainer
+    | ProbeNotebook
+    | PublishRoute
+    | InspectContainer
+    | ForgetCredentials
+    | WithdrawRoute
+    | RemoveContainer
+    | PurgeCredentials
+)
+
+
+# ── events ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointVerified:
+    """The endpoint took the certificate. `address` is the checked IP address, `engine` its version for display."""
+
+    address: str
+    engine: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PullProgressed:
+    """The pull goes on. `holder` names the tick whose pull it is, so that the one before it can let go."""
+
+    holder: str
+    fraction: float | None
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePresent:
+    """The image is on the endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerCreated:
+    """The container exists and holds its files."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStarted:
+    """The container runs and its port is published at `target`."""
+
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookAnswered:
+    """The notebook answered over mutual TLS with its session's certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePublished:
+    """The proxy can find the notebook."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRan:
+    """The container of a ready session was seen running."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerExited:
+    """The container ended by itself; `failure` is None when it ended as asked (idle for long, or from its menu)."""
+
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class EffectDelayed:
+    """The effect did not succeed, and the same effect may succeed later."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class EffectFailed:
+    """The effect did not succeed and never will."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class PatienceExpired:
+    """Nothing was heard for longer than the state's patience."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The visitor wants the notebook stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionExpired:
+    """The session reached the end of its lifetime."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRequested:
+    """The visitor wants the stored credentials deleted and the notebook kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsRenewed:
+    """The visitor uploaded the credentials again after having them forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteWithdrawn:
+    """The proxy no longer knows the notebook."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRemoved:
+    """No container of this session is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsPurged:
+    """No stored credentials of this session are left, in any version."""
+
+
+Event = (
+    EndpointVerified
+    | PullProgressed
+    | ImagePresent
+    | ContainerCreated
+    | ContainerStarted
+    | NotebookAnswered
+    | RoutePublished
+    | ContainerRan
+    | ContainerExited
+    | EffectDelayed
+    | EffectFailed
+    | PatienceExpired
+    | StopRequested
+    | SessionExpired
+    | ForgetRequested
+    | CredentialsRenewed
+    | RouteWithdrawn
+    | ContainerRemoved
+    | CredentialsPurged
+)
