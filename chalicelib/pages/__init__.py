@@ -1,0 +1,252 @@
+"""The hub's pages: one frozen dataclass per page, one Jinja template of the same name, one stylesheet, one script.
+
+Rules
+
+1. A page is a value. The web layer fills it and calls `html()`; nothing here knows a request, a clock or a store.
+2. Everything shown is escaped by Jinja (autoescape on, no `safe` anywhere); an unknown variable is an error.
+3. Stylesheet and script are inlined, and `content_security_policy` allows exactly them by their SHA-256. There is no
+   inline event handler and no style attribute, and nothing is loaded from elsewhere.
+4. Every link and form action is relative, built from `root`: the way from the page's own path up to the hub's first
+   page ("" at `/`, `/sessions` and `/bundles`, "../" at `/sessions/{id}`, "../../" at `/sessions/{id}/enter`).
+   `root_of` derives it from the request's path, without API Gateway's stage.
+5. Each page works without its script, and better with it.
+
+What the script expects of the hub: JSON in the shapes of `Session`, `Check` and `Line`; problems (RFC 9457) with
+`detail` and `code`; `GET sessions/{id}/events?after=N` answers `{"session": Session, "events": [Line, …]}`.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from functools import cache
+from hashlib import sha256
+from typing import Any, ClassVar, Final, TypedDict
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+# The names of a session's states, as machine.State has them, grouped by what a visitor can do in them.
+_READY: Final = ("ready", "forgetting")
+_LEAVING: Final = ("withdrawing", "removing", "purging")
+
+_HEADLINES: Final = {
+    "verifying": "Launching",
+    "pulling": "Launching",
+    "creating": "Launching",
+    "starting": "Launching",
+    "probing": "Launching",
+    "publishing": "Launching",
+    "ready": "Ready",
+    "forgetting": "Ready",
+    "withdrawing": "Stopping",
+    "removing": "Stopping",
+    "purging": "Stopping",
+    "stopped": "Stopped",
+}
+
+
+class Error(TypedDict):
+    """Why a session failed: a stable code and a sentence for the visitor."""
+
+    code: str
+    message: str
+
+
+class Session(TypedDict):
+    """A session as `GET /sessions/{id}` answers it. Times are ISO 8601 in UTC; `progress` is 0 to 1 or None."""
+
+    id: str
+    name: str
+    state: str
+    progress: float | None
+    message: str
+    error: Error | None
+    url: str | None
+    created_at: str
+    expires_at: str
+    image: str
+    endpoint: str
+    credentials_held: bool
+    container: str | None
+
+
+class Line(TypedDict):
+    """One line of a session's log; `at` is ISO 8601 in UTC."""
+
+    number: int
+    at: str
+    text: str
+
+
+class Check(TypedDict):
+    """What `POST /bundles` found in a bundle. `fingerprint` is hex SHA-256, `expires_at` ISO 8601 in UTC."""
+
+    format: str
+    endpoint: str
+    subject: str
+    fingerprint: str
+    expires_at: str
+    dropped: Sequence[str]
+    warnings: Sequence[str]
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What every page has; `root` is rule 4's way up to the hub's first page."""
+
+    template: ClassVar[str]
+    root: str
+
+    def html(self) -> str:
+        """Render the page as a whole HTML document."""
+        return render(self.template, **{field.name: getattr(self, field.name) for field in fields(self)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HomePage(Page):
+    """`GET /`. `name` prefills the form (from `?name=`), else `suggested_name` does.
+
+    `default_image` is used when the field stays empty, `session_hours` is the longest life of a session, and
+    `idle_minutes` after how long without activity a notebook stops by itself.
+    """
+
+    template: ClassVar[str] = "home.html"
+    suggested_name: str
+    default_image: str
+    session_hours: float
+    idle_minutes: float
+    name: str = ""
+    sessions: Sequence[Session] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsPage(Page):
+    """`GET /sessions`: the owner's sessions, newest first."""
+
+    template: ClassVar[str] = "sessions.html"
+    sessions: Sequence[Session]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionPage(Page):
+    """`GET /sessions/{id}`; `log` is oldest first."""
+
+    template: ClassVar[str] = "session.html"
+    session: Session
+    log: Sequence[Line]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnterPage(Page):
+    """`POST /sessions/{id}/enter`: posts `ticket` and `path` to `action`, the notebook's absolute entry address.
+
+    Its answer needs `content_security_policy(origin of action)`.
+    """
+
+    template: ClassVar[str] = "enter.html"
+    name: str
+    action: str
+    ticket: str
+    path: str = "/lab"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BundlePage(Page):
+    """`POST /bundles` for a browser without script: what was found. A refusal is an ErrorPage."""
+
+    template: ClassVar[str] = "bundle.html"
+    check: Check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorPage(Page):
+    """Any refusal: its status, its stable code and its sentence."""
+
+    template: ClassVar[str] = "error.html"
+    status: int
+    code: str
+    message: str
+
+
+def root_of(path: str) -> str:
+    """The way from `path` (begins with a slash, no API Gateway stage) up to the hub's first page; "" when level."""
+    return "../" * (path.count("/") - 1)
+
+
+def render(template: str, /, **values: Any) -> str:
+    """Render `template`, a file of this folder, with `values`; raises jinja2.UndefinedError when one that it shows is missing."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def content_security_policy(form_action: str | None = None) -> str:
+    """The Content-Security-Policy of a page; `form_action` is one more origin that its forms may post to."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src {_source('style.css')}",
+            f"script-src {_source('page.js')}",
+            "connect-src 'self'",
+            "img-src data:",
+            f"form-action 'self' {form_action or ''}".rstrip(),
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def _source(name: str) -> str:
+    """The CSP source expression of an inlined file: the hash of what base.html includes."""
+    digest = sha256(render(name).encode()).digest()
+    return f"'sha256-{b64encode(digest).decode()}'"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("chalicelib", "pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        auto_reload=False,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"day": _day, "moment": _moment, "clock": _clock, "grouped": _grouped, "phase": _phase}
+    environment.globals |= {"HEADLINES": _HEADLINES}
+    return environment
+
+
+def _day(at: str) -> str:
+    """`at` as a day: 3 March 2027."""
+    when = datetime.fromisoformat(at)
+    return f"{when.day} {when:%B %Y}"
+
+
+def _moment(at: str) -> str:
+    """`at` as day and minute, for a reader whose time zone is unknown."""
+    return f"{_day(at)}, {datetime.fromisoformat(at):%H:%M} UTC"
+
+
+def _clock(at: str) -> str:
+    """`at` as the time of day."""
+    return f"{datetime.fromisoformat(at):%H:%M:%S}"
+
+
+def _grouped(digits: str) -> str:
+    """A fingerprint in groups of four, as people compare them."""
+    return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
+
+
+def _phase(session: Session) -> str:
+    """What the visitor can do: launching, ready, leaving, stopped or failed."""
+    state = session["state"]
+    if state in _READY:
+        return "ready"
+    if state in _LEAVING:
+        return "leaving"
+    if state == "stopped":
+        return "failed" if session["error"] else "stopped"
+    return "launching"
