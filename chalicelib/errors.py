@@ -114,6 +114,96 @@ class ForbiddenAddress(BadEndpoint):
     code = "forbidden-address"
 
 
+class ForbiddenPort(BadEndpoint):
+    """The endpoint's port is plain Docker's, or one that the operator denies."""
+
+    code = "forbidden-port"
+
+
+class EndpointMissing(BadEndpoint):
+    """No endpoint is given, or its address names no host."""
+
+    code = "endpoint-missing"
+
+
+class EndpointCharacters(BadEndpoint):
+    """The endpoint's address holds a space or an invisible character."""
+
+    code = "endpoint-characters"
+
+
+class EndpointSchemeHttp(BadEndpoint):
+    """The endpoint's address is `http://`: Docker without encryption."""
+
+    code = "endpoint-scheme-http"
+
+
+class EndpointSchemeUnix(BadEndpoint):
+    """The endpoint's address is a Unix socket of the visitor's own computer."""
+
+    code = "endpoint-scheme-unix"
+
+
+class EndpointSchemeNpipe(BadEndpoint):
+    """The endpoint's address is a Windows named pipe of the visitor's own computer."""
+
+    code = "endpoint-scheme-npipe"
+
+
+class EndpointSchemeFd(BadEndpoint):
+    """The endpoint's address is a socket handed over by systemd."""
+
+    code = "endpoint-scheme-fd"
+
+
+class EndpointSchemeSsh(BadEndpoint):
+    """The endpoint is reached over SSH, which the hub does not speak."""
+
+    code = "endpoint-scheme-ssh"
+
+
+class EndpointSchemeUnknown(BadEndpoint):
+    """The endpoint's address has a scheme other than `tcp` and `https`."""
+
+    code = "endpoint-scheme-unknown"
+
+
+class EndpointUserinfo(BadEndpoint):
+    """The endpoint's address holds a user name or password."""
+
+    code = "endpoint-userinfo"
+
+
+class EndpointPath(BadEndpoint):
+    """The endpoint's address has a path, a query or a fragment."""
+
+    code = "endpoint-path"
+
+
+class EndpointPortInvalid(BadEndpoint):
+    """The endpoint's port is not a number from 1 to 65535."""
+
+    code = "endpoint-port"
+
+
+class EndpointHostInvalid(BadEndpoint):
+    """The endpoint's host is neither a DNS name nor an IP address."""
+
+    code = "endpoint-host"
+
+
+class EndpointNumericHost(BadEndpoint):
+    """The endpoint's host is a number, but not an IPv4 address in its usual spelling."""
+
+    code = "endpoint-numeric-host"
+
+
+class EndpointZone(BadEndpoint):
+    """The endpoint's IPv6 address has a zone id."""
+
+    code = "endpoint-zone"
+
+
 # ── the visitor's Docker endpoint (docker_endpoint.py) ───────────────────────────────────────────────────────────
 
 
@@ -138,6 +228,7 @@ class CredentialsMissing(HomeportError):
 
     status = 409
     code = "credentials-missing"
+    retryable = True  # they may be on their way: the session's item is written before them
 
 
 # ── stored sessions (session_store.py, machine.py) ───────────────────────────────────────────────────────────────

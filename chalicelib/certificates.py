@@ -1,0 +1,176 @@
+"""The hub's own certificates: an authority, a leaf per notebook, and the client certificates of proxy and launcher.
+
+1. EC P-256 with SHA-256 everywhere; a key lives in memory as PKCS #8 PEM and is hidden from every repr.
+2. A notebook's leaf is good for serverAuth under the one name `<sid>.notebook.internal`, a client's for clientAuth and
+   no name; neither can sign, and an authority can sign nothing but leaves (`pathlen:0`).
+3. Validity begins an hour in the past: the notebook's clock is the visitor's, not ours.
+
+Times are seconds since the epoch, lifetimes seconds. Profile: RFC 5280 §4.2; serial numbers: CA/B Forum's 64 random
+bits and more, here 159.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from chalicelib.errors import BadConfiguration
+
+CLOCK_SKEW: Final = 3600.0  # seconds; a laptop that slept or a virtual machine without NTP
+NOTEBOOK_DOMAIN: Final = "notebook.internal"  # .internal is reserved for private use by ICANN
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A certificate and its private key, both PEM."""
+
+    certificate: bytes
+    key: bytes = field(repr=False)
+
+    def to_json(self) -> str:
+        """Serialise as the value of a secret parameter: `{"certificate": pem, "key": pem}`."""
+        return json.dumps({"certificate": self.certificate.decode("ascii"), "key": self.key.decode("ascii")})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote; raises BadConfiguration, which holds nothing of the text."""
+        parts = _strings(text)
+        if parts is None or not parts.keys() >= {"certificate", "key"}:
+            raise BadConfiguration('A certificate parameter must be JSON: {"certificate": PEM, "key": PEM}')
+        return cls(parts["certificate"].encode(), parts["key"].encode())
+
+
+class Authority(_Pair):
+    """A certificate authority of the hub: it signs, and its certificate is what the other side trusts."""
+
+    __slots__ = ()
+
+
+class Leaf(_Pair):
+    """A certificate that identifies one notebook or one client, with its key."""
+
+    __slots__ = ()
+
+
+def new_authority(name: str, *, now: float, lifetime: float) -> Authority:
+    """Make a self-signed authority called `name`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _common_name(name)
+    usage = _key_usage(key_cert_sign=True, crl_sign=True)
+    certificate = (
+        _builder(subject, subject, key, now=now, lifetime=lifetime)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return Authority(_certificate_pem(certificate), _key_pem(key))
+
+
+def issue_notebook(authority: Authority, sid: str, *, now: float, lifetime: float) -> Leaf:
+    """Issue the server certificate of session `sid`, valid for its own name and no other."""
+    name = notebook_name(sid)
+    return _issue(authority, name, ExtendedKeyUsageOID.SERVER_AUTH, x509.DNSName(name), now=now, lifetime=lifetime)
+
+
+def issue_client(authority: Authority, name: str, *, now: float, lifetime: float) -> Leaf:
+    """Issue a client certificate whose subject is `name`."""
+    return _issue(authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, None, now=now, lifetime=lifetime)
+
+
+def notebook_name(sid: str) -> str:
+    """The name that the notebook of session `sid` answers to."""
+    return f"{sid}.{NOTEBOOK_DOMAIN}"
+
+
+def _issue(
+    authority: Authority,
+    name: str,
+    purpose: x509.ObjectIdentifier,
+    alternative: x509.GeneralName | None,
+    *,
+    now: float,
+    lifetime: float,
+) -> Leaf:
+    issuer = x509.load_pem_x509_certificate(authority.certificate)
+    signer = serialization.load_pem_private_key(authority.key, password=None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey), "authorities are made by new_authority"
+    key = ec.generate_private_key(ec.SECP256R1())
+    signer_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = (
+        _builder(_common_name(name), issuer.subject, key, now=now, lifetime=lifetime)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(signer_id), critical=False)
+    )
+    if alternative is not None:
+        builder = builder.add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+    return Leaf(_certificate_pem(builder.sign(signer, hashes.SHA256())), _key_pem(key))
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, now: float, lifetime: float
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(_moment(now - CLOCK_SKEW))
+        .not_valid_after(_moment(now + lifetime))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _key_usage(
+    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _common_name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _moment(seconds: float) -> datetime.datetime:
+    return datetime.datetime.fromtimestamp(int(seconds), tz=datetime.UTC)
+
+
+def _certificate_pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _strings(text: str) -> dict[str, str] | None:
+    """Read a JSON object of ASCII strings, or None; a JSONDecodeError would carry the text, so none gets out."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or not all(isinstance(part, str) and part.isascii() for part in value.values()):
+        return None
+    return value
