@@ -112,9 +112,8 @@ class EndpointVerified:
 
 @dataclass(frozen=True, slots=True)
 class PullProgressed:
-    """The pull goes on. `holder` names the tick whose pull it is, so that the one before it can let go."""
+    """The pull goes on; `line` is what the visitor reads."""
 
-    holder: str
     fraction: float | None
     line: str
 

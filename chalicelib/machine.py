@@ -15,6 +15,8 @@ Rules
 6. PATIENCE bounds the endpoint's silence in every state that waits for the endpoint. WITHDRAWING and PURGING wait
    for the hub's own stores and never give up: giving up there would leave a route or a secret behind.
 7. What will exist is written down before it does: entering CREATING records the container's name.
+8. One tick at a time holds a session, for LEASE_SECONDS after its latest save. A tick that was killed is forgotten
+   when its lease is over; an effect's own deadline is shorter than the lease, so nothing of it is still under way.
 """
 
 from __future__ import annotations
@@ -150,6 +152,8 @@ LEAVING: Final = frozenset({State.WITHDRAWING, State.REMOVING, State.PURGING})
 WATCH_SECONDS: Final = 300.0  # how often a ready container is looked at: a minute would cost five times as much
 RETRY_LIMIT: Final = 5.0  # while a visitor watches
 PATIENT_RETRY_LIMIT: Final = 60.0  # while nobody does
+LEASE_SECONDS: Final = 60.0  # above EFFECT_SECONDS with room for clocks that differ
+EFFECT_SECONDS: Final = 30.0  # the longest any effect but a pull may take; `docker stop` alone takes 10
 LOG_LINES: Final = 40  # 40 lines of at most 200 characters keep the item under 10 kB
 LINE_LENGTH: Final = 200
 
@@ -190,7 +194,8 @@ class Session:
     target: Target | None = None
     credentials_held: bool = True
     holder: str = ""
-    fraction: float | None = None
+    held_until: float = 0.0
+    fraction: float | None = None  # of the pull
     message: str = ""
     failure: Failure | None = None
     trouble: Failure | None = None
@@ -228,20 +233,25 @@ def new_session(
     limits: Limits,
     now: float,
     lifetime: float,
+    request: str,
     previous: Session | None = None,
 ) -> Session:
-    """Begin a launch; `previous` is the stopped session of the same owner and name, if there is one."""
+    """Begin a launch; `previous` is the stopped session of the same owner and name, if there is one.
+
+    `request` names the web request, so that it recognises its own write when the answer to it was lost.
+    """
     blank = Session(
         sid=session_id(owner, name),
         owner=owner,
         name=name,
         generation=previous.generation + 1 if previous else 1,
-        version=previous.version if previous else 0,
+        version=(previous.version if previous else 0) + 1,
         state=State.VERIFYING,
         endpoint=endpoint,
         image=image,
         limits=limits,
         message=MESSAGES[State.VERIFYING],
+        holder=request,
         created_at=now,
         entered_at=now,
         heard_at=now,
@@ -285,10 +295,27 @@ def advance(session: Session, event: Event, now: float) -> Session:
         wait = _retry_delay(session)
         after = replace(after, attempts=session.attempts + 1, trouble=event.failure, due_at=now + wait)
     elif state is session.state:
-        after = replace(after, due_at=now + WATCH_SECONDS if state is State.READY else now)
+        after = replace(after, due_at=_due_at(after, now))
         if not isinstance(event, e.StopRequested | e.ForgetRequested):
             after = replace(after, heard_at=now, attempts=0, trouble=None)
-    return _with_line(after, _line(session, after, event), now)
+    pulls_on = isinstance(event, e.PullProgressed) and session.log[-1].text == session.message
+    return _with_line(after, _line(session, after, event), now, replaces_last=pulls_on and session.fraction is not None)
+
+
+def held_by_another(session: Session, holder: str, now: float) -> bool:
+    """Say whether another tick than `holder` is at work on the session."""
+    return session.held_until > now and session.holder != holder
+
+
+def claimed(session: Session, holder: str, now: float) -> Session:
+    """The session held by the tick `holder` for LEASE_SECONDS from now."""
+    return replace(session, holder=holder, held_until=now + LEASE_SECONDS, version=session.version + 1)
+
+
+def held_on(session: Session, now: float) -> Session:
+    """The session with its lease renewed while there is something to do at once, given back when it is to wait."""
+    waits = session.due_at is None or session.due_at > now
+    return replace(session, held_until=0.0 if waits else now + LEASE_SECONDS)
 
 
 def progress(session: Session) -> float | None:
@@ -304,9 +331,9 @@ def _news(session: Session, event: Event) -> dict[str, Any]:
     match event:
         case e.EndpointVerified(address=address):
             return {"address": address}
-        case e.PullProgressed(holder=holder, fraction=fraction, line=line):
+        case e.PullProgressed(fraction=fraction, line=line):
             furthest = max(fraction or 0.0, session.fraction or 0.0) or None
-            return {"holder": holder, "fraction": furthest, "message": _short(line)}
+            return {"fraction": furthest, "message": _short(line)}
         case e.ContainerStarted(target=target):
             return {"target": target}
         case e.ContainerExited(failure=failure):
@@ -333,16 +360,21 @@ def _entered(session: Session, now: float) -> Session:
         "heard_at": now,
         "attempts": 0,
         "trouble": None,
-        "due_at": now + WATCH_SECONDS if session.state is State.READY else now,
+        "due_at": _due_at(session, now),
     }
     match session.state:
         case State.CREATING:
-            changes |= {"container": container_name(session.sid, session.generation), "holder": ""}
+            changes |= {"container": container_name(session.sid, session.generation)}
         case State.REMOVING:
             changes |= {"target": None}
-        case State.STOPPED:
-            changes |= {"due_at": None}
     return replace(session, **changes)
+
+
+def _due_at(session: Session, now: float) -> float | None:
+    """When the session wants to be looked at next, if nothing goes wrong."""
+    if session.state is State.STOPPED:
+        return None
+    return min(now + WATCH_SECONDS, session.expires_at) if session.state is State.READY else now
 
 
 def _message(session: Session) -> str:
@@ -376,15 +408,12 @@ def _line(before: Session, after: Session, event: Event) -> str:
             return after.message if after.state is not before.state else ""
 
 
-def _with_line(session: Session, text: str, now: float) -> Session:
-    """Append a line to the log; the lines of one pull replace each other, under a new number."""
+def _with_line(session: Session, text: str, now: float, *, replaces_last: bool = False) -> Session:
+    """Append a line to the log; the lines of one pull replace each other, each under a new number."""
     if not text:
         return session
-    kept = session.log
-    number = kept[-1].number + 1 if kept else 1
-    pulling = session.state is State.PULLING and session.holder != ""
-    if pulling and kept[-1].at >= session.entered_at and kept[-1].text != MESSAGES[State.PULLING]:
-        kept = kept[:-1]
+    number = session.log[-1].number + 1 if session.log else 1
+    kept = session.log[:-1] if replaces_last else session.log
     return replace(session, log=(*kept, Line(number, now, _short(text)))[-LOG_LINES:])
 
 

@@ -1,0 +1,228 @@
+"""Everything the launcher can do to the outside: one match from effects to the events they cause.
+
+A World is made for one tick of one session and keeps that session's credentials no longer than the tick lasts; there
+is no cache that two sessions could share. Each effect resolves and checks the endpoint's address anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol, assert_never
+
+from chalicelib import events as e
+from chalicelib.address import AddressPolicy
+from chalicelib.bundle import Credentials
+from chalicelib.certificates import issue_notebook
+from chalicelib.config import Config
+from chalicelib.credentials_store import CredentialsStore
+from chalicelib.docker_endpoint import DockerEndpoint, probe, resolve
+from chalicelib.errors import (
+    BadConfiguration,
+    CredentialsForgotten,
+    HomeportError,
+    IllegalTransition,
+    NotebookExited,
+    NotebookSilent,
+    StaleSession,
+)
+from chalicelib.events import Effect, Event, Failure, Target
+from chalicelib.machine import EFFECT_SECONDS, Session
+from chalicelib.notebook import HubTrust, injected_files, publish_address, specification
+from chalicelib.session_store import RouteStore
+
+PROBE_SECONDS: Final = 8.0  # one effect's worth of waiting for JupyterLab, which answers about a second after start
+PROBE_PAUSE: Final = 0.05
+LEAF_SLACK: Final = 86400.0  # a notebook's certificate outlives its session by a day, in seconds
+NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut Down), or by SIGTERM
+
+
+class Connect(Protocol):
+    """Opens the visitor's endpoint; DockerEndpoint itself outside tests."""
+
+    def __call__(self, credentials: Credentials, *, address: str, deadline: float) -> DockerEndpoint: ...
+
+
+class World:
+    """The outside as one session's tick sees it."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        credentials: CredentialsStore,
+        routes: RouteStore,
+        trust: Callable[[], HubTrust],
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+        connect: Connect = DockerEndpoint,
+        find: Callable[..., str] = resolve,
+    ) -> None:
+        self._config = config
+        self._credentials = credentials
+        self._routes = routes
+        self._trust = trust
+        self._clock = clock
+        self._sleep = sleep
+        self._connect = connect
+        self._find = find
+        self._opened: Credentials | None = None
+        self._policy = AddressPolicy(config.allowed_networks, config.denied_networks, config.denied_ports)
+
+    def perform(self, effect: Effect, session: Session) -> Iterator[Event]:
+        """Do it, and yield what happened; the last event is the outcome, those before it are progress.
+
+        A HomeportError becomes EffectDelayed or EffectFailed, as the error's class says. Safe to repeat.
+        """
+        try:
+            yield from self._perform(effect, session)
+        except (IllegalTransition, BadConfiguration):
+            raise
+        except HomeportError as error:
+            failure = Failure(error.code, error.message)
+            yield e.EffectDelayed(failure) if error.retryable else e.EffectFailed(failure)
+
+    def _perform(self, effect: Effect, session: Session) -> Iterator[Event]:
+        match effect:
+            case e.VerifyEndpoint():
+                yield self._verify(session)
+            case e.EnsureImage():
+                yield from self._ensure_image(session)
+            case e.CreateContainer():
+                yield self._create(session)
+            case e.StartContainer():
+                yield self._start(session)
+            case e.ProbeNotebook():
+                yield self._probe(session)
+            case e.PublishRoute():
+                self._routes.publish(session)
+                yield e.RoutePublished()
+            case e.InspectContainer():
+                yield self._inspect(session)
+            case e.WithdrawRoute():
+                yield self._withdraw(session)
+            case e.RemoveContainer():
+                yield self._remove(session)
+            case e.ForgetCredentials() | e.PurgeCredentials():
+                self._opened = None
+                self._credentials.purge(session.sid, session.generation)
+                yield e.CredentialsPurged()
+            case _:
+                assert_never(effect)
+
+    # ── the visitor's endpoint ──
+
+    def _endpoint(self, session: Session) -> DockerEndpoint:
+        if self._opened is None:
+            self._opened = self._credentials.get(session.sid, session.generation, session.owner)
+        address = self._find(self._opened.endpoint, self._policy)
+        return self._connect(self._opened, address=address, deadline=EFFECT_SECONDS)
+
+    def _verify(self, session: Session) -> Event:
+        with self._endpoint(session) as endpoint:
+            engine, note = endpoint.verify()
+            return e.EndpointVerified(endpoint.address, engine, note)
+
+    def _ensure_image(self, session: Session) -> Iterator[Event]:
+        with self._endpoint(session) as endpoint:
+            if not endpoint.image_present(session.image):
+                for status in endpoint.pull(session.image):
+                    yield e.PullProgressed(status.fraction, status.line)
+            yield e.ImagePresent()
+
+    def _create(self, session: Session) -> Event:
+        with self._endpoint(session) as endpoint:
+            container = specification(
+                session,
+                hub_name=self._config.hub_name,
+                image_workdir=endpoint.image_workdir(session.image),
+                publish_address=publish_address(endpoint.address),
+                idle_lifetime=self._config.idle_lifetime,
+            )
+            endpoint.create(container)
+            if endpoint.inspect(container.name).status == "created":
+                endpoint.put_files(container.name, self._files(session))
+            return e.ContainerCreated()
+
+    def _files(self, session: Session) -> bytes:
+        trust, now = self._trust(), self._clock()
+        lifetime = max(session.expires_at - now, 0.0) + LEAF_SLACK
+        leaf = issue_notebook(trust.notebook_authority, session.sid, now=now, lifetime=lifetime)
+        return injected_files(session, leaf=leaf, client_ca=trust.client_ca, idle_lifetime=self._config.idle_lifetime)
+
+    def _start(self, session: Session) -> Event:
+        name = _container(session)
+        with self._endpoint(session) as endpoint:
+            endpoint.start(name)
+            if not endpoint.inspect(name).running:
+                raise self._exited(endpoint, name)
+            return e.ContainerStarted(Target(endpoint.address, endpoint.published_port(name)))
+
+    def _inspect(self, session: Session) -> Event:
+        name = _container(session)
+        with self._endpoint(session) as endpoint:
+            status = endpoint.inspect(name)
+            if status.running:
+                return e.ContainerRan()
+            if not status.exists:
+                message = f"The container {name} was removed from the endpoint. Launch again to go on with your files"
+                return e.ContainerExited(Failure("container-removed", message))
+            if status.exit_code in NORMAL_EXITS and not status.oom:
+                return e.ContainerExited(None)
+            error = self._exited(endpoint, name)
+            return e.ContainerExited(Failure(error.code, error.message))
+
+    def _exited(self, endpoint: DockerEndpoint, name: str) -> NotebookExited:
+        status = endpoint.inspect(name)
+        if status.oom:
+            return NotebookExited("The notebook was killed for want of memory. Launch it again with more memory")
+        tail = endpoint.log_tail(name).strip().splitlines()
+        last = f" Its last words: {tail[-1]}" if tail else ""
+        return NotebookExited(f"The notebook's container ended with exit code {status.exit_code}.{last}")
+
+    def _remove(self, session: Session) -> Event:
+        if session.container is None:
+            return e.ContainerRemoved()
+        if not session.credentials_held:
+            raise CredentialsForgotten(
+                "Your credentials were deleted, so the hub could not remove the container. "
+                f"It may still run on your endpoint; remove it with: docker rm -f {session.container}"
+            )
+        with self._endpoint(session) as endpoint:
+            endpoint.remove(session.container)
+            return e.ContainerRemoved()
+
+    # ── the notebook and its route ──
+
+    def _probe(self, session: Session) -> Event:
+        if session.target is None:
+            raise IllegalTransition("a session without a target cannot be probed")
+        deadline = self._clock() + PROBE_SECONDS
+        while True:
+            try:
+                probe(session.target, session.sid, self._trust(), deadline=PROBE_SECONDS)
+                return e.NotebookAnswered()
+            except NotebookSilent:
+                if self._clock() >= deadline:
+                    self._see_that_it_runs(session)
+                    raise
+            self._sleep(PROBE_PAUSE)
+
+    def _see_that_it_runs(self, session: Session) -> None:
+        """Raise NotebookExited if the silent notebook's container has ended; nobody need wait for it then."""
+        if session.credentials_held:
+            with self._endpoint(session) as endpoint:
+                if not endpoint.inspect(_container(session)).running:
+                    raise self._exited(endpoint, _container(session))
+
+    def _withdraw(self, session: Session) -> Event:
+        try:
+            self._routes.withdraw(session)
+        except StaleSession:
+            pass  # the route belongs to a later launch: this one's is gone
+        return e.RouteWithdrawn()
+
+
+def _container(session: Session) -> str:
+    if session.container is None:
+        raise IllegalTransition("a session without a container cannot be in this state")
+    return session.container
