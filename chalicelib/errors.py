@@ -32,8 +32,34 @@ class BadRequest(HomeportError):
     code = "bad-request"
 
 
+class BadForm(BadRequest):
+    """The request's body is not the multipart form that a browser sends."""
+
+    code = "bad-form"
+
+
+class UnsupportedMediaType(BadRequest):
+    """The request's content type is not the one this address takes."""
+
+    status = 415
+    code = "unsupported-media-type"
+
+
+class MethodNotAllowed(BadRequest):
+    """This address does not know the request's method."""
+
+    status = 405
+    code = "method-not-allowed"
+
+
+class MissingField(BadRequest):
+    """A form field that has to be there is missing or empty."""
+
+    code = "missing-field"
+
+
 class BadField(BadRequest):
-    """A form field is missing, doubled, unknown or has a value that cannot be used."""
+    """A form field is doubled, unknown or has a value that cannot be used."""
 
     code = "bad-field"
 
@@ -228,7 +254,20 @@ class CredentialsMissing(HomeportError):
 
     status = 409
     code = "credentials-missing"
+
+
+class StoreRefused(HomeportError):
+    """AWS refused what the hub asked of its credentials store; its permissions or its key need the operator."""
+
+    code = "store-refused"
     retryable = True  # they may be on their way: the session's item is written before them
+
+
+class CredentialsForgotten(HomeportError):
+    """The visitor had the credentials deleted, and this can only be done with them."""
+
+    status = 409
+    code = "credentials-forgotten"
 
 
 # ── stored sessions (session_store.py, machine.py) ───────────────────────────────────────────────────────────────

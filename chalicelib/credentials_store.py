@@ -1,0 +1,176 @@
+"""Where sealed credentials are kept: one S3 object per launch, under its own KMS data key.
+
+1. `put` asks KMS for a data key bound to session, generation and owner, seals with it, and stores the envelope with
+   SSE-KMS on top. It needs kms:GenerateDataKey and s3:PutObject, and cannot read anything back.
+2. `get` needs s3:GetObject and kms:Decrypt; `purge` needs s3:DeleteObject, s3:DeleteObjectVersion, s3:GetObject and, on
+   the bucket, s3:ListBucketVersions and s3:ListBucket (without the last, S3 answers 403 for an object that is gone, and
+   "gone" could not be told from "forbidden"). Neither writes.
+3. `purge` deletes every version and delete marker and believes only what it sees afterwards: no version, and HEAD 404.
+4. Errors are translated here, once; no message or chained exception holds a key or a credential.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Final
+
+from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, IncompleteReadError
+
+from chalicelib import envelope
+from chalicelib.bundle import Credentials
+from chalicelib.errors import BadEnvelope, CredentialsMissing, HomeportError, StoreRefused, StoreUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_kms import KMSClient
+    from mypy_boto3_s3 import S3Client
+
+PURGE_ROUNDS: Final = 3  # a list page holds 1,000 versions, and there is normally one
+
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html and the KMS API's common errors
+_MISSING: Final = frozenset({"NoSuchKey", "404", "NotFound"})
+_WRONG_CIPHERTEXT: Final = frozenset({"InvalidCiphertextException", "IncorrectKeyException"})
+_TRANSIENT: Final = frozenset(
+    {
+        "DependencyTimeoutException",
+        "InternalError",
+        "KMSInternalException",
+        "KeyUnavailableException",
+        "LimitExceededException",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+    }
+)
+
+
+class CredentialsStore:
+    """The credentials of all sessions, each under `credentials/<sid>/<generation>`; it keeps nothing in memory."""
+
+    def __init__(
+        self,
+        s3: S3Client,
+        kms: KMSClient,
+        *,
+        bucket: str,
+        key: str,
+        random_bytes: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        self._s3 = s3
+        self._kms = kms
+        self._bucket = bucket
+        self._key = key
+        self._random_bytes = random_bytes
+
+    def put(self, sid: str, generation: int, owner: str, credentials: Credentials) -> None:
+        """Seal and store the credentials of one launch; raises StoreUnavailable."""
+        context = _context(sid, generation, owner)
+        with _translated("sealing the credentials"):
+            fresh = self._kms.generate_data_key(KeyId=self._key, KeySpec="AES_256", EncryptionContext=context)
+        sealed = envelope.seal(
+            credentials.to_bytes(),
+            context,
+            data_key=fresh["Plaintext"],
+            wrapped_key=fresh["CiphertextBlob"],
+            nonce=self._random_bytes(envelope.NONCE_BYTES),
+        )
+        with _translated("storing the credentials"):
+            self._s3.put_object(
+                Bucket=self._bucket,
+                Key=object_key(sid, generation),
+                Body=sealed,
+                ContentType="application/octet-stream",
+                ServerSideEncryption="aws:kms",
+                SSEKMSKeyId=self._key,
+                BucketKeyEnabled=True,
+            )
+
+    def get(self, sid: str, generation: int, owner: str) -> Credentials:
+        """Load and open the credentials of one launch; raises CredentialsMissing, BadEnvelope, StoreUnavailable."""
+        context = _context(sid, generation, owner)
+        sealed = self._read(object_key(sid, generation))
+        wrapped = envelope.wrapped_key(sealed)
+        with _translated("opening the credentials"):
+            data_key = self._kms.decrypt(KeyId=self._key, CiphertextBlob=wrapped, EncryptionContext=context)
+        return Credentials.from_bytes(envelope.open_(sealed, context, data_key=data_key["Plaintext"]))
+
+    def purge(self, sid: str, generation: int) -> None:
+        """Delete every version of the credentials of one launch; raises StoreUnavailable unless they are seen gone."""
+        key = object_key(sid, generation)
+        for _ in range(PURGE_ROUNDS):
+            versions = self._versions(key)
+            if not versions and not self._exists(key):
+                return
+            with _translated("deleting the credentials"):
+                for version in versions:
+                    self._s3.delete_object(Bucket=self._bucket, Key=key, VersionId=version)
+        raise StoreUnavailable("The stored credentials are not gone yet. They will be deleted again shortly")
+
+    def _read(self, key: str) -> bytes:
+        """Read an object of at most an envelope's size."""
+        with _translated("loading the credentials"):
+            answer = self._s3.get_object(Bucket=self._bucket, Key=key)
+            with closing(answer["Body"]) as body:
+                if answer["ContentLength"] > envelope.LARGEST_ENVELOPE:
+                    raise BadEnvelope("The stored credentials are too large")
+                return body.read(envelope.LARGEST_ENVELOPE + 1)
+
+    def _versions(self, key: str) -> list[str]:
+        """List version ids of the object and its delete markers; without versioning the one id is "null"."""
+        with _translated("listing the credentials"):
+            page = self._s3.list_object_versions(Bucket=self._bucket, Prefix=key)
+        found = [(entry["Key"], entry["VersionId"]) for entry in page.get("Versions", [])]
+        found += [(entry["Key"], entry["VersionId"]) for entry in page.get("DeleteMarkers", [])]
+        return [version for name, version in found if name == key]  # …/1 is a prefix of …/10
+
+    def _exists(self, key: str) -> bool:
+        try:
+            with _translated("looking for the credentials"):
+                self._s3.head_object(Bucket=self._bucket, Key=key)
+        except CredentialsMissing:
+            return False
+        return True
+
+
+def object_key(sid: str, generation: int) -> str:
+    """Name the object that holds the credentials of one launch."""
+    return f"credentials/{sid}/{generation}"
+
+
+def _context(sid: str, generation: int, owner: str) -> Mapping[str, str]:
+    """The session's identity: the KMS encryption context and the envelope's additional authenticated data."""
+    return {"homeport:session": sid, "homeport:generation": str(generation), "homeport:owner": owner}
+
+
+@contextmanager
+def _translated(doing: str) -> Iterator[None]:
+    """Turn what botocore raises into Homeport's own errors; `doing` completes "while …"."""
+    try:
+        yield
+    except ClientError as error:
+        raise _answered(error, doing) from error
+    except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
+        raise StoreUnavailable(f"The credentials store did not answer while {doing}. Try again in a moment") from error
+    except BotoCoreError as error:
+        # Not chained: a parameter error quotes the parameter.
+        raise StoreRefused(
+            f"The hub could not ask its credentials store ({type(error).__name__}) while {doing}"
+        ) from None
+
+
+def _answered(error: ClientError, doing: str) -> HomeportError:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code in _MISSING:
+        return CredentialsMissing("No credentials are stored for this session. Upload them again")
+    if code in _WRONG_CIPHERTEXT:
+        return BadEnvelope("The stored credentials were altered, or belong to another session")
+    if code in _TRANSIENT or status >= 500 or status == 429:
+        return StoreUnavailable(f"The credentials store was busy while {doing}. Try again in a moment")
+    return StoreRefused(
+        f"The credentials store refused ({code or status}) while {doing}. The hub's operator must look at its permissions"
+    )
