@@ -124,6 +124,283 @@ class BadBundle(HomeportError):
     code = "bad-bundle"
 
 
+class BundleTooLarge(BadBundle):
+    """The bundle is larger than 64 KiB; nothing of it was read."""
+
+    status = 413
+    code = "bundle-too-large"
+
+
+class BundleEmpty(BadBundle):
+    """The uploaded file, or the archive in it, holds nothing."""
+
+    code = "bundle-empty"
+
+
+class NotAnArchive(BadBundle):
+    """The uploaded file is neither a zip nor a tar archive."""
+
+    code = "not-an-archive"
+
+
+class ArchiveUnsupported(BadBundle):
+    """The archive is of a kind that is not read here: 7z, rar, bzip2, xz, zstd."""
+
+    code = "archive-unsupported"
+
+
+class ArchiveDamaged(BadBundle):
+    """The archive is cut short, or what it says about itself does not hold."""
+
+    code = "archive-damaged"
+
+
+class ArchivePrefixed(BadBundle):
+    """Something stands in front of the zip archive, as in a self-extracting program."""
+
+    code = "archive-prefixed"
+
+
+class ArchiveZip64(BadBundle):
+    """The archive uses the zip64 form, which is for files of many gigabytes."""
+
+    code = "archive-zip64"
+
+
+class ArchiveEncrypted(BadBundle):
+    """A file in the archive is protected with a password."""
+
+    code = "archive-encrypted"
+
+
+class ArchiveMethod(BadBundle):
+    """A file in the zip archive is packed with a method other than stored and deflate."""
+
+    code = "archive-method"
+
+
+class ArchiveOverlap(BadBundle):
+    """Two files in the archive share the same bytes."""
+
+    code = "archive-overlap"
+
+
+class TooManyFiles(BadBundle):
+    """The archive has more than 64 entries."""
+
+    code = "too-many-files"
+
+
+class FileTooLarge(BadBundle):
+    """A file in the archive is larger than 16 KiB."""
+
+    code = "file-too-large"
+
+
+class FileNotRegular(BadBundle):
+    """The archive holds a link, a device or something else that is neither a file nor a folder."""
+
+    code = "file-not-regular"
+
+
+class FileSparse(BadBundle):
+    """The archive holds a sparse file."""
+
+    code = "file-sparse"
+
+
+class FileNameForbidden(BadBundle):
+    """A file's name in the archive is absolute, goes up with "..", or holds characters that names do not have."""
+
+    code = "file-name-forbidden"
+
+
+class FileDuplicated(BadBundle):
+    """Two files in the archive have the same name, or names that differ only in case or in Unicode form."""
+
+    code = "file-duplicated"
+
+
+class SeveralBundles(BadBundle):
+    """The archive holds private keys in several folders."""
+
+    code = "several-bundles"
+
+
+class KubernetesBundle(BadBundle):
+    """The bundle is for a Kubernetes cluster and names no Docker endpoint."""
+
+    code = "kubernetes-bundle"
+
+
+class EndpointsDisagree(BadBundle):
+    """The bundle, or the bundle and the host field, name two different endpoints."""
+
+    code = "endpoints-disagree"
+
+
+class EndpointNotLiteral(BadBundle):
+    """DOCKER_HOST is made of variables or commands, which are never evaluated."""
+
+    code = "endpoint-not-literal"
+
+
+class ContextUnreadable(BadBundle):
+    """The bundle's meta.json or config.json is not what Docker or docker-machine writes."""
+
+    code = "context-unreadable"
+
+
+class PemDamaged(BadBundle):
+    """A PEM file's BEGIN and END lines do not pair, or what stands between them is not base64."""
+
+    code = "pem-damaged"
+
+
+class KeyMissing(BadBundle):
+    """The bundle holds no private key for the client."""
+
+    code = "key-missing"
+
+
+class KeyEncrypted(BadBundle):
+    """The private key is protected with a passphrase."""
+
+    code = "key-encrypted"
+
+
+class KeyOfSsh(BadBundle):
+    """The private key is an SSH key in OpenSSH's own form, which TLS cannot use."""
+
+    code = "key-of-ssh"
+
+
+class SeveralKeys(BadBundle):
+    """The bundle holds several private keys that could be the client's."""
+
+    code = "several-keys"
+
+
+class KeyTooLarge(BadBundle):
+    """The private key's PEM is larger than 4 KiB."""
+
+    code = "key-too-large"
+
+
+class KeyUnreadable(BadBundle):
+    """The private key cannot be parsed, or is not a working key."""
+
+    code = "key-unreadable"
+
+
+class KeyType(BadBundle):
+    """The key is neither RSA, ECDSA nor Ed25519."""
+
+    code = "key-type"
+
+
+class KeySize(BadBundle):
+    """The RSA key has fewer than 2048 or more than 4096 bits."""
+
+    code = "key-size"
+
+
+class KeyCurve(BadBundle):
+    """The key's elliptic curve is not P-256, P-384 or P-521, or is spelled out instead of named."""
+
+    code = "key-curve"
+
+
+class KeyMismatch(BadBundle):
+    """The private key does not belong to the certificate."""
+
+    code = "key-mismatch"
+
+
+class CertificateMissing(BadBundle):
+    """The bundle holds no client certificate."""
+
+    code = "certificate-missing"
+
+
+class CertificateUnreadable(BadBundle):
+    """A certificate cannot be parsed."""
+
+    code = "certificate-unreadable"
+
+
+class SeveralCertificates(BadBundle):
+    """The bundle holds several certificates that could be the client's."""
+
+    code = "several-certificates"
+
+
+class TooManyCertificates(BadBundle):
+    """The bundle holds more than 16 certificates."""
+
+    code = "too-many-certificates"
+
+
+class CertificateOfAuthority(BadBundle):
+    """The client certificate is an authority's own certificate."""
+
+    code = "certificate-of-authority"
+
+
+class CertificateNotForClients(BadBundle):
+    """The certificate says what it is for, and clients are not in it."""
+
+    code = "certificate-not-for-clients"
+
+
+class CertificateExpired(BadBundle):
+    """The client certificate has expired."""
+
+    code = "certificate-expired"
+
+
+class CertificateNotYetValid(BadBundle):
+    """The client certificate is not valid yet."""
+
+    code = "certificate-not-yet-valid"
+
+
+class CertificateWeakSignature(BadBundle):
+    """The certificate is signed with MD5, SHA-1 or an unknown algorithm."""
+
+    code = "certificate-weak-signature"
+
+
+class AuthorityMissing(BadBundle):
+    """The bundle holds no certificate of an authority (ca.pem)."""
+
+    code = "authority-missing"
+
+
+class AuthorityMismatch(BadBundle):
+    """The client certificate was not issued by the authority in the bundle."""
+
+    code = "authority-mismatch"
+
+
+class AuthorityExpired(BadBundle):
+    """The authority's certificate has expired or is not valid yet."""
+
+    code = "authority-expired"
+
+
+class AuthorityIsNone(BadBundle):
+    """The certificate in ca.pem is not an authority's."""
+
+    code = "authority-is-none"
+
+
+class BundleUnreadable(BadBundle):
+    """The bundle could not be read for a reason that has no code of its own."""
+
+    code = "bundle-unreadable"
+
+
 # ── the endpoint's address (address.py) ──────────────────────────────────────────────────────────────────────────
 
 
