@@ -1,0 +1,100 @@
+"""The hub's own certificates: made once per stage, kept in SSM as SecureString parameters under the hub's key.
+
+    <prefix>/notebook-ca              certificate and key   launcher: signs one leaf per notebook
+    <prefix>/notebook-ca-certificate  certificate           proxy: what it believes notebooks by
+    <prefix>/client-ca                certificate           put into notebooks, which believe nobody else
+    <prefix>/launcher-client          certificate and key   launcher: what it probes notebooks with
+    <prefix>/proxy-client             certificate and key   proxy: what it calls notebooks with
+
+Rules
+
+1. Nothing that exists is ever overwritten; what is missing is made, as a whole set. The notebook CA is one set, the
+   client CA with the certificates it signed the other.
+2. The client CA's private key is not kept anywhere. A lost client certificate therefore means a new set: delete all
+   three parameters, run this again, and launch the notebooks again (docs/operations.md, "Rotating the hub's own
+   certificates").
+3. A set is written in an order that makes an interrupted run visible: half a set is refused, not completed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from chalicelib import certificates
+from chalicelib.errors import BadConfiguration
+
+if TYPE_CHECKING:
+    from mypy_boto3_ssm import SSMClient
+
+NOTEBOOK_SET: Final = ("notebook-ca", "notebook-ca-certificate")
+CLIENT_SET: Final = ("client-ca", "launcher-client", "proxy-client")
+NAMES: Final = NOTEBOOK_SET + CLIENT_SET
+
+# Ten years: the longest-lived session is days, and a rotation is a deliberate act that makes launches start anew.
+LIFETIME: Final = 10 * 365 * 86400.0  # seconds
+
+
+def ensure_authorities(ssm: SSMClient, *, prefix: str, key_id: str, now: float) -> tuple[str, ...]:
+    """Make what is missing of the hub's certificates under `prefix`; return the names made, nothing secret.
+
+    `key_id` is the KMS key, its ARN or alias; `now` in seconds since the epoch. Raises BadConfiguration when half a
+    set exists. botocore's errors pass through.
+    """
+    existing = _existing(ssm, prefix)
+    made: dict[str, str] = {}
+    if _is_missing(existing, prefix, NOTEBOOK_SET):
+        made |= _notebook_set(now)
+    if _is_missing(existing, prefix, CLIENT_SET):
+        made |= _client_set(now)
+    for name, value in made.items():
+        ssm.put_parameter(
+            Name=f"{prefix}/{name}",
+            Description=f"Homeport: {name}",
+            Value=value,
+            Type="SecureString",
+            KeyId=key_id,
+            Overwrite=False,
+        )
+    return tuple(made)
+
+
+def _existing(ssm: SSMClient, prefix: str) -> frozenset[str]:
+    """The names under `prefix` that exist; their values are not asked for in the clear."""
+    answer = ssm.get_parameters(Names=[f"{prefix}/{name}" for name in NAMES], WithDecryption=False)
+    return frozenset(parameter["Name"] for parameter in answer["Parameters"])
+
+
+def _is_missing(existing: frozenset[str], prefix: str, names: tuple[str, ...]) -> bool:
+    """Whether none of the set exists; raises BadConfiguration when some of it does."""
+    missing = [name for name in names if f"{prefix}/{name}" not in existing]
+    if missing and len(missing) < len(names):
+        raise BadConfiguration(
+            f"Half of the hub's certificates under {prefix} is missing ({', '.join(missing)}). "
+            f"Delete the SSM parameters {', '.join(f'{prefix}/{name}' for name in names)} and deploy again"
+        )
+    return bool(missing)
+
+
+def _notebook_set(now: float) -> Mapping[str, str]:
+    authority = certificates.new_authority("Homeport notebooks", now=now, lifetime=LIFETIME)
+    return {
+        "notebook-ca": authority.to_json(),
+        "notebook-ca-certificate": _certificate_only(authority),
+    }
+
+
+def _client_set(now: float) -> Mapping[str, str]:
+    authority = certificates.new_authority("Homeport clients", now=now, lifetime=LIFETIME)
+    return {
+        "client-ca": _certificate_only(authority),
+        "launcher-client": certificates.issue_client(
+            authority, "Homeport launcher", now=now, lifetime=LIFETIME
+        ).to_json(),
+        "proxy-client": certificates.issue_client(authority, "Homeport proxy", now=now, lifetime=LIFETIME).to_json(),
+    }
+
+
+def _certificate_only(authority: certificates.Authority) -> str:
+    return json.dumps({"certificate": authority.certificate.decode("ascii")})
