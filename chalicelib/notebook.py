@@ -1,0 +1,188 @@
+"""What runs on the visitor's endpoint: the container's specification, and the files put into it before it starts.
+
+Rules
+
+1. The image stays as it is: its entrypoint is kept (the Jupyter Docker Stacks set their environment up there) and is
+   expected to run the command it is given; `jupyter` must be on its PATH.
+2. Configuration comes from one folder through JUPYTER_CONFIG_PATH, which outranks the image's and the user's own files.
+3. The notebook listens with its own leaf certificate and answers only who shows a certificate of the hub's client CA.
+   So there is no token, and Jupyter makes its own XSRF and websocket-origin checks (it skips both for a request
+   that carries a token).
+4. Idle stop is Jupyter's own: kernels without a connection are culled when idle, never while busy; a server without
+   kernels and terminals ends. That works when the hub is gone.
+5. The work folder is a named volume that the engine fills from the image when it is new. Nothing here ever deletes it.
+6. The container has the engine's default confinement and no privilege on top. `no-new-privileges` is left off: the
+   machine and the notebook are the same person's, and it would break `sudo` in images that offer it. No extra init: the
+   engine may have none, and the Docker Stacks bring tini.
+7. The image's health check is switched off: it asks without a client certificate and would call a good notebook ill.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
+
+from chalicelib.certificates import Authority, Leaf
+from chalicelib.machine import Limits, Session, container_name
+
+NOTEBOOK_PORT: Final = 8888
+FOLDER: Final = "/opt/homeport"  # in the container's own layer: put_archive into a tmpfs mount is invisible inside
+DEFAULT_WORKDIR: Final = "/home/jovyan/work"  # the Jupyter Docker Stacks' own name for it
+RUNTIME_FOLDER: Final = "/tmp/homeport-runtime"  # noqa: S108 - inside the container; short, as sockets' paths end at 107 bytes
+COMMAND: Final = ("jupyter", "lab", "--no-browser")
+LABEL: Final = "homeport."
+LOG_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({"max-size": "1m", "max-file": "2"})
+
+_WORKDIR: Final = re.compile(r"(?:/[A-Za-z0-9_.+-][A-Za-z0-9_.+ -]*){1,16}")  # no ":" (bind syntax), no empty part
+_WORKDIR_LENGTH: Final = 200
+_SYSTEM: Final = frozenset(
+    ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/tmp", "/usr", "/var")  # noqa: S108
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HubTrust:
+    """What the launcher needs of the hub's own certificates.
+
+    `notebook_authority` signs notebooks' leaves, `client_ca` (PEM) is whom notebooks trust, `probe` is the launcher's
+    own client certificate.
+    """
+
+    notebook_authority: Authority
+    client_ca: bytes
+    probe: Leaf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Specification:
+    """One container, in values every Docker Engine understands. Holds no secret."""
+
+    name: str
+    image: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    labels: Mapping[str, str]
+    volume: str
+    workdir: str
+    port: int
+    publish_address: str
+    limits: Limits
+
+
+def specification(
+    session: Session, *, hub_name: str, image_workdir: str, publish_address: str, idle_lifetime: float
+) -> Specification:
+    """Say what container `session` needs.
+
+    `image_workdir` is the image's own working directory or empty; `publish_address` the endpoint's address to bind the
+    notebook's port to, empty for all; `idle_lifetime` is in seconds.
+    """
+    return Specification(
+        name=container_name(session.sid, session.generation),
+        image=session.image,
+        command=COMMAND,
+        environment=MappingProxyType({"JUPYTER_CONFIG_PATH": FOLDER, "JUPYTER_RUNTIME_DIR": RUNTIME_FOLDER}),
+        labels=MappingProxyType(labels(session, hub_name=hub_name, idle_lifetime=idle_lifetime)),
+        volume=volume_name(session.sid),
+        workdir=work_folder(image_workdir),
+        port=NOTEBOOK_PORT,
+        publish_address=publish_address,
+        limits=session.limits,
+    )
+
+
+def labels(session: Session, *, hub_name: str, idle_lifetime: float) -> dict[str, str]:
+    """Name the labels from which the session can be told, and found again, on the endpoint alone."""
+    return {
+        f"{LABEL}hub": hub_name,
+        f"{LABEL}session": session.sid,
+        f"{LABEL}generation": str(session.generation),
+        f"{LABEL}owner": session.owner,
+        f"{LABEL}name": session.name,
+        f"{LABEL}expires": str(int(session.expires_at)),
+        f"{LABEL}idle": str(int(idle_lifetime)),
+    }
+
+
+def volume_name(sid: str) -> str:
+    """Name the volume that holds a session's work through all of its launches."""
+    return f"homeport-{sid}"
+
+
+def work_folder(image_workdir: str) -> str:
+    """Choose where the volume goes: the image's working directory, unless that is none or part of the system."""
+    usable = len(image_workdir) <= _WORKDIR_LENGTH and _WORKDIR.fullmatch(image_workdir) is not None
+    parts = image_workdir.split("/")
+    if not usable or ".." in parts or "." in parts or image_workdir in _SYSTEM or _inside(image_workdir, FOLDER):
+        return DEFAULT_WORKDIR
+    return image_workdir
+
+
+def injected_files(session: Session, *, leaf: Leaf, client_ca: bytes, idle_lifetime: float) -> bytes:
+    """Make the tar that is unpacked at "/" before the container starts: configuration, certificate and key, client CA.
+
+    Readable for everyone inside, because the image decides which user that is; the key opens nothing but this
+    notebook's own name.
+    """
+    files = {
+        "jupyter_server_config.json": json.dumps(jupyter_config(idle_lifetime), indent=1, sort_keys=True).encode(),
+        "notebook.pem": leaf.certificate.rstrip() + b"\n" + leaf.key.rstrip() + b"\n",
+        "client-ca.pem": client_ca,
+    }
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        tar.addfile(_member(FOLDER.lstrip("/"), 0o755, session.created_at, tarfile.DIRTYPE))
+        for name, content in files.items():
+            member = _member(f"{FOLDER.lstrip('/')}/{name}", 0o444, session.created_at, tarfile.REGTYPE)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def jupyter_config(idle_lifetime: float) -> dict[str, Any]:
+    """Jupyter Server's configuration (jupyter-server 2.20 or later, for CVE-2026-44727); `idle_lifetime` in seconds."""
+    idle = max(int(idle_lifetime), 1)
+    interval = min(300, max(1, idle // 4))  # seconds between looks; Jupyter's own default is 300
+    return {
+        "ServerApp": {
+            "ip": "0.0.0.0",
+            "port": NOTEBOOK_PORT,
+            "port_retries": 0,
+            "base_url": "/",
+            "open_browser": False,
+            "allow_root": True,
+            "allow_remote_access": True,  # the Host header is the proxy's concern, which knows the session's one name
+            "certfile": f"{FOLDER}/notebook.pem",
+            "keyfile": f"{FOLDER}/notebook.pem",
+            "client_ca": f"{FOLDER}/client-ca.pem",
+            "shutdown_no_activity_timeout": idle,
+        },
+        "IdentityProvider": {"token": ""},
+        "PasswordIdentityProvider": {"hashed_password": "", "password_required": False, "allow_password_change": False},
+        "MappingKernelManager": {
+            "cull_idle_timeout": idle,
+            "cull_interval": interval,
+            "cull_busy": False,
+            "cull_connected": False,
+        },
+        "KernelManager": {"transport": "ipc"},
+        "TerminalManager": {"cull_inactive_timeout": idle, "cull_interval": interval},
+    }
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder + "/") or folder.startswith(path + "/")
+
+
+def _member(name: str, mode: int, modified: float, kind: bytes) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    member.mode = mode
+    member.mtime = int(modified)
+    return member
