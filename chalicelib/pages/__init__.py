@@ -177,7 +177,7 @@ def root_of(path: str) -> str:
 
 
 def render(template: str, /, **values: Any) -> str:
-    """Render `template`, a file of this folder, with `values`; raises jinja2.UndefinedError when one that it shows is missing."""
+    """Render `template`, a file of this folder; raises jinja2.UndefinedError when a value that it shows is missing."""
     return _environment().get_template(template).render(values)
 
 
