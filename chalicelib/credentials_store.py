@@ -1,12 +1,14 @@
 """Where sealed credentials are kept: one S3 object per launch, under its own KMS data key.
 
 1. `put` asks KMS for a data key bound to session, generation and owner, seals with it, and stores the envelope with
-   SSE-KMS on top. It needs kms:GenerateDataKey and s3:PutObject, and cannot read anything back.
+   SSE-KMS on top, without an S3 bucket key: those make a writer need kms:Decrypt. It needs kms:GenerateDataKey and
+   s3:PutObject, and cannot read anything back.
 2. `get` needs s3:GetObject and kms:Decrypt; `purge` needs s3:DeleteObject, s3:DeleteObjectVersion, s3:GetObject and, on
    the bucket, s3:ListBucketVersions and s3:ListBucket (without the last, S3 answers 403 for an object that is gone, and
    "gone" could not be told from "forbidden"). Neither writes.
 3. `purge` deletes every version and delete marker and believes only what it sees afterwards: no version, and HEAD 404.
-4. Errors are translated here, once; no message or chained exception holds a key or a credential.
+4. Errors are translated here, once. No request carries a plaintext key or credential, so no exception of botocore's,
+   which may quote its parameters, holds one either.
 """
 
 from __future__ import annotations
@@ -86,7 +88,6 @@ class CredentialsStore:
                 ContentType="application/octet-stream",
                 ServerSideEncryption="aws:kms",
                 SSEKMSKeyId=self._key,
-                BucketKeyEnabled=True,
             )
 
     def get(self, sid: str, generation: int, owner: str) -> Credentials:
@@ -156,10 +157,8 @@ def _translated(doing: str) -> Iterator[None]:
     except (ConnectionError, HTTPClientError, IncompleteReadError) as error:
         raise StoreUnavailable(f"The credentials store did not answer while {doing}. Try again in a moment") from error
     except BotoCoreError as error:
-        # Not chained: a parameter error quotes the parameter.
-        raise StoreRefused(
-            f"The hub could not ask its credentials store ({type(error).__name__}) while {doing}"
-        ) from None
+        name = type(error).__name__
+        raise StoreRefused(f"The hub could not ask its credentials store ({name}) while {doing}") from error
 
 
 def _answered(error: ClientError, doing: str) -> HomeportError:
@@ -171,6 +170,4 @@ def _answered(error: ClientError, doing: str) -> HomeportError:
         return BadEnvelope("The stored credentials were altered, or belong to another session")
     if code in _TRANSIENT or status >= 500 or status == 429:
         return StoreUnavailable(f"The credentials store was busy while {doing}. Try again in a moment")
-    return StoreRefused(
-        f"The credentials store refused ({code or status}) while {doing}. The hub's operator must look at its permissions"
-    )
+    return StoreRefused(f"The credentials store refused ({code or status}) while {doing}. The hub's operator must look")
