@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
+from chalicelib.address import AddressPolicy
 from chalicelib.errors import BadConfiguration
 
 VERSION: Final = "0.1.0"
@@ -63,6 +64,11 @@ class Config:
             denied_networks=_networks(environ, "HOMEPORT_ENDPOINT_DENIED_NETWORKS"),
             denied_ports=_ports(environ, "HOMEPORT_ENDPOINT_DENIED_PORTS"),
         )
+
+    @property
+    def address_policy(self) -> AddressPolicy:
+        """Which addresses an endpoint may have."""
+        return AddressPolicy(allowed=self.allowed_networks, denied=self.denied_networks, denied_ports=self.denied_ports)
 
     def notebook_origin(self, sid: str) -> str:
         """The origin (scheme, host, port) at which the proxy serves the notebook of session `sid`."""

@@ -517,6 +517,213 @@ class EndpointError(HomeportError):
     code = "endpoint-error"
 
 
+class EndpointNameUnknown(EndpointError):
+    """No address is known for the endpoint's name."""
+
+    code = "endpoint-name-unknown"
+
+
+class EndpointUnreachable(EndpointError):
+    """No network path leads to the endpoint's address, or its name could not be looked up just now."""
+
+    code = "endpoint-unreachable"
+    retryable = True
+
+
+class EndpointRefused(EndpointError):
+    """The endpoint's computer is there, and nothing listens on the port."""
+
+    code = "endpoint-refused"
+    retryable = True
+
+
+class EndpointTimeout(EndpointError):
+    """The endpoint did not answer in time; a firewall that swallows packets looks the same."""
+
+    code = "endpoint-timeout"
+    retryable = True
+
+
+class EndpointHungUp(EndpointError):
+    """The endpoint closed the connection in the middle of a request."""
+
+    code = "endpoint-hung-up"
+    retryable = True
+
+
+class EndpointTls(EndpointError):
+    """The endpoint and the hub found no common TLS (1.2 or later)."""
+
+    code = "endpoint-tls"
+
+
+class EndpointNotTls(EndpointTls):
+    """The endpoint's port speaks something, and it is not TLS."""
+
+    code = "endpoint-not-tls"
+
+
+class EndpointWrongCertificate(EndpointTls):
+    """The endpoint showed a certificate that the bundle's CA did not sign, or that cannot be trusted otherwise."""
+
+    code = "endpoint-wrong-certificate"
+
+
+class EndpointWrongName(EndpointWrongCertificate):
+    """The endpoint showed a certificate of the bundle's CA that is made for another name."""
+
+    code = "endpoint-wrong-name"
+
+
+class EndpointExpiredCertificate(EndpointWrongCertificate):
+    """The endpoint showed a certificate that has expired or is not valid yet."""
+
+    code = "endpoint-expired-certificate"
+
+
+class EndpointRefusedCertificate(EndpointTls):
+    """The endpoint does not accept the bundle's client certificate."""
+
+    code = "endpoint-refused-certificate"
+
+
+class EndpointDenied(EndpointError):
+    """The endpoint accepted the certificate and forbids what was asked (an authorization plugin, a proxy)."""
+
+    code = "endpoint-denied"
+
+
+class EndpointRedirected(EndpointError):
+    """The endpoint answered with a redirect; the hub follows none, since it would carry requests elsewhere."""
+
+    code = "endpoint-redirected"
+
+
+class EndpointMisbehaved(EndpointError):
+    """The endpoint's answer is not what a Docker Engine says: too large, not JSON, or impossible values."""
+
+    code = "endpoint-misbehaved"
+
+
+class EndpointTooOld(EndpointError):
+    """The endpoint's Docker Engine is older than what is asked of it."""
+
+    code = "endpoint-too-old"
+
+
+class EndpointTooNew(EndpointError):
+    """The endpoint's Docker Engine no longer speaks any version of the API that the hub speaks."""
+
+    code = "endpoint-too-new"
+
+
+class EndpointNotLinux(EndpointError):
+    """The endpoint's Docker Engine runs containers of another operating system."""
+
+    code = "endpoint-not-linux"
+
+
+class EndpointFailed(EndpointError):
+    """The endpoint's Docker Engine reported an error of its own."""
+
+    code = "endpoint-failed"
+    retryable = True
+
+
+class NoSpace(EndpointError):
+    """The endpoint's disk is full."""
+
+    code = "no-space"
+
+
+class BadImage(EndpointError):
+    """The image's name is not one that Docker understands."""
+
+    status = 400
+    code = "bad-image"
+
+
+class ImageNotFound(EndpointError):
+    """The registry has no such image, or it is private."""
+
+    code = "image-not-found"
+
+
+class ImageWrongPlatform(EndpointError):
+    """The image is not made for the endpoint's kind of processor."""
+
+    code = "image-wrong-platform"
+
+
+class RegistryDenied(EndpointError):
+    """The registry wants to know who is asking; the hub passes no registry credentials."""
+
+    code = "registry-denied"
+
+
+class RegistryLimit(EndpointError):
+    """The registry allows the endpoint's address no more pulls for now."""
+
+    code = "registry-limit"
+
+
+class PullFailed(EndpointError):
+    """The pull ended without the image; the finished layers may be kept, and the pull be tried again."""
+
+    code = "pull-failed"
+    retryable = True
+
+
+class LimitsRefused(EndpointError):
+    """The endpoint cannot give the memory or the CPUs that were asked for."""
+
+    code = "limits-refused"
+
+
+class GpuUnavailable(EndpointError):
+    """The endpoint cannot give a GPU to a container."""
+
+    code = "gpu-unavailable"
+
+
+class ContainerConflict(EndpointError):
+    """A container or volume of this session's name exists on the endpoint and is not this hub's."""
+
+    status = 409
+    code = "container-conflict"
+
+
+class ContainerMissing(EndpointError):
+    """The session's container is not on the endpoint (any more)."""
+
+    code = "container-missing"
+
+
+class StartFailed(EndpointError):
+    """The endpoint created the container and could not start it."""
+
+    code = "start-failed"
+
+
+class NotebookExited(EndpointError):
+    """The notebook's container ended before it was ready."""
+
+    code = "notebook-exited"
+
+
+class NotebookSilent(EndpointError):
+    """The notebook does not answer (yet) through its published port."""
+
+    code = "notebook-silent"
+    retryable = True
+
+
+class NotebookWrongCertificate(EndpointError):
+    """Something else than this session's notebook answers at its published port."""
+
+    code = "notebook-wrong-certificate"
+
+
 # ── stored credentials (envelope.py, credentials_store.py) ───────────────────────────────────────────────────────
 
 

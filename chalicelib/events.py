@@ -195,7 +195,12 @@ class ForgetRequested:
 
 @dataclass(frozen=True, slots=True)
 class CredentialsRenewed:
-    """The visitor uploaded the credentials again after having them forgotten."""
+    """The visitor uploads the credentials again: they were forgotten, or the first upload did not complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsStrayed:
+    """Credentials were stored while the session was already on its way out: they have to be purged (again)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +235,7 @@ Event = (
     | SessionExpired
     | ForgetRequested
     | CredentialsRenewed
+    | CredentialsStrayed
     | RouteWithdrawn
     | ContainerRemoved
     | CredentialsPurged

@@ -50,20 +50,20 @@ class Enqueue(Protocol):
 
 
 class Launcher:
-    """Runs ticks. `time_left` says how many seconds the function that runs it still has; `holder` is the tick's name."""
+    """Runs one tick. `time_left` says how many seconds its function still has; `holder` is the tick's own name."""
 
     def __init__(
         self,
         *,
         store: SessionStore,
-        open_world: Callable[[], World],
+        world: World,
         enqueue: Enqueue,
         clock: Callable[[], float],
         time_left: Callable[[], float],
         holder: str,
     ) -> None:
         self._store = store
-        self._world = open_world()
+        self._world = world
         self._enqueue = enqueue
         self._clock = clock
         self._time_left = time_left
@@ -76,14 +76,16 @@ class Launcher:
         Raises StoreUnavailable when the table cannot be read or written; the message is then delivered again.
         """
         session = self._claim(sid, takeover)
-        while session is not None and self._is_mine(session):
+        while session is not None and session.holder == self._holder:
             effect = next_effect(session)
             if effect is None or session.due_at is None:
                 return
             if session.due_at > self._clock():
-                return self._wait(session, session.due_at)
+                self._wait(session, session.due_at)
+                return
             if self._time_left() < EFFECT_SECONDS:
-                return self._continue_later(session)
+                self._continue_later(session)
+                return
             session = self._turn(session, effect)
 
     def _claim(self, sid: str, takeover: str) -> Session | None:
@@ -96,9 +98,6 @@ class Launcher:
         if held_by_another(session, self._holder, now):
             return None
         return self._saved(session, claimed(session, self._holder, now))
-
-    def _is_mine(self, session: Session) -> bool:
-        return session.holder == self._holder
 
     def _turn(self, session: Session, effect: Effect) -> Session:
         """One effect: each of its events is saved as it happens."""

@@ -8,7 +8,8 @@ Rules
 
 1. TRANSITIONS is the whole truth: an event the state does not list raises IllegalTransition.
 2. There is one way out. Failing, stopping, expiring and losing patience all lead to WITHDRAWING, from there to
-   REMOVING, PURGING and STOPPED. In STOPPED nothing secret is left.
+   REMOVING, PURGING and STOPPED. In STOPPED nothing secret is left; an upload that lost a race against Stop goes
+   back to PURGING.
 3. READY is left only through WITHDRAWING (FORGETTING keeps the notebook running and comes back).
 4. The first failure is kept and shown; later ones only add a line to the log.
 5. Effects are safe to repeat, so a lost save costs nothing but the repetition.
@@ -60,6 +61,7 @@ _LEAVE: Final[Mapping[type[Event], State]] = {
 # fmt: off
 TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyType({
     State.VERIFYING:   {e.EndpointVerified: State.PULLING,
+                        e.CredentialsRenewed: State.VERIFYING,
                         e.EffectDelayed: State.VERIFYING, **_LEAVE},
     State.PULLING:     {e.PullProgressed: State.PULLING,
                         e.ImagePresent: State.CREATING,
@@ -83,16 +85,19 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
                         e.EffectDelayed: State.FORGETTING, **_LEAVE},
     State.WITHDRAWING: {e.RouteWithdrawn: State.REMOVING,
                         e.StopRequested: State.WITHDRAWING,
+                        e.CredentialsStrayed: State.WITHDRAWING,
                         e.EffectDelayed: State.WITHDRAWING},
     State.REMOVING:    {e.ContainerRemoved: State.PURGING,
                         e.EffectFailed: State.PURGING,
                         e.PatienceExpired: State.PURGING,
                         e.StopRequested: State.REMOVING,
+                        e.CredentialsStrayed: State.REMOVING,
                         e.EffectDelayed: State.REMOVING},
     State.PURGING:     {e.CredentialsPurged: State.STOPPED,
                         e.StopRequested: State.PURGING,
+                        e.CredentialsStrayed: State.PURGING,
                         e.EffectDelayed: State.PURGING},
-    State.STOPPED:     {},
+    State.STOPPED:     {e.CredentialsStrayed: State.PURGING},
 })
 
 EFFECTS: Final[Mapping[State, Effect]] = MappingProxyType({
@@ -189,6 +194,7 @@ class Session:
     endpoint: str
     image: str
     limits: Limits = Limits()
+    open_path: str = ""
     address: str | None = None
     container: str | None = None
     target: Target | None = None
@@ -231,6 +237,7 @@ def new_session(
     endpoint: str,
     image: str,
     limits: Limits,
+    open_path: str = "",
     now: float,
     lifetime: float,
     request: str,
@@ -250,6 +257,7 @@ def new_session(
         endpoint=endpoint,
         image=image,
         limits=limits,
+        open_path=open_path,
         message=MESSAGES[State.VERIFYING],
         holder=request,
         created_at=now,
@@ -326,7 +334,7 @@ def progress(session: Session) -> float | None:
     return begun + (PROGRESS[State.CREATING] - begun) * min(max(session.fraction, 0.0), 1.0)
 
 
-def _news(session: Session, event: Event) -> dict[str, Any]:
+def _news(session: Session, event: Event) -> dict[str, Any]:  # noqa: C901 - one arm per event
     """What the event itself says, as changes of fields."""
     match event:
         case e.EndpointVerified(address=address):
@@ -345,7 +353,9 @@ def _news(session: Session, event: Event) -> dict[str, Any]:
         case e.CredentialsPurged():
             return {"credentials_held": False}
         case e.CredentialsRenewed():
-            return {"credentials_held": True, "message": MESSAGES[State.READY]}
+            return {"credentials_held": True, "message": MESSAGES[session.state]}
+        case e.CredentialsStrayed():
+            return {"credentials_held": True}
         case e.ContainerRan() | e.NotebookAnswered():
             return {"message": _message(session)}
         case _:

@@ -145,16 +145,16 @@ class SessionStore:
                 for item in page["Items"]:
                     yield item["pk"]["S"].removeprefix("session#")
 
-    def put_token(self, token: str, owner: str, *, expires_at: float) -> None:
-        """Remember whose owner token this is."""
-        self._put(f"token#{digest_of(token)}", "token", {"token_owner": {"S": owner}}, expires_at)
+    def put_token(self, token: str, owners: frozenset[str], *, expires_at: float) -> None:
+        """Remember whose owner token this is; a browser that uploaded several keys' bundles stands for several."""
+        self._put(f"token#{digest_of(token)}", "token", {"owners": {"SS": sorted(owners)}}, expires_at)
 
-    def owner_of(self, token: str) -> str | None:
-        """Return the owner the token stands for, or None when it is unknown or its time is over."""
+    def owners_of(self, token: str) -> frozenset[str]:
+        """Return the owners the token stands for; none when it is unknown or its time is over."""
         item = _get(self._dynamodb, self._table, f"token#{digest_of(token)}", "token")
         if item is None or int(item["ttl"]["N"]) <= self._clock():
-            return None
-        return str(item["token_owner"]["S"])
+            return frozenset()
+        return frozenset(item["owners"]["SS"])
 
     def put_ticket(self, ticket: str, session: Session, *, path: str, expires_at: float) -> None:
         """Remember a one-time entry to the session's present launch."""

@@ -6,11 +6,12 @@ is no cache that two sessions could share. Each effect resolves and checks the e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from ipaddress import ip_address
 from typing import Final, Protocol, assert_never
 
 from chalicelib import events as e
-from chalicelib.address import AddressPolicy
 from chalicelib.bundle import Credentials
 from chalicelib.certificates import issue_notebook
 from chalicelib.config import Config
@@ -27,7 +28,7 @@ from chalicelib.errors import (
 )
 from chalicelib.events import Effect, Event, Failure, Target
 from chalicelib.machine import EFFECT_SECONDS, Session
-from chalicelib.notebook import HubTrust, injected_files, publish_address, specification
+from chalicelib.notebook import HubTrust, injected_files, specification
 from chalicelib.session_store import RouteStore
 
 PROBE_SECONDS: Final = 8.0  # one effect's worth of waiting for JupyterLab, which answers about a second after start
@@ -66,9 +67,8 @@ class World:
         self._connect = connect
         self._find = find
         self._opened: Credentials | None = None
-        self._policy = AddressPolicy(config.allowed_networks, config.denied_networks, config.denied_ports)
 
-    def perform(self, effect: Effect, session: Session) -> Iterator[Event]:
+    def perform(self, effect: Effect, session: Session) -> Generator[Event, None, None]:
         """Do it, and yield what happened; the last event is the outcome, those before it are progress.
 
         A HomeportError becomes EffectDelayed or EffectFailed, as the error's class says. Safe to repeat.
@@ -81,7 +81,7 @@ class World:
             failure = Failure(error.code, error.message)
             yield e.EffectDelayed(failure) if error.retryable else e.EffectFailed(failure)
 
-    def _perform(self, effect: Effect, session: Session) -> Iterator[Event]:
+    def _perform(self, effect: Effect, session: Session) -> Generator[Event, None, None]:  # noqa: C901 - one arm per effect
         match effect:
             case e.VerifyEndpoint():
                 yield self._verify(session)
@@ -114,7 +114,7 @@ class World:
     def _endpoint(self, session: Session) -> DockerEndpoint:
         if self._opened is None:
             self._opened = self._credentials.get(session.sid, session.generation, session.owner)
-        address = self._find(self._opened.endpoint, self._policy)
+        address = self._find(self._opened.endpoint, self._config.address_policy)
         return self._connect(self._opened, address=address, deadline=EFFECT_SECONDS)
 
     def _verify(self, session: Session) -> Event:
@@ -122,7 +122,7 @@ class World:
             engine, note = endpoint.verify()
             return e.EndpointVerified(endpoint.address, engine, note)
 
-    def _ensure_image(self, session: Session) -> Iterator[Event]:
+    def _ensure_image(self, session: Session) -> Generator[Event, None, None]:
         with self._endpoint(session) as endpoint:
             if not endpoint.image_present(session.image):
                 for status in endpoint.pull(session.image):
@@ -135,7 +135,7 @@ class World:
                 session,
                 hub_name=self._config.hub_name,
                 image_workdir=endpoint.image_workdir(session.image),
-                publish_address=publish_address(endpoint.address),
+                publish_address=_publish_address(endpoint.address),
                 idle_lifetime=self._config.idle_lifetime,
             )
             endpoint.create(container)
@@ -215,10 +215,8 @@ class World:
                     raise self._exited(endpoint, _container(session))
 
     def _withdraw(self, session: Session) -> Event:
-        try:
+        with suppress(StaleSession):  # the route belongs to a later launch: this one's is gone
             self._routes.withdraw(session)
-        except StaleSession:
-            pass  # the route belongs to a later launch: this one's is gone
         return e.RouteWithdrawn()
 
 
@@ -226,3 +224,8 @@ def _container(session: Session) -> str:
     if session.container is None:
         raise IllegalTransition("a session without a container cannot be in this state")
     return session.container
+
+
+def _publish_address(endpoint_address: str) -> str:
+    """Where the engine binds the notebook's port: loopback stays on loopback, otherwise every address ("")."""
+    return endpoint_address if ip_address(endpoint_address).is_loopback else ""

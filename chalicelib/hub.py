@@ -1,0 +1,244 @@
+"""What a visitor can have done, without HTTP: check a bundle, launch, look, enter, stop, forget.
+
+Rules
+
+1. What is about to exist is written down first: the session's item precedes its credentials, so every stored object
+   belongs to an item whose purging is inevitable. If the item's launch finds no credentials, it ends by itself.
+2. A visitor is whoever holds the key: the owner is the fingerprint of the client key in the uploaded bundle. A token
+   only spares the visitor from uploading it again.
+3. A session of another owner does not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Final, Protocol
+from urllib.parse import quote
+
+from chalicelib.address import Endpoint
+from chalicelib.bundle import Bundle, parse
+from chalicelib.config import Config
+from chalicelib.credentials_store import CredentialsStore
+from chalicelib.errors import SessionLeaving, SessionNotFound, SessionNotReady, StaleSession, StoreUnavailable
+from chalicelib.events import (
+    CredentialsRenewed,
+    CredentialsStrayed,
+    EffectFailed,
+    Event,
+    Failure,
+    ForgetRequested,
+    StopRequested,
+)
+from chalicelib.forms import Launch
+from chalicelib.machine import (
+    LEAVING,
+    TRANSITIONS,
+    Session,
+    State,
+    advance,
+    new_session,
+    session_id,
+)
+from chalicelib.session_store import SessionStore
+
+TICKET_SECONDS: Final = 60.0
+OWNERS_PER_TOKEN: Final = 10
+RACES: Final = 8  # a save loses only against another save, and a launch has about ten
+
+
+class Enqueue(Protocol):
+    """Puts "advance session X" on the queue."""
+
+    def __call__(self, sid: str, *, delay: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """The session a visitor was brought to; `created` is False when it was already there."""
+
+    session: Session
+    bundle: Bundle
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where the visitor's browser posts the ticket, and what JupyterLab is to open."""
+
+    action: str
+    ticket: str
+    path: str
+
+
+class Hub:
+    """One hub. `secret` makes fresh random texts of 256 bits."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        store: SessionStore,
+        credentials: CredentialsStore,
+        enqueue: Enqueue,
+        clock: Callable[[], float],
+        secret: Callable[[], str],
+    ) -> None:
+        self.config = config
+        self._store = store
+        self._credentials = credentials
+        self._enqueue = enqueue
+        self._clock = clock
+        self._secret = secret
+
+    def check(self, form: Launch) -> Bundle:
+        """Look into the bundle and store nothing; raises BadBundle, BadEndpoint."""
+        now = self._clock()
+        bundle = parse(form.bundle, host=form.host, now=now)
+        self._check_address(bundle.credentials.endpoint)
+        if bundle.not_after >= now + self.config.session_lifetime:
+            return bundle
+        day = datetime.fromtimestamp(bundle.not_after, UTC).strftime("%d %B %Y %H:%M UTC").lstrip("0")
+        warning = f"The certificate expires on {day}, before the session would end; it cannot be stopped from here then"
+        return replace(bundle, warnings=(*bundle.warnings, warning))
+
+    def launch(self, form: Launch) -> Launched:
+        """Bring the visitor to the running notebook of this key and name, or launch it.
+
+        Raises BadBundle, BadEndpoint, SessionLeaving, StoreUnavailable.
+        """
+        bundle = self.check(form)
+        request = self._secret()
+        for _ in range(RACES):
+            try:
+                return self._launch(form, bundle, request)
+            except StaleSession:
+                continue
+        raise StoreUnavailable("The session changes too quickly at the moment; try again")
+
+    def session(self, sid: str, owners: frozenset[str]) -> Session:
+        """The session, if it belongs to one of the owners; else SessionNotFound."""
+        session = self._store.find(sid)
+        if session is None or session.owner not in owners:
+            raise SessionNotFound("There is no such session here. Upload the bundle it was launched with to see it")
+        return session
+
+    def sessions(self, owners: frozenset[str]) -> list[Session]:
+        """The owners' sessions, newest first."""
+        found = [session for owner in sorted(owners) for session in self._store.of_owner(owner)]
+        return sorted(found, key=lambda session: session.created_at, reverse=True)
+
+    def enter(self, session: Session) -> Entry:
+        """Make a one-time ticket of 60 seconds; raises SessionNotReady."""
+        if session.state not in (State.READY, State.FORGETTING):
+            raise SessionNotReady("The notebook cannot be entered now; its page says what it is doing")
+        ticket = self._secret()
+        path = f"/lab/tree/{quote(session.open_path)}" if session.open_path else "/lab"
+        self._store.put_ticket(ticket, session, path=path, expires_at=self._clock() + TICKET_SECONDS)
+        return Entry(f"{self.config.notebook_origin(session.sid)}/.homeport/enter", ticket, path)
+
+    def stop(self, session: Session) -> Session:
+        """Have the notebook stopped; a session on its way out, or gone, is left alone."""
+        if session.state is State.STOPPED:
+            return session
+        return self._request(session, StopRequested())
+
+    def forget(self, session: Session) -> Session:
+        """Have the credentials deleted and the notebook kept; raises SessionNotReady while it is being launched."""
+        if not session.credentials_held:
+            return session
+        if session.state not in (State.READY, State.FORGETTING):
+            raise SessionNotReady(
+                "The credentials are needed until the notebook is ready. Forget them then, or stop the notebook now"
+            )
+        return self._request(session, ForgetRequested())
+
+    def owners_of(self, token: str) -> frozenset[str]:
+        """The owners a token stands for; none if it is not known."""
+        return self._store.owners_of(token)
+
+    def token_for(self, owner: str, others: frozenset[str] = frozenset()) -> str:
+        """Make a token for the owner, and for the others whose token the same browser showed."""
+        token = self._secret()
+        owners = frozenset([owner, *sorted(others - {owner})[: OWNERS_PER_TOKEN - 1]])
+        self._store.put_token(token, owners, expires_at=self._clock() + self.config.session_lifetime)
+        return token
+
+    def _check_address(self, endpoint: Endpoint) -> None:
+        """Refuse at once what can be refused without asking a name server; the launcher checks every answer."""
+        policy = self.config.address_policy
+        policy.check_port(endpoint)
+        try:
+            literal = str(ip_address(endpoint.host))
+        except ValueError:
+            return
+        policy.check([literal])
+
+    def _launch(self, form: Launch, bundle: Bundle, request: str) -> Launched:
+        present = self._store.find(session_id(bundle.owner, form.name))
+        if present is not None and present.holder == request:
+            return self._keep(present, bundle)  # written before, and only the answer was lost
+        if present is None or present.state is State.STOPPED:
+            return self._begin(form, bundle, request, present)
+        if present.state in LEAVING:
+            raise SessionLeaving(f"“{present.name}” is being stopped. Launch it again in a few seconds")
+        return self._rejoin(present, bundle)
+
+    def _begin(self, form: Launch, bundle: Bundle, request: str, previous: Session | None) -> Launched:
+        session = new_session(
+            owner=bundle.owner,
+            name=form.name,
+            endpoint=str(bundle.credentials.endpoint),
+            image=form.image or self.config.image,
+            limits=form.limits,
+            open_path=form.open_path,
+            now=self._clock(),
+            lifetime=self.config.session_lifetime,
+            request=request,
+            previous=previous,
+        )
+        self._store.save(session)
+        return self._keep(session, bundle)
+
+    def _keep(self, session: Session, bundle: Bundle) -> Launched:
+        """Seal the credentials for a session that is already written down, and have it driven on."""
+        try:
+            self._put(session, bundle)
+        except StoreUnavailable as error:
+            self._request(session, EffectFailed(Failure(error.code, error.message)))
+            raise
+        self._enqueue(session.sid, delay=0.0)
+        return Launched(session, bundle, created=True)
+
+    def _rejoin(self, session: Session, bundle: Bundle) -> Launched:
+        lost = session.trouble is not None and session.trouble.code == "credentials-missing"
+        forgotten = session.state is State.READY and not session.credentials_held
+        if forgotten or (session.state is State.VERIFYING and lost):
+            session = self._request(session, CredentialsRenewed())
+            self._put(session, bundle)
+            self._enqueue(session.sid, delay=0.0)
+        return Launched(session, bundle, created=False)
+
+    def _put(self, session: Session, bundle: Bundle) -> None:
+        """Seal the credentials; if the session was stopped meanwhile, see to it that they are purged after all."""
+        self._credentials.put(session.sid, session.generation, session.owner, bundle.credentials)
+        present = self._store.load(session.sid)
+        if present.state in LEAVING or present.state is State.STOPPED:
+            self._request(present, CredentialsStrayed())
+
+    def _request(self, session: Session, event: Event) -> Session:
+        """Save what the visitor wants, whatever the launcher saves meanwhile, and have it done at once."""
+        for _ in range(RACES):
+            after = advance(session, event, self._clock())
+            try:
+                self._store.save(after)
+            except StaleSession:
+                session = self._store.load(session.sid)
+                if type(event) not in TRANSITIONS[session.state]:
+                    return session  # what was wanted has been overtaken
+                continue
+            self._enqueue(session.sid, delay=0.0)
+            return after
+        raise StoreUnavailable("The session changes too quickly at the moment; try again")
