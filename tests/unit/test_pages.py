@@ -1,0 +1,351 @@
+"""The hub's pages as values: everything escaped, everything relative, everything allowed by its own policy."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Iterator
+from hashlib import sha256
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jinja2 import UndefinedError
+
+from chalicelib import machine, pages
+
+FOLDER = Path(pages.__file__).parent
+
+# Names as in the Big List of Naughty Strings, one of each kind that a template could get wrong.
+NAUGHTY = (
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "</title><img src=x onerror=alert(1)>",
+    '"><svg onload=alert(1)>',
+    "' onfocus='alert(1)' autofocus='",
+    "javascript:alert(1)",
+    "{{ 7 * 7 }}",
+    "{% raw %}",
+    "${7*7}",
+    "&lt;script&gt;",
+    "undefined",
+    "\u202etest\u202e",
+    "田中さんにあげて下さい",
+    "ﷺ",
+    "👩🏽‍💻",
+    "Z̮̞̠͙͔ͅḀ̗̞͈̻̗Ḷ͙͎̯̹̞͓G̻O̭̗̮",
+    "../../../etc/passwd",
+    "a?b#c%2f&d=e",
+    "\\",
+)
+
+
+def a_session(**changes: Any) -> pages.Session:
+    session: dict[str, Any] = {
+        "id": "0123456789abcdefghij",
+        "name": "thesis",
+        "state": "pulling",
+        "progress": 0.4,
+        "message": "Pulling",
+        "error": None,
+        "url": None,
+        "created_at": "2026-11-23T01:02:03Z",
+        "expires_at": "2026-11-26T01:02:03Z",
+        "image": "quay.io/jupyter/minimal-notebook",
+        "endpoint": "tcp://203.0.113.7:2376",
+        "credentials_held": True,
+        "container": "homeport-0123456789abcdefghij-1",
+    }
+    return session | changes  # type: ignore[return-value]
+
+
+def a_line(text: str = "Launch 1", number: int = 1) -> pages.Line:
+    return {"number": number, "at": "2026-11-23T01:02:03Z", "text": text}
+
+
+def a_check(text: str = "x") -> pages.Check:
+    return {
+        "format": text,
+        "endpoint": text,
+        "subject": text,
+        "fingerprint": "ab" * 32,
+        "expires_at": "2027-03-01T12:00:00Z",
+        "dropped": [text],
+        "warnings": [text],
+        "owner": "cd" * 32,
+    }
+
+
+def a_home(text: str = "x", **changes: Any) -> pages.HomePage:
+    values: dict[str, Any] = {
+        "root": "",
+        "suggested_name": text,
+        "default_image": text,
+        "session_hours": 72.0,
+        "idle_minutes": 120.0,
+        "sessions": [a_session(name=text)],
+    }
+    return pages.HomePage(**(values | changes))
+
+
+def every_page(text: str) -> Iterator[pages.Page]:
+    """Each page with `text` wherever a visitor's or an endpoint's words are shown."""
+    failed = a_session(name=text, state="stopped", progress=None, error={"code": "x", "message": text})
+    said = a_session(name=text, message=text, image=text, endpoint=text, container=text)
+    yield a_home(text)
+    yield a_home(text, name=text, sessions=())
+    yield pages.SessionsPage(root="", sessions=[said, failed])
+    yield pages.SessionPage(root="../", session=said, log=[a_line(text)])
+    yield pages.SessionPage(root="../", session=failed, log=[])
+    yield pages.EnterPage(root="../../", name=text, action="https://x.example/.homeport/enter", ticket=text, path=text)
+    yield pages.BundlePage(root="", check=a_check(text))
+    yield pages.ErrorPage(root="../", status=400, code="bad-name", message=text)
+
+
+class Outline(HTMLParser):
+    """What a browser would make of a page: its tags with their attributes, and the text of style and script."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.inlined: dict[str, list[str]] = {"style": [], "script": []}
+        self.text: list[str] = []
+        self._within = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._within = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._within = ""
+
+    def handle_data(self, data: str) -> None:
+        self.inlined.get(self._within, self.text).append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def shape(outline: Outline) -> list[tuple[str, frozenset[str]]]:
+    return [(tag, frozenset(attributes)) for tag, attributes in outline.tags]
+
+
+# ── escaping ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("naughty", NAUGHTY)
+def test_no_words_of_a_visitor_change_the_shape_of_a_page(naughty: str) -> None:
+    plain = [shape(Outline(page.html())) for page in every_page("thesis")]
+    shown = [shape(Outline(page.html())) for page in every_page(naughty)]
+    assert shown == plain
+
+
+@pytest.mark.parametrize("naughty", NAUGHTY)
+def test_names_are_shown_as_typed(naughty: str) -> None:
+    outline = Outline(pages.SessionPage(root="../", session=a_session(name=naughty), log=[]).html())
+    assert naughty in outline.text
+    home = Outline(a_home(name=naughty).html())
+    assert naughty in [field.get("value") for field in home.all("input")]
+
+
+def test_a_name_cannot_leave_the_query_of_the_link_that_carries_it() -> None:
+    session = a_session(name='a&image=evil#"', state="stopped", progress=None)
+    html = pages.SessionPage(root="../", session=session, log=[]).html()
+    assert 'href="../?name=a%26image%3Devil%23%22"' in html
+
+
+def test_templates_never_turn_escaping_off() -> None:
+    for template in FOLDER.glob("*.html"):
+        assert not re.search(r"\|\s*safe\b|autoescape|Markup", template.read_text()), template.name
+
+
+def test_a_missing_value_is_an_error_and_not_an_empty_place() -> None:
+    with pytest.raises(UndefinedError, match="message"):
+        pages.render("error.html", root="", status=400, code="x")
+
+
+# ── what the policy allows ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", ["style", "script"])
+def test_policy_allows_exactly_what_the_pages_inline(kind: str) -> None:
+    for page in every_page("x"):
+        inlined = "".join(Outline(page.html()).inlined[kind])
+        digest = b64encode(sha256(inlined.encode()).digest()).decode()
+        assert inlined
+        assert f"{kind}-src 'sha256-{digest}';" in pages.content_security_policy()
+
+
+def test_policy_allows_nothing_by_default_and_forms_only_where_told() -> None:
+    policy = pages.content_security_policy()
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    assert "form-action 'self';" in policy
+    entry = pages.content_security_policy("https://x.notebooks.example.org")
+    assert "form-action 'self' https://x.notebooks.example.org;" in entry
+
+
+def test_pages_have_no_inline_handler_and_no_style_attribute() -> None:
+    for page in every_page("x"):
+        for tag, attributes in Outline(page.html()).tags:
+            assert not [name for name in attributes if name == "style" or name.startswith("on")], tag
+
+
+def test_pages_load_nothing() -> None:
+    for page in every_page("x"):
+        outline = Outline(page.html())
+        assert not [tag for tag, _ in outline.tags if tag in {"img", "iframe", "object", "embed", "base"}]
+        assert not [script for script in outline.all("script") if "src" in script]
+        assert [link["href"][:19] for link in outline.all("link") if link["href"]] == ["data:image/svg+xml,"]
+    assert not re.search(r"url\(|@import|@font-face", (FOLDER / "style.css").read_text())
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", (FOLDER / "page.js").read_text())
+
+
+def test_forms_keep_their_origin() -> None:
+    """With "no-referrer" a browser posts forms with "Origin: null", which the hub and the proxy refuse."""
+    for page in every_page("x"):
+        referrer = [meta["content"] for meta in Outline(page.html()).all("meta") if meta.get("name") == "referrer"]
+        assert referrer == ["strict-origin"]
+
+
+# ── links ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_link_and_form_action_is_relative() -> None:
+    for page in every_page("x"):
+        for tag, attributes in Outline(page.html()).tags:
+            for name in ("href", "action", "formaction", "data-events", "data-root"):
+                address = attributes.get(name) or ""
+                entry = isinstance(page, pages.EnterPage) and tag == "form"
+                assert entry or not address.startswith("/"), (tag, address)
+                assert entry or "://" not in address or address.startswith("data:"), (tag, address)
+
+
+@pytest.mark.parametrize(
+    ("path", "root"),
+    [
+        ("/", ""),
+        ("/sessions", ""),
+        ("/bundles", ""),
+        ("/sessions/abc", "../"),
+        ("/sessions/", "../"),
+        ("/sessions/abc/enter", "../../"),
+        ("", ""),
+    ],
+)
+def test_root_leads_up_to_the_first_page(path: str, root: str) -> None:
+    assert pages.root_of(path) == root
+
+
+# ── what a session's page offers ─────────────────────────────────────────────────────────────────────────────────
+
+
+def offered(session: pages.Session) -> set[str]:
+    """The forms and links that can be seen on the session's page."""
+    outline = Outline(pages.SessionPage(root="../", session=session, log=[]).html())
+    seen = {
+        part
+        for tag, attributes in outline.tags
+        if "hidden" not in attributes and (tag == "details" or attributes.get("data-for"))
+        for part in [attributes.get("data-act") or attributes.get("data-for") or ""]
+    }
+    return seen & {"stop", "forget", "ready", "stopped failed"}
+
+
+@pytest.mark.parametrize("state", list(machine.State))
+def test_session_page_offers_what_the_state_allows(state: machine.State) -> None:
+    expected = {"stop"} if state in machine.LAUNCHING else set()
+    if state in (machine.State.READY, machine.State.FORGETTING):
+        expected = {"stop", "forget", "ready"}
+    if state is machine.State.STOPPED:
+        expected = {"stopped failed"}
+    assert offered(a_session(state=state.value, progress=None)) == expected
+
+
+def test_forgotten_credentials_cannot_be_forgotten_again() -> None:
+    assert offered(a_session(state="ready", credentials_held=False)) == {"stop", "ready"}
+
+
+@pytest.mark.parametrize("state", [state for state in machine.State if state is not machine.State.STOPPED])
+def test_session_page_refreshes_without_script_until_it_is_stopped(state: machine.State) -> None:
+    html = pages.SessionPage(root="../", session=a_session(state=state.value, progress=None), log=[]).html()
+    assert '<noscript><meta http-equiv="refresh"' in html
+
+
+def test_stopped_session_page_does_not_refresh() -> None:
+    html = pages.SessionPage(root="../", session=a_session(state="stopped", progress=None), log=[]).html()
+    assert "http-equiv" not in html
+
+
+def test_failure_is_shown_once_with_its_code() -> None:
+    error: pages.Error = {"code": "image-not-found", "message": "There is no such image"}
+    session = a_session(state="stopped", progress=None, error=error, message=error["message"])
+    html = pages.SessionPage(root="../", session=session, log=[]).html()
+    assert "image-not-found" in html
+    assert re.search(r'id="message" hidden>There is no such image', html)
+
+
+# ── accessibility ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_field_has_a_label_and_every_description_exists() -> None:
+    for page in every_page("x"):
+        outline = Outline(page.html())
+        ids = [attributes["id"] for _, attributes in outline.tags if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        labels = {label.get("for") for label in outline.all("label")}
+        for field in outline.all("input"):
+            assert field.get("type") == "hidden" or field.get("id") in labels
+        for _, attributes in outline.tags:
+            for name in ("aria-describedby", "aria-labelledby"):
+                assert name not in attributes or attributes[name] in ids
+
+
+def test_every_page_has_one_heading_of_the_first_level_and_a_language() -> None:
+    for page in every_page("x"):
+        outline = Outline(page.html())
+        assert len(outline.all("h1")) == 1
+        assert outline.all("html") == [{"lang": "en"}]
+        assert outline.all("main")
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of "#rgb" or "#rrggbb", as WCAG 2.2 defines it."""
+    digits = colour.removeprefix("#")
+    digits = "".join(digit * 2 for digit in digits) if len(digits) == 3 else digits
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def palettes() -> tuple[dict[str, str], dict[str, str]]:
+    light, dark = re.findall(r":root \{(.*?)\}", (FOLDER / "style.css").read_text(), re.DOTALL)
+    day = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", light))
+    return day, day | dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6});", dark))
+
+
+@pytest.mark.parametrize("palette", palettes(), ids=["light", "dark"])
+@pytest.mark.parametrize(
+    ("text", "ground", "least"),
+    [
+        *((text, ground, 4.5) for text in ("ink", "muted", "sea") for ground in ("paper", "card", "shallow")),
+        ("ink", "buff", 4.5),
+        ("green", "card", 4.5),
+        ("green", "green-wash", 4.5),
+        ("red", "card", 4.5),
+        ("red", "paper", 4.5),
+        ("red", "red-wash", 4.5),
+        ("amber", "amber-wash", 4.5),
+        ("on-magenta", "magenta", 4.5),
+        ("edge", "card", 3.0),
+        ("edge", "shallow", 3.0),
+        ("magenta", "paper", 3.0),
+        ("magenta", "card", 3.0),
+    ],
+)
+def test_colours_contrast_as_wcag_aa_wants(palette: dict[str, str], text: str, ground: str, least: float) -> None:
+    lighter, darker = sorted((luminance(palette[text]), luminance(palette[ground])), reverse=True)
+    assert (lighter + 0.05) / (darker + 0.05) >= least
