@@ -306,8 +306,9 @@ def advance(session: Session, event: Event, now: float) -> Session:
         after = replace(after, due_at=_due_at(after, now))
         if not isinstance(event, e.StopRequested | e.ForgetRequested):
             after = replace(after, heard_at=now, attempts=0, trouble=None)
-    pulls_on = isinstance(event, e.PullProgressed) and session.log[-1].text == session.message
-    return _with_line(after, _line(session, after, event), now, replaces_last=pulls_on and session.fraction is not None)
+    goes_on = isinstance(event, e.PullProgressed) and session.trouble is None
+    replaces_last = goes_on and session.log[-1].text == session.message != MESSAGES[State.PULLING]
+    return _with_line(after, _line(session, after, event), now, replaces_last=replaces_last)
 
 
 def held_by_another(session: Session, holder: str, now: float) -> bool:
@@ -340,8 +341,8 @@ def _news(session: Session, event: Event) -> dict[str, Any]:  # noqa: C901 - one
         case e.EndpointVerified(address=address):
             return {"address": address}
         case e.PullProgressed(fraction=fraction, line=line):
-            furthest = max(fraction or 0.0, session.fraction or 0.0) or None
-            return {"fraction": furthest, "message": _short(line)}
+            known = [share for share in (fraction, session.fraction) if share is not None]
+            return {"fraction": max(known, default=None), "message": _short(line)}
         case e.ContainerStarted(target=target):
             return {"target": target}
         case e.ContainerExited(failure=failure):

@@ -57,6 +57,7 @@ class World:
         sleep: Callable[[float], None],
         connect: Connect = DockerEndpoint,
         find: Callable[..., str] = resolve,
+        ask: Callable[..., None] = probe,
     ) -> None:
         self._config = config
         self._credentials = credentials
@@ -66,6 +67,7 @@ class World:
         self._sleep = sleep
         self._connect = connect
         self._find = find
+        self._ask = ask
         self._opened: Credentials | None = None
 
     def perform(self, effect: Effect, session: Session) -> Generator[Event, None, None]:
@@ -199,7 +201,7 @@ class World:
         deadline = self._clock() + PROBE_SECONDS
         while True:
             try:
-                probe(session.target, session.sid, self._trust(), deadline=PROBE_SECONDS)
+                self._ask(session.target, session.sid, self._trust(), deadline=PROBE_SECONDS)
                 return e.NotebookAnswered()
             except NotebookSilent:
                 if self._clock() >= deadline:

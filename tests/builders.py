@@ -1,0 +1,27 @@
+"""Values for tests: each builder gives a good one, and takes changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from chalicelib.machine import Limits, Session, new_session
+
+NOW = 1_790_000_000.0
+OWNER = "ab" * 32
+LIFETIME = 72 * 3600.0
+
+
+def a_session(**changes: Any) -> Session:
+    """A session that was submitted at NOW."""
+    session = new_session(
+        owner=changes.pop("owner", OWNER),
+        name=changes.pop("name", "lessons"),
+        endpoint="tcp://203.0.113.7:2376",
+        image="jupyter/minimal-notebook:latest",
+        limits=Limits(),
+        now=NOW,
+        lifetime=LIFETIME,
+        request="request-1",
+    )
+    return replace(session, **changes)

@@ -1,0 +1,414 @@
+"""The launcher against an engine and stores in memory: killed at every instruction, told everything twice, raced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from chalicelib import events as e
+from chalicelib.config import Config
+from chalicelib.errors import EndpointError, NotebookSilent, StoreUnavailable
+from chalicelib.launcher import BATON_SECONDS, Launcher
+from chalicelib.machine import LEASE_SECONDS, LEAVING, PATIENCE, Session, State, advance, container_name
+from chalicelib.world import World
+from tests.builders import NOW, a_session
+from tests.launcher_twins import (
+    Clock,
+    CredentialsTwin,
+    EngineTwin,
+    Killed,
+    RouteStoreTwin,
+    SessionStoreTwin,
+    Trouble,
+    no_trust,
+)
+
+PLENTY = 1000.0
+
+
+@dataclass
+class Stage:
+    """One session on one engine, and the means to run ticks on it."""
+
+    trouble: Trouble = field(default_factory=Trouble)
+    clock: Clock = field(default_factory=lambda: Clock(NOW))
+    queue: list[tuple[str, float, str]] = field(default_factory=list)
+    ticks: int = 0
+    silent: bool = False
+
+    def __post_init__(self) -> None:
+        self.store = SessionStoreTwin(self.trouble)
+        self.routes = RouteStoreTwin(self.trouble)
+        self.credentials = CredentialsTwin(self.trouble)
+        self.engine = EngineTwin(trouble=self.trouble)
+        session = a_session()
+        self.sid = session.sid
+        self.store.sessions[session.sid] = session
+        self.credentials.objects[session.sid, 1] = "the visitor's credentials"
+
+    @property
+    def session(self) -> Session:
+        return self.store.sessions[self.sid]
+
+    def launcher(self, time_left: Callable[[], float] = lambda: PLENTY) -> Launcher:
+        self.ticks += 1
+        world = World(
+            config=Config.from_environ({}),
+            credentials=self.credentials,
+            routes=self.routes,
+            trust=no_trust,
+            clock=self.clock,
+            sleep=self.clock.sleep,
+            connect=self.engine.connect,
+            find=lambda endpoint, policy: self.engine.address,
+            ask=self.ask,
+        )
+        return Launcher(
+            store=self.store,
+            world=world,
+            enqueue=self.enqueue,
+            clock=self.clock,
+            time_left=time_left,
+            holder=f"tick-{self.ticks}",
+        )
+
+    def ask(self, target: e.Target, sid: str, trust: object, *, deadline: float) -> None:
+        container = self.engine.containers.get(container_name(sid, self.session.generation))
+        if self.silent or container is None or container.status != "running":
+            raise NotebookSilent("The notebook does not answer yet")
+
+    def enqueue(self, sid: str, *, delay: float, takeover: str = "") -> None:
+        self.trouble.step()
+        self.queue.append((sid, delay, takeover))
+
+    def tick(self, takeover: str = "") -> None:
+        self.launcher().tick(self.sid, takeover=takeover)
+
+    def run(self, until: State, ticks: int = 300) -> Session:
+        """What queue and schedule do: wake the session whenever it is due, until it is there."""
+        for _ in range(ticks):
+            if self.session.state is until:
+                return self.session
+            wake = max(self.session.due_at or self.clock.now, self.session.held_until)
+            self.clock.now = max(self.clock.now, wake)
+            self.tick()
+        raise AssertionError(f"still {self.session.state} after {ticks} ticks: {self.session.message}")
+
+    def ask_for(self, event: e.Event) -> None:
+        """What the web function does for a visitor."""
+        self.store.save(advance(self.session, event, self.clock()))
+
+    def assert_nothing_is_left(self) -> None:
+        assert self.session.state is State.STOPPED
+        assert not self.engine.containers
+        assert not self.routes.published()
+        assert not self.credentials.objects
+
+
+@pytest.fixture(autouse=True)
+def _engine_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The credentials' twin is a text; World asks it for nothing but its endpoint."""
+    monkeypatch.setattr(EngineTwin, "endpoint", None, raising=False)
+
+
+def test_a_warm_launch_takes_one_tick() -> None:
+    stage = Stage()
+    stage.engine.images.add(stage.session.image)
+    stage.tick()
+    assert stage.session.state is State.READY
+    assert stage.queue == []
+    assert [route.target for route in stage.routes.published()] == [e.Target("203.0.113.7", 32768)]
+
+
+def test_a_cold_launch_pulls_once_and_shows_it() -> None:
+    stage = Stage()
+    stage.tick()
+    assert stage.session.state is State.READY
+    assert stage.engine.pulls == 1
+    assert any("of 4 layers" in line.text for session in stage.store.history for line in session.log)
+
+
+def test_a_stop_leaves_nothing() -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    stage.ask_for(e.StopRequested())
+    stage.tick()
+    stage.assert_nothing_is_left()
+    assert stage.session.failure is None
+
+
+def effects_of_a_whole_life() -> int:
+    stage = Stage()
+    stage.run(State.READY)
+    stage.ask_for(e.StopRequested())
+    stage.run(State.STOPPED)
+    return stage.trouble.count
+
+
+@pytest.mark.parametrize("instruction", range(1, effects_of_a_whole_life() + 1))
+def test_killed_at_any_instruction_it_goes_on_with_the_same_container(instruction: int) -> None:
+    stage = Stage(trouble=Trouble(at=instruction))
+    killed = False
+    for goal, event in ((State.READY, None), (State.STOPPED, e.StopRequested())):
+        while stage.session.state is not goal:
+            try:
+                if event and stage.session.state not in LEAVING:
+                    stage.ask_for(event)
+                stage.run(goal)
+            except Killed:
+                killed = True
+                stage.clock.now += LEASE_SECONDS
+    assert killed
+    assert stage.engine.created == [container_name(stage.sid, 1)]
+    stage.assert_nothing_is_left()
+
+
+def test_a_lost_save_after_each_effect_repeats_the_effect_and_nothing_else() -> None:
+    """Perform, lose the save, tick again: the odd instructions of the store are those before its write."""
+    for instruction in range(1, effects_of_a_whole_life() + 1):
+        stage = Stage(trouble=Trouble(at=instruction))
+        try:
+            stage.run(State.READY)
+        except Killed:
+            stage.clock.now += LEASE_SECONDS
+            stage.run(State.READY)
+        assert len(stage.engine.created) == 1
+        assert len(stage.routes.published()) == 1
+
+
+def test_five_deliveries_of_every_message_do_everything_once() -> None:
+    stage = Stage()
+    for _ in range(5):
+        stage.tick()
+    assert stage.engine.created == [container_name(stage.sid, 1)]
+    assert stage.engine.pulls == 1
+    stage.ask_for(e.StopRequested())
+    for _ in range(5):
+        stage.tick()
+    stage.assert_nothing_is_left()
+    assert stage.queue == []
+
+
+@pytest.mark.parametrize("call", ["verify", "pull", "create", "put_files", "start"])
+def test_a_second_tick_during_any_call_leaves_the_session_alone(call: str) -> None:
+    stage = Stage()
+    seen = []
+
+    def meanwhile(name: str) -> None:
+        if name == call and not seen:
+            seen.append(stage.session)
+            stage.tick()
+            assert stage.session == seen[0]
+
+    stage.engine.during = meanwhile
+    stage.tick()
+    assert stage.session.state is State.READY
+    assert seen
+    assert len(stage.engine.created) == 1
+
+
+@pytest.mark.parametrize("call", ["verify", "pull", "create", "put_files", "start"])
+def test_a_stop_during_any_call_is_obeyed_by_the_tick_at_work(call: str) -> None:
+    stage = Stage()
+    pressed = []
+
+    def meanwhile(name: str) -> None:
+        if name == call and not pressed:
+            pressed.append(name)
+            stage.ask_for(e.StopRequested())
+
+    stage.engine.during = meanwhile
+    stage.tick()
+    assert pressed
+    stage.assert_nothing_is_left()
+
+
+def test_a_tick_whose_lease_is_over_may_act_beside_its_successor_and_nothing_is_doubled() -> None:
+    stage = Stage()
+    raced = []
+
+    def meanwhile(name: str) -> None:
+        if name in ("create", "start") and name not in raced:
+            raced.append(name)
+            stage.clock.now += LEASE_SECONDS + 1
+            stage.tick()
+
+    stage.engine.during = meanwhile
+    stage.tick()
+    stage.run(State.READY)
+    assert raced == ["create"] or raced == ["create", "start"]
+    assert len(stage.engine.created) == 1
+    assert len(stage.routes.published()) == 1
+
+
+def test_a_pull_is_handed_on_like_a_baton() -> None:
+    stage = Stage()
+    progress = []
+
+    def meanwhile(name: str) -> None:
+        if name == "pull":
+            progress.append(stage.session.holder)
+            if len(progress) == 2:  # the first tick called its successor with its first progress
+                ((sid, delay, takeover),) = stage.queue
+                assert (sid, delay, takeover) == (stage.sid, 0.0, "tick-1")
+                stage.queue.clear()
+                stage.tick(takeover=takeover)
+
+    stage.engine.during = meanwhile
+    stage.launcher(time_left=lambda: BATON_SECONDS - 1).tick(stage.sid)
+    assert stage.session.state is State.READY
+    assert stage.session.holder == "tick-2"
+    assert stage.engine.pulls == 2
+    assert len(stage.engine.created) == 1
+
+
+def test_a_baton_offered_twice_is_taken_once() -> None:
+    stage = Stage()
+    stage.tick()
+    before = stage.session
+    stage.tick(takeover="tick-1")
+    assert stage.session == before
+
+
+def test_without_time_for_another_effect_the_tick_asks_for_a_successor() -> None:
+    stage = Stage()
+    stage.launcher(time_left=lambda: 1.0).tick(stage.sid)
+    assert stage.queue == [(stage.sid, 0.0, "")]
+    assert stage.session.state is State.VERIFYING
+    stage.run(State.READY)
+
+
+def test_an_endpoint_that_comes_late_is_waited_for() -> None:
+    stage = Stage()
+    stage.engine.refuses = late = EndpointError("The endpoint does not answer")
+    late.retryable = True  # type: ignore[misc]
+    stage.tick()
+    assert stage.session.state is State.VERIFYING
+    assert stage.session.message == "The endpoint does not answer"
+    assert stage.queue[0][:1] == (stage.sid,)
+    stage.engine.refuses = None
+    stage.run(State.READY)
+    assert stage.session.failure is None
+
+
+def test_an_endpoint_that_never_comes_is_given_up() -> None:
+    stage = Stage()
+    stage.engine.refuses = EndpointError("The endpoint does not answer")
+    stage.engine.refuses.retryable = True  # type: ignore[misc]
+    stage.run(State.STOPPED)
+    assert stage.session.failure == e.Failure("endpoint-error", "The endpoint does not answer")
+    assert stage.clock.now - NOW < PATIENCE[State.VERIFYING] + 30
+    stage.assert_nothing_is_left()
+
+
+def test_a_final_refusal_ends_the_launch_at_once() -> None:
+    stage = Stage()
+    stage.engine.refuses = EndpointError("The endpoint does not accept this certificate")
+    stage.tick()
+    assert stage.session.state is State.STOPPED
+    assert stage.session.message == "The endpoint does not accept this certificate"
+    stage.assert_nothing_is_left()
+
+
+def test_an_upload_that_never_completed_ends_by_itself() -> None:
+    stage = Stage()
+    stage.credentials.objects.clear()
+    stage.run(State.STOPPED)
+    assert stage.session.failure is not None
+    assert stage.session.failure.code == "credentials-missing"
+
+
+def test_a_notebook_that_ends_says_why() -> None:
+    stage = Stage(silent=True)
+    stage.engine.during = lambda call: None
+
+    def die(name: str) -> None:
+        for container in stage.engine.containers.values():
+            if container.status == "running":
+                container.status, container.exit_code = "exited", 1
+
+    stage.clock.sleep = lambda seconds: (die("sleep"), setattr(stage.clock, "now", stage.clock.now + 1))[0]
+    stage.run(State.STOPPED)
+    assert stage.session.failure is not None
+    assert stage.session.failure.code == "notebook-exited"
+    assert "No module named 'jupyterlab'" in stage.session.failure.message
+    stage.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize(("exit_code", "failed"), [(0, False), (143, False), (1, True), (137, True)])
+def test_a_ready_notebook_that_ends_is_cleared_away(exit_code: int, failed: bool) -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    container = stage.engine.containers[container_name(stage.sid, 1)]
+    container.status, container.exit_code = "exited", exit_code
+    stage.run(State.STOPPED)
+    assert (stage.session.failure is not None) == failed
+    stage.assert_nothing_is_left()
+
+
+def test_a_container_removed_by_its_owner_ends_the_session() -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    stage.engine.containers.clear()
+    stage.run(State.STOPPED)
+    assert stage.session.failure is not None
+    assert stage.session.failure.code == "container-removed"
+
+
+def test_a_ready_session_ends_with_its_lifetime() -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    stage.clock.now = stage.session.expires_at
+    stage.run(State.STOPPED)
+    stage.assert_nothing_is_left()
+
+
+def test_forgotten_credentials_leave_the_notebook_running() -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    stage.ask_for(e.ForgetRequested())
+    stage.tick()
+    assert stage.session.state is State.READY
+    assert not stage.credentials.objects
+    assert stage.engine.containers
+    assert stage.routes.published()
+    stage.ask_for(e.StopRequested())
+    stage.tick()
+    assert stage.session.state is State.STOPPED
+    assert stage.session.failure is not None
+    assert stage.session.failure.code == "credentials-forgotten"
+    assert f"docker rm -f {container_name(stage.sid, 1)}" in stage.session.failure.message
+    assert not stage.routes.published()
+
+
+def test_an_unplugged_table_loses_nothing() -> None:
+    stage = Stage()
+    save = stage.store.save
+
+    def unplugged(session: Session) -> None:
+        if stage.clock.now < NOW + 60:
+            stage.clock.now += 5
+            raise StoreUnavailable("The hub's table did not answer")
+        save(session)
+
+    stage.store.save = unplugged  # type: ignore[method-assign]
+    for _ in range(20):
+        try:
+            stage.run(State.READY)
+        except StoreUnavailable:
+            continue
+    assert stage.session.state is State.READY
+    assert len(stage.engine.created) == 1
+
+
+def test_a_late_publication_never_brings_a_withdrawn_route_back() -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    late = stage.session
+    stage.ask_for(e.StopRequested())
+    stage.run(State.STOPPED)
+    world = stage.launcher()._world
+    assert [type(event) for event in world.perform(e.PublishRoute(), late)] == [e.EffectDelayed]
+    assert not stage.routes.published()

@@ -1,0 +1,273 @@
+"""Properties of the state machine; the table itself is not repeated here."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from itertools import pairwise
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib import events as e
+from chalicelib.errors import IllegalTransition
+from chalicelib.machine import (
+    EFFECT_SECONDS,
+    EFFECTS,
+    LAUNCHING,
+    LEASE_SECONDS,
+    LEAVING,
+    LINE_LENGTH,
+    LOG_LINES,
+    MESSAGES,
+    PATIENCE,
+    TRANSITIONS,
+    Session,
+    State,
+    advance,
+    claimed,
+    container_name,
+    held_by_another,
+    held_on,
+    new_session,
+    next_effect,
+    overdue,
+    progress,
+    session_id,
+)
+from tests.builders import LIFETIME, NOW, a_session
+
+FAILURE = e.Failure("endpoint-timeout", "The endpoint did not answer in time")
+EXAMPLES: dict[type, e.Event] = {
+    e.EndpointVerified: e.EndpointVerified("203.0.113.7", "20.10.24"),
+    e.PullProgressed: e.PullProgressed(0.5, "Pulling: 3 of 6 layers"),
+    e.ContainerStarted: e.ContainerStarted(e.Target("203.0.113.7", 32768)),
+    e.ContainerExited: e.ContainerExited(FAILURE),
+    e.EffectDelayed: e.EffectDelayed(FAILURE),
+    e.EffectFailed: e.EffectFailed(FAILURE),
+    e.PatienceExpired: e.PatienceExpired(FAILURE),
+}
+EVENT_TYPES = get_args(e.Event)
+
+
+def example(event: type) -> e.Event:
+    return EXAMPLES.get(event) or event()
+
+
+@st.composite
+def walks(draw: st.DrawFn) -> list[Session]:
+    """A session's life as the machine allows it: any event the state knows, at any time."""
+    session, now = a_session(), NOW
+    life = [session]
+    for _ in range(draw(st.integers(0, 40))):
+        allowed = sorted(TRANSITIONS[session.state], key=lambda event: event.__name__)
+        if not allowed:
+            break
+        now += draw(st.floats(0, 1000))
+        session = advance(session, example(draw(st.sampled_from(allowed))), now)
+        life.append(session)
+    return life
+
+
+def test_the_table_names_every_state_and_only_states() -> None:
+    assert set(TRANSITIONS) == set(State) == set(MESSAGES)
+    assert {state for row in TRANSITIONS.values() for state in row.values()} == set(State)
+    assert set(EFFECTS) == set(State) - {State.STOPPED}
+
+
+def test_every_event_type_is_known_to_some_state() -> None:
+    assert {event for row in TRANSITIONS.values() for event in row} == set(EVENT_TYPES)
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_reaches_stopped(state: State) -> None:
+    reached, grown = {state}, True
+    while grown:
+        further = {target for one in reached for target in TRANSITIONS[one].values()}
+        grown = not further <= reached
+        reached |= further
+    assert State.STOPPED in reached
+
+
+def test_there_is_one_way_out() -> None:
+    into = {
+        target: {state for state, row in TRANSITIONS.items() if target in row.values() and state is not target}
+        for target in State
+    }
+    assert into[State.STOPPED] == {State.PURGING}
+    assert into[State.PURGING] == {State.REMOVING, State.STOPPED}
+    assert into[State.REMOVING] == {State.WITHDRAWING}
+
+
+def test_ready_is_left_only_by_withdrawing_the_route() -> None:
+    assert set(TRANSITIONS[State.READY].values()) == {State.READY, State.FORGETTING, State.WITHDRAWING}
+    assert set(TRANSITIONS[State.FORGETTING].values()) == {State.READY, State.FORGETTING, State.WITHDRAWING}
+
+
+@pytest.mark.parametrize("state", sorted(LAUNCHING | {State.READY, State.FORGETTING}))
+def test_stop_expiry_and_failure_lead_out_of_every_state_that_stays(state: State) -> None:
+    for event in (e.StopRequested, e.SessionExpired, e.EffectFailed):
+        assert TRANSITIONS[state][event] is State.WITHDRAWING
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", EVENT_TYPES)
+def test_an_event_the_state_does_not_know_is_illegal(state: State, event: type) -> None:
+    session = a_session(state=state)
+    if event in TRANSITIONS[state]:
+        assert advance(session, example(event), NOW + 1).state is TRANSITIONS[state][event]
+    else:
+        with pytest.raises(IllegalTransition, match=event.__name__):
+            advance(session, example(event), NOW + 1)
+
+
+@given(walks())
+def test_every_step_is_one_version_and_the_log_only_grows(life: list[Session]) -> None:
+    for before, after in pairwise(life):
+        assert after.version == before.version + 1
+        numbers = [line.number for line in after.log]
+        assert numbers == sorted(set(numbers))
+        assert numbers[-1] >= before.log[-1].number
+        assert len(after.log) <= LOG_LINES
+
+
+@given(walks())
+def test_the_first_failure_is_kept(life: list[Session]) -> None:
+    failures = [session.failure for session in life if session.failure]
+    assert len(set(failures)) <= 1
+
+
+@given(walks())
+def test_progress_never_falls_during_a_launch(life: list[Session]) -> None:
+    shown = [progress(session) for session in life if session.state in LAUNCHING]
+    assert shown == sorted(shown)
+    assert all(0 <= share <= 1 for share in shown)
+
+
+@given(walks())
+def test_only_stopped_has_nothing_due(life: list[Session]) -> None:
+    for session in life:
+        assert (session.due_at is None) == (session.state is State.STOPPED)
+        assert (next_effect(session) is None) == (session.state is State.STOPPED)
+
+
+@given(walks())
+def test_stopped_means_the_credentials_are_gone(life: list[Session]) -> None:
+    for session in life:
+        if session.state is State.STOPPED:
+            assert not session.credentials_held
+            assert session.target is None
+
+
+@pytest.mark.parametrize("state", sorted(PATIENCE))
+def test_a_silent_endpoint_holds_no_state_longer_than_its_patience(state: State) -> None:
+    session, now = a_session(state=state, container="homeport-x-1"), NOW
+    for _ in range(10_000):
+        missed = overdue(session, now)
+        if missed:
+            break
+        session = advance(session, e.EffectDelayed(FAILURE), now)
+        now = session.due_at
+    assert missed == e.PatienceExpired(FAILURE)
+    assert now - NOW <= PATIENCE[state] + 61
+    assert advance(session, missed, now).failure == FAILURE
+
+
+def test_only_the_hubs_own_stores_are_waited_for_without_end() -> None:
+    bounded_by_lifetime = {State.READY, State.FORGETTING}
+    assert set(State) - set(PATIENCE) - bounded_by_lifetime == {State.WITHDRAWING, State.PURGING, State.STOPPED}
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_session_does_not_outlive_its_lifetime(state: State) -> None:
+    missed = overdue(a_session(state=state, heard_at=NOW + LIFETIME), NOW + LIFETIME)
+    assert missed == (None if state in LEAVING | {State.STOPPED} else e.SessionExpired())
+
+
+def test_progress_of_a_pull_is_news_that_keeps_it_alive() -> None:
+    session, now = a_session(state=State.PULLING), NOW
+    for layer in range(100):
+        now += PATIENCE[State.PULLING] - 1
+        assert overdue(session, now) is None
+        session = advance(session, e.PullProgressed(layer / 100, f"Pulling: {layer} of 100 layers"), now)
+
+
+def test_the_lines_of_one_pull_replace_each_other_under_new_numbers() -> None:
+    session = advance(a_session(), EXAMPLES[e.EndpointVerified], NOW)
+    before = len(session.log)
+    for layer in range(50):
+        session = advance(session, e.PullProgressed(layer / 50, f"Pulling: {layer} of 50 layers"), NOW + layer)
+    assert len(session.log) == before + 1
+    assert session.log[-1].number == before + 50
+    assert session.message == session.log[-1].text == "Pulling: 49 of 50 layers"
+
+
+def test_the_same_trouble_is_logged_once() -> None:
+    session = a_session()
+    for second in range(10):
+        session = advance(session, e.EffectDelayed(FAILURE), NOW + second)
+    assert [line.text for line in session.log].count(FAILURE.message) == 1
+
+
+def test_what_an_endpoint_says_is_one_bounded_printable_line() -> None:
+    session = a_session(state=State.PULLING)
+    hostile = advance(session, e.PullProgressed(None, "a\x1b[31m\nb\u202e" + "x" * 5000), NOW)
+    assert hostile.message.isprintable()
+    assert len(hostile.message) <= LINE_LENGTH
+
+
+def test_the_containers_name_is_written_down_before_it_is_created() -> None:
+    session = advance(a_session(state=State.PULLING), e.ImagePresent(), NOW)
+    assert session.state is State.CREATING
+    assert session.container == container_name(session.sid, 1)
+
+
+def test_a_forgotten_session_is_watched_without_credentials() -> None:
+    session = advance(a_session(state=State.READY, container="homeport-x-1"), e.ForgetRequested(), NOW)
+    session = advance(session, e.CredentialsPurged(), NOW)
+    assert session.state is State.READY
+    assert not session.credentials_held
+    assert next_effect(session) == e.ProbeNotebook()
+    assert "docker rm -f homeport-x-1" in session.message
+
+
+def test_one_tick_holds_a_session_and_gives_it_back_to_wait() -> None:
+    session = claimed(a_session(), "tick-1", NOW)
+    assert held_by_another(session, "tick-2", NOW + 1)
+    assert not held_by_another(session, "tick-1", NOW + 1)
+    assert not held_by_another(session, "tick-2", NOW + LEASE_SECONDS)
+    waiting = held_on(replace(session, due_at=NOW + 5), NOW)
+    assert not held_by_another(waiting, "tick-2", NOW + 1)
+
+
+def test_no_effect_outlives_its_ticks_lease() -> None:
+    assert EFFECT_SECONDS < LEASE_SECONDS
+
+
+def test_the_same_owner_and_name_give_the_same_id_and_no_others() -> None:
+    assert session_id("a" * 64, "n") == session_id("a" * 64, "n")
+    ids = {session_id(owner * 64, name) for owner in "abc" for name in ("n", "N", "n ", "ñ", "笔记")}
+    assert len(ids) == 15
+    assert all(len(sid) == 20 and sid.isascii() and sid.isalnum() and sid == sid.lower() for sid in ids)
+
+
+def test_a_second_launch_goes_on_counting() -> None:
+    stopped = a_session(state=State.STOPPED, version=17, generation=3)
+    again = new_session(
+        owner=stopped.owner,
+        name=stopped.name,
+        endpoint=stopped.endpoint,
+        image=stopped.image,
+        limits=stopped.limits,
+        now=NOW,
+        lifetime=LIFETIME,
+        request="request-2",
+        previous=stopped,
+    )
+    assert (again.sid, again.generation, again.version) == (stopped.sid, 4, 18)
+
+
+def test_a_session_has_no_field_for_a_secret() -> None:
+    names = {field.name for field in fields(Session)}
+    assert not {name for name in names if "key" in name or "secret" in name or "token" in name or "pem" in name}
