@@ -1,0 +1,196 @@
+"""Deploy a stage of the hub: `python -m infra.deploy --stage dev`, or `make deploy STAGE=dev`.
+
+1. The stack of infra/resources.yaml is created or updated.
+2. The hub's own certificates are made, if they are not there (infra/authority.py).
+3. Chalice's own deployer runs on a copy of the project that is filled with the stack's outputs (infra/project.py).
+
+Every step may be repeated; a run that failed is repeated by running it again. Options come from HOMEPORT_ variables
+(docs/operations.md), AWS credentials and region from where boto3 looks for them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+from chalice.cli.factory import CLIFactory
+from chalice.deploy.deployer import ChaliceDeploymentError
+from chalice.utils import UI
+
+from chalicelib.config import Config
+from chalicelib.errors import BadConfiguration, HomeportError
+from infra.authority import ensure_authorities
+from infra.project import APP, deployed_resources, record_deployed, set_environment, stage_project
+from infra.stack import deploy_stack
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+# What the operator may choose; handed to the functions as it is, after Config has read it.
+OPTIONS: Final = frozenset(
+    {
+        "HOMEPORT_ENDPOINT_DENIED_NETWORKS",
+        "HOMEPORT_ENDPOINT_DENIED_PORTS",
+        "HOMEPORT_ENDPOINT_NETWORKS",
+        "HOMEPORT_HUB_NAME",
+        "HOMEPORT_HUB_ORIGIN",
+        "HOMEPORT_IDLE_MINUTES",
+        "HOMEPORT_IMAGE",
+        "HOMEPORT_NOTEBOOK_URL",
+        "HOMEPORT_SESSION_HOURS",
+    }
+)
+# What the deployment knows itself: function's variable → the stack's output.
+FROM_OUTPUTS: Final[Mapping[str, str]] = {
+    "HOMEPORT_AUTHORITY": "Authority",
+    "HOMEPORT_BUCKET": "Bucket",
+    "HOMEPORT_KEY": "Key",
+    "HOMEPORT_TABLE": "Table",
+    "HOMEPORT_TICK_QUEUE": "TickQueueName",
+    "HOMEPORT_TICK_QUEUE_URL": "TickQueueUrl",
+}
+ALARM_EMAIL: Final = "HOMEPORT_ALARM_EMAIL"
+# What `make run` understands and a deployment has no use for.
+LOCAL: Final = frozenset({"HOMEPORT_HUB_PORT", "HOMEPORT_PROXY_PORT", "HOMEPORT_STATE_DIR"})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be deployed: the stage, the functions' options, and who is told of alarms (None: as before)."""
+
+    stage: str
+    options: Mapping[str, str]
+    alarm_email: str | None
+
+
+def read_request(stage: str, environ: Mapping[str, str]) -> Request:
+    """Read the operator's wishes; raises BadConfiguration, before anything is touched."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,15}", stage):
+        raise BadConfiguration("The stage must be 1 to 16 of a-z, 0-9 and -, beginning with a letter")
+    given = {name: value for name, value in environ.items() if name.startswith("HOMEPORT_") and name not in LOCAL}
+    alarm_email = given.pop(ALARM_EMAIL, None)
+    if known := sorted(given.keys() & FROM_OUTPUTS.keys()):
+        raise BadConfiguration(f"{', '.join(known)}: the deployment sets this itself; unset it")
+    if unknown := sorted(given.keys() - OPTIONS):
+        raise BadConfiguration(f"{', '.join(unknown)}: no such option. There are: {', '.join(sorted(OPTIONS))}")
+    options = {"HOMEPORT_HUB_NAME": f"{APP}-{stage}", **given}
+    Config.from_environ(options)
+    _require_https("HOMEPORT_NOTEBOOK_URL", options.get("HOMEPORT_NOTEBOOK_URL", ""), "https://*.notebooks.example.org")
+    if options.get("HOMEPORT_HUB_ORIGIN"):
+        _require_https("HOMEPORT_HUB_ORIGIN", options["HOMEPORT_HUB_ORIGIN"], "https://hub.example.com")
+    return Request(stage, options, alarm_email)
+
+
+def _require_https(name: str, value: str, example: str) -> None:
+    if not value.startswith("https://"):
+        raise BadConfiguration(f"{name} is needed and must be an https origin, such as {example}")
+
+
+def deploy(request: Request, session: boto3.Session, environ: MutableMapping[str, str], *, now: float) -> str:
+    """Deploy and return the hub's URL. `environ` is what app.py reads when Chalice imports it; `now` epoch seconds.
+
+    Raises HomeportError, botocore's errors and ChaliceDeploymentError.
+    """
+    _say(f"Deploying {APP}-{request.stage}: {_where(session)}")
+    parameters = {"Stage": request.stage}
+    if request.alarm_email is not None:
+        parameters["AlarmEmail"] = request.alarm_email
+    outputs = deploy_stack(
+        session.client("cloudformation"),
+        name=f"{APP}-{request.stage}",
+        template=(ROOT / "infra" / "resources.yaml").read_text(),
+        parameters=parameters,
+    )
+    _say(f"Stack {APP}-{request.stage} is up to date")
+    made = ensure_authorities(session.client("ssm"), prefix=outputs["Authority"], key_id=outputs["Key"], now=now)
+    _say(f"The hub's certificates: {'made ' + ', '.join(made) if made else 'all there'}")
+    return _deploy_functions(request, session, environ, outputs)
+
+
+def _deploy_functions(
+    request: Request, session: boto3.Session, environ: MutableMapping[str, str], outputs: Mapping[str, str]
+) -> str:
+    environment = {**request.options, **{name: outputs[output] for name, output in FROM_OUTPUTS.items()}}
+    with tempfile.TemporaryDirectory(prefix="homeport-deploy-") as folder:
+        project = Path(folder) / "project"
+        stage_project(ROOT, project, outputs=outputs, environment=environment)
+        resources = deployed_resources(
+            session.client("lambda"),
+            session.client("apigateway"),
+            stage=request.stage,
+            queue_arn=outputs["TickQueueArn"],
+        )
+        record_deployed(project, request.stage, resources)
+        url = _run_chalice(project, request.stage, environ)
+        if not environment.get("HOMEPORT_HUB_ORIGIN"):
+            # Without a domain of its own the hub's origin is API Gateway's, known only once the API is there.
+            set_environment(project, environment | {"HOMEPORT_HUB_ORIGIN": _origin(url)})
+            url = _run_chalice(project, request.stage, environ)
+        _keep_record(project, request.stage)
+    return url
+
+
+def _run_chalice(project: Path, stage: str, environ: MutableMapping[str, str]) -> str:
+    """Run Chalice's deployer on the staged project and return the API's URL."""
+    factory = CLIFactory(str(project), environ=environ)
+    config = factory.create_config_obj(chalice_stage_name=stage)
+    deployer = factory.create_default_deployer(factory.create_botocore_session(), config, UI())
+    deployed = deployer.deploy(config, chalice_stage_name=stage)
+    return next(str(entry["rest_api_url"]) for entry in deployed["resources"] if entry["resource_type"] == "rest_api")
+
+
+def _keep_record(project: Path, stage: str) -> None:
+    """Keep what Chalice recorded, for its other commands: `chalice logs`, `chalice delete`, `chalice url`."""
+    record = Path(".chalice") / "deployed" / f"{stage}.json"
+    (ROOT / record).parent.mkdir(exist_ok=True)
+    shutil.copyfile(project / record, ROOT / record)
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _where(session: boto3.Session) -> str:
+    """The account and region, which also proves that there are credentials; raises BadConfiguration."""
+    if session.region_name is None:
+        raise BadConfiguration("No AWS region. Set AWS_DEFAULT_REGION, or a region in the profile named by AWS_PROFILE")
+    if session.get_credentials() is None:
+        raise BadConfiguration("No AWS credentials. Run `aws configure`, or set AWS_PROFILE or AWS_ACCESS_KEY_ID")
+    return f"account {session.client('sts').get_caller_identity()['Account']}, region {session.region_name}"
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:
+    """Run the command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m infra.deploy", description="Deploy a stage of the hub to AWS.")
+    parser.add_argument("--stage", required=True, help="the stage's name, such as dev or prod")
+    try:
+        request = read_request(parser.parse_args(arguments).stage, environ)
+        url = deploy(request, boto3.Session(), environ, now=time.time())
+    except HomeportError as error:
+        print(f"Not deployed. {error.message}", file=sys.stderr)
+        return 1
+    except (BotoCoreError, ClientError, ChaliceDeploymentError) as error:
+        print(f"Not deployed. AWS said: {error}\nRun the same command again when that is mended.", file=sys.stderr)
+        return 1
+    _say(f"The hub: {url}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))

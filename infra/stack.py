@@ -1,0 +1,84 @@
+"""CloudFormation: one stack per stage, created or updated as a whole, and its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from botocore.exceptions import ClientError, WaiterError
+
+from chalicelib.errors import BadConfiguration
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import ParameterTypeDef, StackTypeDef
+
+# https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
+NEVER_CREATED: Final = frozenset({"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED"})
+
+
+def deploy_stack(
+    cloudformation: CloudFormationClient, *, name: str, template: str, parameters: Mapping[str, str]
+) -> dict[str, str]:
+    """Create or update the stack, wait until it is done, and return its outputs.
+
+    A stack that was never created (its first creation was rolled back) is deleted first: it holds nothing. A parameter
+    that is not named keeps its value. Raises BadConfiguration with CloudFormation's own reasons.
+    """
+    stack = _stack(cloudformation, name)
+    if stack is not None and stack["StackStatus"] in NEVER_CREATED:
+        cloudformation.delete_stack(StackName=name)
+        cloudformation.get_waiter("stack_delete_complete").wait(StackName=name)
+        stack = None
+    try:
+        if stack is None:
+            _create(cloudformation, name, template, parameters)
+        else:
+            _update(cloudformation, stack, template, parameters)
+    except WaiterError as error:
+        raise BadConfiguration(f"The stack {name} failed: {_reasons(cloudformation, name)}") from error
+    done = _stack(cloudformation, name)
+    assert done is not None, "it was there a moment ago"
+    return {output["OutputKey"]: output["OutputValue"] for output in done.get("Outputs", [])}
+
+
+def _stack(cloudformation: CloudFormationClient, name: str) -> StackTypeDef | None:
+    try:
+        return cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+    except ClientError as error:
+        if "does not exist" in error.response["Error"]["Message"]:
+            return None
+        raise
+
+
+def _create(cloudformation: CloudFormationClient, name: str, template: str, parameters: Mapping[str, str]) -> None:
+    given: list[ParameterTypeDef] = [{"ParameterKey": key, "ParameterValue": parameters[key]} for key in parameters]
+    cloudformation.create_stack(StackName=name, TemplateBody=template, Parameters=given)
+    cloudformation.get_waiter("stack_create_complete").wait(StackName=name)
+
+
+def _update(
+    cloudformation: CloudFormationClient, stack: StackTypeDef, template: str, parameters: Mapping[str, str]
+) -> None:
+    name = stack["StackName"]
+    given: list[ParameterTypeDef] = [{"ParameterKey": key, "ParameterValue": parameters[key]} for key in parameters]
+    kept = [found["ParameterKey"] for found in stack.get("Parameters", []) if found["ParameterKey"] not in parameters]
+    given += [{"ParameterKey": key, "UsePreviousValue": True} for key in kept]
+    try:
+        cloudformation.update_stack(StackName=name, TemplateBody=template, Parameters=given)
+    except ClientError as error:
+        if "No updates are to be performed" in error.response["Error"]["Message"]:
+            return
+        raise
+    cloudformation.get_waiter("stack_update_complete").wait(StackName=name)
+
+
+def _reasons(cloudformation: CloudFormationClient, name: str) -> str:
+    """What failed first, newest run only: CloudFormation lists the newest events first."""
+    reasons: list[str] = []
+    for event in cloudformation.describe_stack_events(StackName=name)["StackEvents"]:
+        if event.get("ResourceStatusReason") == "User Initiated":
+            break
+        if event.get("ResourceStatus", "").endswith("_FAILED"):
+            reasons.append(f"{event.get('LogicalResourceId')}: {event.get('ResourceStatusReason', 'no reason given')}")
+    return "; ".join(reversed(reasons)) or "see its events in the CloudFormation console"
