@@ -13,7 +13,8 @@ Rules
 3. READY is left only through WITHDRAWING (FORGETTING keeps the notebook running and comes back).
 4. The first failure is kept and shown; later ones only add a line to the log.
 5. Effects are safe to repeat, so a lost save costs nothing but the repetition.
-6. PATIENCE bounds the endpoint's silence in every state that waits for the endpoint. WITHDRAWING and PURGING wait
+6. PATIENCE bounds the endpoint's silence in every state that waits for the endpoint, counted from the first attempt
+   that it left without an answer, so that a hub that was down itself gives nothing up. WITHDRAWING and PURGING wait
    for the hub's own stores and never give up: giving up there would leave a route or a secret behind.
 7. What will exist is written down before it does: entering CREATING records the container's name.
 8. One tick at a time holds a session, for LEASE_SECONDS after its latest save. A tick that was killed is forgotten
@@ -114,7 +115,7 @@ EFFECTS: Final[Mapping[State, Effect]] = MappingProxyType({
     State.PURGING:     e.PurgeCredentials(),
 })
 
-# How long a state waits, in seconds, for any news but EffectDelayed. A pull may take as long as it likes: every
+# How long a state waits, in seconds from its first EffectDelayed, for any other news. A pull may take as long as it likes: every
 # progress line is news.
 PATIENCE: Final[Mapping[State, float]] = MappingProxyType({
     State.VERIFYING:    60,   # longer than an engine's restart; shorter than a visitor's patience
@@ -153,6 +154,10 @@ LAUNCHING: Final = frozenset(
 )
 STAYING: Final = LAUNCHING | {State.READY, State.FORGETTING}
 LEAVING: Final = frozenset({State.WITHDRAWING, State.REMOVING, State.PURGING})
+
+# Added to the patience while the endpoint has not been found silent: the hub itself was down, or its launcher killed,
+# and that is no reason to give up a launch, until it is.
+OWN_PATIENCE: Final = 1800.0
 
 WATCH_SECONDS: Final = 300.0  # how often a ready container is looked at: a minute would cost five times as much
 RETRY_LIMIT: Final = 5.0  # while a visitor watches
@@ -274,9 +279,13 @@ def overdue(session: Session, now: float) -> Event | None:
     if session.state in STAYING and now >= session.expires_at:
         return e.SessionExpired()
     patience = PATIENCE.get(session.state)
-    if patience is not None and now - session.heard_at > patience:
-        return e.PatienceExpired(session.trouble or _silence(session, patience))
-    return None
+    if patience is None:
+        return None
+    if session.trouble is None:
+        patience += OWN_PATIENCE
+    if now - session.heard_at <= patience:
+        return None
+    return e.PatienceExpired(session.trouble or _silence(session, patience))
 
 
 def next_effect(session: Session) -> Effect | None:
@@ -301,7 +310,8 @@ def advance(session: Session, event: Event, now: float) -> Session:
         after = _entered(after, now)
     if isinstance(event, e.EffectDelayed):
         wait = _retry_delay(session)
-        after = replace(after, attempts=session.attempts + 1, trouble=event.failure, due_at=now + wait)
+        since = session.heard_at if session.trouble else now
+        after = replace(after, attempts=session.attempts + 1, trouble=event.failure, heard_at=since, due_at=now + wait)
     elif state is session.state:
         after = replace(after, due_at=_due_at(after, now))
         if not isinstance(event, e.StopRequested | e.ForgetRequested):

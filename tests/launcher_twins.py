@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from types import SimpleNamespace
 
+from chalicelib.certificates import issue_client, new_authority
 from chalicelib.errors import CredentialsMissing, SessionNotFound, StaleSession
 from chalicelib.machine import Session
 from chalicelib.notebook import HubTrust, Specification
 from chalicelib.session_store import Route
+from tests.builders import LIFETIME, NOW
 
 
 class Killed(BaseException):
@@ -231,5 +234,10 @@ class EngineTwin:
         self.trouble.step()
 
 
-def no_trust() -> HubTrust:
-    raise AssertionError("only the real probe needs the hub's certificates")
+@cache
+def a_trust() -> HubTrust:
+    """The hub's own certificates, made once for all tests of a process."""
+    authority = new_authority("Homeport test notebook CA", now=NOW, lifetime=LIFETIME)
+    clients = new_authority("Homeport test client CA", now=NOW, lifetime=LIFETIME)
+    probe = issue_client(clients, "launcher", now=NOW, lifetime=LIFETIME)
+    return HubTrust(notebook_authority=authority, client_ca=clients.certificate, probe=probe)

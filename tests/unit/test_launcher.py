@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -22,7 +23,7 @@ from tests.launcher_twins import (
     RouteStoreTwin,
     SessionStoreTwin,
     Trouble,
-    no_trust,
+    a_trust,
 )
 
 PLENTY = 1000.0
@@ -46,7 +47,7 @@ class Stage:
         session = a_session()
         self.sid = session.sid
         self.store.sessions[session.sid] = session
-        self.credentials.objects[session.sid, 1] = "the visitor's credentials"
+        self.credentials.objects[session.sid, 1] = SimpleNamespace(endpoint="the visitor's endpoint")
 
     @property
     def session(self) -> Session:
@@ -58,7 +59,7 @@ class Stage:
             config=Config.from_environ({}),
             credentials=self.credentials,
             routes=self.routes,
-            trust=no_trust,
+            trust=a_trust,
             clock=self.clock,
             sleep=self.clock.sleep,
             connect=self.engine.connect,
@@ -105,12 +106,6 @@ class Stage:
         assert not self.engine.containers
         assert not self.routes.published()
         assert not self.credentials.objects
-
-
-@pytest.fixture(autouse=True)
-def _engine_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The credentials' twin is a text; World asks it for nothing but its endpoint."""
-    monkeypatch.setattr(EngineTwin, "endpoint", None, raising=False)
 
 
 def test_a_warm_launch_takes_one_tick() -> None:

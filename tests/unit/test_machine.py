@@ -21,6 +21,7 @@ from chalicelib.machine import (
     LINE_LENGTH,
     LOG_LINES,
     MESSAGES,
+    OWN_PATIENCE,
     PATIENCE,
     TRANSITIONS,
     Session,
@@ -172,6 +173,15 @@ def test_a_silent_endpoint_holds_no_state_longer_than_its_patience(state: State)
     assert missed == e.PatienceExpired(FAILURE)
     assert now - NOW <= PATIENCE[state] + 61
     assert advance(session, missed, now).failure == FAILURE
+
+
+@pytest.mark.parametrize("state", sorted(PATIENCE))
+def test_a_hub_that_was_down_gives_nothing_up_but_a_hub_that_stays_down_does(state: State) -> None:
+    session = a_session(state=state, container="homeport-x-1")
+    assert overdue(session, NOW + OWN_PATIENCE) is None
+    missed = overdue(session, NOW + OWN_PATIENCE + PATIENCE[state] + 1)
+    assert isinstance(missed, e.PatienceExpired)
+    assert missed.failure.code == f"{state}-timed-out"
 
 
 def test_only_the_hubs_own_stores_are_waited_for_without_end() -> None:
