@@ -171,6 +171,8 @@ def _raise_stopped(_signal: int, _frame: FrameType | None) -> None:
 
 def _dockerd_command(names: Names, subnet: ipaddress.IPv4Network) -> list[str]:
     names.data.mkdir(parents=True, exist_ok=True)
+    # dockerd remembers the subnet of its last bridge here and would give it to this one, whoever uses it by now.
+    shutil.rmtree(names.data / "network", ignore_errors=True)
     names.run.mkdir(mode=0o711, parents=True, exist_ok=True)
     # A file of our own: options in /etc/docker/daemon.json would clash with these.
     settings = names.run / "daemon.json"
