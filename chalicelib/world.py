@@ -81,7 +81,7 @@ class World:
             raise
         except HomeportError as error:
             failure = Failure(error.code, error.message)
-            yield e.EffectDelayed(failure) if error.retryable else e.EffectFailed(failure)
+            yield e.EffectDelayed(failure) if error.retryable or _never_given_up(effect) else e.EffectFailed(failure)
 
     def _perform(self, effect: Effect, session: Session) -> Generator[Event, None, None]:  # noqa: C901 - one arm per effect
         match effect:
@@ -226,6 +226,11 @@ def _container(session: Session) -> str:
     if session.container is None:
         raise IllegalTransition("a session without a container cannot be in this state")
     return session.container
+
+
+def _never_given_up(effect: Effect) -> bool:
+    """Say whether giving the effect up would leave a route or a secret behind."""
+    return isinstance(effect, e.WithdrawRoute | e.PurgeCredentials | e.ForgetCredentials)
 
 
 def _publish_address(endpoint_address: str) -> str:

@@ -1,0 +1,99 @@
+"""What every store of sessions and routes must do: inherited by the tests of the twins and of DynamoDB."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from chalicelib.errors import SessionNotFound, StaleSession
+from chalicelib.events import Failure, Target
+from chalicelib.machine import Limits, Line, State
+from tests.builders import NOW, a_session
+
+
+class SessionStoreContract:
+    """`store` is a fixture of the inheriting class."""
+
+    def test_what_was_saved_is_found(self, store) -> None:  # type: ignore[no-untyped-def]
+        session = a_session(
+            name="Übung 笔记 🛳",
+            limits=Limits(memory=2**31, cpus=1.5, gpus=-1),
+            target=Target("203.0.113.7", 32768),
+            failure=Failure("notebook-exited", "It ended"),
+            trouble=Failure("endpoint-timeout", "It is slow"),
+            fraction=0.25,
+            log=(Line(1, NOW, "one"), Line(2, NOW + 1.5, "two")),
+        )
+        store.save(session)
+        assert store.find(session.sid) == session
+        assert store.load(session.sid) == session
+
+    def test_an_unknown_session_is_not_found(self, store) -> None:  # type: ignore[no-untyped-def]
+        assert store.find("nowhere") is None
+        with pytest.raises(SessionNotFound):
+            store.load("nowhere")
+
+    def test_a_first_save_never_overwrites(self, store) -> None:  # type: ignore[no-untyped-def]
+        store.save(a_session())
+        with pytest.raises(StaleSession):
+            store.save(a_session())
+
+    def test_of_two_saves_of_one_version_the_second_is_stale(self, store) -> None:  # type: ignore[no-untyped-def]
+        session = a_session()
+        store.save(session)
+        first = replace(session, version=2, message="first")
+        store.save(first)
+        with pytest.raises(StaleSession):
+            store.save(replace(session, version=2, message="second"))
+        assert store.load(session.sid) == first
+
+    def test_an_owner_sees_their_own_sessions_newest_first(self, store) -> None:  # type: ignore[no-untyped-def]
+        older = a_session(name="older", created_at=NOW)
+        newer = a_session(name="newer", created_at=NOW + 5)
+        other = a_session(name="older", owner="cd" * 32)
+        for session in (older, newer, other):
+            store.save(session)
+        assert store.of_owner(older.owner) == [newer, older]
+
+    def test_due_is_what_waits_no_longer_and_nobody_holds(self, store) -> None:  # type: ignore[no-untyped-def]
+        due = a_session(name="due")
+        later = a_session(name="later", due_at=NOW + 100)
+        held = a_session(name="held", held_until=NOW + 100)
+        stopped = a_session(name="stopped", state=State.STOPPED, due_at=None)
+        for session in (due, later, held, stopped):
+            store.save(session)
+        assert list(store.due(NOW)) == [due.sid]
+        assert sorted(store.due(NOW + 100)) == sorted([due.sid, later.sid, held.sid])
+
+
+class RouteStoreContract:
+    """`routes` is a fixture; `published` of the inheriting class lists the published (sid, generation, target)."""
+
+    def published(self) -> list[tuple[str, int, Target]]:
+        raise NotImplementedError
+
+    def test_a_published_route_is_seen_until_it_is_withdrawn(self, routes) -> None:  # type: ignore[no-untyped-def]
+        session = a_session(target=Target("203.0.113.7", 32768))
+        routes.publish(session)
+        routes.publish(session)
+        assert self.published() == [(session.sid, 1, session.target)]
+        routes.withdraw(session)
+        assert self.published() == []
+
+    def test_a_withdrawn_generation_stays_withdrawn(self, routes) -> None:  # type: ignore[no-untyped-def]
+        session = a_session(target=Target("203.0.113.7", 32768))
+        routes.withdraw(session)
+        with pytest.raises(StaleSession):
+            routes.publish(session)
+        assert self.published() == []
+
+    def test_an_old_launch_touches_nothing_of_a_later_one(self, routes) -> None:  # type: ignore[no-untyped-def]
+        old = a_session(target=Target("203.0.113.7", 32768))
+        new = replace(old, generation=2, target=Target("203.0.113.8", 40000))
+        routes.withdraw(old)
+        routes.publish(new)
+        for late in (routes.publish, routes.withdraw):
+            with pytest.raises(StaleSession):
+                late(old)
+        assert self.published() == [(new.sid, 2, new.target)]
