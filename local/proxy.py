@@ -1,0 +1,116 @@
+"""HAProxy and the agent as two children, for one machine: as proxy/run.py in the container, with a handle on each.
+
+Both run in `folder`, with the environment of proxy/README.md's table. Stopping and starting one of them alone is for
+tests of restarts; the maps in the folder survive it.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+from local import processes
+from local.processes import LOOPBACK, Child
+from proxy.settings import Settings, agent_command, agent_environ, haproxy_command, haproxy_environ, prepare
+
+START_DEADLINE: Final = 20.0
+
+
+class Pair(Protocol):
+    """A certificate and its key, both PEM (chalicelib.certificates.Leaf and others)."""
+
+    @property
+    def certificate(self) -> bytes: ...
+    @property
+    def key(self) -> bytes: ...
+
+
+class Proxy:
+    """A proxy on 127.0.0.1:`port`, made of the children `haproxy` and `agent`."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], logs: Path) -> None:
+        self.settings = settings
+        self.port = int(settings.bind.rpartition(":")[2])
+        self.haproxy: Child | None = None
+        self.agent: Child | None = None
+        self._environ = environ
+        self._logs = logs
+
+    def start_haproxy(self) -> Child:
+        """Start HAProxy and wait for its port; raises StackError."""
+        environ = haproxy_environ(self.settings, os.environ)
+        self.haproxy = processes.start("haproxy", haproxy_command(self.settings), folder=self._logs, environ=environ)
+        processes.wait_for_port(self.port, child=self.haproxy, deadline=START_DEADLINE)
+        return self.haproxy
+
+    def start_agent(self) -> Child:
+        """Start the agent and wait until it answers; raises StackError."""
+        environ = agent_environ(self.settings, {**os.environ, **self._environ})
+        self.agent = processes.start("agent", agent_command(), folder=self._logs, environ=environ)
+        socket = Path(os.path.relpath(self.settings.run / "agent.sock"))  # the shorter name of the two fits a socket's
+        processes.wait_until(
+            lambda: processes.accepts(socket),
+            what="the agent listening",
+            deadline=START_DEADLINE,
+            child=self.agent,
+        )
+        return self.agent
+
+    def wait_until_ready(self) -> None:
+        """Wait until the agent has read the whole table; raises StackError."""
+        processes.wait_until(
+            lambda: self._status("/.homeport/ready") == 200,
+            what="the proxy's first reading of the table",
+            deadline=START_DEADLINE,
+            child=self.agent,
+        )
+
+    def stop(self) -> None:
+        """Stop both."""
+        for child in (self.haproxy, self.agent):
+            if child is not None:
+                processes.stop(child)
+
+    def _status(self, path: str) -> int:
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=5)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
+        finally:
+            connection.close()
+
+
+@contextmanager
+def running(
+    *, folder: Path, port: int, notebook_ca: bytes, client: Pair, environ: Mapping[str, str], wait: bool = True
+) -> Iterator[Proxy]:
+    """Run a proxy for as long as the block lasts; raises StackError, BadConfiguration.
+
+    `notebook_ca` is the PEM certificate that notebooks' leaves are checked with, `client` what the proxy shows them.
+    `environ` holds the hub's HOMEPORT_… variables (table, hub origin, notebook URL) and those of AWS; it is added to
+    this process's own. `wait`: until the table was read.
+    """
+    given = {
+        **environ,
+        "HOMEPORT_PROXY_RUN": str(folder.absolute()),
+        "HOMEPORT_PROXY_BIND": f"{LOOPBACK}:{port}",
+        "HOMEPORT_PROXY_NOTEBOOK_CA": notebook_ca.decode(),
+        "HOMEPORT_PROXY_CLIENT": (client.certificate.rstrip() + b"\n" + client.key).decode(),
+    }
+    settings = Settings.from_environ({**os.environ, **given})
+    prepare(settings)
+    proxy = Proxy(settings, given, folder)
+    try:
+        proxy.start_agent()
+        proxy.start_haproxy()
+        if wait:
+            proxy.wait_until_ready()
+        yield proxy
+    finally:
+        proxy.stop()

@@ -1,0 +1,51 @@
+"""Run the agent: `python -m proxy.agent`, with the environment of README.md's table."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from pathlib import Path
+from threading import Event, Thread
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config as AwsConfig
+
+from chalicelib.session_store import ProxyStore
+from proxy.agent.entry import Entry
+from proxy.agent.sync import Agent
+from proxy.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+# A request waits for a look-up: give up before HAProxy does. The feed is read again half a second later anyway.
+_AWS = AwsConfig(
+    connect_timeout=2, read_timeout=4, retries={"mode": "standard", "max_attempts": 2}, max_pool_connections=40
+)
+
+
+def main() -> None:
+    """Keep HAProxy's maps current and answer its questions until SIGTERM."""
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="agent: %(levelname)s %(message)s")
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+    settings = Settings.from_environ(os.environ)
+    os.chdir(settings.run)  # as HAProxy does: the name of a unix socket must be short
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    client: DynamoDBClient = boto3.client("dynamodb", config=_AWS)
+    store = ProxyStore(client, settings.table, time.time)
+    agent = Agent(store, Path(), clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
+    with Entry(Path("agent.sock"), agent, settings.hub_origin) as entry:
+        Thread(target=entry.serve_forever, name="entry", daemon=True).start()
+        agent.run(stop, poll=settings.poll, full_sync=settings.full_sync)
+        entry.shutdown()
+
+
+if __name__ == "__main__":
+    main()

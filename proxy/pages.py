@@ -1,0 +1,95 @@
+"""The pages a visitor sees when the door stays shut: one sentence each, and the way back to the hub.
+
+HAProxy serves them from files holding whole HTTP answers, the agent renders the same ones. Nothing but the hub's
+origin is put into them; they load nothing and may be kept nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from types import MappingProxyType
+from typing import Final
+
+# fmt: off
+PAGES: Final[Mapping[int, tuple[str, str, str]]] = MappingProxyType({
+    400: ("Bad Request", "That request was not clear",
+          "Your browser sent something twice. Delete this site’s cookies, then open the notebook again."),
+    401: ("Unauthorized", "Open this notebook from the hub",
+          "This browser has not entered the notebook yet. Go to the hub’s page and choose “Open”."),
+    403: ("Forbidden", "This way in is not good any more",
+          "The entry was made for another notebook or launch, was used already, or came from another site. "
+          "Go back to the hub’s page and choose “Open” again."),
+    404: ("Not Found", "There is no notebook here",
+          "It was stopped, or the address is not complete. The hub’s page shows your notebooks."),
+    405: ("Method Not Allowed", "Open this notebook from the hub",
+          "This address only takes what the hub’s page sends. Go there and choose “Open”."),
+    408: ("Request Timeout", "That took too long",
+          "The request did not arrive in time. Try again."),
+    413: ("Content Too Large", "That is too much",
+          "The request to enter a notebook is short; this one was not. Go back to the hub’s page."),
+    429: ("Too Many Requests", "One moment, please",
+          "Too many tries came from your network. Wait ten seconds, then try again."),
+    503: ("Service Unavailable", "The notebook does not answer",
+          "It may be starting, stopping, or its computer may be out of reach. Try again in a moment, "
+          "or look at the hub’s page."),
+})
+# fmt: on
+
+HEADERS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "Content-Type": "text/html; charset=utf-8",
+        "Cache-Control": "no-store",
+        "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+    }
+)
+
+_HTML: Final = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>
+body {{ font: 1.05rem/1.55 system-ui, sans-serif; max-width: 32rem; margin: 18vh auto 2rem; padding: 0 1.25rem;
+  color: light-dark(#1c2330, #e4e8ef); background: light-dark(#fff, #14181f); }}
+h1 {{ font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem; }}
+a {{ color: light-dark(#0b5cad, #7db8f5); }}
+small {{ color: light-dark(#5b6575, #98a2b3); }}
+</style>
+<main>
+<h1>{title}</h1>
+<p>{sentence}</p>
+<p><a href="{hub}/">Go to the hub</a></p>
+<p><small>{status} {reason}</small></p>
+</main>
+</html>
+"""
+
+
+def reason(status: int) -> str:
+    """The status line's words."""
+    return PAGES[status][0]
+
+
+def html(status: int, hub_origin: str) -> bytes:
+    """Render the page of `status`."""
+    words, title, sentence = PAGES[status]
+    page = _HTML.format(
+        title=escape(title), sentence=escape(sentence), hub=escape(hub_origin), status=status, reason=words
+    )
+    return page.encode()
+
+
+def answer(status: int, hub_origin: str) -> bytes:
+    """Render a whole HTTP answer, as HAProxy's `errorfile` wants it."""
+    body = html(status, hub_origin)
+    fields = {**HEADERS, "Content-Length": str(len(body))}
+    if status in (408, 429, 503):
+        fields["Retry-After"] = "10" if status == 429 else "2"
+    head = [f"HTTP/1.1 {status} {reason(status)}", *(f"{name}: {value}" for name, value in fields.items())]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body

@@ -1,0 +1,384 @@
+"""A proxy to test with: real HAProxy, the real agent in threads of this process, an in-memory store, stand-in notebooks.
+
+A stand-in notebook is a small TLS server that demands the proxy's client certificate, tells in JSON what it was asked,
+answers with the headers it was asked for (`/answer?Name=value`), and echoes what comes after an upgrade.
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import secrets
+import shutil
+import socket
+import ssl
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from chalicelib.certificates import Authority, Leaf, issue_client, issue_notebook, new_authority
+from chalicelib.events import Target
+from chalicelib.session_store import Grant, Redeemed, Route
+from local import processes
+from local.proxy import Proxy
+from proxy.agent.entry import Entry
+from proxy.agent.plan import Map
+from proxy.agent.runtime import RuntimeSocket
+from proxy.agent.sync import Agent
+from proxy.settings import Settings, prepare
+from tests.twins import ProxyStoreTwin
+
+HUB = "http://localhost:8000"
+DAY = 86400.0
+_numbers = itertools.count()
+
+
+def new_sid() -> str:
+    """A session id nobody else has."""
+    return f"sid{next(_numbers):017d}"
+
+
+def eventually(holds: Callable[[], Any], what: str, *, deadline: float = 10.0) -> None:
+    """Look until it holds; fails after `deadline` seconds."""
+    processes.wait_until(lambda: bool(holds()), what=what, deadline=deadline)
+
+
+@dataclass(frozen=True)
+class Pki:
+    """The two authorities and what the proxy shows to notebooks."""
+
+    notebook: Authority
+    client: Authority
+    proxy: Leaf
+
+    @classmethod
+    def new(cls) -> Pki:
+        now = time.time()
+        client = new_authority("clients", now=now, lifetime=DAY)
+        return cls(
+            new_authority("notebooks", now=now, lifetime=DAY),
+            client,
+            issue_client(client, "proxy", now=now, lifetime=DAY),
+        )
+
+    def notebook_leaf(self, sid: str) -> Leaf:
+        return issue_notebook(self.notebook, sid, now=time.time(), lifetime=DAY)
+
+
+class _Notebook(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: NotebookServer
+
+    def do_GET(self) -> None:
+        if self.headers.get("Upgrade", "").lower() == "websocket":
+            self._echo()
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        seen = {
+            "notebook": self.server.sid,
+            "method": self.command,
+            "path": self.path,
+            "headers": [[name.lower(), value] for name, value in self.headers.items()],
+            "body": body.decode(),
+        }
+        self.server.asked += 1
+        answer = json.dumps(seen).encode()
+        self.send_response(200)
+        if self.path.startswith("/answer?"):
+            for name, value in parse_qsl(urlsplit(self.path).query):
+                self.send_header(name, value)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer)
+
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_OPTIONS = do_PATCH = do_GET
+
+    def _echo(self) -> None:
+        self.send_response(101)
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Connection", "Upgrade")
+        self.end_headers()
+        self.close_connection = True
+        while data := self.connection.recv(4096):
+            self.connection.sendall(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class NotebookServer(ThreadingHTTPServer):
+    """A stand-in notebook of session `sid`; `leaf` is what it shows, `client_ca` (PEM) whom it lets in."""
+
+    daemon_threads = True
+
+    def __init__(self, sid: str, leaf: Leaf, client_ca: bytes | None, folder: Path, host: str = "127.0.0.1") -> None:
+        self.sid = sid
+        self.asked = 0
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host, 0), _Notebook)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        file = folder / f"{secrets.token_hex(4)}.pem"
+        file.write_bytes(leaf.certificate + leaf.key)
+        context.load_cert_chain(file)
+        if client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(cadata=client_ca.decode())
+        self._context = context
+        self.port = int(self.server_address[1])
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            with self._context.wrap_socket(request, server_side=True) as secure:
+                secure.settimeout(20)
+                self.finish_request(secure, client_address)
+        except OSError:
+            request.close()  # a handshake that failed, or a peer that left: what the tests are about
+
+    def get_request(self) -> tuple[Any, Any]:
+        connection, address = super().get_request()
+        connection.settimeout(20)
+        return connection, address
+
+
+@dataclass
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def all(self, name: str) -> list[str]:
+        """The values of every header of that name."""
+        return [value for key, value in self.headers if key.lower() == name.lower()]
+
+    def get(self, name: str) -> str | None:
+        """The value of the header, if there is one."""
+        return next(iter(self.all(name)), None)
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        """What the stand-in notebook says it was asked."""
+        value = json.loads(self.body)
+        assert isinstance(value, dict)
+        return value
+
+    def seen_all(self, name: str) -> list[str]:
+        """The values of every header of that name that the notebook got."""
+        return [value for key, value in self.seen["headers"] if key == name.lower()]
+
+
+def ask(
+    port: int,
+    host: str | Sequence[str],
+    path: str = "/lab",
+    *,
+    method: str = "GET",
+    headers: Sequence[tuple[str, str]] = (),
+    body: bytes | None = None,
+    connection: http.client.HTTPConnection | None = None,
+) -> Answer:
+    """Send one request with exactly these headers (and a Content-Length when there is a body)."""
+    used = connection or http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        used.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name in [host] if isinstance(host, str) else host:
+            used.putheader("Host", name)
+        for name, value in headers:
+            used.putheader(name, value)
+        if body is not None:
+            used.putheader("Content-Length", str(len(body)))
+        used.endheaders(body)
+        answer = used.getresponse()
+        return Answer(answer.status, answer.getheaders(), answer.read())
+    finally:
+        if connection is None:
+            used.close()
+
+
+class AgentThreads:
+    """The agent's two threads over any store; `stop` ends them as the end of its process would."""
+
+    def __init__(self, store: Any, folder: Path, *, poll: float = 0.1, full_sync: float = 600.0) -> None:
+        self.agent = Agent(store, folder, clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
+        self._entry = Entry(folder / "agent.sock", self.agent, HUB)
+        self._stop = Event()
+        run = self.agent.run
+        self._threads = [
+            Thread(target=self._entry.serve_forever, kwargs={"poll_interval": 0.05}),
+            Thread(target=run, args=(self._stop,), kwargs={"poll": poll, "full_sync": full_sync}),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._entry.shutdown()
+        for thread in self._threads:
+            thread.join(20)
+        self._entry.server_close()
+
+
+class Rig:
+    """One proxy with its store and its notebooks."""
+
+    def __init__(self, folder: Path, environ: dict[str, str], *, poll: float = 0.1, full_sync: float = 600.0) -> None:
+        self.pki = Pki.new()
+        self.port = processes.free_port()
+        self.folder = folder
+        self.run = folder / "run"
+        self.store = ProxyStoreTwin(time.time)
+        settings = Settings.from_environ(
+            {
+                "HOMEPORT_PROXY_RUN": str(self.run),
+                "HOMEPORT_PROXY_BIND": f"127.0.0.1:{self.port}",
+                "HOMEPORT_NOTEBOOK_URL": f"http://*.localhost:{self.port}",
+                "HOMEPORT_HUB_ORIGIN": HUB,
+                "HOMEPORT_PROXY_NOTEBOOK_CA": self.pki.notebook.certificate.decode(),
+                "HOMEPORT_PROXY_CLIENT": self.pki.proxy.to_json(),
+                "HOMEPORT_PROXY_ENTRY_RATE": "100000",
+                **environ,
+            }
+        )
+        prepare(settings)
+        self._poll = poll
+        self._full_sync = full_sync
+        self._notebooks: list[tuple[NotebookServer, Thread]] = []
+        self.proxy = Proxy(settings, {}, folder)
+        self.agent: AgentThreads | None = None
+
+    def start_agent(self, *, wait: bool = True) -> None:
+        """Start the agent; `wait` until it has read the store."""
+        self.agent = AgentThreads(self.store, self.run, poll=self._poll, full_sync=self._full_sync)
+        if wait:
+            eventually(lambda: self.agent and self.agent.agent.synced, "the first reading")
+
+    def stop_agent(self) -> None:
+        """Stop the agent."""
+        if self.agent is not None:
+            self.agent.stop()
+            self.agent = None
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.stop_agent()
+        self.proxy.stop()
+        for server, thread in self._notebooks:
+            server.shutdown()
+            thread.join(20)
+            server.server_close()
+
+    def host(self, sid: str) -> str:
+        """What a browser sends as Host."""
+        return f"{sid}.localhost:{self.port}"
+
+    def origin(self, sid: str) -> str:
+        """The session's origin."""
+        return f"http://{self.host(sid)}"
+
+    def notebook(
+        self, sid: str, *, leaf: Leaf | None = None, client_ca: bytes | None = None, host: str = "127.0.0.1"
+    ) -> NotebookServer:
+        """Start a stand-in notebook."""
+        authority = self.pki.client.certificate if client_ca is None else client_ca
+        server = NotebookServer(sid, leaf or self.pki.notebook_leaf(sid), authority, self.folder, host)
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        self._notebooks.append((server, thread))
+        return server
+
+    def publish(self, sid: str, port: int, *, generation: int = 1, address: str = "127.0.0.1") -> None:
+        """Publish a route and wait until HAProxy has it."""
+        self.store.put(Route(sid, generation, Target(address, port), True, self.store.now_ms(), self._later()))
+        value = f"{address}|{port}|{generation}"
+        eventually(lambda: self.table(Map.ROUTES).get(sid) == value, "the route in HAProxy")
+
+    def withdraw(self, sid: str, generation: int = 1) -> None:
+        """Withdraw a route and wait until HAProxy has lost it."""
+        self.store.put(Route(sid, generation, None, False, self.store.now_ms(), self._later()))
+        eventually(lambda: sid not in self.table(Map.ROUTES), "the route gone from HAProxy")
+
+    def ticket(self, sid: str, *, generation: int = 1, path: str = "/lab") -> str:
+        """A ticket for the session."""
+        ticket = secrets.token_urlsafe(24)
+        self.store.tickets[ticket] = Redeemed(sid, generation, path, self._later())
+        return ticket
+
+    def cookie(self, sid: str, *, generation: int = 1) -> str:
+        """A granted cookie's value, known to HAProxy."""
+        cookie = secrets.token_urlsafe(32)
+        digest = sha256(cookie.encode()).hexdigest()
+        self.store.put(Grant(digest, sid, generation, False, self.store.now_ms(), self._later()))
+        eventually(lambda: digest in self.table(Map.GRANTS), "the grant in HAProxy")
+        return cookie
+
+    def table(self, name: Map) -> dict[str, str]:
+        """A map as HAProxy holds it."""
+        with RuntimeSocket(self.run / "haproxy.sock").connected() as haproxy:
+            return haproxy.table(name)
+
+    def ask(
+        self, sid: str, path: str = "/lab", *, cookie: str | None = None, origin: str | None = None, **more: Any
+    ) -> Answer:
+        """Ask the session's origin."""
+        headers = [*more.pop("headers", ())]
+        if cookie is not None:
+            headers.append(("Cookie", f"__Host-homeport={cookie}"))
+        if origin is not None:
+            headers.append(("Origin", origin))
+        return ask(self.port, more.pop("host", self.host(sid)), path, headers=headers, **more)
+
+    def enter(self, sid: str, ticket: str, *, path: str | None = None, origin: str | None = HUB) -> Answer:
+        """Post a ticket as the hub's page does."""
+        form = f"ticket={ticket}" + (f"&path={path}" if path is not None else "")
+        headers = [("Content-Type", "application/x-www-form-urlencoded")]
+        return self.ask(sid, "/.homeport/enter", method="POST", headers=headers, origin=origin, body=form.encode())
+
+    @contextmanager
+    def websocket(self, sid: str, *, cookie: str | None, origin: str | None) -> Iterator[tuple[int, socket.socket]]:
+        """Ask for a websocket; gives the status and the connection."""
+        lines = [f"GET /api/kernels/1/channels HTTP/1.1\r\nHost: {self.host(sid)}"]
+        lines += ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+        lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+        lines += [f"Cookie: __Host-homeport={cookie}"] if cookie else []
+        lines += [f"Origin: {origin}"] if origin else []
+        with socket.create_connection(("127.0.0.1", self.port), 20) as connection:
+            connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")
+            head = b""
+            while b"\r\n\r\n" not in head:
+                part = connection.recv(1)
+                assert part, head
+                head += part
+            yield int(head.split()[1]), connection
+
+    @staticmethod
+    def _later() -> int:
+        return int(time.time()) + 3600
+
+
+@contextmanager
+def rig(
+    *, haproxy: bool = True, agent: bool = True, environ: dict[str, str] | None = None, **more: Any
+) -> Iterator[Rig]:
+    """A running rig."""
+    with ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="hp"))  # short: unix sockets' names end at 108 bytes
+        stack.callback(shutil.rmtree, folder)
+        made = Rig(folder, environ or {}, **more)
+        stack.callback(made.close)
+        if agent:
+            made.start_agent()
+        if haproxy:
+            made.proxy.start_haproxy()
+        yield made

@@ -1,0 +1,77 @@
+"""In-memory twins of the edge modules; each runs the contract suite of what it stands for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from threading import Lock
+
+from chalicelib.errors import StoreUnavailable
+from chalicelib.session_store import Grant, Redeemed, Route
+
+
+# ── the proxy's side of the session store ────────────────────────────────────────────────────────────────────────
+
+
+class ProxyStoreTwin:
+    """chalicelib.session_store.ProxyStore in memory; `down` makes every call fail as DynamoDB does when it is away.
+
+    `reads` counts the look-ups by kind. Tickets are put into `tickets`, routes and grants with `put`.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.tickets: dict[str, Redeemed] = {}
+        self.reads: Counter[str] = Counter()
+        self.down = False
+        self._items: dict[tuple[str, str], Route | Grant] = {}
+        self._clock = clock
+        self._lock = Lock()
+
+    def now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+    def put(self, item: Route | Grant) -> None:
+        """Store an item as it is."""
+        with self._lock:
+            self._items[_proxy_key(item)] = item
+
+    def drop(self, item: Route | Grant) -> None:
+        """Take an item out without a trace, as a time to live does."""
+        with self._lock:
+            del self._items[_proxy_key(item)]
+
+    def changes(self, since: int) -> Iterator[Route | Grant]:
+        self._count("changes" if since else "everything")
+        with self._lock:
+            items = sorted(self._items.values(), key=lambda item: item.changed_at)
+        yield from (item for item in items if item.changed_at >= since)
+
+    def route(self, sid: str) -> Route | None:
+        self._count("route")
+        item = self._items.get(("route", sid))
+        return item if isinstance(item, Route) else None
+
+    def grant(self, digest: str) -> Grant | None:
+        self._count("grant")
+        item = self._items.get(("grant", digest))
+        return item if isinstance(item, Grant) else None
+
+    def redeem_ticket(self, ticket: str, sid: str) -> Redeemed | None:
+        self._count("ticket")
+        with self._lock:
+            redeemed = self.tickets.get(ticket)
+            return self.tickets.pop(ticket) if redeemed is not None and redeemed.sid == sid else None
+
+    def put_grant(self, grant: Grant) -> None:
+        self._count("put")
+        self.put(replace(grant, changed_at=self.now_ms()))
+
+    def _count(self, kind: str) -> None:
+        self.reads[kind] += 1
+        if self.down:
+            raise StoreUnavailable("The hub's table did not answer; try again in a moment")
+
+
+def _proxy_key(item: Route | Grant) -> tuple[str, str]:
+    return ("route", item.sid) if isinstance(item, Route) else ("grant", item.digest)
