@@ -623,6 +623,12 @@ class EndpointNotLinux(EndpointError):
     code = "endpoint-not-linux"
 
 
+class EndpointDeclined(EndpointError):
+    """The endpoint's Docker Engine declined a request as one it cannot carry out."""
+
+    code = "endpoint-declined"
+
+
 class EndpointFailed(EndpointError):
     """The endpoint's Docker Engine reported an error of its own."""
 
@@ -687,7 +693,7 @@ class GpuUnavailable(EndpointError):
 
 
 class ContainerConflict(EndpointError):
-    """A container or volume of this session's name exists on the endpoint and is not this hub's."""
+    """A container of this session's name exists on the endpoint and is not this hub's."""
 
     status = 409
     code = "container-conflict"
@@ -697,6 +703,12 @@ class ContainerMissing(EndpointError):
     """The session's container is not on the endpoint (any more)."""
 
     code = "container-missing"
+
+
+class ImageWithoutJupyter(EndpointError):
+    """The image has no `jupyter` program to run."""
+
+    code = "image-without-jupyter"
 
 
 class StartFailed(EndpointError):
