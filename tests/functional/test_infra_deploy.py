@@ -1,0 +1,293 @@
+"""`make deploy` against moto's server: what is there afterwards, and that it may be repeated, also after a failure.
+
+Two of moto's gaps are filled for the tests alone: it reads OpenAPI 3 only, where Chalice (as API Gateway does) speaks
+Swagger 2, and it keeps no integration of an imported API. The templates and the deployer are those of a real deployment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from moto.apigateway.models import APIGatewayBackend, RestAPI
+from moto.server import ThreadedMotoServer
+
+ROOT = Path(__file__).resolve().parents[2]
+REGION = "eu-west-1"
+PROJECT = ("app.py", "chalicelib", "infra", ".chalice")
+OPTIONS = {
+    "HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.org",
+    "HOMEPORT_IMAGE": "quay.io/jupyter/scipy-notebook:2026-11-02",
+}
+ROLES = {"api_handler": "web", "tick": "tick", "redrive": "redrive"}
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning"),  # alarms and TLS-only policies: moto skips them
+]
+
+Deploy = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A moto server of its own, with the two gaps filled."""
+    monkeypatch.setattr(APIGatewayBackend, "put_rest_api", _put_swagger(APIGatewayBackend.put_rest_api))
+    monkeypatch.setattr(APIGatewayBackend, "import_rest_api", _import_swagger)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
+    server.stop()
+
+
+def _import_swagger(backend: APIGatewayBackend, api_doc: dict[str, Any], fail_on_warnings: bool) -> RestAPI:
+    api = backend.create_rest_api(name=api_doc["info"]["title"], description="")
+    backend.put_rest_api(api.id, api_doc, fail_on_warnings=False)
+    return api
+
+
+def _put_swagger(put: Callable[..., RestAPI]) -> Callable[..., RestAPI]:
+    def put_rest_api(
+        backend: APIGatewayBackend,
+        function_id: str,
+        api_doc: dict[str, Any],
+        fail_on_warnings: bool,
+        mode: str = "merge",
+    ) -> RestAPI:
+        document = {"openapi": "3.0.1", "info": api_doc["info"], "paths": api_doc["paths"]}
+        api = put(backend, function_id, document, fail_on_warnings=False, mode="overwrite")
+        for path, methods in api_doc["paths"].items():
+            resource = api.get_resource_for_path(path)
+            for method, document in methods.items():
+                integration = document.get("x-amazon-apigateway-integration", {})
+                resource.add_integration(method.upper(), integration.get("type"), integration.get("uri"))
+        return api
+
+    return put_rest_api
+
+
+@pytest.fixture
+def client(endpoint: str) -> Callable[[str], Any]:
+    return lambda service: boto3.client(
+        service, REGION, endpoint_url=endpoint, aws_access_key_id="test", aws_secret_access_key="test"
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The project without its dependencies: what they weigh and hold is test_package's."""
+    ignore = shutil.ignore_patterns("__pycache__", "deployed", "deployments")
+    (tmp_path / "project").mkdir()
+    for name in PROJECT:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tmp_path / "project" / name, ignore=ignore)
+        else:
+            shutil.copyfile(ROOT / name, tmp_path / "project" / name)
+    (tmp_path / "project" / "requirements.txt").write_text("")
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def deploy(endpoint: str, project: Path, tmp_path: Path) -> Deploy:
+    def run(stage: str = "test", **environ: str) -> subprocess.CompletedProcess[str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "HOMEPORT_"))}
+        aws = {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_CONFIG_FILE": str(tmp_path / "no-config"),
+            "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "no-credentials"),
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        wanted = {**inherited, **aws, **OPTIONS, **environ}
+        return subprocess.run(
+            [sys.executable, "-m", "infra.deploy", "--stage", stage],
+            cwd=project,
+            env={name: value for name, value in wanted.items() if value},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return run
+
+
+def outputs(client: Callable[[str], Any], stage: str = "test") -> dict[str, str]:
+    stack = client("cloudformation").describe_stacks(StackName=f"homeport-{stage}")["Stacks"][0]
+    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+def mappings(client: Callable[[str], Any]) -> list[dict[str, Any]]:
+    return list(client("lambda").list_event_source_mappings()["EventSourceMappings"])
+
+
+def apis(client: Callable[[str], Any]) -> list[dict[str, Any]]:
+    return list(client("apigateway").get_rest_apis()["items"])
+
+
+def variables(client: Callable[[str], Any], function: str) -> Mapping[str, str]:
+    answer = client("lambda").get_function_configuration(FunctionName=function)
+    return dict(answer["Environment"]["Variables"])
+
+
+def test_one_command_deploys_everything_and_says_where_the_hub_is(deploy: Deploy, client: Callable[[str], Any]) -> None:
+    done = deploy()
+    assert done.returncode == 0, done.stdout + done.stderr
+    (api,) = apis(client)
+    assert done.stdout.splitlines()[-1].startswith(f"The hub: https://{api['id']}.execute-api.{REGION}.")
+    functions = {found["FunctionName"]: found for found in client("lambda").list_functions()["Functions"]}
+    assert set(functions) == {"homeport-test", "homeport-test-tick", "homeport-test-redrive"}
+    assert {name: found["Timeout"] for name, found in functions.items()} == {
+        "homeport-test": 30,
+        "homeport-test-tick": 120,
+        "homeport-test-redrive": 60,
+    }
+    (mapping,) = mappings(client)
+    assert mapping["EventSourceArn"] == outputs(client)["TickQueueArn"]
+    assert mapping["FunctionArn"].endswith(":homeport-test-tick")
+    (rule,) = client("events").list_rules()["Rules"]
+    assert rule["ScheduleExpression"] == "rate(1 minute)"
+
+
+def test_each_function_has_a_role_of_its_own_with_its_own_policy(deploy: Deploy, client: Callable[[str], Any]) -> None:
+    assert deploy().returncode == 0
+    filled = outputs(client)
+    iam = client("iam")
+    for function, policy in ROLES.items():
+        role = f"homeport-test-{function}"
+        name = "homeport-test" if function == "api_handler" else role
+        assert client("lambda").get_function_configuration(FunctionName=name)["Role"].endswith(f":role/{role}")
+        assert iam.list_attached_role_policies(RoleName=role)["AttachedPolicies"] == []
+        (inline,) = iam.list_role_policies(RoleName=role)["PolicyNames"]
+        document = iam.get_role_policy(RoleName=role, PolicyName=inline)["PolicyDocument"]
+        text = (ROOT / ".chalice" / f"policy-{policy}.json").read_text()
+        for output, value in filled.items():
+            text = text.replace(f"${{{output}}}", value)
+        assert document == json.loads(text)
+        assert "${" not in json.dumps(document)
+
+
+def test_the_functions_are_told_what_the_stack_made_and_what_the_operator_chose(
+    deploy: Deploy, client: Callable[[str], Any]
+) -> None:
+    assert deploy(HOMEPORT_HUB_ORIGIN="https://hub.example.com", HOMEPORT_STATE_DIR="/elsewhere").returncode == 0
+    made = outputs(client)
+    expected = {
+        **OPTIONS,
+        "HOMEPORT_HUB_ORIGIN": "https://hub.example.com",
+        "HOMEPORT_HUB_NAME": "homeport-test",
+        "HOMEPORT_TABLE": made["Table"],
+        "HOMEPORT_BUCKET": made["Bucket"],
+        "HOMEPORT_KEY": made["Key"],
+        "HOMEPORT_TICK_QUEUE": "homeport-test-tick",
+        "HOMEPORT_TICK_QUEUE_URL": made["TickQueueUrl"],
+        "HOMEPORT_AUTHORITY": "/homeport/test",
+    }
+    for function in ("homeport-test", "homeport-test-tick", "homeport-test-redrive"):
+        assert variables(client, function) == expected
+
+
+def test_without_a_domain_of_its_own_the_hubs_origin_is_the_apis(deploy: Deploy, client: Callable[[str], Any]) -> None:
+    done = deploy()
+    assert done.returncode == 0, done.stdout + done.stderr
+    origin = variables(client, "homeport-test")["HOMEPORT_HUB_ORIGIN"]
+    assert f"{origin}/api/" == done.stdout.splitlines()[-1].removeprefix("The hub: ")
+
+
+def test_deploying_twice_changes_nothing_and_doubles_nothing(
+    deploy: Deploy, client: Callable[[str], Any], project: Path
+) -> None:
+    first = deploy()
+    before = (outputs(client), mappings(client)[0]["UUID"], apis(client)[0]["id"], certificates(client))
+    shutil.rmtree(project / ".chalice" / "deployed")  # as on another machine
+    second = deploy()
+    assert (first.returncode, second.returncode) == (0, 0), second.stdout + second.stderr
+    assert (outputs(client), mappings(client)[0]["UUID"], apis(client)[0]["id"], certificates(client)) == before
+    assert (len(mappings(client)), len(apis(client))) == (1, 1)
+    assert len(client("events").list_rules()["Rules"]) == 1
+    assert "The hub's certificates: all there" in second.stdout
+
+
+def certificates(client: Callable[[str], Any]) -> dict[str, str]:
+    answer = client("ssm").get_parameters_by_path(Path="/homeport/test", WithDecryption=True)
+    return {found["Name"]: found["Value"] for found in answer["Parameters"]}
+
+
+@pytest.mark.parametrize("broken", ["import_rest_api", "create_deployment"])
+def test_a_run_that_failed_half_way_is_repeated_without_doubling_anything(
+    broken: str, deploy: Deploy, client: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = getattr(APIGatewayBackend, broken)
+    monkeypatch.setattr(APIGatewayBackend, broken, _refuse)
+    failed = deploy()
+    assert failed.returncode == 1
+    assert "Traceback" not in failed.stderr
+    assert "Run the same command again" in failed.stderr
+    assert len(mappings(client)) == 1
+    monkeypatch.setattr(APIGatewayBackend, broken, works)
+    done = deploy()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (len(mappings(client)), len(apis(client))) == (1, 1)
+
+
+def _refuse(*_: Any, **__: Any) -> None:
+    raise ClientError({"Error": {"Code": "BadRequestException", "Message": "not today"}}, "ImportRestApi")
+
+
+def test_a_left_over_mapping_on_the_queue_is_removed(deploy: Deploy, client: Callable[[str], Any]) -> None:
+    assert deploy().returncode == 0
+    (mapping,) = mappings(client)
+    client("lambda").create_event_source_mapping(
+        EventSourceArn=mapping["EventSourceArn"], FunctionName="homeport-test-tick"
+    )
+    assert len(mappings(client)) == 2
+    assert deploy().returncode == 0
+    assert [found["UUID"] for found in mappings(client)] == [mapping["UUID"]]
+
+
+def test_two_stages_share_nothing(deploy: Deploy, client: Callable[[str], Any]) -> None:
+    assert deploy("test").returncode == 0
+    assert deploy("prod").returncode == 0
+    assert not set(outputs(client, "test").values()) & set(outputs(client, "prod").values()) - SHARED
+    assert {found["EventSourceArn"].rpartition(":")[2] for found in mappings(client)} == {
+        "homeport-test-tick",
+        "homeport-prod-tick",
+    }
+    assert len(apis(client)) == 2
+
+
+SHARED = {f"s3.{REGION}.amazonaws.com", f"ssm.{REGION}.amazonaws.com"}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"AWS_DEFAULT_REGION": ""}, "No AWS region"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "No AWS credentials"),
+        ({"HOMEPORT_NOTEBOOK_URL": ""}, "HOMEPORT_NOTEBOOK_URL"),
+        ({"HOMEPORT_NOTEBOOK_URL": "http://*.notebooks.example.org"}, "HOMEPORT_NOTEBOOK_URL"),
+        ({"HOMEPORT_SESSION_HOURS": "soon"}, "HOMEPORT_SESSION_HOURS"),
+        ({"HOMEPORT_TABLE": "mine"}, "HOMEPORT_TABLE"),
+        ({"HOMEPORT_IMGAE": "typo"}, "HOMEPORT_IMGAE"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_said_before_anything_is_made(
+    change: dict[str, str], says: str, deploy: Deploy, client: Callable[[str], Any]
+) -> None:
+    refused = deploy(**change)
+    assert refused.returncode == 1
+    assert says in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert client("cloudformation").list_stacks()["StackSummaries"] == []
