@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -59,26 +60,27 @@ def start(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> Child:
-    """Start `command` with its output in `folder`/`name`.log; raises StackError when there is no such program.
+    """Start `command` with its output in `folder`/`name`.log; raises StackError when this machine has no such program.
 
     `environ` is the child's whole environment; None hands on the parent's.
     """
+    if shutil.which(str(command[0])) is None:
+        raise StackError(
+            f"{name} needs {command[0]}, which this machine does not have; `make setup` as root installs it"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}.log"
     wrapped = ["setpriv", "--pdeathsig", "TERM", "--", *map(str, command)]
     with log.open("ab") as output:
-        try:
-            process = subprocess.Popen(
-                wrapped,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=None if environ is None else dict(environ),
-                cwd=cwd,
-                start_new_session=True,
-            )
-        except FileNotFoundError as error:
-            raise StackError(f"{name} cannot start: {error}; setpriv comes with Debian's util-linux") from error
+        process = subprocess.Popen(
+            wrapped,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=None if environ is None else dict(environ),
+            cwd=cwd,
+            start_new_session=True,
+        )
     return Child(name, process, log)
 
 

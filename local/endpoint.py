@@ -1,0 +1,205 @@
+"""A Docker endpoint over mutual TLS in front of an engine's socket, and the credentials bundle for it.
+
+1. The engine's configuration stays as it is: HAProxy takes TLS on 127.0.0.1, demands a client certificate of a
+   throwaway authority, and passes the bytes on to the unix socket.
+2. Authority, certificates and port stay the same from run to run, in `pki.json` of the folder (mode 0600), so that a
+   bundle that was downloaded once keeps working. They are made anew when less than a week is left.
+3. The bundle is a zip in the layout that Carina gave its users in late 2015, `ca-key.pem` and README included.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from local import processes
+from local.processes import LOOPBACK
+
+DOCKER_PORT: Final = 2376  # the registered port of Docker over TLS; another one when it is taken
+LIFETIME: Final = datetime.timedelta(days=90)
+RENEWAL: Final = datetime.timedelta(days=7)
+CLUSTER: Final = "local"
+
+_CONFIGURATION: Final = """\
+global
+    maxconn 512
+defaults
+    mode tcp
+    maxconn 500
+    timeout connect 5s
+    # A pull, a log or an attached stream may be silent for long.
+    timeout client 1h
+    timeout server 1h
+frontend docker
+    bind {address}:{port} ssl crt {server} ca-file {ca} verify required ssl-min-ver TLSv1.2
+    default_backend engine
+backend engine
+    server engine unix@{socket}
+"""
+
+_DOCKER_ENV: Final = """\
+__CARINA_ENV_SOURCE="$_"
+if [ -n "$BASH_SOURCE" ]; then
+  __CARINA_ENV_SOURCE="${{BASH_SOURCE[0]}}"
+fi
+DIR="$(cd "$(dirname "${{__CARINA_ENV_SOURCE:-$0}}")" > /dev/null && \\pwd)"
+unset __CARINA_ENV_SOURCE 2> /dev/null
+
+export DOCKER_HOST={url}
+export DOCKER_TLS_VERIFY=1
+export DOCKER_CERT_PATH=$DIR
+"""
+_DOCKER_PS1: Final = '$env:DOCKER_HOST="{url}"\n$env:DOCKER_TLS_VERIFY=1\n$env:DOCKER_CERT_PATH=$PSScriptRoot\n'
+_DOCKER_CMD: Final = "set DOCKER_HOST={url}\nset DOCKER_TLS_VERIFY=1\nset DOCKER_CERT_PATH=%~dp0\n"
+_README: Final = """\
+# Credentials of the local Docker endpoint
+
+Upload the zip to the hub that made it. It also works by itself: `source docker.env && docker info`.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Pki:
+    """The endpoint's throwaway authority, its server certificate and the visitor's client certificate, all PEM."""
+
+    port: int
+    not_after: float
+    ca: str
+    ca_key: str = field(repr=False)
+    server: str = field(repr=False)  # certificate and key in one, as HAProxy wants it
+    certificate: str
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEndpoint:
+    """A Docker endpoint that answers at `url` to the holder of the client certificate."""
+
+    port: int
+    pki: Pki = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        return f"tcp://{LOOPBACK}:{self.port}"
+
+
+@contextmanager
+def endpoint(folder: Path, engine_socket: Path, *, preferred_port: int = 0) -> Iterator[LocalEndpoint]:
+    """Offer the engine over mutual TLS for as long as the block lasts; raises StackError."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    pki = _load_pki(folder, preferred_port)
+    server, ca, configuration = folder / "server.pem", folder / "ca.pem", folder / "haproxy.cfg"
+    write_private(server, pki.server.encode())
+    write_private(ca, pki.ca.encode())
+    text = _CONFIGURATION.format(address=LOOPBACK, port=pki.port, server=server, ca=ca, socket=engine_socket)
+    configuration.write_text(text)
+    with processes.running("endpoint", ["haproxy", "-db", "-f", configuration], folder=folder) as child:
+        processes.wait_for_port(pki.port, child=child)
+        yield LocalEndpoint(pki.port, pki)
+
+
+def write_bundle(path: Path, offered: LocalEndpoint) -> Path:
+    """Write the credentials bundle of the endpoint to `path` (mode 0600) in the Carina layout of late 2015."""
+    pki = offered.pki
+    members = {
+        "ca.pem": pki.ca,
+        "cert.pem": pki.certificate,
+        "key.pem": pki.key,
+        "ca-key.pem": pki.ca_key,
+        "docker.env": _DOCKER_ENV.format(url=offered.url),
+        "docker.ps1": _DOCKER_PS1.format(url=offered.url),
+        "docker.cmd": _DOCKER_CMD.format(url=offered.url),
+        "README.md": _README,
+    }
+    write_private(path, b"")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.mkdir(CLUSTER)
+        for name, text in members.items():
+            archive.writestr(f"{CLUSTER}/{name}", text)
+    return path
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, from its first byte on."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)
+        file.write(content)
+
+
+# ── the throwaway PKI ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _load_pki(folder: Path, preferred_port: int) -> Pki:
+    """Give the folder's PKI, on a port that is free now; makes one when there is none or it ends soon."""
+    path = folder / "pki.json"
+    now = datetime.datetime.now(datetime.UTC)
+    if path.exists():
+        kept = Pki(**json.loads(path.read_text()))
+        fresh = kept.not_after > (now + RENEWAL).timestamp()
+        if fresh and processes.free_port(kept.port) == kept.port:
+            return kept
+    made = _new_pki(processes.free_port(preferred_port), now)
+    write_private(path, json.dumps(asdict(made)).encode())
+    return made
+
+
+def _new_pki(port: int, now: datetime.datetime) -> Pki:
+    authority_key, server_key, client_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    issuer = _name("Homeport local endpoint")
+    constraints = x509.BasicConstraints(ca=True, path_length=0)
+    authority = _builder(issuer, issuer, authority_key, now).add_extension(constraints, critical=True)
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(LOOPBACK)), x509.DNSName("localhost")])
+    server = _builder(_name(LOOPBACK), issuer, server_key, now, ExtendedKeyUsageOID.SERVER_AUTH)
+    client = _builder(_name("visitor"), issuer, client_key, now, ExtendedKeyUsageOID.CLIENT_AUTH)
+    return Pki(
+        port=port,
+        not_after=(now + LIFETIME).timestamp(),
+        ca=_signed(authority, authority_key),
+        ca_key=_key_pem(authority_key),
+        server=_signed(server.add_extension(addresses, critical=False), authority_key) + _key_pem(server_key),
+        certificate=_signed(client, authority_key),
+        key=_key_pem(client_key),
+    )
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    now: datetime.datetime,
+    usage: x509.ObjectIdentifier | None = None,
+) -> x509.CertificateBuilder:
+    builder = (
+        x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + LIFETIME)
+    )
+    return builder if usage is None else builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+
+
+def _signed(builder: x509.CertificateBuilder, key: ec.EllipticCurvePrivateKey) -> str:
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return key.private_bytes(encoding, form, serialization.NoEncryption()).decode()
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
