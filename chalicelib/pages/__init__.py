@@ -110,7 +110,8 @@ class HomePage(Page):
     """`GET /`. `name` prefills the form (from `?name=`), else `suggested_name` does.
 
     `default_image` is used when the field stays empty, `session_hours` is the longest life of a session, and
-    `idle_minutes` after how long without activity a notebook stops by itself.
+    `idle_minutes` after how long without activity a notebook stops by itself, and `remembered_days` how long the
+    hub lists a stopped session.
     """
 
     template: ClassVar[str] = "home.html"
@@ -118,6 +119,7 @@ class HomePage(Page):
     default_image: str
     session_hours: float
     idle_minutes: float
+    remembered_days: float = 90.0
     name: str = ""
     sessions: Sequence[Session] = ()
 

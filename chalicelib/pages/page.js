@@ -202,6 +202,7 @@
     });
 
     addEventListener("pageshow", rest);
+    byId("drop-hint").hidden = false;
     askForHost(false);
     if (credentials.files.length) check(false);
   };

@@ -1,0 +1,191 @@
+"""A hub that says what a test tells it to, with the real pages, script and policy.
+
+Served below a stage prefix, as API Gateway does, so that an absolute link would lead nowhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.message import Message
+from email.parser import BytesParser
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from chalicelib import pages
+
+STAGE = "/stage"
+SID = "0123456789abcdefghij"
+CHECK: pages.Check = {
+    "format": "Docker context",
+    "endpoint": "tcp://203.0.113.7:2376",
+    "subject": "CN=ada",
+    "fingerprint": "3f9a0c51d27e84b6" * 4,
+    "expires_at": "2099-03-01T12:00:00Z",
+    "dropped": ["ca-key.pem"],
+    "warnings": ["The certificate names no host"],
+    "owner": "cd" * 32,
+}
+
+
+def a_session(**changes: Any) -> pages.Session:
+    session: dict[str, Any] = {
+        "id": SID,
+        "name": "thesis",
+        "state": "pulling",
+        "progress": 0.4,
+        "message": "Pulling",
+        "error": None,
+        "url": None,
+        "created_at": "2026-11-23T01:02:03Z",
+        "expires_at": "2026-11-26T01:02:03Z",
+        "image": "quay.io/jupyter/minimal-notebook",
+        "endpoint": "tcp://203.0.113.7:2376",
+        "credentials_held": True,
+        "container": f"homeport-{SID}-1",
+    }
+    return session | changes  # type: ignore[return-value]
+
+
+def a_problem(code: str, detail: str, status: int = 400) -> tuple[int, dict[str, Any]]:
+    return status, {"type": f"urn:homeport:{code}", "title": "X", "status": status, "code": code, "detail": detail}
+
+
+@dataclass(slots=True)
+class Script:
+    """What the hub answers: `bundles` and `launches` one after the other, the last one for ever; `states` likewise.
+
+    A page shows the state that is current; each look at the events moves on to the next. `seen` is what was asked.
+    """
+
+    bundles: list[tuple[int, Any]] = field(default_factory=lambda: [(200, CHECK)])
+    launches: list[tuple[int, Any]] = field(default_factory=lambda: [(201, a_session())])
+    states: list[pages.Session] = field(default_factory=lambda: [a_session()])
+    seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+    lines: int = 1
+
+    def asked(self, method: str, path: str) -> list[dict[str, str]]:
+        return [fields for said, where, fields in self.seen if (said, where) == (method, path)]
+
+
+def following(answers: list[Any]) -> Any:
+    return answers.pop(0) if len(answers) > 1 else answers[0]
+
+
+@contextmanager
+def scripted_hub(script: Script) -> Iterator[str]:
+    """Serve `script` on a free port of the loopback; yields the address of the first page."""
+
+    class Handler(_Handler):
+        the_script = script
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://localhost:{server.server_port}{STAGE}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    the_script: Script
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        address = urlsplit(self.path)
+        path = address.path.removeprefix(STAGE)
+        self.the_script.seen.append(("GET", path, {}))
+        query = {name: values[0] for name, values in parse_qs(address.query).items()}
+        script = self.the_script
+        if not address.path.startswith(STAGE):
+            self._page(pages.ErrorPage(root="", status=404, code="not-found", message="Outside of the stage"), 404)
+        elif path == "/":
+            self._page(a_home(query.get("name", "")))
+        elif path == f"/sessions/{SID}":
+            self._page(pages.SessionPage(root="../", session=script.states[0], log=[a_line(1)]))
+        elif path == f"/sessions/{SID}/events":
+            if len(script.states) > 1:
+                script.states.pop(0)
+            session = script.states[0]
+            script.lines += 1
+            lines = [a_line(number) for number in range(int(query["after"]) + 1, script.lines + 1)]
+            self._json(200, {"session": session, "events": lines})
+        else:
+            self._page(pages.ErrorPage(root=pages.root_of(path), status=404, code="not-found", message="No"), 404)
+
+    def do_POST(self) -> None:
+        path = urlsplit(self.path).path.removeprefix(STAGE)
+        fields = self._fields()
+        script = self.the_script
+        script.seen.append(("POST", path, fields))
+        if path == "/bundles":
+            self._json(*following(script.bundles))
+        elif path == "/sessions":
+            self._json(*following(script.launches))
+        elif path == f"/sessions/{SID}/enter":
+            origin = f"http://{SID}.localhost:{self.server.server_address[1]}"
+            page = pages.EnterPage(root="../../", name="thesis", action=f"{origin}/.homeport/enter", ticket="t-1")
+            self._page(page, policy=pages.content_security_policy(origin))
+        elif path == "/.homeport/enter":
+            self._send(200, "text/html", f"<title>lab</title><p>{self.headers['Origin']}</p>")
+        else:
+            self.send_response(303)
+            self.send_header("Location", f"../{SID}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def _fields(self) -> dict[str, str]:
+        body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        kind = self.headers.get("Content-Type", "")
+        if not kind.startswith("multipart/"):
+            return {name: values[0] for name, values in parse_qs(body.decode()).items()}
+        message: Message = BytesParser().parsebytes(b"Content-Type: " + kind.encode() + b"\r\n\r\n" + body)
+        parts = [part for part in message.walk() if not part.is_multipart()]
+        return {str(p.get_param("name", header="Content-Disposition")): _text(p) for p in parts}
+
+    def _page(self, page: pages.Page, status: int = 200, policy: str | None = None) -> None:
+        self._send(status, "text/html; charset=utf-8", page.html(), policy)
+
+    def _json(self, status: int, value: Any) -> None:
+        self._send(status, "application/json" if status < 400 else "application/problem+json", json.dumps(value))
+
+    def _send(self, status: int, kind: str, text: str, policy: str | None = None) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Security-Policy", policy or pages.content_security_policy())
+        self.send_header("Cache-Control", "no-store")
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _text(part: Message) -> str:
+    payload = part.get_payload(decode=True)
+    assert isinstance(payload, bytes)
+    return payload.decode()
+
+
+def a_home(name: str = "") -> pages.HomePage:
+    return pages.HomePage(
+        root="",
+        suggested_name="my-notebook",
+        default_image="quay.io/jupyter/minimal-notebook",
+        session_hours=72.0,
+        idle_minutes=120.0,
+        name=name,
+    )
+
+
+def a_line(number: int) -> pages.Line:
+    return {"number": number, "at": "2026-11-23T01:02:03Z", "text": f"Line {number}"}
