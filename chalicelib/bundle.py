@@ -333,9 +333,7 @@ class Pems:
     def of(cls, files: Sequence[File]) -> Pems:
         """Find the folder and read its PEM files; raises KeyMissing, SeveralBundles, PemDamaged."""
         pems = [file for file in files if role(file.name) != NOBODY and _is_pem(file) and _base(file) is not None]
-        bases = sorted(
-            {_base(file) or "" for file in pems if role(file.name) != CA and b"PRIVATE KEY-----" in file.data}
-        )
+        bases = sorted({_base(file) or "" for file in pems if role(file.name) != CA and _has_key(file)})
         if not bases:
             raise _key_missing()
         if len(bases) > 1:
@@ -408,7 +406,7 @@ def _identity(pems: Pems, now: float) -> tuple[tls.Identity, set[str]]:
     leaf, others = tls.pick(own, key)
     authorities = tls.load_certificates(pems.find(CA, None, private=False))
     if not pems.has(CA):
-        authorities = tuple(found for found in authorities if found != leaf and found.authority is not False)
+        authorities = tuple(found for found in authorities if found != leaf and found.could_sign)
     if not authorities:
         raise errors.AuthorityMissing(
             "Beside the key, the bundle holds no certificate of the authority your endpoint's certificates are from. "

@@ -254,6 +254,12 @@ class Certificate:
         return None if constraints is None else constraints.ca
 
     @property
+    def could_sign(self) -> bool:
+        """Whether it is an authority's by what it says, or by having signed itself when it says nothing."""
+        said = self.authority
+        return self.parsed.issuer == self.parsed.subject if said is None else said
+
+    @property
     def for_clients(self) -> bool:
         """Whether it is for clients, or does not say what it is for."""
         usage = self._extension(x509.ExtendedKeyUsage)

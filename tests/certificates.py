@@ -8,7 +8,7 @@ the fixed clocks of pure tests. Quirks that real (or hostile) certificates have 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from ipaddress import ip_address
@@ -91,7 +91,7 @@ class Leaf:
     """A certificate and its private key, both PEM."""
 
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
 
     def write(self, folder: Path, name: str) -> tuple[Path, Path]:
         """Write <name>.pem and <name>-key.pem for programs that want files; give both paths."""
@@ -106,7 +106,7 @@ class Authority:
     """A certificate authority: `certificate` and `key` are PEM."""
 
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
 
     @classmethod
     def new(
