@@ -57,14 +57,14 @@ def a_problem(code: str, detail: str, status: int = 400) -> tuple[int, dict[str,
 
 @dataclass(slots=True)
 class Script:
-    """What the hub answers: `bundles` and `launches` one after the other, the last one for ever; `states` likewise.
+    """What the hub answers: `bundles` and `launches` one after the other, the last one for ever.
 
-    A page shows the state that is current; each look at the events moves on to the next. `seen` is what was asked.
+    Every look at the session shows `state`, with one line more than the look before. `seen` is what was asked.
     """
 
     bundles: list[tuple[int, Any]] = field(default_factory=lambda: [(200, CHECK)])
     launches: list[tuple[int, Any]] = field(default_factory=lambda: [(201, a_session())])
-    states: list[pages.Session] = field(default_factory=lambda: [a_session()])
+    state: pages.Session = field(default_factory=a_session)
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     lines: int = 1
 
@@ -112,14 +112,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/":
             self._page(a_home(query.get("name", "")))
         elif path == f"/sessions/{SID}":
-            self._page(pages.SessionPage(root="../", session=script.states[0], log=[a_line(1)]))
+            self._page(pages.SessionPage(root="../", session=script.state, log=[a_line(1)]))
         elif path == f"/sessions/{SID}/events":
-            if len(script.states) > 1:
-                script.states.pop(0)
-            session = script.states[0]
             script.lines += 1
             lines = [a_line(number) for number in range(int(query["after"]) + 1, script.lines + 1)]
-            self._json(200, {"session": session, "events": lines})
+            self._json(200, {"session": script.state, "events": lines})
         else:
             self._page(pages.ErrorPage(root=pages.root_of(path), status=404, code="not-found", message="No"), 404)
 

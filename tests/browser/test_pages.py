@@ -186,12 +186,13 @@ def test_the_name_in_the_address_fills_the_form(page: Page, hub: str) -> None:
 
 
 def test_a_session_is_followed_and_entered_once_when_it_gets_ready(page: Page, hub: str, script: Script) -> None:
-    ready = a_session(state="ready", progress=1.0, message="Your notebook is ready")
-    script.states = [a_session(), a_session(state="probing", progress=0.85, message="Waiting"), ready]
     page.goto(f"{hub}sessions/{SID}#launched")
+    expect(page.get_by_role("progressbar")).to_have_js_property("value", 40)
+    script.state = a_session(state="probing", progress=0.85, message="Waiting")
     expect(page.locator("#message")).to_have_text("Waiting")
     expect(page.get_by_role("progressbar")).to_have_js_property("value", 85)
-    expect(page.locator("#log li")).to_have_count(2)
+    expect(page.locator("#log li").nth(1)).to_be_visible()
+    script.state = a_session(state="ready", progress=1.0, message="Your notebook is ready")
     page.wait_for_url("**/.homeport/enter")
     assert script.asked("POST", "/.homeport/enter") == [{"ticket": "t-1", "path": "/lab"}]
     origin = hub.removesuffix("/stage/")
@@ -202,7 +203,7 @@ def test_a_session_is_followed_and_entered_once_when_it_gets_ready(page: Page, h
 
 
 def test_a_session_that_was_ready_before_is_not_entered_unasked(page: Page, hub: str, script: Script) -> None:
-    script.states = [a_session(state="ready", progress=1.0)]
+    script.state = a_session(state="ready", progress=1.0)
     page.goto(f"{hub}sessions/{SID}")
     page.get_by_role("button", name="Open the notebook").click()
     page.wait_for_url("**/.homeport/enter")
@@ -210,8 +211,8 @@ def test_a_session_that_was_ready_before_is_not_entered_unasked(page: Page, hub:
 
 
 def test_coming_back_to_a_running_notebook_enters_it(page: Page, hub: str, script: Script) -> None:
-    script.states = [a_session(state="ready", progress=1.0)]
-    script.launches = [(200, script.states[0])]
+    script.state = a_session(state="ready", progress=1.0)
+    script.launches = [(200, script.state)]
     page.goto(hub)
     page.set_input_files("#credentials", a_file())
     page.get_by_role("button", name="Launch").click()
@@ -220,8 +221,8 @@ def test_coming_back_to_a_running_notebook_enters_it(page: Page, hub: str, scrip
 
 def test_a_failure_is_shown_with_its_code_and_a_way_to_try_again(page: Page, hub: str, script: Script) -> None:
     error = {"code": "image-not-found", "message": "There is no image <i>x</i>"}
-    script.states = [a_session(), a_session(state="stopped", progress=None, error=error, message=error["message"])]
     page.goto(f"{hub}sessions/{SID}")
+    script.state = a_session(state="stopped", progress=None, error=error, message=error["message"])
     expect(page.locator("#failure")).to_contain_text("There is no image <i>x</i>")
     expect(page.locator("#failure")).to_contain_text("image-not-found")
     expect(page.locator("#chip")).to_have_text("Failed")
@@ -237,7 +238,7 @@ def test_a_failure_is_shown_with_its_code_and_a_way_to_try_again(page: Page, hub
 def test_what_cannot_be_undone_takes_two_clicks(
     page: Page, hub: str, script: Script, first: str, button: str, path: str
 ) -> None:
-    script.states = [a_session(state="ready", progress=1.0)]
+    script.state = a_session(state="ready", progress=1.0)
     page.goto(f"{hub}sessions/{SID}")
     expect(page.get_by_role("button", name=button)).to_be_hidden()
     page.get_by_text(first, exact=True).click()
@@ -248,9 +249,9 @@ def test_what_cannot_be_undone_takes_two_clicks(
 
 
 def test_after_forgetting_the_page_says_how_to_remove_the_container(page: Page, hub: str, script: Script) -> None:
-    script.states = [a_session(), a_session(state="ready", credentials_held=False)]
     page.goto(f"{hub}sessions/{SID}")
     page.get_by_text("Stop…", exact=True).click()  # an open panel also keeps the page from leaving by itself
+    script.state = a_session(state="ready", credentials_held=False)
     expect(page.get_by_text(f"docker rm -f homeport-{SID}-1")).to_be_visible()
     expect(page.get_by_text("Forget my credentials…")).to_be_hidden()
     expect(page.locator("#credentials-held")).to_have_text("Deleted: this hub holds none")
@@ -270,15 +271,13 @@ def without_script(act: Callable[[Page], None], browser: Browser) -> None:
 def test_without_script_the_host_field_is_there_and_a_session_refreshes(
     browser: Browser, hub: str, script: Script
 ) -> None:
-    script.states = [a_session(), a_session(state="ready", progress=1.0)]
-
     def act(page: Page) -> None:
         page.goto(hub)
         page.get_by_text("The file names no endpoint").click()
         expect(page.get_by_label("Address of the endpoint")).to_be_visible()
         page.goto(f"{hub}sessions/{SID}")
         expect(page.locator("#chip")).to_have_text("Launching")
-        script.states.pop(0)
+        script.state = a_session(state="ready", progress=1.0)
         expect(page.locator("#chip")).to_have_text("Ready", timeout=15_000)
         page.get_by_role("button", name="Open the notebook").click()
         page.get_by_role("button", name="Go on to the notebook").click()
@@ -290,7 +289,7 @@ def test_without_script_the_host_field_is_there_and_a_session_refreshes(
 @pytest.mark.parametrize("width", [320, 768, 1440])
 def test_no_page_is_wider_than_the_window(page: Page, hub: str, script: Script, width: int) -> None:
     long = a_session(state="ready", name="W" * 63, image="registry.example.org/" + "x" * 200, message="y" * 200)
-    script.states = [long]
+    script.state = long
     page.set_viewport_size({"width": width, "height": 800})
     for path in ("", f"sessions/{SID}", "nowhere"):
         page.goto(hub + path)
