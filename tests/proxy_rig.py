@@ -1,4 +1,4 @@
-"""A proxy to test with: real HAProxy, the real agent in threads of this process, an in-memory store, stand-in notebooks.
+"""A proxy to test with: real HAProxy, the real agent in threads here, an in-memory store and stand-in notebooks.
 
 A stand-in notebook is a small TLS server that demands the proxy's client certificate, tells in JSON what it was asked,
 answers with the headers it was asked for (`/answer?Name=value`), and echoes what comes after an upgrade.
@@ -15,10 +15,11 @@ import socket
 import ssl
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import sha1, sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
@@ -108,6 +109,8 @@ class _Notebook(BaseHTTPRequestHandler):
         self.send_response(101)
         self.send_header("Upgrade", "websocket")
         self.send_header("Connection", "Upgrade")
+        key = self.headers.get("Sec-WebSocket-Key", "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §4.2.2
+        self.send_header("Sec-WebSocket-Accept", b64encode(sha1(key.encode()).digest()).decode())
         self.end_headers()
         self.close_connection = True
         while data := self.connection.recv(4096):

@@ -11,8 +11,10 @@ HAProxy says in X-Homeport-… what a request is about, and lets no visitor's he
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import sys
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -29,6 +31,8 @@ COOKIE: Final = "__Host-homeport"
 DEFAULT_PATH: Final = "/lab"
 MAX_BODY: Final = 8192  # bytes; a ticket and a path
 READ_SECONDS: Final = 10.0
+
+_log = logging.getLogger("homeport.agent")
 
 # A path on this origin: "//host" and "/\host" would leave it, and "/.homeport/" is no notebook's.
 _LOCAL_PATH: Final = re.compile(r"/(?!/|\.homeport(?:/|$|\?))[!-\[\]-~]{0,2047}")
@@ -87,6 +91,11 @@ class Entry(ThreadingMixIn, UnixStreamServer):
         self.server_activate()
         self.agent = agent
         self.hub_origin = hub_origin
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Let a peer that hung up go in silence; log anything else."""
+        if not isinstance(sys.exception(), OSError):
+            _log.exception("a request failed")
 
 
 class _Handler(BaseHTTPRequestHandler):
