@@ -240,7 +240,7 @@
       const percent = Math.round(100 * progress);
       bar.value = percent;
       byId("sailed").setAttribute("stroke-dasharray", `${percent} 200`);
-      return byId("vessel").setAttribute("stroke-dashoffset", -percent);
+      return byId("vessel").setAttribute("stroke-dashoffset", -Math.min(percent, 99.9));
     };
 
     const showPhase = (session) => {
