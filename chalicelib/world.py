@@ -40,7 +40,7 @@ NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut 
 class Connect(Protocol):
     """Opens the visitor's endpoint; DockerEndpoint itself outside tests."""
 
-    def __call__(self, credentials: Credentials, *, address: str, deadline: float) -> DockerEndpoint: ...
+    def __call__(self, credentials: Credentials, *, address: str, deadline: float, hub_name: str) -> DockerEndpoint: ...
 
 
 class World:
@@ -117,7 +117,7 @@ class World:
         if self._opened is None:
             self._opened = self._credentials.get(session.sid, session.generation, session.owner)
         address = self._find(self._opened.endpoint, self._config.address_policy)
-        return self._connect(self._opened, address=address, deadline=EFFECT_SECONDS)
+        return self._connect(self._opened, address=address, deadline=EFFECT_SECONDS, hub_name=self._config.hub_name)
 
     def _verify(self, session: Session) -> Event:
         with self._endpoint(session) as endpoint:

@@ -161,7 +161,7 @@ class EngineTwin:
     during: Callable[[str], None] = lambda call: None
     address: str = "203.0.113.7"
 
-    def connect(self, credentials: object, *, address: str, deadline: float) -> EngineTwin:
+    def connect(self, credentials: object, *, address: str, deadline: float, hub_name: str) -> EngineTwin:
         self.credentials = credentials
         return self
 

@@ -1,0 +1,406 @@
+"""The hub's HTTP interface, as DESIGN fixes it: JSON for programs, pages for browsers, one sentence for both."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from chalicelib import events as e
+from chalicelib.errors import StoreUnavailable
+from chalicelib.machine import Session, State, advance
+from tests.functional.hub_rig import HubRig, a_bundle, hub_rig
+
+BROWSER = {"Sec-Fetch-Site": "same-origin"}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubRig]:
+    with hub_rig(monkeypatch) as rig:
+        yield rig
+
+
+def made_ready(hub: HubRig, sid: str) -> Session:
+    """What the launcher does, without a launcher."""
+    store = hub.parts._store
+    session = store.load(sid)
+    target = e.Target("203.0.113.7", 32768)
+    for event in (
+        e.EndpointVerified("203.0.113.7", "20.10.24"),
+        e.ImagePresent(),
+        e.ContainerCreated(),
+        e.ContainerStarted(target),
+        e.NotebookAnswered(),
+        e.RoutePublished(),
+    ):
+        session = advance(session, event, session.created_at)
+        store.save(session)
+    return session
+
+
+def moved_to(hub: HubRig, sid: str, state: State, **changes: Any) -> Session:
+    session = hub.parts._store.load(sid)
+    changed = replace(session, state=state, version=session.version + 1, **changes)
+    hub.parts._store.save(changed)
+    return changed
+
+
+def test_the_first_page_is_the_upload_form(hub: HubRig) -> None:
+    answer = hub.ask("GET", "/", html=True)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert 'name="credentials"' in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_health_says_the_version(hub: HubRig) -> None:
+    assert hub.ask("GET", "/health").json == {"status": "ok", "version": "0.1.0"}
+
+
+def test_an_upload_launches_a_session(hub: HubRig) -> None:
+    answer = hub.upload(a_bundle(), name="Übung 1")
+    assert answer.status == 201
+    session = answer.json
+    assert session["name"] == "Übung 1"
+    assert session["state"] == "verifying"
+    assert session["endpoint"] == "tcp://docker.example.org:2376"
+    assert session["error"] is None
+    assert session["url"] is None
+    assert session["bundle"]["subject"] == "CN=visitor-0"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", session["created_at"])
+    assert hub.messages() == [{"session": session["id"], "takeover": ""}]
+    assert hub.objects() == [f"credentials/{session['id']}/1"]
+
+
+def test_an_upload_from_a_form_goes_to_the_sessions_page(hub: HubRig) -> None:
+    answer = hub.upload(a_bundle(), name="one", html=True, headers=BROWSER)
+    assert answer.status == 303
+    assert re.fullmatch(r"sessions/[0-9a-v]{20}#launched", answer.headers["location"])
+    cookie = answer.headers["set-cookie"]
+    assert cookie.startswith("__Host-homeport-owner=")
+    assert all(part in cookie for part in ("; Secure", "; HttpOnly", "; SameSite=Lax", "; Path=/"))
+    page = hub.ask(
+        "GET",
+        "/" + answer.headers["location"].split("#")[0],
+        html=True,
+        headers={"Cookie": cookie.split(";")[0]},
+    )
+    assert page.status == 200
+    assert "one" in page.text
+
+
+def test_same_key_and_name_rejoins_the_running_session(hub: HubRig) -> None:
+    first = hub.upload(a_bundle(), name="one")
+    again = hub.upload(a_bundle(), name="one")
+    assert (first.status, again.status) == (201, 200)
+    assert again.json["id"] == first.json["id"]
+    assert len(hub.messages()) == 1
+
+
+def test_same_key_and_another_name_is_a_second_session(hub: HubRig) -> None:
+    first = hub.upload(a_bundle(), name="one")
+    second = hub.upload(a_bundle(), name="two")
+    assert second.status == 201
+    assert second.json["id"] != first.json["id"]
+    listed = hub.ask("GET", "/sessions", token=second.json["owner_token"]).json["sessions"]
+    assert {session["name"] for session in listed} == {"one", "two"}
+
+
+def test_another_key_with_the_same_name_is_another_session_that_nobody_else_sees(hub: HubRig) -> None:
+    mine = hub.upload(a_bundle(0), name="one").json
+    theirs = hub.upload(a_bundle(1), name="one").json
+    assert mine["id"] != theirs["id"]
+    for method, path in (
+        ("GET", ""),
+        ("GET", "/events"),
+        ("DELETE", ""),
+    ):
+        answer = hub.ask(method, f"/sessions/{theirs['id']}{path}", token=mine["owner_token"])
+        assert (answer.status, answer.json["code"]) == (404, "session-not-found")
+    for action in ("enter", "stop", "forget"):
+        answer = hub.press(f"/sessions/{theirs['id']}/{action}", token=mine["owner_token"])
+        assert (answer.status, answer.json["code"]) == (404, "session-not-found")
+
+
+def test_a_browser_with_two_keys_sees_the_sessions_of_both(hub: HubRig) -> None:
+    first = hub.upload(a_bundle(0), name="one", headers=BROWSER)
+    assert "owner_token" not in first.json
+    cookie = {"Cookie": first.headers["set-cookie"].split(";")[0]}
+    second = hub.upload(a_bundle(1), name="two", headers={**BROWSER, **cookie})
+    both = {"Cookie": second.headers["set-cookie"].split(";")[0]}
+    listed = hub.ask("GET", "/sessions", headers=both).json["sessions"]
+    assert {session["name"] for session in listed} == {"one", "two"}
+    listed = hub.ask("GET", "/sessions", headers=cookie).json["sessions"]
+    assert {session["name"] for session in listed} == {"one"}
+
+
+@pytest.mark.parametrize("path", ["/sessions", "/sessions/0123456789abcdefghij", "/sessions/x/events"])
+def test_without_a_token_nothing_is_shown(hub: HubRig, path: str) -> None:
+    answer = hub.ask("GET", path)
+    assert (answer.status, answer.json["code"]) == (401, "not-authenticated")
+    answer = hub.ask("GET", path, token="never-given-out")
+    assert answer.status == 401
+
+
+def test_a_bundle_can_be_checked_without_anything_being_stored(hub: HubRig) -> None:
+    answer = hub.upload(a_bundle(), "/bundles", name="one")
+    assert answer.status == 200
+    assert answer.json["endpoint"] == "tcp://docker.example.org:2376"
+    assert len(answer.json["fingerprint"]) == 64
+    assert answer.json["warnings"] == []
+    assert hub.objects() == []
+    assert hub.messages() == []
+    page = hub.upload(a_bundle(), "/bundles", html=True)
+    assert page.status == 200
+    assert "docker.example.org" in page.text
+
+
+def test_a_certificate_that_ends_before_the_session_warns(hub: HubRig) -> None:
+    import time
+
+    answer = hub.upload(a_bundle(not_after=time.time() + 3600), "/bundles")
+    assert "expires on" in answer.json["warnings"][0]
+
+
+def test_a_bundle_without_an_endpoint_asks_for_the_host_field(hub: HubRig) -> None:
+    answer = hub.upload(a_bundle(host=None), name="one")
+    assert (answer.status, answer.json["code"]) == (400, "endpoint-missing")
+    answer = hub.upload(a_bundle(host=None), name="one", host="docker2.example.org")
+    assert answer.json["endpoint"] == "tcp://docker2.example.org:2376"
+
+
+@pytest.mark.parametrize("host", ["tcp://127.0.0.1:2376", "tcp://169.254.169.254:2376", "tcp://[::1]:2376"])
+def test_a_forbidden_address_is_refused_at_the_door(hub: HubRig, host: str) -> None:
+    answer = hub.upload(a_bundle(host=host), name="one")
+    assert answer.status == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert hub.objects() == []
+
+
+def test_refusals_are_problem_documents_and_pages_with_the_same_sentence(hub: HubRig) -> None:
+    problem = hub.upload(b"not an archive", name="one")
+    page = hub.upload(b"not an archive", name="one", html=True)
+    assert problem.status == page.status == 400
+    assert set(problem.json) == {"type", "title", "status", "code", "detail"}
+    assert problem.json["detail"].replace("'", "&#39;") in page.text
+    assert problem.json["code"] in page.text
+
+
+def test_an_empty_name_gets_the_suggested_one(hub: HubRig) -> None:
+    assert hub.upload(a_bundle(), name="  ").json["name"] == "my-notebook"
+
+
+def test_fields_are_checked(hub: HubRig) -> None:
+    cases = {
+        "name": "x" * 64,
+        "image": "Not An Image",
+        "memory": "1k",
+        "cpus": "-1",
+        "gpus": "many",
+        "open": "../secret",
+        "surprise": "1",
+    }
+    for name, value in cases.items():
+        answer = hub.upload(a_bundle(), **{name: value})
+        assert answer.status == 400, name
+        assert answer.json["code"] in ("bad-field", "bad-name"), name
+    assert hub.objects() == []
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "status", "code"),
+    [
+        ("multipart/form-data", b"x", 400, "bad-form"),
+        ("multipart/form-data; boundary=b", b"", 400, "bad-form"),
+        ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="cre', 400, "bad-form"),
+        ("application/json", b"{}", 415, "unsupported-media-type"),
+        ("multipart/form-data; boundary=b", b"x" * 200_000, 413, "body-too-large"),
+    ],
+)
+def test_malformed_bodies_are_refused(hub: HubRig, content_type: str, body: bytes, status: int, code: str) -> None:
+    answer = hub.ask("POST", "/sessions", headers={"Content-Type": content_type}, body=body)
+    assert (answer.status, answer.json["code"]) == (status, code)
+
+
+def test_a_method_that_is_not_known_says_which_are(hub: HubRig) -> None:
+    answer = hub.ask("DELETE", "/sessions")
+    assert (answer.status, answer.json["code"]) == (405, "method-not-allowed")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+    ],
+)
+def test_other_web_sites_cannot_act_for_a_visitor(hub: HubRig, headers: dict[str, str]) -> None:
+    refused = hub.upload(a_bundle(), name="one", headers=headers)
+    assert (refused.status, refused.json["code"]) == (403, "cross-site-request")
+    session = hub.upload(a_bundle(), name="one").json
+    for action in ("enter", "stop", "forget"):
+        answer = hub.press(f"/sessions/{session['id']}/{action}", token=session["owner_token"], headers=headers)
+        assert answer.status == 403
+    answer = hub.ask("DELETE", f"/sessions/{session['id']}", token=session["owner_token"], headers=headers)
+    assert answer.status == 403
+
+
+def test_entering_hands_out_a_ticket_for_the_sessions_origin(hub: HubRig) -> None:
+    session = hub.upload(a_bundle(), name="one", open="lessons/first one.ipynb").json
+    path, token = f"/sessions/{session['id']}/enter", session["owner_token"]
+    early = hub.press(path, token=token)
+    assert (early.status, early.json["code"]) == (409, "session-not-ready")
+    made_ready(hub, session["id"])
+    entry = hub.press(path, token=token).json
+    assert entry["url"] == f"https://{session['id']}.notebooks.example.net/.homeport/enter"
+    assert entry["path"] == "/lab/tree/lessons/first%20one.ipynb"
+    assert entry["ticket"] not in hub.everything_stored()
+    page = hub.press(path, token=token, html=True)
+    assert f'action="{entry["url"]}"' in page.text
+    assert (
+        f"form-action 'self' https://{session['id']}.notebooks.example.net" in page.headers["content-security-policy"]
+    )
+    assert page.headers["referrer-policy"] == "strict-origin"
+
+
+def test_events_tell_what_happened_since(hub: HubRig) -> None:
+    session = hub.upload(a_bundle(), name="one").json
+    made_ready(hub, session["id"])
+    path = f"/sessions/{session['id']}/events"
+    everything = hub.ask("GET", path, token=session["owner_token"]).json
+    assert everything["session"]["state"] == "ready"
+    assert everything["session"]["progress"] == 1.0
+    assert [line["number"] for line in everything["events"]] == list(range(1, len(everything["events"]) + 1))
+    assert "Connected to Docker 20.10.24 at 203.0.113.7" in [line["text"] for line in everything["events"]]
+    gateway = hub.client.http
+    answer = gateway.get(f"{path}?after=3", headers={"Authorization": f"Bearer {session['owner_token']}"})
+    assert [line["number"] for line in answer.json_body["events"]] == list(range(4, len(everything["events"]) + 1))
+    answer = gateway.get(f"{path}?after=-1", headers={"Authorization": f"Bearer {session['owner_token']}"})
+    assert answer.status_code == 400
+
+
+def test_delete_stops_the_session_and_may_be_repeated(hub: HubRig) -> None:
+    session = hub.upload(a_bundle(), name="one").json
+    made_ready(hub, session["id"])
+    for _ in range(2):
+        answer = hub.ask("DELETE", f"/sessions/{session['id']}", token=session["owner_token"])
+        assert (answer.status, answer.json["state"]) == (202, "withdrawing")
+    moved_to(hub, session["id"], State.STOPPED, due_at=None)
+    answer = hub.ask("DELETE", f"/sessions/{session['id']}", token=session["owner_token"])
+    assert (answer.status, answer.json["state"]) == (202, "stopped")
+
+
+def test_the_stop_button_does_what_delete_does(hub: HubRig) -> None:
+    session = hub.upload(a_bundle(), name="one").json
+    answer = hub.press(f"/sessions/{session['id']}/stop", token=session["owner_token"], html=True)
+    assert (answer.status, answer.headers["location"]) == (303, f"../{session['id']}")
+    assert hub.parts._store.load(session["id"]).state is State.WITHDRAWING
+
+
+def test_a_stopped_session_is_launched_again_with_the_next_generation(hub: HubRig) -> None:
+    session = hub.upload(a_bundle(), name="one").json
+    moved_to(hub, session["id"], State.PURGING)
+    leaving = hub.upload(a_bundle(), name="one")
+    assert (leaving.status, leaving.json["code"]) == (409, "session-leaving")
+    assert leaving.headers["retry-after"] == "5"
+    moved_to(hub, session["id"], State.STOPPED, due_at=None)
+    again = hub.upload(a_bundle(), name="one")
+    assert again.status == 201
+    assert again.json["id"] == session["id"]
+    assert f"credentials/{session['id']}/2" in hub.objects()
+
+
+def test_credentials_can_be_forgotten_once_the_notebook_is_ready_and_brought_again(hub: HubRig) -> None:
+    session = hub.upload(a_bundle(), name="one").json
+    path, token = f"/sessions/{session['id']}/forget", session["owner_token"]
+    assert hub.press(path, token=token).json["code"] == "session-not-ready"
+    made_ready(hub, session["id"])
+    assert hub.press(path, token=token).json["state"] == "forgetting"
+    forgotten = advance(hub.parts._store.load(session["id"]), e.CredentialsPurged(), 0.0)
+    hub.parts._store.save(forgotten)
+    hub.client_of("s3").delete_object(Bucket="homeport-test", Key=f"credentials/{session['id']}/1")
+    shown = hub.ask("GET", f"/sessions/{session['id']}", token=token).json
+    assert shown["credentials_held"] is False
+    assert "docker rm -f" in shown["message"]
+    assert hub.press(path, token=token).status == 202
+    again = hub.upload(a_bundle(), name="one")
+    assert (again.status, again.json["credentials_held"]) == (200, True)
+    assert hub.objects() == [f"credentials/{session['id']}/1"]
+
+
+def test_an_upload_that_loses_against_stop_is_purged_after_all(hub: HubRig) -> None:
+    """Between the item and its credentials, another browser presses Stop and the launcher is done with it."""
+    credentials = hub.parts.hub._credentials
+    put = credentials.put
+
+    def put_late(sid: str, generation: int, owner: str, content: Any) -> None:
+        moved_to(hub, sid, State.STOPPED, due_at=None, credentials_held=False)
+        put(sid, generation, owner, content)
+
+    credentials.put = put_late  # type: ignore[method-assign]
+    session = hub.upload(a_bundle(), name="one").json
+    stored = hub.parts._store.load(session["id"])
+    assert stored.state is State.PURGING
+    assert {"session": session["id"], "takeover": ""} in hub.messages()
+
+
+def test_an_upload_whose_sealing_fails_says_so_and_ends_the_session(hub: HubRig) -> None:
+    credentials = hub.parts.hub._credentials
+
+    def broken(*arguments: Any) -> None:
+        raise StoreUnavailable("The credentials store did not answer. Try again in a moment")
+
+    credentials.put = broken  # type: ignore[method-assign]
+    answer = hub.upload(a_bundle(), name="one")
+    assert (answer.status, answer.json["code"]) == (503, "store-unavailable")
+    ((sid,),) = [list(hub.parts._store.due(2e9))]
+    assert hub.parts._store.load(sid).state is State.WITHDRAWING
+
+
+def test_an_answer_lost_by_the_table_is_recognised_as_our_own_write(hub: HubRig) -> None:
+    store = hub.parts.hub._store
+    save = store.save
+    lost = []
+
+    def saved_but_unheard(session: Session) -> None:
+        save(session)
+        if not lost:
+            lost.append(session)
+            save(session)  # what botocore's retry does: the condition now fails
+
+    store.save = saved_but_unheard  # type: ignore[method-assign]
+    answer = hub.upload(a_bundle(), name="one")
+    assert answer.status == 201
+    assert hub.objects() == [f"credentials/{answer.json['id']}/1"]
+
+
+def test_nothing_of_the_key_is_stored_but_sealed(hub: HubRig) -> None:
+    bundle = a_bundle()
+    session = hub.upload(bundle, name="one").json
+    from tests.certificates import key_pem, shared_key
+
+    pem = key_pem(shared_key("p256", 0))
+    der = base64.b64decode(b"".join(pem.splitlines()[1:-1]))
+    stored = hub.everything_stored() + repr(session)
+    for form in (pem.splitlines()[1].decode(), der.hex(), base64.b64encode(der).decode()[:40], repr(der)[2:40]):
+        assert form not in stored
+    assert session["owner_token"] not in hub.everything_stored()
+
+
+def test_pages_escape_what_visitors_type(hub: HubRig) -> None:
+    name = "<script>alert(1)</script>"
+    answer = hub.upload(a_bundle(), name=name, html=True, headers=BROWSER)
+    cookie = {"Cookie": answer.headers["set-cookie"].split(";")[0]}
+    for path in ("/", "/sessions", "/" + answer.headers["location"].split("#")[0]):
+        page = hub.ask("GET", path, html=True, headers=cookie)
+        assert page.status == 200
+        assert name not in page.text
+        assert "&lt;script&gt;alert(1)" in page.text
