@@ -1,7 +1,7 @@
 """`make deploy` against moto's server: what is there afterwards, and that it may be repeated, also after a failure.
 
 Two of moto's gaps are filled for the tests alone: it reads OpenAPI 3 only, where Chalice (as API Gateway does) speaks
-Swagger 2, and it keeps no integration of an imported API. The templates and the deployer are those of a real deployment.
+Swagger 2, and it keeps no integration of an imported API. Templates and deployer are those of a real deployment.
 """
 
 from __future__ import annotations

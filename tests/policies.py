@@ -1,0 +1,151 @@
+"""What an IAM policy allows, as far as Homeport's own go: a small evaluator that refuses what it does not know.
+
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+ACCOUNT, REGION, STAGE = "111122223333", "eu-west-1", "test"
+
+# What the stack of a stage called "test" would put out.
+OUTPUTS: Mapping[str, str] = {
+    "Authority": "/homeport/test",
+    "AuthorityArn": f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/homeport/test",
+    "BucketArn": "arn:aws:s3:::homeport-test-bucket",
+    "KeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0a1b2c3d-0000-4000-8000-000000000000",
+    "RedriveLogsArn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/homeport-test-redrive:*",
+    "S3Service": f"s3.{REGION}.amazonaws.com",
+    "SsmService": f"ssm.{REGION}.amazonaws.com",
+    "Table": "homeport-test-table",
+    "TableArn": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/homeport-test-table",
+    "TickLogsArn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/homeport-test-tick:*",
+    "TickQueueArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:homeport-test-tick",
+    "WebLogsArn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/homeport-test:*",
+}
+
+Document = Mapping[str, Any]
+Context = Mapping[str, str | list[str]]
+
+
+def function_policy(name: str, outputs: Mapping[str, str] = OUTPUTS) -> Document:
+    """The policy of one function (web, tick, redrive) as it is deployed."""
+    text = (ROOT / ".chalice" / f"policy-{name}.json").read_text()
+    return dict(json.loads(Template(text).substitute(outputs)))
+
+
+def proxy_policy(role: str, outputs: Mapping[str, str] = OUTPUTS) -> Document:
+    """The inline policy of a role (TaskRole, ExecutionRole) in infra/proxy.yaml."""
+    properties = template("proxy.yaml")["Resources"][role]["Properties"]
+    (policy,) = properties["Policies"]
+    return dict(_resolve(policy["PolicyDocument"], outputs))
+
+
+def template(name: str) -> dict[str, Any]:
+    """A template of infra/, its short intrinsics spelled out."""
+    return dict(yaml.load((ROOT / "infra" / name).read_text(), Loader=_Loader))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with CloudFormation's tags: !Ref x → {"Ref": x}, !Sub x → {"Fn::Sub": x}."""
+
+
+def _tag(loader: _Loader, suffix: str, node: yaml.Node) -> Any:
+    name = suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}"
+    if isinstance(node, yaml.ScalarNode):
+        return {name: loader.construct_scalar(node)}
+    if isinstance(node, yaml.SequenceNode):
+        return {name: loader.construct_sequence(node, deep=True)}
+    raise AssertionError(f"a mapping under !{suffix}")
+
+
+_Loader.add_multi_constructor("!", _tag)
+
+
+def _resolve(value: Any, outputs: Mapping[str, str]) -> Any:
+    pseudo = {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "Stage": STAGE}
+    match value:
+        case {"Fn::ImportValue": name}:
+            return outputs[_resolve(name, outputs).removeprefix(f"homeport-{STAGE}-")]
+        case {"Fn::Sub": [str(text), dict(names)]}:
+            return _fill(text, pseudo | {name: _resolve(names[name], outputs) for name in names})
+        case {"Fn::Sub": str(text)}:
+            return _fill(text, pseudo)
+        case {"Ref": name}:
+            return pseudo[name]
+        case dict():
+            return {key: _resolve(inner, outputs) for key, inner in value.items()}
+        case list():
+            return [_resolve(inner, outputs) for inner in value]
+        case _:
+            return value
+
+
+def _fill(text: str, values: Mapping[str, str]) -> str:
+    return re.sub(r"\$\{([^}]+)}", lambda found: values[found[1]], text)
+
+
+def statements(document: Document) -> list[Mapping[str, Any]]:
+    """The statements of a policy."""
+    return list(document["Statement"])
+
+
+def listed(value: str | list[str]) -> list[str]:
+    """IAM takes one string for a list of one."""
+    return [value] if isinstance(value, str) else list(value)
+
+
+def allows(document: Document, action: str, resource: str, context: Context | None = None) -> bool:
+    """Whether the policy allows the action on the resource; `context` holds the request's condition keys."""
+    return any(_applies(statement, action, resource, context or {}) for statement in statements(document))
+
+
+def _applies(statement: Mapping[str, Any], action: str, resource: str, context: Context) -> bool:
+    assert statement["Effect"] == "Allow", "an evaluator of Deny has to look at all statements"
+    assert not statement.keys() - {"Sid", "Effect", "Action", "Resource", "Condition"}
+    return (
+        any(_like(action.lower(), pattern.lower()) for pattern in listed(statement["Action"]))
+        and any(_like(resource, pattern) for pattern in listed(statement["Resource"]))
+        and all(
+            _holds(operator, key, listed(values), context)
+            for operator, keys in statement.get("Condition", {}).items()
+            for key, values in keys.items()
+        )
+    )
+
+
+def _holds(operator: str, key: str, values: list[str], context: Context) -> bool:
+    present = key in context
+    given = listed(context.get(key, []))
+    match operator:
+        case "Null":
+            return values == [("false" if present else "true")]
+        case "StringEquals":
+            return present and all(one in values for one in given)
+        case "StringLike":
+            return present and _all_like(given, values)
+        case "ForAllValues:StringEquals":
+            return all(one in values for one in given)
+        case "ForAllValues:StringLike":
+            return _all_like(given, values)
+        case _:
+            raise AssertionError(f"no such operator here: {operator}")
+
+
+def _all_like(given: Iterable[str], patterns: list[str]) -> bool:
+    return all(any(_like(one, pattern) for pattern in patterns) for one in given)
+
+
+def _like(text: str, pattern: str) -> bool:
+    """IAM's wildcards: * is any run of characters, slashes and colons too, ? is any one."""
+    expression = "".join(".*" if part == "*" else "." if part == "?" else re.escape(part) for part in pattern)
+    return re.fullmatch(expression, text, re.DOTALL) is not None

@@ -1,0 +1,217 @@
+"""Who may do what: every role's statements, tried with the requests that matter."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.policies import OUTPUTS, ROOT, Context, Document, allows, function_policy, listed, proxy_policy, statements
+
+ROLES: dict[str, Document] = {
+    "web": function_policy("web"),
+    "tick": function_policy("tick"),
+    "redrive": function_policy("redrive"),
+    "proxy": proxy_policy("TaskRole"),
+    "proxy-start": proxy_policy("ExecutionRole"),
+}
+TABLE, BUCKET, KEY = OUTPUTS["TableArn"], OUTPUTS["BucketArn"], OUTPUTS["KeyArn"]
+QUEUE, AUTHORITY = OUTPUTS["TickQueueArn"], OUTPUTS["AuthorityArn"]
+OBJECT = f"{BUCKET}/credentials/abc/1"
+NAMES = ["homeport:session", "homeport:generation", "homeport:owner"]
+
+
+def sealed(*names: str) -> Context:
+    """The condition keys of a KMS request with these names in its encryption context."""
+    return {"kms:EncryptionContextKeys": list(names), **{f"kms:EncryptionContext:{name}": "value" for name in names}}
+
+
+def through_s3(arn: str) -> Context:
+    return {"kms:ViaService": OUTPUTS["S3Service"], "kms:EncryptionContext:aws:s3:arn": arn, **_keys("aws:s3:arn")}
+
+
+def through_ssm(name: str) -> Context:
+    arn = f"{AUTHORITY}/{name}"
+    return {
+        "kms:ViaService": OUTPUTS["SsmService"],
+        "kms:EncryptionContext:PARAMETER_ARN": arn,
+        **_keys("PARAMETER_ARN"),
+    }
+
+
+def _keys(name: str) -> Context:
+    return {"kms:EncryptionContextKeys": [name]}
+
+
+def item(kind: str) -> Context:
+    return {"dynamodb:LeadingKeys": [f"{kind}#0123"]}
+
+
+def who(action: str, resource: str, context: Context | None = None) -> set[str]:
+    """The roles that may."""
+    return {name for name, policy in ROLES.items() if allows(policy, action, resource, context)}
+
+
+# ── credentials ──
+
+
+def test_the_web_function_seals_and_cannot_open() -> None:
+    assert who("kms:GenerateDataKey", KEY, sealed(*NAMES)) == {"web"}
+    assert who("s3:PutObject", OBJECT) == {"web"}
+    assert who("kms:GenerateDataKey", KEY, through_s3(OBJECT)) == {"web"}
+    for context in (sealed(*NAMES), through_s3(OBJECT), through_ssm("notebook-ca"), {}):
+        assert not allows(ROLES["web"], "kms:Decrypt", KEY, context)
+    for action in ("s3:GetObject", "s3:GetObjectVersion", "s3:DeleteObject", "s3:ListBucket"):
+        assert not allows(ROLES["web"], action, OBJECT)
+        assert not allows(ROLES["web"], action, BUCKET)
+
+
+def test_the_launcher_opens_and_deletes_and_cannot_write() -> None:
+    assert who("kms:Decrypt", KEY, sealed(*NAMES)) == {"tick"}
+    assert who("kms:Decrypt", KEY, through_s3(OBJECT)) == {"tick"}
+    for action in ("s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion"):
+        assert who(action, OBJECT) == {"tick"}
+    for action in ("s3:ListBucket", "s3:ListBucketVersions"):
+        assert who(action, BUCKET) == {"tick"}
+    for action in ("s3:PutObject", "kms:GenerateDataKey", "kms:Encrypt", "kms:ReEncryptFrom", "kms:ReEncryptTo"):
+        for context in (sealed(*NAMES), through_s3(OBJECT)):
+            assert not allows(ROLES["tick"], action, OBJECT, context)
+            assert not allows(ROLES["tick"], action, KEY, context)
+
+
+@pytest.mark.parametrize("names", [[], NAMES[:2], NAMES[1:], [*NAMES, "more"], ["other"]])
+def test_a_data_key_that_is_not_bound_to_a_whole_session_is_refused(names: list[str]) -> None:
+    assert who("kms:GenerateDataKey", KEY, sealed(*names)) == set()
+    assert who("kms:Decrypt", KEY, sealed(*names)) == set()
+
+
+def test_only_objects_under_credentials_can_be_reached() -> None:
+    for other in (f"{BUCKET}/other", f"{BUCKET}/credentials", "arn:aws:s3:::another/credentials/abc/1"):
+        for action in ("s3:PutObject", "s3:GetObject", "s3:DeleteObject"):
+            assert who(action, other) == set()
+        assert who("kms:GenerateDataKey", KEY, through_s3(other)) == set()
+        assert who("kms:Decrypt", KEY, through_s3(other)) == set()
+
+
+def test_neither_the_schedule_nor_the_proxy_touches_credentials() -> None:
+    for role in ("redrive", "proxy", "proxy-start"):
+        for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "kms:Decrypt", "kms:GenerateDataKey"):
+            for context in (sealed(*NAMES), through_s3(OBJECT), {}):
+                assert not allows(ROLES[role], action, OBJECT, context)
+                assert not allows(ROLES[role], action, KEY, context)
+
+
+# ── the hub's own certificates ──
+
+
+def test_each_certificate_is_read_by_those_who_need_it_alone() -> None:
+    readers = {
+        name: who("ssm:GetParameter", f"{AUTHORITY}/{name}") | who("ssm:GetParameters", f"{AUTHORITY}/{name}")
+        for name in ("notebook-ca", "notebook-ca-certificate", "client-ca", "launcher-client", "proxy-client")
+    }
+    assert readers == {
+        "notebook-ca": {"tick"},
+        "notebook-ca-certificate": {"proxy-start"},
+        "client-ca": {"tick"},
+        "launcher-client": {"tick"},
+        "proxy-client": {"proxy-start"},
+    }
+    for name, expected in readers.items():
+        assert who("kms:Decrypt", KEY, through_ssm(name)) == expected
+
+
+def test_nobody_writes_certificates() -> None:
+    for name in ("notebook-ca", "client-ca", "proxy-client"):
+        for action in ("ssm:PutParameter", "ssm:DeleteParameter"):
+            assert who(action, f"{AUTHORITY}/{name}") == set()
+
+
+# ── the table ──
+
+
+@pytest.mark.parametrize(
+    ("action", "readers"),
+    [
+        (
+            "dynamodb:GetItem",
+            {"session": {"web", "tick"}, "token": {"web"}, "ticket": set(), "route": {"proxy"}, "grant": {"proxy"}},
+        ),
+        (
+            "dynamodb:PutItem",
+            {
+                "session": {"web", "tick"},
+                "token": {"web"},
+                "ticket": {"web"},
+                "route": {"tick"},
+                "grant": {"proxy"},
+            },
+        ),
+        (
+            "dynamodb:DeleteItem",
+            {"session": set(), "token": set(), "ticket": {"proxy"}, "route": set(), "grant": set()},
+        ),
+        (
+            "dynamodb:UpdateItem",
+            {"session": set(), "token": set(), "ticket": set(), "route": set(), "grant": set()},
+        ),
+    ],
+)
+def test_each_kind_of_item_has_its_own_readers_and_writers(action: str, readers: dict[str, set[str]]) -> None:
+    assert {kind: who(action, TABLE, item(kind)) for kind in readers} == readers
+    assert who(action, TABLE, {}) == set(), "a request that names no key"
+
+
+def test_each_index_has_one_reader() -> None:
+    indexes = {name: who("dynamodb:Query", f"{TABLE}/index/{name}") for name in ("owner", "redrive", "feed")}
+    assert indexes == {"owner": {"web"}, "redrive": {"redrive"}, "feed": {"proxy"}}
+    assert who("dynamodb:Query", TABLE) == set()
+
+
+def test_nobody_scans_or_changes_the_table_itself() -> None:
+    for resource in (TABLE, f"{TABLE}/index/owner", f"{TABLE}/index/feed", f"{TABLE}/index/redrive"):
+        for action in ("dynamodb:Scan", "dynamodb:BatchWriteItem", "dynamodb:DeleteTable", "dynamodb:PartiQLSelect"):
+            assert who(action, resource, item("session")) == set()
+
+
+# ── the queue ──
+
+
+def test_everybody_behind_the_page_may_ask_for_ticks_and_the_launcher_alone_takes_them() -> None:
+    assert who("sqs:SendMessage", QUEUE) == {"web", "tick", "redrive"}
+    for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"):
+        assert who(action, QUEUE) == {"tick"}
+    assert who("sqs:PurgeQueue", QUEUE) == set()
+
+
+# ── form ──
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_no_action_is_a_wildcard_and_no_resource_is_everything(role: str) -> None:
+    for statement in statements(ROLES[role]):
+        assert not any("*" in action or "?" in action for action in listed(statement["Action"]))
+        for resource in listed(statement["Resource"]):
+            assert re.fullmatch(r"arn:aws:[a-z0-9]+:[^*]*(/\*|:\*)?", resource), resource
+
+
+@pytest.mark.parametrize("role", ["web", "tick", "redrive"])
+def test_a_function_writes_its_own_log_and_no_other(role: str) -> None:
+    stream = {
+        name: OUTPUTS[f"{name.capitalize()}LogsArn"].removesuffix("*") + "log-stream:2026/11/23/[$LATEST]ab"
+        for name in ("web", "tick", "redrive")
+    }
+    for name, arn in stream.items():
+        assert allows(ROLES[role], "logs:PutLogEvents", arn) == (name == role)
+        assert not allows(ROLES[role], "logs:CreateLogGroup", arn)
+
+
+def test_every_placeholder_of_a_policy_is_an_output_of_the_stack() -> None:
+    text = (ROOT / "infra" / "resources.yaml").read_text().partition("\nOutputs:\n")[2]
+    outputs = set(re.findall(r"^  (\w+):", text, re.MULTILINE))
+    for policy in (ROOT / ".chalice").glob("policy-*.json"):
+        assert set(re.findall(r"\$\{(\w+)}", policy.read_text())) <= outputs
+    exported = set(re.findall(r'Export: \{Name: !Sub "homeport-\$\{Stage}-(\w+)"}', text))
+    imported = set(
+        re.findall(r'ImportValue": !Sub "homeport-\$\{Stage}-(\w+)"', (ROOT / "infra/proxy.yaml").read_text())
+    )
+    assert imported == exported
