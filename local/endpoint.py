@@ -4,7 +4,8 @@
    throwaway authority, and passes the bytes on to the unix socket.
 2. Authority, certificates and port stay the same from run to run, in `pki.json` of the folder (mode 0600), so that a
    bundle that was downloaded once keeps working. They are made anew when less than a week is left.
-3. The bundle is a zip in the layout that Carina gave its users in late 2015, `ca-key.pem` and README included.
+3. The bundle is a zip in the layout that Carina gave its users in late 2015, less the authority's key: that is thrown
+   away as soon as it has signed.
 """
 
 from __future__ import annotations
@@ -78,7 +79,6 @@ class Pki:
     port: int
     not_after: float
     ca: str
-    ca_key: str = field(repr=False)
     server: str = field(repr=False)  # certificate and key in one, as HAProxy wants it
     certificate: str
     key: str = field(repr=False)
@@ -118,7 +118,6 @@ def write_bundle(path: Path, offered: LocalEndpoint) -> Path:
         "ca.pem": pki.ca,
         "cert.pem": pki.certificate,
         "key.pem": pki.key,
-        "ca-key.pem": pki.ca_key,
         "docker.env": _DOCKER_ENV.format(url=offered.url),
         "docker.ps1": _DOCKER_PS1.format(url=offered.url),
         "docker.cmd": _DOCKER_CMD.format(url=offered.url),
@@ -169,7 +168,6 @@ def _new_pki(port: int, now: datetime.datetime) -> Pki:
         port=port,
         not_after=(now + LIFETIME).timestamp(),
         ca=_signed(authority, authority_key),
-        ca_key=_key_pem(authority_key),
         server=_signed(server.add_extension(addresses, critical=False), authority_key) + _key_pem(server_key),
         certificate=_signed(client, authority_key),
         key=_key_pem(client_key),

@@ -1,0 +1,46 @@
+"""The web function on one machine: app.py under Chalice's local server, on 127.0.0.1.
+
+Chalice writes an answer's headers and body with separate calls, each of which waits for the other side's delayed
+acknowledgement (Nagle's algorithm): 23 requests/s. Buffered and without the algorithm it is thousands.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from local import processes
+from local.processes import LOOPBACK, Child
+
+ROOT = Path(__file__).parent.parent
+START_DEADLINE = 60.0
+
+
+@contextmanager
+def hub(folder: Path, *, port: int, environ: Mapping[str, str]) -> Iterator[Child]:
+    """Serve app.py on 127.0.0.1:`port` for as long as the block lasts; `environ` is the whole environment."""
+    command = [sys.executable, "-m", "local.hub", str(port)]
+    with processes.running("hub", command, folder=folder, environ=environ, cwd=ROOT) as child:
+        processes.wait_for_port(port, child=child, deadline=START_DEADLINE)
+        yield child
+
+
+def serve(port: int) -> None:
+    """Serve app.py until the process ends."""
+    from chalice.config import Config
+    from chalice.local import ChaliceRequestHandler, create_local_server
+
+    from app import app
+
+    ChaliceRequestHandler.wbufsize = 65536
+    ChaliceRequestHandler.disable_nagle_algorithm = True
+    config = Config.create(chalice_stage="local", chalice_app=app, project_dir=str(ROOT), lambda_timeout=30)
+    create_local_server(app, config, LOOPBACK, port).serve_forever()
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    serve(int(sys.argv[1]))

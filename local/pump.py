@@ -1,0 +1,225 @@
+"""Feeds app.py's functions on one machine: its queue's messages and its schedules, as Lambda's event sources would.
+
+1. A message is deleted when its handler returned, and only then; after one that raised it becomes visible again when
+   its visibility timeout is over, and the queue's own policy sends it to the dead-letter queue in the end.
+2. Never more messages are received than handlers are free, so that none waits while its visibility runs out.
+3. Handlers get a context whose remaining time runs, as on Lambda; it is not enforced.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+from botocore.config import Config as ClientConfig
+from botocore.exceptions import BotoCoreError, ClientError
+from chalice.app import Chalice, ScheduledEventConfig, SQSEventConfig
+
+from local import processes
+from local.processes import Child, StackError
+
+ROOT: Final = Path(__file__).parent.parent
+HANDLERS: Final = 8  # at once; a pull occupies one for as long as it lasts
+WAIT_SECONDS: Final = 20  # SQS's longest poll
+PAUSE: Final = 1.0  # seconds to the next attempt when the queue cannot be read
+_UNITS: Final[Mapping[str, int]] = {"minute": 60, "hour": 3600, "day": 86400}
+_ACCOUNT: Final = "123456789012"
+
+log = logging.getLogger("homeport.pump")
+Handler = Callable[[dict[str, Any], Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionContext:
+    """What Lambda hands a function beside its event, as far as anybody here asks for it."""
+
+    function_name: str
+    deadline: float
+    aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Give the milliseconds left of the function's timeout."""
+        return max(0, int((self.deadline - time.monotonic()) * 1000))
+
+
+@contextmanager
+def pump(folder: Path, *, environ: Mapping[str, str]) -> Iterator[Child]:
+    """Run app.py's functions for as long as the block lasts; `environ` is the whole environment."""
+    ready = folder / "pump.ready"
+    ready.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "local.pump", str(ready.absolute())]
+    with processes.running("pump", command, folder=folder, environ=environ, cwd=ROOT) as child:
+        processes.wait_until(ready.exists, what="the first look at the queue", deadline=60, child=child)
+        yield child
+
+
+class Pump:
+    """Runs the functions of `app` until `stopped` is set. `timeouts` are the functions' seconds, by name."""
+
+    def __init__(self, app: Chalice, sqs: Any, *, timeouts: Mapping[str, int], stopped: threading.Event) -> None:
+        self._app = app
+        self._sqs = sqs
+        self._timeouts = timeouts
+        self._stopped = stopped
+        self._free = threading.BoundedSemaphore(HANDLERS)
+        self._handlers = ThreadPoolExecutor(HANDLERS, thread_name_prefix="function")
+
+    def start(self) -> list[threading.Thread]:
+        """Start a thread per event source; raises StackError for a kind that nobody runs here."""
+        threads = [
+            threading.Thread(target=self._loop_for(source), name=source.name, daemon=True)
+            for source in self._app.event_sources
+        ]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _loop_for(self, source: Any) -> Callable[[], None]:
+        if isinstance(source, SQSEventConfig):
+            return lambda: self._follow_queue(source)
+        if isinstance(source, ScheduledEventConfig):
+            seconds = rate_seconds(source.schedule_expression)
+            return lambda: self._follow_schedule(source, seconds)
+        raise StackError(f"app.py's function {source.name} has an event source that does not run on one machine")
+
+    def _follow_queue(self, source: SQSEventConfig) -> None:
+        url = self._sqs.get_queue_url(QueueName=source.queue)["QueueUrl"]
+        while not self._stopped.is_set():
+            self._free.acquire()
+            messages = self._receive(url, source.batch_size)
+            if not messages:
+                self._free.release()
+                continue
+            self._handlers.submit(self._handle, source.name, url, messages)
+
+    def _receive(self, url: str, count: int) -> list[dict[str, Any]]:
+        try:
+            answer = self._sqs.receive_message(
+                QueueUrl=url,
+                MaxNumberOfMessages=min(count, 10),
+                WaitTimeSeconds=WAIT_SECONDS,
+                MessageSystemAttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            )
+        except (BotoCoreError, ClientError) as error:
+            log.warning("the queue cannot be read: %s", error)
+            self._stopped.wait(PAUSE)
+            return []
+        found: list[dict[str, Any]] = answer.get("Messages", [])
+        return found
+
+    def _handle(self, name: str, url: str, messages: list[dict[str, Any]]) -> None:
+        try:
+            if self._invoke(name, sqs_event(messages)):
+                for message in messages:
+                    self._sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        except (BotoCoreError, ClientError) as error:
+            log.warning("a handled message cannot be deleted and will come again: %s", error)
+        finally:
+            self._free.release()
+
+    def _follow_schedule(self, source: ScheduledEventConfig, seconds: float) -> None:
+        while not self._stopped.wait(seconds):
+            self._invoke(source.name, schedule_event(source.name, datetime.now(UTC)))
+
+    def _invoke(self, name: str, event: dict[str, Any]) -> bool:
+        """Run a function; False when it raised, as Lambda would report it."""
+        context = FunctionContext(name, time.monotonic() + self._timeouts.get(name, 60))
+        handler: Handler = self._app.handler_map[name]
+        try:
+            handler(event, context)
+        except Exception:  # noqa: BLE001 - the edge of Lambda: whatever a function raises is its invocation's failure
+            log.exception("function %s failed", name)
+            return False
+        return True
+
+
+def sqs_event(messages: list[dict[str, Any]]) -> dict[str, Any]:
+    """Give messages the form in which Lambda hands them over.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html
+    """
+    return {
+        "Records": [
+            {
+                "messageId": message["MessageId"],
+                "receiptHandle": message["ReceiptHandle"],
+                "body": message["Body"],
+                "attributes": message.get("Attributes", {}),
+                "messageAttributes": message.get("MessageAttributes", {}),
+                "md5OfBody": message.get("MD5OfBody", ""),
+                "eventSource": "aws:sqs",
+                "eventSourceARN": "",
+                "awsRegion": "",
+            }
+            for message in messages
+        ]
+    }
+
+
+def schedule_event(name: str, now: datetime) -> dict[str, Any]:
+    """Give the event of a schedule that is due, as EventBridge sends it.
+
+    https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-run-lambda-schedule.html
+    """
+    return {
+        "version": "0",
+        "id": str(uuid.uuid4()),
+        "detail-type": "Scheduled Event",
+        "source": "aws.events",
+        "account": _ACCOUNT,
+        "time": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "region": "",
+        "resources": [name],
+        "detail": {},
+    }
+
+
+def rate_seconds(expression: Any) -> float:
+    """Give the seconds between two runs of a rate expression; raises StackError for any other expression."""
+    text = expression if isinstance(expression, str) else expression.to_string()
+    found = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", text)
+    if found is None:
+        raise StackError(f"only rate(…) schedules run on one machine, not {text}")
+    return float(int(found[1]) * _UNITS[found[2]])
+
+
+def function_timeouts(project: Path) -> dict[str, int]:
+    """Read each function's timeout, in seconds, from Chalice's configuration."""
+    functions = json.loads((project / ".chalice" / "config.json").read_text()).get("lambda_functions", {})
+    return {name: settings["lambda_timeout"] for name, settings in functions.items() if "lambda_timeout" in settings}
+
+
+def main(ready: Path) -> None:
+    """Pump until the process is told to end; `ready` is a file made when all sources are followed."""
+    from app import app
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", force=True)
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    sqs = boto3.client("sqs", config=ClientConfig(read_timeout=WAIT_SECONDS + 10, max_pool_connections=HANDLERS + 4))
+    Pump(app, sqs, timeouts=function_timeouts(ROOT), stopped=stopped).start()
+    ready.touch()
+    stopped.wait()
+    sys.stdout.flush()
+    os._exit(0)  # handlers at work are cut, as any crash would; the next tick finds out what they did
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
