@@ -62,8 +62,11 @@ FORBIDDEN_IPV4 = (
     "192.0.0.170",
     "192.0.0.192",
     "192.0.2.1",
+    "192.31.196.1",
+    "192.52.193.1",
     "192.88.99.1",
     "192.168.99.100",
+    "192.175.48.1",
     "198.18.0.1",
     "198.19.255.255",
     "198.51.100.7",
@@ -560,6 +563,19 @@ def test_one_forbidden_answer_among_public_ones_refuses_the_name() -> None:
 
 def test_a_name_without_addresses_is_refused() -> None:
     assert not _accepted(POLICY)
+
+
+def test_an_answer_with_a_zone_is_refused_even_when_the_address_is_public() -> None:
+    assert _accepted(POLICY, "2600:1f18::1")
+    assert not _accepted(POLICY, "2600:1f18::1%2")
+
+
+def test_the_refusal_names_the_network_and_not_the_address() -> None:
+    """What a name resolves to inside the hub's network is nobody else's business."""
+    with pytest.raises(errors.ForbiddenAddress) as refusal:
+        POLICY.check(["10.20.30.40"])
+    assert "10.0.0.0/8" in refusal.value.message
+    assert "10.20.30.40" not in refusal.value.message
 
 
 def test_an_answer_that_is_no_address_is_refused() -> None:
