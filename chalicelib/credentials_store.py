@@ -1,8 +1,8 @@
 """Where sealed credentials are kept: one S3 object per launch, under its own KMS data key.
 
 1. `put` asks KMS for a data key bound to session, generation and owner, seals with it, and stores the envelope with
-   SSE-KMS on top, without an S3 bucket key: those make a writer need kms:Decrypt. It needs kms:GenerateDataKey and
-   s3:PutObject, and cannot read anything back.
+   SSE-KMS on top. It needs kms:GenerateDataKey and s3:PutObject, and cannot read anything back. No S3 bucket key: its
+   encryption context would be the bucket instead of the object, and some writes with it need kms:Decrypt.
 2. `get` needs s3:GetObject and kms:Decrypt; `purge` needs s3:DeleteObject, s3:DeleteObjectVersion, s3:GetObject and, on
    the bucket, s3:ListBucketVersions and s3:ListBucket (without the last, S3 answers 403 for an object that is gone, and
    "gone" could not be told from "forbidden"). Neither writes.
