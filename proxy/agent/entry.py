@@ -162,7 +162,9 @@ class _Handler(BaseHTTPRequestHandler):
             verdict = self.server.agent.look_up(sid, self.headers.get("X-Homeport-Digest"))
         except StoreUnavailable:
             verdict = Verdict.BUSY
-        if verdict is Verdict.REPEAT:
+        if verdict is Verdict.REPEAT and not self.path.startswith("/"):
+            self._page(400)
+        elif verdict is Verdict.REPEAT:
             self._redirect(307, self.headers.get("X-Homeport-Origin", "") + self.path)
         else:
             self._page(_STATUS[verdict])
