@@ -1,0 +1,205 @@
+"""Every AWS call that the code really makes is one its role allows.
+
+moto enforces no policies, so a permission that is missing would first be missed in production: here each call is
+turned into the request IAM would see and held against the role's statements before it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from chalicelib.address import Endpoint
+from chalicelib.bundle import Credentials
+from chalicelib.config import Config
+from chalicelib.credentials_store import CredentialsStore
+from chalicelib.events import Target
+from chalicelib.machine import State
+from chalicelib.session_store import Grant, ProxyStore, RouteStore, SessionStore, digest_of
+from chalicelib.trust_store import load_trust
+from chalicelib.wiring import Wiring
+from infra.authority import ensure_authorities
+from infra.stack import deploy_stack
+from tests.builders import NOW, a_session
+from tests.policies import REGION, ROOT, STAGE, Context, Document, allows, function_policy, proxy_policy
+
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
+
+SESSION: Final = a_session()
+# Not a real key: nothing here reads it.
+CREDENTIALS: Final = Credentials(Endpoint("203.0.113.7", 2376), b"authority", b"certificate", b"key")
+
+S3_ACTIONS: Final = {  # operations whose action has another name
+    "HeadObject": "s3:GetObject",
+    "ListObjectVersions": "s3:ListBucketVersions",
+    "ListObjectsV2": "s3:ListBucket",
+}
+Client = Callable[[str], Any]
+
+
+@pytest.fixture(scope="module")
+def outputs() -> Iterator[dict[str, str]]:
+    """The deployed stack's outputs, with the hub's certificates made."""
+    with mock_aws():
+        cloudformation = _plain_client("cloudformation")
+        template = (ROOT / "infra" / "resources.yaml").read_text()
+        made = deploy_stack(cloudformation, name=f"homeport-{STAGE}", template=template, parameters={"Stage": STAGE})
+        ensure_authorities(_plain_client("ssm"), prefix=made["Authority"], key_id=made["Key"], now=NOW)
+        yield made
+
+
+@pytest.fixture
+def as_role(outputs: dict[str, str]) -> Callable[[str], Client]:
+    """Clients that make only the calls the role's policy allows, and say which one it does not."""
+
+    def clients(role: str) -> Client:
+        policy = proxy_policy("TaskRole", outputs) if role == "proxy" else function_policy(role, outputs)
+        return lambda service: _guarded(_plain_client(service), policy, outputs)
+
+    return clients
+
+
+def _plain_client(service: str) -> Any:
+    return boto3.client(service, REGION, aws_access_key_id="test", aws_secret_access_key="test")
+
+
+def _guarded(client: Any, policy: Document, outputs: dict[str, str]) -> Any:
+    def check(params: dict[str, Any], model: Any, **_: Any) -> None:
+        for action, resource, context in _requests(model.service_model.service_name, model.name, params, outputs):
+            if not allows(policy, action, resource, context):
+                raise AssertionError(f"not allowed: {action} on {resource} with {context}")
+
+    client.meta.events.register("provide-client-params.*", check)
+    return client
+
+
+def _requests(
+    service: str, operation: str, params: dict[str, Any], outputs: dict[str, str]
+) -> Iterator[tuple[str, str, Context]]:
+    """What IAM is asked for one call: action, resource, condition keys. More than one where S3 calls KMS in turn."""
+    match service:
+        case "dynamodb":
+            assert params["TableName"] == outputs["Table"]
+            index = f"/index/{params['IndexName']}" if "IndexName" in params else ""
+            yield f"dynamodb:{operation}", outputs["TableArn"] + index, _leading_keys(params)
+        case "s3":
+            assert params["Bucket"] == outputs["Bucket"]
+            key = f"/{params['Key']}" if "Key" in params else ""
+            action = S3_ACTIONS.get(operation, f"s3:{operation}")
+            yield ("s3:DeleteObjectVersion" if "VersionId" in params else action), outputs["BucketArn"] + key, {}
+            if operation == "HeadObject":  # to learn that an object is gone, and not merely hidden
+                yield "s3:ListBucket", outputs["BucketArn"], {}
+            if operation in ("PutObject", "GetObject"):
+                assert not params.get("BucketKeyEnabled"), "its encryption context would be the bucket, not the object"
+                assert params.get("SSEKMSKeyId", outputs["Key"]) == outputs["Key"]
+                context = {"aws:s3:arn": outputs["BucketArn"] + key}
+                yield _kms("GenerateDataKey" if operation == "PutObject" else "Decrypt", context, outputs, "S3Service")
+        case "kms":
+            assert params["KeyId"] == outputs["Key"]
+            yield _kms(operation, params.get("EncryptionContext", {}), outputs)
+        case "ssm":
+            arn = outputs["AuthorityArn"] + params["Name"].removeprefix(outputs["Authority"])
+            yield f"ssm:{operation}", arn, {}
+            yield _kms("Decrypt", {"PARAMETER_ARN": arn}, outputs, "SsmService")
+        case "sqs":
+            assert params["QueueUrl"] == outputs["TickQueueUrl"]
+            yield f"sqs:{operation}", outputs["TickQueueArn"], {}
+        case _:
+            raise AssertionError(f"nobody uses {service}")
+
+
+def _leading_keys(params: dict[str, Any]) -> Context:
+    keys = params.get("Key") or params.get("Item") or {}
+    return {"dynamodb:LeadingKeys": [keys["pk"]["S"]]} if keys else {}
+
+
+def _kms(
+    operation: str, context: dict[str, str], outputs: dict[str, str], through: str = ""
+) -> tuple[str, str, Context]:
+    keys: dict[str, str | list[str]] = {f"kms:EncryptionContext:{name}": value for name, value in context.items()}
+    keys["kms:EncryptionContextKeys"] = sorted(context)
+    if through:
+        keys["kms:ViaService"] = outputs[through]
+    return f"kms:{operation}", outputs["KeyArn"], keys
+
+
+def credentials_store(client: Client, outputs: dict[str, str]) -> CredentialsStore:
+    return CredentialsStore(client("s3"), client("kms"), bucket=outputs["Bucket"], key=outputs["Key"])
+
+
+def test_the_guard_refuses_what_a_role_may_not(outputs: dict[str, str], as_role: Callable[[str], Client]) -> None:
+    with pytest.raises(AssertionError, match="not allowed: s3:GetObject"):
+        credentials_store(as_role("web"), outputs).get(SESSION.sid, 1, SESSION.owner)
+    with pytest.raises(AssertionError, match="not allowed: kms:GenerateDataKey"):
+        credentials_store(as_role("tick"), outputs).put(SESSION.sid, 1, SESSION.owner, CREDENTIALS)
+    with pytest.raises(AssertionError, match="not allowed: dynamodb:GetItem"):
+        SessionStore(as_role("proxy")("dynamodb"), outputs["Table"], lambda: NOW).find(SESSION.sid)
+
+
+def test_the_web_function_may_do_all_that_a_visitor_asks_of_it(
+    outputs: dict[str, str], as_role: Callable[[str], Client]
+) -> None:
+    web = as_role("web")
+    store = SessionStore(web("dynamodb"), outputs["Table"], lambda: NOW)
+    credentials_store(web, outputs).put(SESSION.sid, SESSION.generation, SESSION.owner, CREDENTIALS)
+    store.save(SESSION)
+    store.find(SESSION.sid)
+    store.of_owner(SESSION.owner)
+    store.put_token("token", frozenset({SESSION.owner}), expires_at=NOW + 60)
+    store.owners_of("token")
+    store.put_ticket("ticket", SESSION, path="/lab", expires_at=NOW + 60)
+    _wiring(web, outputs).enqueue(SESSION.sid, delay=0.0)
+
+
+def test_the_launcher_may_do_all_that_a_session_needs(
+    outputs: dict[str, str], as_role: Callable[[str], Client]
+) -> None:
+    credentials_store(as_role("web"), outputs).put(SESSION.sid, 7, SESSION.owner, CREDENTIALS)
+    tick = as_role("tick")
+    store = SessionStore(tick("dynamodb"), outputs["Table"], lambda: NOW)
+    other = a_session(name="launched")
+    store.save(other)
+    store.load(other.sid)
+    routes = RouteStore(tick("dynamodb"), outputs["Table"], lambda: NOW)
+    routes.publish(a_session(state=State.PUBLISHING, target=Target("203.0.113.7", 32768)))
+    routes.withdraw(SESSION)
+    credentials = credentials_store(tick, outputs)
+    assert credentials.get(SESSION.sid, 7, SESSION.owner) == CREDENTIALS
+    credentials.purge(SESSION.sid, 7)
+    load_trust(tick("ssm"), outputs["Authority"])
+    _wiring(tick, outputs).enqueue(SESSION.sid, delay=5.0)
+
+
+def test_the_schedule_may_find_what_is_due_and_enqueue_it(
+    outputs: dict[str, str], as_role: Callable[[str], Client]
+) -> None:
+    redrive = as_role("redrive")
+    list(SessionStore(redrive("dynamodb"), outputs["Table"], lambda: NOW).due(NOW))
+    _wiring(redrive, outputs).enqueue(SESSION.sid, delay=0.0)
+
+
+def test_the_proxy_may_follow_look_up_redeem_and_remember(
+    outputs: dict[str, str], as_role: Callable[[str], Client]
+) -> None:
+    store = ProxyStore(as_role("proxy")("dynamodb"), outputs["Table"], lambda: NOW)
+    list(store.changes(0))
+    store.route(SESSION.sid)
+    store.grant(digest_of("cookie"))
+    store.redeem_ticket("ticket", SESSION.sid)
+    store.put_grant(Grant(digest_of("cookie"), SESSION.sid, 1, False, 0, int(NOW) + 60))
+
+
+def _wiring(client: Client, outputs: dict[str, str]) -> Wiring:
+    """A Wiring whose clients are guarded."""
+
+    class Guarded(Wiring):
+        def _client(self, service: str) -> Any:
+            return client(service)
+
+    return Guarded(
+        Config.from_environ({"HOMEPORT_TICK_QUEUE_URL": outputs["TickQueueUrl"], "HOMEPORT_TABLE": outputs["Table"]})
+    )
