@@ -1,42 +1,17 @@
-"""The pages in Chromium, against a hub that says what the test tells it to.
-
-Every test ends with the check that the browser had nothing to complain of: no error in the script, nothing refused
-by the Content-Security-Policy, no request to any other address.
-"""
+"""The pages in Chromium, against a hub that says what the test tells it to."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, FilePayload, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from tests.browser.scripted_hub import SID, Script, a_problem, a_session, scripted_hub
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 MISSING = a_problem("endpoint-missing", "The bundle names no endpoint: type its address")
 MISMATCH = a_problem("key-mismatch", "key.pem does not belong to cert.pem: export the bundle again")
-
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium: apt-get install chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -48,29 +23,6 @@ def script() -> Script:
 def hub(script: Script) -> Iterator[str]:
     with scripted_hub(script) as address:
         yield address
-
-
-@pytest.fixture
-def page(browser: Browser, hub: str) -> Iterator[Page]:
-    complaints: list[str] = []
-
-    def heard(message: ConsoleMessage) -> None:
-        expected = "the server responded with a status of" in message.text  # what a refusal looks like
-        if message.type in ("error", "warning") and not expected:
-            complaints.append(message.text)
-
-    def asked(request: Request) -> None:
-        if not re.match(rf"(http://({SID}\.)?localhost:|data:|about:)", request.url):
-            complaints.append(request.url)
-
-    context = browser.new_context()
-    page = context.new_page()
-    page.on("console", heard)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", asked)
-    yield page
-    context.close()
-    assert complaints == []
 
 
 def a_file(name: str = "ada.dockercontext", content: bytes = b"bundle") -> FilePayload:
