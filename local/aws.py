@@ -1,7 +1,8 @@
 """AWS on one machine: moto's server as a child, with the stack that a real deployment uses.
 
 1. It listens on 127.0.0.1 only, keeps everything in memory, and is gone with its process.
-2. Its DynamoDB loses writes under concurrency; one lock around its calls makes it exact.
+2. Its DynamoDB loses writes under concurrency; one lock around its calls makes it exact. Its SQS looks for delayed
+   messages once a second; here it looks 50 times.
 3. The stack is created from infra/resources.yaml through CloudFormation, and the hub's certificates by
    infra/authority.py, as `make deploy` does. Credentials and account are made up.
 """
@@ -135,6 +136,7 @@ class _Handler(MotoRequestHandler):
 def serve(port: int) -> None:
     """Serve moto on 127.0.0.1:`port` until the process ends."""
     from moto.dynamodb.responses import DynamoHandler
+    from moto.sqs.models import Queue
     from werkzeug.serving import run_simple
 
     lock = threading.RLock()
@@ -144,6 +146,12 @@ def serve(port: int) -> None:
         with lock:
             return exact(handler)
 
+    patient = Queue.wait_for_messages
+
+    def wait_for_messages(queue: Queue, _timeout: float) -> None:
+        patient(queue, 0.02)  # type: ignore[arg-type]  # passed on to Condition.wait_for, which takes fractions
+
+    Queue.wait_for_messages = wait_for_messages  # type: ignore[method-assign,assignment]
     DynamoHandler.call_action = one_at_a_time  # type: ignore[method-assign]
     os.environ["MOTO_PORT"] = str(port)  # queue URLs carry it
     application = DomainDispatcherApplication(create_backend_app)

@@ -143,7 +143,7 @@ class Pump:
         handler: Handler = self._app.handler_map[name]
         try:
             handler(event, context)
-        except Exception:  # noqa: BLE001 - the edge of Lambda: whatever a function raises is its invocation's failure
+        except Exception:  # the edge of Lambda: whatever a function raises is its invocation's failure
             log.exception("function %s failed", name)
             return False
         return True
@@ -209,7 +209,8 @@ def main(ready: Path) -> None:
     """Pump until the process is told to end; `ready` is a file made when all sources are followed."""
     from app import app
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s", force=True)
+    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", force=True)
+    app.log.setLevel(logging.INFO)  # Chalice names it like the application: the parent of every homeport.… logger
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())

@@ -1,0 +1,282 @@
+"""`make run`: the whole of Homeport on one machine, every part the real one, until Ctrl-C.
+
+    Docker engine ◀─ endpoint (mutual TLS) ◀─ pump (the launcher's functions) ◀─ embedded AWS ◀─ hub   :8000
+         └─ notebooks ◀─ proxy (HAProxy and agent) :8080
+
+1. Everything started here is stopped here, in the opposite order, and this hub's containers are removed: its sessions
+   end with the embedded AWS's memory. Notebooks' volumes stay.
+2. Two can run side by side: HOMEPORT_STATE_DIR, HOMEPORT_HUB_PORT and HOMEPORT_PROXY_PORT set them apart.
+3. `stack.json` in the state folder says where a running stack is, for `make demo`; it is gone when the stack is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+from chalicelib.errors import BadConfiguration
+from local import containers, image, processes, proxy
+from local.aws import Aws, aws, own_environ
+from local.endpoint import DOCKER_PORT, endpoint, write_bundle, write_private
+from local.engine import Engine, engine
+from local.hub import hub
+from local.processes import LOOPBACK, Child, StackError
+from local.pump import pump
+
+ROOT: Final = Path(__file__).parent.parent
+WATCH_INTERVAL: Final = 0.5  # seconds between two looks at the children
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Where a stack keeps its state and which ports it takes."""
+
+    state: Path
+    hub_port: int
+    proxy_port: int
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Read HOMEPORT_STATE_DIR, HOMEPORT_HUB_PORT and HOMEPORT_PROXY_PORT; raises BadConfiguration."""
+        return cls(
+            state=Path(environ.get("HOMEPORT_STATE_DIR") or ROOT / ".homeport").absolute(),
+            hub_port=_port(environ, "HOMEPORT_HUB_PORT", 8000),
+            proxy_port=_port(environ, "HOMEPORT_PROXY_PORT", 8080),
+        )
+
+    @property
+    def hub_name(self) -> str:
+        """What this hub labels its containers with: the same from run to run of one state folder."""
+        return f"local-{hashlib.sha256(str(self.state).encode()).hexdigest()[:8]}"
+
+    @property
+    def hub_url(self) -> str:
+        return f"http://localhost:{self.hub_port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """A running stack, as `make demo` and tests need to know it; holds no secret."""
+
+    hub_name: str
+    hub_url: str
+    hub_port: int
+    proxy_port: int
+    bundle: str
+    engine_url: str
+    aws_url: str
+    bucket: str
+    table: str
+    image: str
+
+    @property
+    def hub_address(self) -> str:
+        """The hub's URL for clients that do not resolve localhost to 127.0.0.1 alone."""
+        return f"http://{LOOPBACK}:{self.hub_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A stack and the children to watch while it runs."""
+
+    stack: Stack
+    children: tuple[Child, ...]
+
+
+def _port(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = environ.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+        raise BadConfiguration(f"{name} must be a port number, not {text!r}")
+    return int(text)
+
+
+@contextmanager
+def stack(settings: Settings, environ: Mapping[str, str], report: Report) -> Iterator[Running]:
+    """Run the whole stack for as long as the block lasts; raises StackError with what is missing or failed."""
+    with ExitStack() as parts:
+        logs = settings.state / "logs"
+        parts.enter_context(_alone(settings))
+        started = parts.enter_context(engine(settings.state / "engine", environ))
+        report(f"Docker engine {started.version} ({'its own' if started.ours else 'the one that runs here'})")
+        _remove_containers(started, settings, report)
+        parts.callback(_remove_containers, started, settings, report)
+        name = image.provide(started.url, settings.state / "image", environ, report)
+        report(f"notebook image {name}")
+        offered = parts.enter_context(
+            endpoint(settings.state / "endpoint", started.socket, preferred_port=_endpoint_port(environ))
+        )
+        bundle = write_bundle(settings.state / "credentials.zip", offered)
+        report(f"Docker endpoint {offered.url} (mutual TLS)")
+        cloud = parts.enter_context(aws(logs))
+        report("embedded AWS: table, bucket, key, queues, certificates")
+        given = own_environ(environ) | hub_environ(settings, cloud, name, environ)
+        children = _serve(parts, settings, cloud, given, report)
+        found = _describe(settings, cloud, started, name, bundle)
+        parts.enter_context(_announced(settings.state / "stack.json", found))
+        yield Running(found, children)
+
+
+def _serve(
+    parts: ExitStack, settings: Settings, cloud: Aws, environ: Mapping[str, str], report: Report
+) -> tuple[Child, ...]:
+    """Start proxy, functions and hub."""
+    logs = settings.state / "logs"
+    serving = parts.enter_context(
+        proxy.running(
+            folder=settings.state / "proxy",
+            port=settings.proxy_port,
+            notebook_ca=cloud.secret_pair("notebook-ca-certificate").certificate,
+            client=cloud.secret_pair("proxy-client"),
+            environ=environ,
+        )
+    )
+    report(f"proxy: HAProxy and its agent on port {settings.proxy_port}")
+    functions = parts.enter_context(pump(logs, environ=environ))
+    report("launcher: queue and schedule feed app.py's functions")
+    web = parts.enter_context(hub(logs, port=settings.hub_port, environ=environ))
+    report(f"hub: app.py on port {settings.hub_port}")
+    return tuple(child for child in (serving.haproxy, serving.agent, functions, web) if child is not None)
+
+
+def hub_environ(settings: Settings, cloud: Aws, image_name: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Give the HOMEPORT_… variables of hub, functions and proxy; endpoints on loopback are allowed here."""
+    networks = f"{environ.get('HOMEPORT_ENDPOINT_NETWORKS', '')} 127.0.0.0/8 ::1/128".strip()
+    return dict(cloud.environ) | {
+        "HOMEPORT_HUB_NAME": settings.hub_name,
+        "HOMEPORT_HUB_ORIGIN": settings.hub_url,
+        "HOMEPORT_NOTEBOOK_URL": f"http://*.localhost:{settings.proxy_port}",
+        "HOMEPORT_IMAGE": image_name,
+        "HOMEPORT_ENDPOINT_NETWORKS": networks,
+    }
+
+
+def _describe(settings: Settings, cloud: Aws, started: Engine, name: str, bundle: Path) -> Stack:
+    return Stack(
+        hub_name=settings.hub_name,
+        hub_url=settings.hub_url,
+        hub_port=settings.hub_port,
+        proxy_port=settings.proxy_port,
+        bundle=str(bundle),
+        engine_url=started.url,
+        aws_url=cloud.url,
+        bucket=cloud.environ["HOMEPORT_BUCKET"],
+        table=cloud.environ["HOMEPORT_TABLE"],
+        image=name,
+    )
+
+
+def _endpoint_port(environ: Mapping[str, str]) -> int:
+    return _port(environ, "HOMEPORT_ENDPOINT_PORT", DOCKER_PORT)
+
+
+def _remove_containers(started: Engine, settings: Settings, report: Report) -> None:
+    removed = containers.remove_all(started.url, settings.hub_name)
+    if removed:
+        report(f"removed {', '.join(removed)}")
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """Hold the state folder and see that the ports are free; raises StackError."""
+    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (settings.state / "run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StackError(
+                f"another `make run` uses {settings.state}; set HOMEPORT_STATE_DIR, HOMEPORT_HUB_PORT and "
+                "HOMEPORT_PROXY_PORT to run a second one"
+            ) from error
+        for name, port in (("HOMEPORT_HUB_PORT", settings.hub_port), ("HOMEPORT_PROXY_PORT", settings.proxy_port)):
+            if processes.free_port(port) != port:
+                raise StackError(f"port {port} is in use; set {name} to another one")
+        yield
+
+
+@contextmanager
+def _announced(path: Path, found: Stack) -> Iterator[None]:
+    write_private(path, json.dumps(asdict(found), indent=2).encode())
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def announced(settings: Settings) -> Stack | None:
+    """Find the stack that runs with these settings, in another process; None when none does."""
+    try:
+        found = Stack(**json.loads((settings.state / "stack.json").read_text()))
+    except FileNotFoundError:
+        return None
+    return found if processes.accepts((LOOPBACK, found.hub_port)) else None
+
+
+def timed_report(clock: Callable[[], float]) -> Report:
+    """Give a report that prints each step with the seconds since now."""
+    begun = clock()
+
+    def report(step: str) -> None:
+        print(f"{clock() - begun:6.1f} s  {step}", flush=True)
+
+    return report
+
+
+def stop_on_signal() -> None:
+    """Raise KeyboardInterrupt on Ctrl-C and TERM; once: stopping is not broken off."""
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+
+
+def watch(running: Running) -> NoReturn:
+    """Wait for ever; raises StackError when a part of the stack ends by itself."""
+    while True:
+        for child in running.children:
+            if not child.alive():
+                raise StackError(f"{child.name} ended by itself; {child.log} says:\n{child.log_tail()}")
+        time.sleep(WATCH_INTERVAL)
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Run until Ctrl-C or TERM; give the exit status."""
+    stop_on_signal()
+    report = timed_report(time.monotonic)
+    try:
+        settings = Settings.from_environ(environ)
+        with stack(settings, environ, report) as running:
+            print(f"\nOpen {running.stack.hub_url}/ and upload {running.stack.bundle}    (Ctrl-C stops)", flush=True)
+            watch(running)
+    except KeyboardInterrupt:
+        report("stopped")
+        return 0
+    except (StackError, BadConfiguration) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+
+
+def forget_foreign_environ() -> None:
+    """Take the AWS account and the proxies of whoever runs this out of this process's environment."""
+    for name in os.environ.keys() - own_environ(os.environ).keys():
+        del os.environ[name]
+
+
+if __name__ == "__main__":
+    forget_foreign_environ()
+    sys.exit(main(os.environ))
