@@ -6,7 +6,8 @@
 2. `get` needs s3:GetObject and kms:Decrypt; `purge` needs s3:DeleteObject, s3:DeleteObjectVersion, s3:GetObject and, on
    the bucket, s3:ListBucketVersions and s3:ListBucket (without the last, S3 answers 403 for an object that is gone, and
    "gone" could not be told from "forbidden"). Neither writes.
-3. `purge` deletes every version and delete marker and believes only what it sees afterwards: no version, and HEAD 404.
+3. `purge` deletes every version and delete marker, of earlier launches too: an upload that lost a race may have left
+   one. A later launch's credentials it never touches. It believes only what it sees afterwards: no version, and HEAD 404.
 4. Errors are translated here, once. No request carries a plaintext key or credential, so no exception of botocore's,
    which may quote its parameters, holds one either.
 """
@@ -100,14 +101,16 @@ class CredentialsStore:
         return Credentials.from_bytes(envelope.open_(sealed, context, data_key=data_key["Plaintext"]))
 
     def purge(self, sid: str, generation: int) -> None:
-        """Delete every version of the credentials of one launch; raises StoreUnavailable unless they are seen gone."""
-        key = object_key(sid, generation)
+        """Delete the credentials of this launch and of any before it, in every version.
+
+        Raises StoreUnavailable unless they are seen gone.
+        """
         for _ in range(PURGE_ROUNDS):
-            versions = self._versions(key)
-            if not versions and not self._exists(key):
+            versions = self._versions(sid, generation)
+            if not versions and not self._exists(object_key(sid, generation)):
                 return
             with _translated("deleting the credentials"):
-                for version in versions:
+                for key, version in versions:
                     self._s3.delete_object(Bucket=self._bucket, Key=key, VersionId=version)
         raise StoreUnavailable("The stored credentials are not gone yet. They will be deleted again shortly")
 
@@ -120,13 +123,14 @@ class CredentialsStore:
                     raise BadEnvelope("The stored credentials are too large")
                 return body.read(envelope.LARGEST_ENVELOPE + 1)
 
-    def _versions(self, key: str) -> list[str]:
-        """List version ids of the object and its delete markers; without versioning the one id is "null"."""
+    def _versions(self, sid: str, generation: int) -> list[tuple[str, str]]:
+        """List keys and version ids of objects and delete markers; without versioning the one id is "null"."""
+        prefix = object_key(sid, "")
         with _translated("listing the credentials"):
-            page = self._s3.list_object_versions(Bucket=self._bucket, Prefix=key)
+            page = self._s3.list_object_versions(Bucket=self._bucket, Prefix=prefix)
         found = [(entry["Key"], entry["VersionId"]) for entry in page.get("Versions", [])]
         found += [(entry["Key"], entry["VersionId"]) for entry in page.get("DeleteMarkers", [])]
-        return [version for name, version in found if name == key]  # …/1 is a prefix of …/10
+        return [(key, version) for key, version in found if _launch_of(key, prefix) <= generation]
 
     def _exists(self, key: str) -> bool:
         try:
@@ -137,9 +141,15 @@ class CredentialsStore:
         return True
 
 
-def object_key(sid: str, generation: int) -> str:
-    """Name the object that holds the credentials of one launch."""
+def object_key(sid: str, generation: int | str) -> str:
+    """Name the object that holds the credentials of one launch; without a generation, what all of them begin with."""
     return f"credentials/{sid}/{generation}"
+
+
+def _launch_of(key: str, prefix: str) -> int:
+    """The generation an object's key names; 0, so that it is always deleted, for one that nobody here writes."""
+    name = key.removeprefix(prefix)
+    return int(name) if name.isascii() and name.isdigit() else 0
 
 
 def _context(sid: str, generation: int, owner: str) -> Mapping[str, str]:
