@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,10 @@ import pytest
 from botocore.exceptions import ClientError
 from moto.apigateway.models import APIGatewayBackend, RestAPI
 from moto.server import ThreadedMotoServer
+
+from chalicelib.errors import BadConfiguration
+from infra.deploy import ALARM_EMAIL, FROM_OUTPUTS, read_request
+from infra.deploy import OPTIONS as OPTIONS_OF_DEPLOY
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = "eu-west-1"
@@ -276,14 +281,10 @@ SHARED = {f"s3.{REGION}.amazonaws.com", f"ssm.{REGION}.amazonaws.com"}
     [
         ({"AWS_DEFAULT_REGION": ""}, "No AWS region"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "No AWS credentials"),
-        ({"HOMEPORT_NOTEBOOK_URL": ""}, "HOMEPORT_NOTEBOOK_URL"),
-        ({"HOMEPORT_NOTEBOOK_URL": "http://*.notebooks.example.org"}, "HOMEPORT_NOTEBOOK_URL"),
-        ({"HOMEPORT_SESSION_HOURS": "soon"}, "HOMEPORT_SESSION_HOURS"),
-        ({"HOMEPORT_TABLE": "mine"}, "HOMEPORT_TABLE"),
-        ({"HOMEPORT_IMGAE": "typo"}, "HOMEPORT_IMGAE"),
+        ({"HOMEPORT_NOTEBOOK_URL": ""}, "HOMEPORT_NOTEBOOK_URL is needed"),
     ],
 )
-def test_what_is_missing_or_wrong_is_said_before_anything_is_made(
+def test_what_is_missing_is_said_before_anything_is_made(
     change: dict[str, str], says: str, deploy: Deploy, client: Callable[[str], Any]
 ) -> None:
     refused = deploy(**change)
@@ -291,3 +292,37 @@ def test_what_is_missing_or_wrong_is_said_before_anything_is_made(
     assert says in refused.stderr
     assert "Traceback" not in refused.stderr
     assert client("cloudformation").list_stacks()["StackSummaries"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"HOMEPORT_NOTEBOOK_URL": "http://*.notebooks.example.org"}, "https origin"),
+        ({"HOMEPORT_NOTEBOOK_URL": "https://notebooks.example.org"}, "HOMEPORT_NOTEBOOK_URL"),
+        ({"HOMEPORT_HUB_ORIGIN": "http://hub.example.com"}, "HOMEPORT_HUB_ORIGIN"),
+        ({"HOMEPORT_SESSION_HOURS": "soon"}, "HOMEPORT_SESSION_HOURS"),
+        ({"HOMEPORT_ENDPOINT_NETWORKS": "10.0.0.1/8"}, "HOMEPORT_ENDPOINT_NETWORKS"),
+        ({"HOMEPORT_TABLE": "mine"}, "HOMEPORT_TABLE"),
+        ({"HOMEPORT_IMGAE": "typo"}, "HOMEPORT_IMGAE"),
+    ],
+)
+def test_a_wrong_option_is_refused_by_name(change: dict[str, str], says: str) -> None:
+    with pytest.raises(BadConfiguration, match=re.escape(says)):
+        read_request("test", {**OPTIONS, **change})
+
+
+@pytest.mark.parametrize("stage", ["", "Prod", "a" * 17, "1st", "a_b", "../x"])
+def test_a_stage_that_cannot_be_part_of_a_name_is_refused(stage: str) -> None:
+    with pytest.raises(BadConfiguration, match="stage"):
+        read_request(stage, OPTIONS)
+
+
+def test_every_variable_that_the_functions_read_is_either_an_option_or_comes_from_the_stack() -> None:
+    known = set(re.findall(r'"(HOMEPORT_[A-Z_]+)"', (ROOT / "chalicelib" / "config.py").read_text()))
+    assert known == OPTIONS_OF_DEPLOY | FROM_OUTPUTS.keys()
+
+
+def test_every_variable_is_in_the_operators_table() -> None:
+    table = (ROOT / "docs" / "operations.md").read_text()
+    for name in OPTIONS_OF_DEPLOY | FROM_OUTPUTS.keys() | {ALARM_EMAIL}:
+        assert f"| `{name}` |" in table

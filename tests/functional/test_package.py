@@ -1,0 +1,145 @@
+"""What Lambda is given: `chalice package` of the project, its zip and its template."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import requires
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+from packaging.requirements import Requirement
+
+from infra.project import stage_project
+from tests.policies import OUTPUTS, ROOT, function_policy
+
+LARGEST = 8_000_000  # bytes; the web function's cold start pays for each
+PROGRAMS = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `chalice package` wrote, of the project as it is deployed; no AWS account is asked."""
+    folder = tmp_path_factory.mktemp("package")
+    stage_project(ROOT, folder / "project", outputs=OUTPUTS, environment={"HOMEPORT_TICK_QUEUE": "homeport-test-tick"})
+    chalice = [str(PROGRAMS / "chalice"), "--project-dir", str(folder / "project")]
+    packaged = subprocess.run(
+        [*chalice, "package", "--stage", "test", str(folder / "out")],
+        env={name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "HOMEPORT_"))}
+        | {"AWS_DEFAULT_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert packaged.returncode == 0, packaged.stdout + packaged.stderr
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def archive(package: Path) -> Iterator[ZipFile]:
+    with ZipFile(package / "deployment.zip") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def sam(package: Path) -> dict[str, Any]:
+    return dict(json.loads((package / "sam.json").read_text())["Resources"])
+
+
+def test_the_zip_stays_small(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = (package / "deployment.zip").stat().st_size
+    with capsys.disabled():
+        sys.stdout.write(f"[deployment.zip: {size:,} bytes]")
+    assert size <= LARGEST
+
+
+def test_the_zip_holds_the_app_chalice_and_the_requirements_and_nothing_else(archive: ZipFile) -> None:
+    names = {name for name in archive.namelist() if not name.endswith("/")}
+    records = {name for name in names if name.endswith(".dist-info/RECORD")}
+    installed = {row[0] for name in records for row in csv.reader(io.StringIO(archive.read(name).decode()))}
+    ours = {name for name in names if name == "app.py" or name.startswith(("chalicelib/", "chalice/"))}
+    assert names - installed - ours == set()
+    assert {_canonical(name.split("-")[0]) for name in records} == _wanted_distributions()
+
+
+def _wanted_distributions() -> set[str]:
+    """The requirements and, transitively, what they require on Lambda."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pending = [line.partition("==")[0] for line in lines if "==" in line]
+    wanted: set[str] = set()
+    while pending:
+        name = _canonical(pending.pop())
+        if name not in wanted:
+            wanted.add(name)
+            needed = [Requirement(line) for line in requires(name) or ()]
+            pending += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return wanted
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_all_of_chalicelib_is_shipped_and_nothing_beside_it(archive: ZipFile) -> None:
+    shipped = {name for name in archive.namelist() if name.startswith("chalicelib/") and not name.endswith("/")}
+    source = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "chalicelib").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert shipped == source
+
+
+def test_neither_lambdas_own_libraries_nor_the_other_parts_are_shipped(archive: ZipFile) -> None:
+    tops = {name.split("/")[0] for name in archive.namelist()}
+    foreign = {"boto3", "botocore", "moto", "pytest", "tests", "local", "infra", "proxy", "bench", "docs", ".chalice"}
+    assert not tops & foreign
+    secrets = [name for name in archive.namelist() if name.endswith((".pem", ".key", ".env", ".p12", ".pyc"))]
+    assert secrets == ["certifi/cacert.pem"]  # public authorities
+
+
+def test_compiled_parts_are_for_the_architecture_the_functions_run_on(archive: ZipFile, sam: dict[str, Any]) -> None:
+    compiled = [name for name in archive.namelist() if re.search(r"\.so(\.\d+)*$", name) and "abi3" not in name]
+    assert compiled
+    assert all("aarch64" in name for name in compiled if "cpython" in name)
+    assert {tuple(function["Architectures"]) for function in _functions(sam).values()} == {("arm64",)}
+
+
+def test_the_template_passes_cfn_lint(package: Path) -> None:
+    linted = subprocess.run([PROGRAMS / "cfn-lint", package / "sam.json"], capture_output=True, text=True)
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+def test_each_function_gets_its_own_time_memory_and_policy(sam: dict[str, Any]) -> None:
+    functions = _functions(sam)
+    assert {name: (found["Timeout"], found["MemorySize"]) for name, found in functions.items()} == {
+        "APIHandler": (30, 512),
+        "Tick": (120, 512),
+        "Redrive": (60, 512),
+    }
+    for name, policy in (("APIHandler", "web"), ("Tick", "tick"), ("Redrive", "redrive")):
+        role = functions[name]["Role"]["Fn::GetAtt"][0]
+        (inline,) = sam[role]["Properties"]["Policies"]
+        assert inline["PolicyDocument"] == function_policy(policy)
+        assert "ManagedPolicyArns" not in sam[role]["Properties"]
+
+
+def test_the_launcher_is_driven_by_the_queue_and_the_schedule_by_the_clock(sam: dict[str, Any]) -> None:
+    functions = _functions(sam)
+    (event,) = functions["Tick"]["Events"].values()
+    assert event["Type"] == "SQS"
+    assert "homeport-test-tick" in json.dumps(event["Properties"]["Queue"])
+    (event,) = functions["Redrive"]["Events"].values()
+    assert (event["Type"], event["Properties"]["Schedule"]) == ("Schedule", "rate(1 minute)")
+
+
+def _functions(sam: dict[str, Any]) -> dict[str, Any]:
+    return {name: found["Properties"] for name, found in sam.items() if found["Type"] == "AWS::Serverless::Function"}
