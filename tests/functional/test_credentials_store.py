@@ -241,13 +241,16 @@ def test_purging_twice_or_nothing_at_all_is_no_error(aws: Aws) -> None:
     aws.store().purge(SID, 1)
 
 
-def test_purging_leaves_every_other_launch_alone(aws: Aws) -> None:
+def test_purging_takes_earlier_launches_strays_and_leaves_later_launches_and_others_alone(aws: Aws) -> None:
     """…/1 is a prefix of …/10, and S3 lists by prefix."""
     store = aws.store()
-    for sid, generation in ((SID, 1), (SID, 10), (SID, 2), (OTHER_SID, 1)):
+    for sid, generation in ((SID, 1), (SID, 2), (SID, 10), (SID, 3), (OTHER_SID, 1)):
         store.put(sid, generation, OWNER, MINE)
-    store.purge(SID, 1)
-    for sid, generation in ((SID, 10), (SID, 2), (OTHER_SID, 1)):
+    store.purge(SID, 2)
+    for generation in (1, 2):
+        with pytest.raises(CredentialsMissing):
+            store.get(SID, generation, OWNER)
+    for sid, generation in ((SID, 10), (SID, 3), (OTHER_SID, 1)):
         assert store.get(sid, generation, OWNER) == MINE
 
 
