@@ -35,7 +35,7 @@ from docker.api.client import APIClient
 from docker.auth import AuthConfig
 from docker.constants import DEFAULT_DOCKER_API_VERSION, MINIMUM_DOCKER_API_VERSION
 from docker.errors import InvalidVersion
-from docker.types import DeviceRequest, Healthcheck, HostConfig, LogConfig, Mount
+from docker.types import DeviceRequest, HostConfig, LogConfig, Mount
 from docker.utils import parse_repository_tag
 from docker.utils.proxy import ProxyConfig
 from requests.adapters import HTTPAdapter
@@ -58,7 +58,7 @@ from chalicelib.engine_words import (
 )
 from chalicelib.events import Target
 from chalicelib.notebook import LABEL, LOG_OPTIONS, NOTEBOOK_PORT, HubTrust, Specification
-from chalicelib.transport import Budget, Channel, new_context, refused_certificate
+from chalicelib.transport import Budget, Channel, new_context
 
 __all__ = ["ContainerStatus", "DockerEndpoint", "PullStatus", "probe", "resolve"]
 
@@ -172,12 +172,7 @@ class DockerEndpoint:
 
     def verify(self) -> tuple[str, str]:
         """Connect, show the certificate and ask for the version: gives it, and a note for the visitor or ""."""
-        try:
-            version = self._version()
-        except errors.EndpointHungUp as error:
-            if isinstance(error.__cause__, ConnectionResetError) and not self._channel.answered:
-                raise errors.EndpointRefusedCertificate(refused_certificate(self._channel.host)) from error
-            raise
+        version = self._version()
         if version.get("Os", "linux") != "linux":
             raise errors.EndpointNotLinux(
                 "The endpoint's Docker Engine runs Windows containers, and notebooks are Linux containers. Switch it "
@@ -499,7 +494,6 @@ class _Adapter(HTTPAdapter):
 
     def build_response(self, req: requests.PreparedRequest, resp: BaseHTTPResponse) -> requests.Response:
         """Refuse redirects and encodings before a byte of the body is read."""
-        self._channel.answered = True
         try:
             self._check(resp)
         except errors.EndpointError:
@@ -516,7 +510,10 @@ class _Adapter(HTTPAdapter):
                 f"{self._channel.host} redirects elsewhere ({resp.status}), and the hub follows no redirect. Give the "
                 "Docker endpoint's own address"
             )
-        if resp.status < 200 or resp.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        if (
+            not 200 <= resp.status < 600
+            or resp.headers.get("Content-Encoding", "identity").strip().lower() != "identity"
+        ):
             raise errors.EndpointMisbehaved(
                 f"{self._channel.host} does not answer like a Docker Engine. Check that the address and port are your "
                 "Docker endpoint's, without a web server that compresses its answers in between"
@@ -644,7 +641,7 @@ def pull_refusal(status: int, text: str) -> errors.EndpointError:
 
 def _container_config(docker: _Client, spec: Specification) -> dict[str, Any]:
     """The body of `POST /containers/create`."""
-    return dict(
+    config = dict(
         docker.create_container_config(
             image=_image_name(spec.image),
             command=list(spec.command),
@@ -653,10 +650,10 @@ def _container_config(docker: _Client, spec: Specification) -> dict[str, Any]:
             environment=dict(spec.environment),
             labels=dict(spec.labels),
             working_dir=spec.workdir,
-            healthcheck=Healthcheck(test=["NONE"]),
             host_config=_host_config(docker, spec),
         )
     )
+    return config | {"Healthcheck": {"Test": ["NONE"]}}  # docker-py's own class fails on engines before API 1.29
 
 
 def _host_config(docker: _Client, spec: Specification) -> HostConfig:

@@ -91,7 +91,6 @@ class Channel:
     context: ssl.SSLContext = field(repr=False)
     budget: Budget = field(repr=False)
     _socket: _Socket | None = field(default=None, repr=False)
-    answered: bool = False  # set by who reads answers: the peer has let us in before
     nameless: bool = False  # set on connecting: the certificate names nothing, the CA alone vouches for it
 
     @property
@@ -214,7 +213,11 @@ class Channel:
     def _no_tls(self, error: ssl.SSLError) -> errors.EndpointError:
         reason = error.reason or ""
         if "ALERT" in reason and any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")):
-            return errors.EndpointRefusedCertificate(refused_certificate(self.host, reason))
+            why = " because it has expired" if "EXPIRED" in reason else ""
+            return errors.EndpointRefusedCertificate(
+                f"{self.host} does not accept the certificate in your bundle{why}. Upload the bundle that this Docker "
+                "endpoint made for you, or have a new one made"
+            )
         if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
             return errors.EndpointNotTls(
                 f"{self.host} does not speak TLS. Give the port on which Docker listens with TLS, usually 2376, and "
@@ -224,15 +227,6 @@ class Channel:
             f"{self.host} and the hub found no common TLS ({reason.lower().replace('_', ' ') or 'unknown reason'}). "
             "The hub needs TLS 1.2 or later; update the Docker Engine, or the proxy in front of it"
         )
-
-
-def refused_certificate(host: str, reason: str = "") -> str:
-    """Say that the endpoint did not take the client certificate."""
-    why = " because it has expired" if "EXPIRED" in reason else " because it was revoked" if "REVOKED" in reason else ""
-    return (
-        f"{host} does not accept the certificate in your bundle{why}. Upload the bundle that this Docker endpoint made "
-        "for you, or have a new one made"
-    )
 
 
 # ── trust ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -330,6 +324,8 @@ class _Socket(ssl.SSLSocket):
         except TimeoutError as error:
             assert self.channel is not None
             raise self.channel._meaning(error) from error
+        except ssl.SSLEOFError as error:  # the peer has hung up, and may have said why: urllib3 goes on to read that
+            raise BrokenPipeError from error
 
     def hang_up(self) -> None:
         """Close both directions, leaving the TLS state to the thread that reads."""

@@ -1,0 +1,1016 @@
+"""The transport and the client against an endpoint that misbehaves: each way has its exact code, and an end."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chalicelib import certificates, errors
+from chalicelib.address import AddressPolicy, Endpoint
+from chalicelib.docker_endpoint import DockerEndpoint, PullStatus, probe, resolve
+from chalicelib.events import Target
+from chalicelib.machine import Limits
+from chalicelib.notebook import HubTrust, Specification, specification
+from chalicelib.transport import ANSWER_BYTES, Budget, Channel, memory_file, memory_pipe, new_context
+from tests.builders import NOW, a_session
+from tests.certificates import FAR_AHEAD, LONG_AGO, Authority, Leaf
+from tests.functional.hostile_engine import (
+    CHUNKED,
+    LOOPBACK,
+    NOT_FOUND,
+    Answer,
+    Connection,
+    HostileEngine,
+    Pki,
+    chunk,
+    http,
+    load_leaf,
+    of_json,
+    ping,
+    pull_of,
+    refusal,
+    version,
+)
+
+IMAGE = "jupyter/minimal-notebook:latest"
+NAME = "homeport-abc-1"
+CONTAINER_ID = "ab" * 32
+PULL = "POST /images/create"
+Call = Callable[[DockerEndpoint], object]
+
+
+@pytest.fixture(scope="module")
+def pki() -> Pki:
+    return Pki.new()
+
+
+def an_endpoint(engine: HostileEngine, *, deadline: float = 20.0, **changes: Any) -> DockerEndpoint:
+    return DockerEndpoint(engine.credentials, address=LOOPBACK, deadline=deadline, **changes)
+
+
+def code_of(endpoint: DockerEndpoint, call: Call = DockerEndpoint.verify) -> str:
+    with endpoint, pytest.raises(errors.EndpointError) as caught:
+        call(endpoint)
+    assert caught.value.message.isprintable()
+    return caught.value.code
+
+
+def code_with(pki: Pki, answers: dict[str, Answer], call: Call = DockerEndpoint.verify, **changes: Any) -> str:
+    with HostileEngine(pki, answers) as engine:
+        return code_of(an_endpoint(engine, **changes), call)
+
+
+def a_specification(**changes: Any) -> Specification:
+    arguments = {"hub_name": "hub", "image_workdir": "/home/jovyan", "publish_address": LOOPBACK, "idle_lifetime": 60.0}
+    return specification(a_session(**changes.pop("session", {})), **(arguments | changes))
+
+
+def all_of(statuses: Iterator[PullStatus]) -> list[PullStatus]:
+    return list(statuses)
+
+
+# ── what a good endpoint gets ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_verify_tells_the_engines_version_and_shows_the_certificate(pki: Pki) -> None:
+    with HostileEngine(pki) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.verify() == ("20.10.24", "")
+
+
+def test_one_connection_serves_all_calls_of_an_endpoint(pki: Pki) -> None:
+    with HostileEngine(pki, {f"GET /images/{IMAGE}/json": of_json({})}) as engine, an_endpoint(engine) as endpoint:
+        endpoint.verify()
+        assert endpoint.image_present(IMAGE)
+        assert not endpoint.image_present("other")
+        assert engine.connections == 1
+
+
+@pytest.mark.parametrize(("newest", "spoken"), [("1.24", "1.24"), ("1.41", "1.41"), ("1.45", "1.45"), ("1.52", "1.45")])
+def test_the_newest_api_version_that_both_know_is_spoken(pki: Pki, newest: str, spoken: str) -> None:
+    with HostileEngine(pki, {"GET /_ping": ping(newest)}) as engine, an_endpoint(engine) as endpoint:
+        endpoint.inspect(NAME)
+        assert engine.heard[-1].path.startswith(f"/v{spoken}/")
+
+
+def test_an_engine_that_tells_no_version_in_ping_is_asked_for_it(pki: Pki) -> None:
+    with HostileEngine(pki, {"GET /_ping": http(b"OK")}) as engine, an_endpoint(engine) as endpoint:
+        endpoint.inspect(NAME)
+        assert engine.heard[-1].path.startswith("/v1.41/")
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (version("1.23"), "endpoint-too-old"),
+        (version("1.60", MinAPIVersion="1.50"), "endpoint-too-new"),
+        (version("2.0"), "endpoint-misbehaved"),
+        (version("1.41\r\nX"), "endpoint-misbehaved"),
+        (version(ApiVersion=141), "endpoint-misbehaved"),
+        (of_json({}), "endpoint-misbehaved"),
+        (version(Os="windows"), "endpoint-not-linux"),
+        (refusal(401, "who are you"), "endpoint-denied"),
+        (refusal(403, "authorization denied by plugin"), "endpoint-denied"),
+        (refusal(500, "boom"), "endpoint-failed"),
+        (refusal(400, "client version 1.24 is too old. Minimum supported API version is 1.44"), "endpoint-too-new"),
+    ],
+)
+def test_versions_and_refusals_have_their_code(pki: Pki, answer: bytes, code: str) -> None:
+    assert code_with(pki, {"GET /version": answer}) == code
+
+
+# ── certificates ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("leaf", "code"),
+    [
+        (lambda ca: ca.issue("e", sans=(LOOPBACK,), server=True, not_before=LONG_AGO[0], not_after=LONG_AGO[1]),
+         "endpoint-expired-certificate"),
+        (lambda ca: ca.issue("e", sans=(LOOPBACK,), server=True, not_before=FAR_AHEAD[0], not_after=FAR_AHEAD[1]),
+         "endpoint-expired-certificate"),
+        (lambda _: Authority.new().issue("e", sans=(LOOPBACK,), server=True), "endpoint-wrong-certificate"),
+        (lambda _: Authority.new("Another").issue("e", sans=(LOOPBACK,), server=True), "endpoint-wrong-certificate"),
+        (lambda ca: ca.issue("e", sans=(LOOPBACK,), client=True), "endpoint-wrong-certificate"),
+        (lambda ca: ca.issue("e", sans=("127.0.0.2", "localhost"), server=True), "endpoint-wrong-name"),
+        (lambda ca: ca.issue(LOOPBACK, sans=("other.example",), server=True), "endpoint-wrong-name"),
+    ],
+    ids=["expired", "not-yet-valid", "wrong-ca-same-name", "wrong-ca", "not-for-servers", "wrong-name", "cn-only"],
+)  # fmt: skip
+def test_a_server_certificate_that_is_not_right_has_its_code(leaf: Callable[[Authority], Leaf], code: str) -> None:
+    with HostileEngine(Pki.new(leaf)) as engine:
+        assert code_of(an_endpoint(engine)) == code
+        assert engine.heard == []
+
+
+def test_a_certificate_without_any_name_is_pinned_by_the_ca_alone_and_told() -> None:
+    with HostileEngine(Pki.new(lambda ca: ca.issue("swarm"))) as engine, an_endpoint(engine) as endpoint:
+        assert "CA alone" in endpoint.verify()[1]
+
+
+def test_a_certificate_without_any_name_of_another_ca_is_refused() -> None:
+    with HostileEngine(Pki.new(lambda _: Authority.new("Another").issue("swarm"))) as engine:
+        assert code_of(an_endpoint(engine)) == "endpoint-wrong-certificate"
+
+
+def test_the_original_name_is_verified_and_the_checked_address_connected_to() -> None:
+    pki = Pki.new(lambda ca: ca.issue("engine", sans=("docker.example.org",), server=True))
+    with HostileEngine(pki) as engine:
+        good, bad = (pki.credentials(engine.port, host) for host in ("docker.example.org", "other.example.org"))
+        with DockerEndpoint(good, address=LOOPBACK, deadline=20) as endpoint:
+            endpoint.verify()
+        assert engine.heard[0].headers["host"] == f"docker.example.org:{engine.port}"
+        assert code_of(DockerEndpoint(bad, address=LOOPBACK, deadline=20)) == "endpoint-wrong-name"
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_client_certificate_that_is_not_accepted_is_told_so(pki: Pki, newest: ssl.TLSVersion) -> None:
+    def limited(context: ssl.SSLContext) -> None:
+        context.maximum_version = newest
+
+    with HostileEngine(pki, client_ca=Authority.new("Another").certificate, tls=limited) as engine:
+        assert code_of(an_endpoint(engine)) == "endpoint-refused-certificate"
+
+
+def test_the_reason_is_read_even_when_the_peer_has_hung_up_before_the_request(pki: Pki) -> None:
+    with HostileEngine(pki, client_ca=Authority.new("Another").certificate) as engine:
+        credentials = engine.credentials
+        context = new_context(ca=credentials.ca, certificate=credentials.certificate, key=credentials.key)
+        channel = Channel(LOOPBACK, engine.port, LOOPBACK, context, Budget(time.monotonic, 20))
+        with channel.connect() as connected:
+            engine.closed.wait(10)
+            with pytest.raises(BrokenPipeError):
+                deque((connected.send(b"GET /version HTTP/1.1\r\n\r\n") for _ in range(1000)), maxlen=0)
+            with pytest.raises(errors.EndpointRefusedCertificate):
+                connected.recv_into(bytearray(1))
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
+def test_tls_below_1_2_is_refused(pki: Pki) -> None:
+    def old(context: ssl.SSLContext) -> None:
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+
+    with HostileEngine(pki, tls=old) as engine:
+        assert code_of(an_endpoint(engine)) == "endpoint-tls"
+
+
+def test_a_key_that_does_not_belong_to_the_certificate_is_refused_without_a_word_of_it(pki: Pki) -> None:
+    with HostileEngine(pki) as engine:
+        good = engine.credentials
+        bad = type(good)(good.endpoint, good.ca, good.certificate, pki.server.key)
+        with pytest.raises(errors.EndpointTls) as caught:
+            DockerEndpoint(bad, address=LOOPBACK, deadline=5)
+        assert caught.value.__cause__ is None
+
+
+# ── connections ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_closed_port_is_told_as_such(pki: Pki) -> None:
+    with socket.create_server((LOOPBACK, 0)) as closed:
+        port = closed.getsockname()[1]
+    assert code_of(DockerEndpoint(pki.credentials(port), address=LOOPBACK, deadline=5)) == "endpoint-refused"
+
+
+def test_an_address_without_a_way_is_unreachable(pki: Pki) -> None:
+    endpoint = DockerEndpoint(pki.credentials(2376), address="255.255.255.255", deadline=5)
+    assert code_of(endpoint) == "endpoint-unreachable"
+
+
+@pytest.mark.parametrize(
+    ("greet", "code"),
+    [
+        (lambda peer: peer.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\nthis is not TLS"), "endpoint-not-tls"),
+        (lambda peer: peer.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n" * 400), "endpoint-not-tls"),
+        (lambda peer: None, "endpoint-hung-up"),
+    ],
+    ids=["http", "ssh", "closes"],
+)
+def test_a_port_that_does_not_speak_tls_is_told_as_such(
+    pki: Pki, greet: Callable[[socket.socket], None], code: str
+) -> None:
+    def after_hello(peer: socket.socket) -> None:
+        peer.recv(65536)
+        greet(peer)
+
+    with HostileEngine(pki, greet=after_hello) as engine:
+        assert code_of(an_endpoint(engine)) == code
+
+
+def test_silence_in_the_handshake_ends_at_the_deadline(pki: Pki) -> None:
+    released = threading.Event()
+    with HostileEngine(pki, greet=lambda _: released.wait()) as engine:  # type: ignore[arg-type, return-value]
+        assert code_of(an_endpoint(engine, deadline=0.3)) == "endpoint-timeout"
+        released.set()
+
+
+def test_who_closes_after_the_handshake_hung_up(pki: Pki) -> None:
+    assert code_with(pki, {"GET /version": lambda connection: None}) == "endpoint-hung-up"
+
+
+# ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+@pytest.mark.parametrize("call", [DockerEndpoint.verify, lambda endpoint: endpoint.create(a_specification())])
+def test_no_redirect_is_followed(pki: Pki, status: int, call: Call) -> None:
+    with HostileEngine(pki) as elsewhere:
+        location = f"https://{LOOPBACK}:{elsewhere.port}/version"
+        moved = http(status=status, headers=[("Location", location)])
+        answers: dict[str, Answer] = {"GET /version": moved, "POST /containers/create": moved}
+        assert code_with(pki, answers, call) == "endpoint-redirected"
+        assert elsewhere.connections == 0
+
+
+@pytest.mark.parametrize(
+    "drip",
+    [
+        lambda c: c.drip(b"HTTP/1.1 200 OK\r\nX-Slow: " + b"a" * 200 + b"\r\n"),
+        lambda c: c.drip(b"HTTP/1.1 100 Continue\r\n\r\n"),
+        lambda c: (c.send(HEAD + b"Content-Length: 1000\r\n\r\n"), c.drip(b" ")),
+        lambda c: (c.send(CHUNKED), c.drip(chunk(b" "))),
+        lambda c: c.wait(),
+    ],
+    ids=["headers", "continues", "body", "chunks", "silence"],
+)
+def test_a_byte_now_and_then_does_not_hold_a_call(pki: Pki, drip: Answer) -> None:
+    assert code_with(pki, {"GET /version": drip}, deadline=0.5) == "endpoint-timeout"
+
+
+def test_the_deadline_is_for_all_calls_together(pki: Pki) -> None:
+    now = [0.0]
+    with HostileEngine(pki) as engine, an_endpoint(engine, deadline=30.0, clock=lambda: now[0]) as endpoint:
+        endpoint.verify()
+        now[0] = 31.0
+        with pytest.raises(errors.EndpointTimeout):
+            endpoint.inspect(NAME)
+
+
+def too_much(connection: Connection) -> None:
+    connection.send(HEAD + f"Content-Length: {300 << 20}\r\n\r\n".encode())
+    connection.flood(b" " * 65536)
+
+
+def endless_chunks(connection: Connection) -> None:
+    connection.send(CHUNKED)
+    connection.flood(chunk(b" " * 65536))
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        too_much,
+        endless_chunks,
+        lambda c: c.flood(b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+        lambda c: (c.send(CHUNKED), c.flood(b"1;" + b"x" * 60000 + b"\r\n \r\n")),
+        lambda c: (c.send(HEAD + b"Connection: close\r\n\r\n"), c.flood(b" " * 65536)),
+    ],
+    ids=["300-mib", "chunks", "continues", "chunk-extensions", "until-close"],
+)
+def test_an_answer_that_is_too_large_is_not_read_to_its_end(pki: Pki, flood: Answer) -> None:
+    with HostileEngine(pki, {"GET /version": flood}) as engine:
+        assert code_of(an_endpoint(engine)) == "endpoint-misbehaved"
+        assert engine.sent_bytes < ANSWER_BYTES + (32 << 20)  # what is in the sockets' buffers
+
+
+BAD_ANSWERS: dict[str, bytes] = {
+    "gzip-bomb": http(gzip.compress(b" " * (64 << 20), 1), headers=[("Content-Encoding", "gzip")]),
+    "deflate": http(b"{}", headers=[("Content-Encoding", "deflate")]),
+    "two-encodings": http(b"{}", headers=[("Content-Encoding", "identity"), ("Content-Encoding", "gzip")]),
+    "not-json": http(b"<html>It works!</html>"),
+    "empty": http(b""),
+    "cut-json": http(b'{"ApiVersion": "1.41'),
+    "a-list": of_json([]),
+    "a-number": of_json(7),
+    "deep-lists": http(b"[" * 1_000_000),
+    "deep-objects": http(b'{"a":' * 700_000),
+    "long-number": http(b'{"ApiVersion": ' + b"9" * 100_000 + b"}"),
+    "not-utf8": http(b'{"ApiVersion": "\xff\xfe"}'),
+    "utf-16": http('{"ApiVersion": 1}'.encode("utf-16")),
+    "surrogates": http(b'{"ApiVersion": "\\ud800"}'),
+    "101-headers": HEAD + b"X-A: b\r\n" * 101 + b"\r\n",
+    "long-header": HEAD + b"X-A: " + b"b" * 1_000_000 + b"\r\n\r\n",
+    "long-status": b"HTTP/1.1 200 " + b"O" * 1_000_000 + b"\r\n\r\n",
+    "no-status": b"hello\r\n\r\n",
+    "no-number": b"HTTP/1.1 abc OK\r\n\r\n",
+    "status-999": b"HTTP/1.1 999 Hm\r\nContent-Length: 0\r\n\r\n",
+    "status-101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: tcp\r\n\r\n",
+    "http-9": b"HTTP/9.9 200 OK\r\n\r\n",
+    "bad-header": HEAD + b"\0\0\xff: \xff\r\n : \r\nContent-Length: x\r\n\r\n{}",
+    "two-lengths": HEAD + b"Content-Length: 5\r\nContent-Length: 2\r\n\r\n{}",
+    "negative-length": HEAD + b"Content-Length: -1\r\n\r\n{}",
+    "bad-chunk": CHUNKED + b"zz\r\n{}\r\n",
+    "negative-chunk": CHUNKED + b"-5\r\n{}\r\n",
+    "no-chunk": CHUNKED + b"\r\n\r\n",
+}
+CUT_ANSWERS: dict[str, bytes] = {
+    "short-body": http(b"{}", length=100),
+    "short-chunk": CHUNKED + b"64\r\n{}",
+    "cut-headers": b"HTTP/1.1 200 OK\r\nContent-Le",
+}
+
+
+def then_close(answer: bytes) -> Answer:
+    return lambda connection: connection.send(answer)
+
+
+@pytest.mark.parametrize("name", BAD_ANSWERS)
+def test_an_answer_that_no_engine_gives_is_misbehaviour(pki: Pki, name: str) -> None:
+    assert code_with(pki, {"GET /version": then_close(BAD_ANSWERS[name])}) == "endpoint-misbehaved"
+
+
+@pytest.mark.parametrize("name", CUT_ANSWERS)
+def test_an_answer_that_is_cut_may_go_better_next_time(pki: Pki, name: str) -> None:
+    assert code_with(pki, {"GET /version": then_close(CUT_ANSWERS[name])}) in (
+        "endpoint-hung-up",
+        "endpoint-misbehaved",
+    )
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"[" * 100_000, b"[]", b'{"message": 7}', b'"no"', b"<h1>\x1b[31m"])
+def test_an_error_answer_may_hold_anything(pki: Pki, body: bytes) -> None:
+    assert code_with(pki, {"GET /version": http(body, status=500)}) == "endpoint-failed"
+
+
+def test_cookies_and_other_leftovers_are_not_sent_back(pki: Pki) -> None:
+    baited = http(json.dumps({"ApiVersion": "1.41"}).encode(), headers=[("Set-Cookie", "a=b"), ("Link", "<x>")])
+    with HostileEngine(pki, {"GET /version": baited}) as engine, an_endpoint(engine) as endpoint:
+        endpoint.verify()
+        endpoint.inspect(NAME)
+        assert "cookie" not in engine.heard[-1].headers
+
+
+# ── the hub's own machine stays out of it ────────────────────────────────────────────────────────────────────────
+
+
+def test_environment_and_docker_configuration_count_for_nothing(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_bytes(Authority.new("Another").certificate)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "AWS_CA_BUNDLE"):
+        monkeypatch.setenv(name, str(wrong))
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:9")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "")
+    configuration = {
+        "auths": {"https://index.docker.io/v1/": {"auth": "aHViOnNlY3JldA=="}},
+        "HttpHeaders": {"X-Hub": "secret"},
+        "proxies": {"default": {"httpsProxy": "http://127.0.0.1:9", "httpProxy": "http://hub:secret@127.0.0.1:9"}},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(configuration))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker" / "config.json").write_text(json.dumps(configuration))
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login hub password secret\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    answers: dict[str, Answer] = {
+        "POST /containers/create": of_json({"Id": CONTAINER_ID}, status=201),
+        PULL: pull_of(),
+        f"GET /images/{IMAGE}/json": of_json({}),
+    }
+    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
+        endpoint.verify()
+        endpoint.create(a_specification())
+        assert all_of(endpoint.pull(IMAGE)) == []
+        for request in engine.heard:
+            assert "secret" not in str(request.headers)
+            assert "aHVi" not in str(request.headers)
+            assert not request.headers.keys() & {"x-registry-auth", "x-registry-config", "authorization", "x-hub"}
+            assert b"127.0.0.1:9" not in request.body
+            assert request.headers["accept-encoding"] == "identity"
+
+
+CHILD = """
+import os, sys
+written = []
+def watch(event, args):
+    if event == "open" and (args[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        path = os.readlink(f"/proc/self/fd/{args[0]}") if isinstance(args[0], int) else str(args[0])
+        if not path.startswith("/memfd:"):
+            written.append(path)
+    if event in ("os.mkdir", "os.rename", "os.link", "os.symlink", "tempfile.mkstemp", "tempfile.mkdtemp",
+                 "subprocess.Popen", "os.system", "os.posix_spawn"):
+        written.append(event)
+sys.path.insert(0, os.getcwd())
+from chalicelib.bundle import Credentials
+from chalicelib.docker_endpoint import DockerEndpoint
+credentials = Credentials.from_bytes(sys.stdin.buffer.read())
+sys.addaudithook(watch)
+open_now = lambda: sorted(f"{fd}" for fd in range(64) if os.path.exists(f"/proc/self/fd/{fd}"))
+before = open_now()
+with DockerEndpoint(credentials, address="127.0.0.1", deadline=20) as endpoint:
+    print(endpoint.verify()[0])
+print([os.readlink(f"/proc/self/fd/{n}") for n in sorted(set(open_now()) - set(before))], written)
+"""
+
+
+def test_no_file_is_written_and_no_descriptor_left_for_the_key(pki: Pki) -> None:
+    with HostileEngine(pki) as engine:
+        command = [sys.executable, "-B", "-c", textwrap.dedent(CHILD)]
+        done = subprocess.run(command, input=engine.credentials.to_bytes(), capture_output=True, timeout=60)
+    assert done.stdout.decode().split("\n")[:2] == ["20.10.24", "[] []"], done.stderr.decode()
+
+
+@pytest.mark.parametrize("offer", [memory_file, memory_pipe])
+def test_openssl_reads_the_key_out_of_memory(pki: Pki, offer: Callable[[bytes], int]) -> None:
+    descriptors = [offer(pki.client.certificate), offer(pki.client.key)]
+    paths = [f"/proc/self/fd/{descriptor}" for descriptor in descriptors]
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(*paths)
+        assert not any(os.readlink(path).startswith("/") and "memfd:" not in os.readlink(path) for path in paths)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def test_what_does_not_fit_into_a_pipe_is_refused() -> None:
+    with pytest.raises(BlockingIOError):
+        memory_pipe(b"x" * (1 << 20))
+
+
+# ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Resolver:
+    """A resolver that changes its mind: each look-up gives the next answer."""
+
+    def __init__(self, *answers: list[str] | OSError | UnicodeError) -> None:
+        self.answers = list(answers)
+
+    def __call__(self, host: str, port: int, **_: Any) -> list[Any]:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in answer]
+
+
+PUBLIC = "93.184.215.14"
+
+
+def test_every_address_of_a_name_is_checked() -> None:
+    endpoint, policy = Endpoint("docker.example.org", 2376), AddressPolicy()
+    assert resolve(endpoint, policy, Resolver([PUBLIC, "1.1.1.1"])) == PUBLIC
+    for forbidden in ("127.0.0.1", "169.254.169.254", "10.0.0.1", "::1", "fe80::1%eth0"):
+        with pytest.raises(errors.ForbiddenAddress):
+            resolve(endpoint, policy, Resolver([PUBLIC, forbidden]))
+
+
+def test_denied_ports_are_not_even_looked_up() -> None:
+    with pytest.raises(errors.BadEndpoint):
+        resolve(Endpoint("docker.example.org", 2375), AddressPolicy(), Resolver())
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "unknown"), "endpoint-name-unknown"),
+        (socket.gaierror(socket.EAI_AGAIN, "later"), "endpoint-unreachable"),
+        (UnicodeError("label too long"), "endpoint-name-unknown"),
+    ],
+)
+def test_a_name_that_is_not_found_has_its_code(answer: OSError | UnicodeError, code: str) -> None:
+    with pytest.raises(errors.EndpointError) as caught:
+        resolve(Endpoint("docker.example.org", 2376), AddressPolicy(), Resolver(answer))
+    assert caught.value.code == code
+
+
+def test_a_name_that_is_bound_anew_is_never_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pki = Pki.new(lambda ca: ca.issue("engine", sans=("rebinding.example.org",), server=True))
+    with HostileEngine(pki) as good, HostileEngine(pki) as trap:
+        rebinding = Resolver([LOOPBACK])
+        credentials = pki.credentials(good.port, "rebinding.example.org")
+        policy = AddressPolicy(allowed=(ip_network("127.0.0.0/8"),))
+        address = resolve(credentials.endpoint, policy, rebinding)
+
+        def no_second_look_up(*_: Any, **__: Any) -> None:
+            raise AssertionError("the name was looked up again")
+
+        monkeypatch.setattr(socket, "getaddrinfo", no_second_look_up)
+        with DockerEndpoint(credentials, address=address, deadline=20) as endpoint:
+            endpoint.verify()
+            endpoint.inspect(NAME)
+        assert (len(good.heard), trap.connections, rebinding.answers) == (2, 0, [])
+
+
+# ── containers ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def inspected(**changes: Any) -> bytes:
+    labels = dict(a_specification().labels) | changes.pop("labels", {})
+    state = {"Status": "running", "Running": True, "ExitCode": 0, "OOMKilled": False} | changes.pop("state", {})
+    return of_json({"Id": CONTAINER_ID, "State": state, "Config": {"Labels": labels}, **changes})
+
+
+def ports(*bindings: object) -> dict[str, object]:
+    return {"NetworkSettings": {"Ports": {"8888/tcp": list(bindings)}}}
+
+
+@pytest.mark.parametrize(
+    "port",
+    [0, 22, 80, 1023, 65536, -1, 8888.0, True, "80", "-8888", "0x22b8", "８８８８", " 8888", "8888\n", "", "1e4",
+     "99999999999999999999", None, [], {}, "8888/tcp", 10**30],
+)  # fmt: skip
+def test_only_a_possible_port_is_believed(pki: Pki, port: object) -> None:
+    answers: dict[str, Answer] = {f"GET /containers/{NAME}/json": inspected(**ports({"HostIp": "", "HostPort": port}))}
+    assert code_with(pki, answers, lambda endpoint: endpoint.published_port(NAME)) == "endpoint-misbehaved"
+
+
+@pytest.mark.parametrize("port", ["1024", "32768", 65535])
+def test_the_published_port_is_that_of_the_addresss_family(pki: Pki, port: object) -> None:
+    both = ports({"HostIp": "::", "HostPort": "40000"}, "junk", {"HostIp": "0.0.0.0", "HostPort": port})
+    answers: dict[str, Answer] = {f"GET /containers/{NAME}/json": inspected(**both)}
+    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.published_port(NAME) == int(str(port))
+
+
+@pytest.mark.parametrize("settings", [{}, {"NetworkSettings": []}, {"NetworkSettings": {"Ports": {"8888/tcp": None}}}])
+def test_a_port_that_is_not_published_yet_is_asked_for_again(pki: Pki, settings: dict[str, object]) -> None:
+    answers: dict[str, Answer] = {f"GET /containers/{NAME}/json": inspected(**settings)}
+    assert code_with(pki, answers, lambda endpoint: endpoint.published_port(NAME)) == "endpoint-failed"
+
+
+def test_the_port_of_a_container_that_is_gone_is_not_found(pki: Pki) -> None:
+    assert code_with(pki, {}, lambda endpoint: endpoint.published_port(NAME)) == "container-missing"
+
+
+@pytest.mark.parametrize(
+    ("state", "seen"),
+    [
+        ({}, ("running", True, None, False)),
+        ({"Status": "exited", "Running": False, "ExitCode": 137, "OOMKilled": True}, ("exited", False, 137, True)),
+        ({"Status": "created", "Running": False}, ("created", False, 0, False)),
+        ({"Status": "paused"}, ("paused", False, 0, False)),
+        ({"Status": "<b>", "Running": "yes", "ExitCode": "0", "OOMKilled": 1}, ("unknown", False, None, False)),
+        ({"Status": [], "Running": None, "ExitCode": 10**40, "OOMKilled": {}}, ("unknown", False, None, False)),
+    ],
+)
+def test_only_known_words_about_a_containers_state_are_believed(
+    pki: Pki, state: dict[str, object], seen: tuple[object, ...]
+) -> None:
+    answers: dict[str, Answer] = {f"GET /containers/{NAME}/json": inspected(state=state)}
+    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
+        status = endpoint.inspect(NAME)
+        assert (status.status, status.running, status.exit_code, status.oom) == seen
+        assert not endpoint.inspect("homeport-other-1").exists
+
+
+def created_body(pki: Pki, spec: Specification, api: str = "1.41") -> dict[str, Any]:
+    answers: dict[str, Answer] = {
+        "GET /_ping": ping(api),
+        "POST /containers/create": of_json({"Id": CONTAINER_ID}, status=201),
+    }
+    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
+        endpoint.create(spec)
+        request = engine.heard[-1]
+        assert request.path.endswith(f"/containers/create?name={spec.name}")
+        return dict(json.loads(request.body))
+
+
+def test_the_container_is_what_the_specification_says(pki: Pki) -> None:
+    limits = Limits(memory=1 << 30, cpus=1.5, gpus=-1)
+    spec = a_specification(session={"limits": limits})
+    body = created_body(pki, spec)
+    host = body["HostConfig"]
+    assert body["Image"] == IMAGE
+    assert body["Cmd"] == ["jupyter", "lab", "--no-browser"]
+    assert body["Labels"] == dict(spec.labels)
+    assert body["WorkingDir"] == "/home/jovyan"
+    assert body["Healthcheck"] == {"Test": ["NONE"]}
+    assert body.get("User") is body.get("Entrypoint") is None
+    assert host["PortBindings"] == {"8888/tcp": [{"HostIp": LOOPBACK, "HostPort": ""}]}
+    assert host["RestartPolicy"] == {"Name": "no"}
+    assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}}
+    assert (host["Memory"], host["CpuPeriod"], host["CpuQuota"]) == (1 << 30, 100_000, 150_000)
+    assert host["DeviceRequests"][0]["Count"] == -1
+    assert host["DeviceRequests"][0]["Capabilities"] == [["gpu"]]
+    (mount,) = host["Mounts"]
+    assert (mount["Type"], mount["Source"], mount["Target"]) == ("volume", spec.volume, "/home/jovyan")
+    assert "homeport.generation" not in mount["VolumeOptions"]["Labels"]
+    assert not host.keys() & {"Privileged", "CapAdd", "Devices", "Binds", "SecurityOpt", "PidMode", "IpcMode", "Init"}
+
+
+def test_an_old_engine_gets_the_same_volume_in_its_own_words(pki: Pki) -> None:
+    body = created_body(pki, a_specification(publish_address=""), api="1.24")
+    assert body["HostConfig"]["Binds"] == [f"{a_specification().volume}:/home/jovyan:rw"]
+    assert body["HostConfig"]["PortBindings"] == {"8888/tcp": [{"HostIp": "", "HostPort": ""}]}
+
+
+def test_gpus_on_an_old_engine_are_refused_as_such(pki: Pki) -> None:
+    spec = a_specification(session={"limits": Limits(gpus=1)})
+    assert code_with(pki, {"GET /_ping": ping("1.39")}, lambda endpoint: endpoint.create(spec)) == "endpoint-too-old"
+
+
+def conflicting(existing: bytes) -> dict[str, Answer]:
+    name = a_specification().name
+    return {
+        "POST /containers/create": refusal(409, f'Conflict. The container name "/{name}" is already in use'),
+        f"GET /containers/{name}/json": existing,
+    }
+
+
+def test_a_container_that_is_there_with_our_labels_is_adopted(pki: Pki) -> None:
+    with HostileEngine(pki, conflicting(inspected())) as engine, an_endpoint(engine) as endpoint:
+        endpoint.create(a_specification())
+        assert engine.asked("POST") == ["/containers/create"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [{"homeport.hub": "other"}, {"homeport.session": "x"}, {"homeport.generation": "2"}, {"homeport.hub": None}],
+)
+def test_a_container_with_other_labels_is_a_conflict(pki: Pki, labels: dict[str, object]) -> None:
+    answers = conflicting(inspected(labels=labels))
+    assert code_with(pki, answers, lambda endpoint: endpoint.create(a_specification())) == "container-conflict"
+
+
+@pytest.mark.parametrize("config", [None, [], {}, {"Labels": None}, {"Labels": "homeport.hub"}])
+def test_a_container_without_labels_is_a_conflict(pki: Pki, config: object) -> None:
+    answers = conflicting(of_json({"Id": CONTAINER_ID, "Config": config}))
+    assert code_with(pki, answers, lambda endpoint: endpoint.create(a_specification())) == "container-conflict"
+
+
+def test_a_container_that_is_being_removed_is_not_adopted(pki: Pki) -> None:
+    answers = conflicting(inspected(state={"Status": "removing"}))
+    assert code_with(pki, answers, lambda endpoint: endpoint.create(a_specification())) == "endpoint-failed"
+
+
+def test_a_name_taken_by_nobody_ends_at_the_deadline(pki: Pki) -> None:
+    answers = conflicting(NOT_FOUND)
+    create = lambda endpoint: endpoint.create(a_specification())  # noqa: E731
+    assert code_with(pki, answers, create, deadline=0.5) == "endpoint-timeout"
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "code"),
+    [
+        (404, "No such image: nvidia/cuda:12", "image-not-found"),
+        (500, "mkdir /var/lib/docker/overlay2/x: no space left on device", "no-space"),
+        (400, "Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available", "limits-refused"),
+        (400, "Minimum memory limit allowed is 6MB", "limits-refused"),
+        (400, "invalid mount config", "endpoint-declined"),
+        (500, "something else", "endpoint-failed"),
+    ],
+)
+def test_what_the_engine_says_to_a_creation_has_its_code(pki: Pki, status: int, text: str, code: str) -> None:
+    answers: dict[str, Answer] = {"POST /containers/create": refusal(status, text)}
+    assert code_with(pki, answers, lambda endpoint: endpoint.create(a_specification())) == code
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "code"),
+    [
+        (400, 'exec: "jupyter": executable file not found in $PATH: unknown', "image-without-jupyter"),
+        (500, 'could not select device driver "" with capabilities: [[gpu]]', "gpu-unavailable"),
+        (500, "driver failed programming external connectivity", "start-failed"),
+        (400, "cannot start", "start-failed"),
+        (404, "No such container: x", "container-missing"),
+        (500, "no space left on device", "no-space"),
+    ],
+)
+def test_what_the_engine_says_to_a_start_has_its_code(pki: Pki, status: int, text: str, code: str) -> None:
+    answers: dict[str, Answer] = {f"POST /containers/{NAME}/start": refusal(status, text)}
+    assert code_with(pki, answers, lambda endpoint: endpoint.start(NAME)) == code
+
+
+def test_a_container_that_runs_already_is_left_alone(pki: Pki) -> None:
+    with (
+        HostileEngine(pki, {f"POST /containers/{NAME}/start": http(status=304)}) as engine,
+        an_endpoint(engine) as endpoint,
+    ):
+        endpoint.start(NAME)
+
+
+OURS = "homeport-" + a_session().sid + "-1"
+
+
+@pytest.mark.parametrize(
+    ("container", "labels"),
+    [
+        (OURS, {"homeport.hub": "other"}),
+        (OURS, {"homeport.hub": ""}),
+        (OURS, {"homeport.session": "x"}),
+        (OURS, {"homeport.generation": "2"}),
+        ("production-database", {}),
+    ],
+)
+def test_what_is_not_ours_is_never_removed(pki: Pki, container: str, labels: dict[str, str]) -> None:
+    answers: dict[str, Answer] = {f"GET /containers/{container}/json": inspected(labels=labels)}
+    with HostileEngine(pki, answers) as engine:
+        code = code_of(an_endpoint(engine, hub_name="hub"), lambda endpoint: endpoint.remove(container))
+        assert code == "container-conflict"
+        assert {request.method for request in engine.heard} == {"GET"}
+
+
+def test_a_container_that_is_gone_is_removed_already(pki: Pki) -> None:
+    with HostileEngine(pki) as engine, an_endpoint(engine, hub_name="hub") as endpoint:
+        endpoint.remove(OURS)
+        assert {request.method for request in engine.heard} == {"GET"}
+
+
+@pytest.mark.parametrize("refused", [204, 404, 409])
+def test_a_removal_is_done_when_inspect_no_longer_finds_it(pki: Pki, refused: int) -> None:
+    looks = iter([inspected(), NOT_FOUND])
+    answers: dict[str, Answer] = {
+        f"GET /containers/{OURS}/json": inspected(),
+        f"GET /containers/{CONTAINER_ID}/json": lambda connection: connection.send(next(looks)),
+        f"POST /containers/{CONTAINER_ID}/stop": refusal(500, "cannot stop"),
+        f"DELETE /containers/{CONTAINER_ID}": http(status=refused) if refused == 204 else refusal(refused, "removal"),
+    }
+    with HostileEngine(pki, answers) as engine, an_endpoint(engine, hub_name="hub") as endpoint:
+        endpoint.remove(OURS)
+        (deleted,) = [request.path for request in engine.heard if request.method == "DELETE"]
+        assert "v=False" in deleted
+        assert next(looks, None) is None
+
+
+def test_an_impossible_id_is_not_put_into_a_path(pki: Pki) -> None:
+    answers: dict[str, Answer] = {
+        f"GET /containers/{OURS}/json": of_json(
+            {"Id": "../volumes/prune", "Config": {"Labels": dict(a_specification().labels)}}
+        )
+    }
+    with HostileEngine(pki, answers) as engine:
+        assert code_of(an_endpoint(engine), lambda endpoint: endpoint.remove(OURS)) == "endpoint-misbehaved"
+        assert {request.method for request in engine.heard} == {"GET"}
+
+
+def frame(text: bytes, kind: int = 1) -> bytes:
+    return bytes([kind, 0, 0, 0]) + len(text).to_bytes(4, "big") + text
+
+
+@pytest.mark.parametrize(
+    ("stream", "tail"),
+    [
+        (frame(b"one\r\n") + frame(b"two\x1b[31m\xff\n", 2), "one\ntwo [31m\ufffd\n"),
+        (b"a terminal's log\n", "a terminal's log\n"),
+        (frame(b"cut")[:-1], "cu"),
+        (b"\1\0\0\0\xff\xff\xff\xffrest", "rest"),
+        (b"", ""),
+        (frame(b"x" * 9000), "x" * 4000),
+    ],
+)
+def test_the_logs_tail_is_short_printable_text(pki: Pki, stream: bytes, tail: str) -> None:
+    with (
+        HostileEngine(pki, {f"GET /containers/{NAME}/logs": http(stream)}) as engine,
+        an_endpoint(engine) as endpoint,
+    ):
+        assert endpoint.log_tail(NAME) == tail
+        assert endpoint.log_tail("homeport-other-1") == ""
+
+
+@pytest.mark.parametrize(
+    "image", ["", "-x", "a b", "../../containers/x", "a/../b", "a//b", "a?b", "a#b", "é", "x" * 300]
+)
+def test_a_name_that_is_no_image_reaches_no_engine(pki: Pki, image: str) -> None:
+    with HostileEngine(pki) as engine:
+        assert code_of(an_endpoint(engine), lambda endpoint: endpoint.image_present(image)) == "bad-image"
+        assert engine.heard == []
+
+
+@pytest.mark.parametrize(
+    ("config", "workdir"),
+    [({"WorkingDir": "/home/jovyan"}, "/home/jovyan"), ({"WorkingDir": 7}, ""), (None, ""), ([], ""), ({}, "")],
+)
+def test_the_images_work_folder_is_a_string(pki: Pki, config: object, workdir: str) -> None:
+    with (
+        HostileEngine(pki, {f"GET /images/{IMAGE}/json": of_json({"Config": config})}) as engine,
+        an_endpoint(engine) as endpoint,
+    ):
+        assert endpoint.image_workdir(IMAGE) == workdir
+
+
+# ── pulls ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+PRESENT: dict[str, Answer] = {f"GET /images/{IMAGE}/json": of_json({})}
+STARTED = (
+    {"status": "Pulling from jupyter/minimal-notebook", "id": "latest"},
+    {"status": "Pulling fs layer", "progressDetail": {}, "id": "aaa"},
+    {"status": "Downloading", "progressDetail": {"current": 50_000_000, "total": 100_000_000}, "id": "aaa"},
+)
+
+
+def pulling(endpoint: DockerEndpoint, **changes: Any) -> list[PullStatus]:
+    return all_of(endpoint.pull(IMAGE, **changes))
+
+
+def test_a_silent_pull_is_heard_of_all_the_same_and_closing_it_cuts_it(pki: Pki) -> None:
+    gone = threading.Event()
+
+    def silent(connection: Connection) -> None:
+        try:
+            connection.wait()
+        finally:
+            gone.set()
+
+    threads = threading.active_count()
+    with HostileEngine(pki, {PULL: pull_of(*STARTED, end=silent)}) as engine, an_endpoint(engine) as endpoint:
+        statuses = endpoint.pull(IMAGE)
+        assert isinstance(statuses, Iterator)
+        heard = [next(statuses) for _ in range(3)]
+        assert heard[0].line == "Pulling: 0 of 1 layers, 50 of 100 MB"
+        assert heard == [heard[0]] * 3
+        statuses.close()  # type: ignore[attr-defined]
+        assert gone.wait(10)
+        (request,) = [request for request in engine.heard if request.method == "POST"]
+        assert request.path.endswith("/images/create?fromImage=jupyter%2Fminimal-notebook&tag=latest")
+    assert threading.active_count() <= threads
+
+
+def test_a_pull_without_a_tag_asks_for_latest_alone(pki: Pki) -> None:
+    answers: dict[str, Answer] = {PULL: pull_of(), "GET /images/busybox/json": of_json({})}
+    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
+        assert all_of(endpoint.pull("busybox")) == []
+        assert any(request.path.endswith("tag=latest") for request in engine.heard)
+
+
+def test_nothing_is_said_before_the_pull_has_joined(pki: Pki) -> None:
+    named = ({"status": "Pulling from x", "id": "latest"}, {"status": "Verifying"}, {"stream": "x"})
+    answers: dict[str, Answer] = {PULL: pull_of(*named, end=Connection.wait)}
+    assert code_with(pki, answers, lambda e: pulling(e, answer_within=0.5)) == "endpoint-timeout"
+
+
+def test_a_pull_that_never_answers_ends(pki: Pki) -> None:
+    answers: dict[str, Answer] = {PULL: Connection.wait}
+    assert code_with(pki, answers, lambda e: pulling(e, answer_within=0.3)) == "endpoint-timeout"
+
+
+def test_a_pull_that_ends_without_the_image_has_failed(pki: Pki) -> None:
+    assert code_with(pki, {PULL: pull_of(*STARTED)}, pulling) == "pull-failed"
+
+
+def test_a_flood_of_progress_is_read_slowly_and_still_heard_of(pki: Pki) -> None:
+    line = chunk(json.dumps(STARTED[2]).encode() + b"\n") * 200
+
+    def flood(connection: Connection) -> None:
+        connection.send(CHUNKED)
+        connection.flood(line)
+
+    with HostileEngine(pki, {PULL: flood}) as engine, an_endpoint(engine) as endpoint:
+        statuses = endpoint.pull(IMAGE)
+        assert next(statuses).fraction == next(statuses).fraction == 0.375
+        statuses.close()  # type: ignore[attr-defined]
+        assert engine.sent_bytes < 48 << 20  # two ticks' worth, and what is in buffers
+
+
+@pytest.mark.parametrize(
+    ("stream", "code"),
+    [
+        (lambda c: (c.send(CHUNKED), c.flood(chunk(b"x" * 60000))), "endpoint-misbehaved"),
+        (lambda c: c.send(CHUNKED + chunk(b"not json\n")), "endpoint-misbehaved"),
+        (lambda c: c.send(CHUNKED + chunk(b"[" * 60000 + b"\n")), "endpoint-misbehaved"),
+        (lambda c: c.send(CHUNKED + chunk(b"[]\n")), "endpoint-misbehaved"),
+        (lambda c: c.send(CHUNKED + b"zz\r\n"), "endpoint-hung-up"),
+        (lambda c: c.send(CHUNKED + chunk(b'{"status":"x"}\n')), "endpoint-hung-up"),
+        (lambda c: c.send(http(gzip.compress(b"{}"), headers=[("Content-Encoding", "gzip")])), "endpoint-misbehaved"),
+        (lambda c: c.send(http(status=307, headers=[("Location", "/x")])), "endpoint-redirected"),
+    ],
+    ids=["no-newline", "not-json", "deep", "list", "bad-chunk", "cut", "gzip", "redirect"],
+)
+def test_a_pulls_stream_that_no_engine_sends_has_its_code(pki: Pki, stream: Answer, code: str) -> None:
+    assert code_with(pki, {PULL: stream}, pulling) == code
+
+
+WORDS = [
+    ("pull access denied for x, repository does not exist or may require 'docker login': denied", "image-not-found"),
+    ("manifest for jupyter/x:y not found: manifest unknown: manifest unknown", "image-not-found"),
+    ("write /var/lib/docker/tmp/GetImageBlob1: no space left on device", "no-space"),
+    ("unauthorized: authentication required", "registry-denied"),
+    ("toomanyrequests: You have reached your pull rate limit", "registry-limit"),
+    ("no matching manifest for linux/arm64/v8 in the manifest list entries", "image-wrong-platform"),
+    ("Get https://r.example/v2/: dial tcp: lookup r.example: no such host", "pull-failed"),
+    ("invalid reference format", "bad-image"),
+    ("unexpected EOF", "pull-failed"),
+    ("\x1b[31m\u202e evil", "pull-failed"),
+]
+
+
+@pytest.mark.parametrize(("text", "code"), WORDS)
+def test_what_the_registry_says_has_its_code_in_the_stream_and_before_it(pki: Pki, text: str, code: str) -> None:
+    entry = {"errorDetail": {"message": text}, "error": text}
+    assert code_with(pki, {PULL: pull_of(*STARTED, entry)}, pulling) == code
+    assert code_with(pki, {PULL: refusal(404 if "image" in code else 500, text)}, pulling) == code
+
+
+# ── the notebook ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+SID = a_session().sid
+LIFETIME = 86400.0 * 365
+
+
+@pytest.fixture(scope="module")
+def trust() -> HubTrust:
+    def authority(name: str) -> certificates.Authority:
+        return certificates.new_authority(name, now=NOW - 10 * LIFETIME, lifetime=20 * LIFETIME)
+
+    clients = authority("clients")
+    launcher = certificates.issue_client(clients, "launcher", now=NOW - 10 * LIFETIME, lifetime=20 * LIFETIME)
+    return HubTrust(authority("notebooks"), clients.certificate, launcher)
+
+
+def a_notebook(trust: HubTrust, answer: Answer, sid: str = SID) -> HostileEngine:
+    leaf = certificates.issue_notebook(trust.notebook_authority, sid, now=NOW - 10 * LIFETIME, lifetime=20 * LIFETIME)
+
+    def mutual(context: ssl.SSLContext) -> None:
+        load_leaf(context, Leaf(leaf.certificate, leaf.key))
+
+    return HostileEngine(Pki.new(), {"GET /api/status": answer}, client_ca=trust.client_ca, tls=mutual)
+
+
+def probe_code(notebook: HostileEngine, trust: HubTrust, deadline: float = 10.0) -> str:
+    with notebook, pytest.raises(errors.EndpointError) as caught:
+        probe(Target(LOOPBACK, notebook.port), SID, trust, deadline=deadline)
+    return caught.value.code
+
+
+def test_a_notebook_that_answers_with_its_certificate_is_ready(trust: HubTrust) -> None:
+    with a_notebook(trust, of_json({})) as notebook:
+        probe(Target(LOOPBACK, notebook.port), SID, trust, deadline=10)
+        assert notebook.heard[0].headers["host"].startswith(f"{SID}.notebook.internal")
+
+
+def test_another_sessions_notebook_is_not_taken_for_this_one(trust: HubTrust) -> None:
+    assert probe_code(a_notebook(trust, of_json({}), "0" * 20), trust) == "notebook-wrong-certificate"
+    assert probe_code(HostileEngine(Pki.new()), trust) == "notebook-wrong-certificate"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        NOT_FOUND,
+        http(status=302, headers=[("Location", "/login")]),
+        http(status=503),
+        b"junk\r\n\r\n",
+        lambda c: None,
+        lambda c: c.drip(b"HTTP/1.1 200 OK\r\nA: " + b"a" * 1000),
+        lambda c: (c.send(HEAD), c.flood(b"X: y\r\n" * 1000)),
+    ],
+    ids=["404", "302", "503", "junk", "closes", "drips", "floods"],
+)
+def test_a_notebook_that_does_not_answer_200_is_silent(trust: HubTrust, answer: Answer) -> None:
+    assert probe_code(a_notebook(trust, answer), trust, deadline=1.0) == "notebook-silent"
+
+
+def test_a_port_without_a_notebook_is_silent(pki: Pki, trust: HubTrust) -> None:
+    with socket.create_server((LOOPBACK, 0)) as closed:
+        target = Target(LOOPBACK, closed.getsockname()[1])
+    with pytest.raises(errors.NotebookSilent):
+        probe(target, SID, trust, deadline=5)
