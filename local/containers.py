@@ -26,6 +26,12 @@ def names_of(engine_url: str, hub_name: str) -> list[str]:
     return sorted(container["Names"][0].removeprefix("/") for container in found)
 
 
+def hostnames_of(engine_url: str, names: list[str]) -> list[str]:
+    """List the host names that containers see as their own."""
+    with _client(engine_url) as client:
+        return [client.inspect_container(name)["Config"]["Hostname"] for name in names]
+
+
 def remove_all(engine_url: str, hub_name: str, *, volumes: bool = False) -> list[str]:
     """Remove the hub's containers, and its notebooks' volumes only when told so; give the containers' names."""
     names = names_of(engine_url, hub_name)

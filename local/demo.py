@@ -1,0 +1,302 @@
+"""`make demo`: a visitor without a browser, from the bundle to a cell's output to nothing left.
+
+Uses the stack of `make run` when one runs in the same state folder, else runs one for itself. Every step is seen, or
+the exit status is 1: the session ready, the grant, the cell's output through the proxy's websocket, and afterwards no
+container on the engine, no route, no stored credential.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import requests
+from jupyter_kernel_client import JupyterKernelClient
+from jupyter_kernel_client.wsclient import KernelWebSocketClient
+
+from chalicelib.errors import BadConfiguration
+from local import containers, run
+from local.aws import Aws
+from local.processes import LOOPBACK, StackError
+from local.run import Report, Settings, Stack
+
+PATIENCE: Final = 900.0  # seconds from upload to ready, and from the stop to stopped
+POLL_INTERVAL: Final = 0.2
+BAR_WIDTH: Final = 30
+FACTORS: Final = (6, 7)
+COOKIE: Final = "__Host-homeport"
+# The cell prints where it runs and something only a running Python knows; {} are the factors.
+CELL: Final = "import socket; print(socket.gethostname(), {} * {})"
+
+
+class NotSeen(Exception):
+    """Something the demo must show did not happen; the message says what."""
+
+
+# ── the hub ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class HubClient:
+    """The hub's JSON interface, for one owner."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._http = requests.Session()
+        self._http.trust_env = False
+        self._http.headers["Accept"] = "application/json"
+
+    def launch(self, bundle: Path, name: str) -> dict[str, Any]:
+        """Upload the bundle; give the session, and remember the owner's token."""
+        answer = self._http.post(
+            f"{self._address}/sessions",
+            files={"credentials": (bundle.name, bundle.read_bytes(), "application/zip")},
+            data={"name": name},
+            timeout=60,
+        )
+        session = _json(answer)
+        self._http.headers["Authorization"] = f"Bearer {session['owner_token']}"
+        return session
+
+    def session(self, sid: str) -> dict[str, Any]:
+        """Give the session as it is now."""
+        return _json(self._http.get(f"{self._address}/sessions/{sid}", timeout=60))
+
+    def enter(self, sid: str) -> dict[str, Any]:
+        """Ask for a one-time ticket; gives `url` and `ticket`."""
+        return _json(self._http.post(f"{self._address}/sessions/{sid}/enter", json={}, timeout=60))
+
+    def stop(self, sid: str) -> dict[str, Any]:
+        """Ask for the notebook to be stopped."""
+        return _json(self._http.delete(f"{self._address}/sessions/{sid}", timeout=60))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+
+def _json(answer: requests.Response) -> dict[str, Any]:
+    if not answer.ok:
+        raise NotSeen(f"the hub answered {answer.status_code}: {answer.text[:500]}")
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def follow(hub: HubClient, sid: str, wanted: str, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Follow a session until its state is `wanted`; raises NotSeen when it fails or takes too long."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        session = hub.session(sid)
+        show(session)
+        if session["state"] == wanted:
+            return session
+        if session["error"] is not None and wanted == "ready":
+            raise NotSeen(f"the session failed: {session['error']['message']}")
+        if session["state"] == "stopped" or time.monotonic() > until:
+            raise NotSeen(f"the session is {session['state']}, not {wanted}: {session['message']}")
+        time.sleep(POLL_INTERVAL)
+
+
+class ProgressBar:
+    """One line in a terminal; one line per message elsewhere."""
+
+    def __init__(self, output: TextIO) -> None:
+        self._output = output
+        self._last = ""
+
+    def show(self, session: Mapping[str, Any]) -> None:
+        """Draw the session's progress, state and message."""
+        fraction = session["progress"]
+        filled = round(BAR_WIDTH * (fraction or 0.0))
+        percent = "   " if fraction is None else f"{fraction:4.0%}"
+        line = f"[{'#' * filled}{'.' * (BAR_WIDTH - filled)}] {percent} {session['state']}: {session['message']}"
+        if line == self._last:
+            return
+        self._last = line
+        if self._output.isatty():
+            self._output.write(f"\r\x1b[K{line[:118]}")
+        else:
+            self._output.write(f"{line}\n")
+        self._output.flush()
+
+    def end(self) -> None:
+        """End the line."""
+        if self._output.isatty():
+            self._output.write("\n")
+
+
+# ── the notebook, through the proxy ──────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Notebook:
+    """A notebook's origin behind a proxy on 127.0.0.1, and the grant to use it.
+
+    `*.localhost` does not resolve on every machine: connections go to 127.0.0.1 and name the host in the header.
+    """
+
+    port: int
+    host: str
+    grant: str = ""
+
+    @property
+    def origin(self) -> str:
+        return f"http://{self.host}"
+
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Make one request of the notebook's origin; gives status, headers and body."""
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=60)
+        cookie = {"Cookie": f"{COOKIE}={self.grant}"} if self.grant else {}
+        try:
+            connection.request(method, path, body=body, headers={"Host": self.host, **cookie, **(headers or {})})
+            answer = connection.getresponse()
+            return answer.status, answer.headers, answer.read()
+        finally:
+            connection.close()
+
+
+def enter(hub_origin: str, entry: Mapping[str, Any], proxy_port: int) -> Notebook:
+    """Redeem a ticket as the hub's page does; raises NotSeen without a grant."""
+    scheme, _, rest = entry["url"].partition("://")
+    host, _, path = rest.partition("/")
+    notebook = Notebook(proxy_port, host)
+    headers = {"Origin": hub_origin, "Content-Type": "application/x-www-form-urlencoded"}
+    status, answer, _ = notebook.request("POST", f"/{path}", f"ticket={entry['ticket']}".encode(), headers)
+    cookies = [value for value in answer.get_all("Set-Cookie", []) if value.startswith(f"{COOKIE}=")]
+    if status != 303 or len(cookies) != 1 or scheme != "http":
+        raise NotSeen(f"the ticket was answered with {status} and {len(cookies)} grants")
+    return Notebook(proxy_port, host, cookies[0].partition("=")[2].partition(";")[0])
+
+
+class _KernelClient(KernelWebSocketClient):  # type: ignore[misc]  # the library is not typed
+    """The library's websocket client, connected to 127.0.0.1 under the notebook's own Host and Origin."""
+
+    def _run_websocket(self) -> None:
+        headers = self.kernel_socket.header
+        self.kernel_socket.header = {name: headers[name] for name in headers if name not in ("Host", "Origin")}
+        self.kernel_socket.run_forever(host=headers["Host"], origin=headers["Origin"], ping_interval=self.ping_interval)
+
+
+def run_cell(notebook: Notebook, code: str) -> str:
+    """Start a kernel through the proxy, run a cell over its websocket, and give what it printed; raises NotSeen."""
+    token = secrets.token_hex(16)  # Jupyter's XSRF check: the same value in a cookie and in a header
+    headers = {
+        "Host": notebook.host,
+        "Origin": notebook.origin,
+        "Cookie": f"{COOKIE}={notebook.grant}; _xsrf={token}",
+        "X-XSRFToken": token,
+    }
+    client = JupyterKernelClient(
+        server_url=f"http://{LOOPBACK}:{notebook.port}",
+        token=None,
+        headers=headers,
+        client_factory=_KernelClient,
+    )
+    with client:
+        reply = client.execute(code, timeout=60)
+    if reply["status"] != "ok":
+        raise NotSeen(f"the cell ended with {reply['status']}: {reply['outputs']}")
+    return "".join(output.get("text", "") for output in reply["outputs"] if output["output_type"] == "stream")
+
+
+# ── what is left ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def leftovers(stack: Stack, notebook: Notebook, sid: str) -> list[str]:
+    """Look for what a stopped session must not leave; gives a line for each thing found."""
+    found = [f"container {name}" for name in containers.names_of(stack.engine_url, stack.hub_name) if sid in name]
+    status, _, _ = notebook.request("GET", "/api/status")
+    if status != http.client.NOT_FOUND:
+        found.append(f"route: the proxy answers {status}")
+    cloud = Aws(stack.aws_url, {})
+    route = cloud.client("dynamodb").scan(
+        TableName=stack.table,
+        FilterExpression="contains(pk, :sid) AND attribute_exists(address)",
+        ExpressionAttributeValues={":sid": {"S": sid}},
+    )
+    found += [f"route in the table: {item['pk']['S']}" for item in route["Items"]]
+    stored = cloud.client("s3").list_objects_v2(Bucket=stack.bucket, Prefix=f"credentials/{sid}/")
+    return found + [f"stored credentials {item['Key']}" for item in stored.get("Contents", [])]
+
+
+# ── the whole path ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def demonstrate(stack: Stack, name: str, report: Report, output: TextIO) -> None:
+    """Show the whole path; raises NotSeen with the first thing that did not happen."""
+    hub = HubClient(stack.hub_address)
+    bar = ProgressBar(output)
+    try:
+        session = hub.launch(Path(stack.bundle), name)
+        sid = session["id"]
+        report(f"uploaded {stack.bundle}: session {sid}, notebook “{name}”")
+        follow(hub, sid, "ready", bar.show)
+        bar.end()
+        report("ready")
+        notebook = enter(stack.hub_url, hub.enter(sid), stack.proxy_port)
+        report(f"entered {notebook.origin}/")
+        _show_cell(stack, notebook, sid, report)
+        hub.stop(sid)
+        follow(hub, sid, "stopped", bar.show)
+        bar.end()
+        left = leftovers(stack, notebook, sid)
+        if left:
+            raise NotSeen("the session is stopped, but left: " + "; ".join(left))
+        report("stopped; no container, no route, no stored credential is left")
+    finally:
+        hub.close()
+
+
+def _show_cell(stack: Stack, notebook: Notebook, sid: str, report: Report) -> None:
+    """Run the cell and see that it ran in the session's own container."""
+    code = CELL.format(*FACTORS)
+    printed = run_cell(notebook, code).strip()
+    report(f"ran in a kernel: {code}")
+    report(f"it printed: {printed}")
+    hostname, _, product = printed.partition(" ")
+    names = [name for name in containers.names_of(stack.engine_url, stack.hub_name) if sid in name]
+    if product != str(FACTORS[0] * FACTORS[1]) or hostname not in containers.hostnames_of(stack.engine_url, names):
+        raise NotSeen(f"the cell printed {printed!r}, which is not the session's container")
+
+
+@contextmanager
+def some_stack(settings: Settings, environ: Mapping[str, str], report: Report) -> Iterator[Stack]:
+    """Give the stack that runs with these settings, else run one for as long as the block lasts."""
+    found = run.announced(settings)
+    if found is not None:
+        report(f"using the stack that runs at {found.hub_url}")
+        yield found
+        return
+    with run.stack(settings, environ, report) as running:
+        yield running.stack
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Show the whole path; give 0 only when all of it was seen."""
+    run.stop_on_signal()
+    report = run.timed_report(time.monotonic)
+    try:
+        with some_stack(Settings.from_environ(environ), environ, report) as stack:
+            demonstrate(stack, f"demo-{secrets.token_hex(2)}", report, sys.stdout)
+    except KeyboardInterrupt:
+        report("broken off")
+        return 130
+    except (NotSeen, StackError, BadConfiguration, requests.RequestException, OSError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    report("all of it was seen")
+    return 0
+
+
+if __name__ == "__main__":
+    run.forget_foreign_environ()
+    sys.exit(main(os.environ))
