@@ -487,14 +487,14 @@ def _is_usable(authority: Certificate, now: float) -> bool:
 
 
 def _is_issued(certificate: Certificate, issuer: Certificate) -> bool:
-    """Tell whether `issuer` signed `certificate`; raises CertificateWeakSignature for a weak way that would count."""
+    """Tell whether `issuer` signed `certificate`; raises when the names fit and key or signature are too weak."""
     if certificate.parsed.issuer != issuer.parsed.subject:
         return False
     try:
         public = issuer.parsed.public_key()
         _check_public(public, issuer.parsed.tbs_certificate_bytes, shown(issuer.path))
+        _check_signature(certificate)
         certificate.parsed.verify_directly_issued_by(issuer.parsed)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
-    _check_signature(certificate)
     return True

@@ -117,11 +117,15 @@ class Authority:
         not_before: float = NOT_BEFORE,
         not_after: float = NOT_AFTER,
         signature_hash: hashes.HashAlgorithm | None = None,
+        ca: bool = True,
     ) -> Authority:
-        """Make a self-signed authority."""
+        """Make a self-signed authority; with `ca` false, one that says it is none."""
         private = new_key(key) if isinstance(key, str) else key
         builder = _builder(name, _name(name), private, not_before, not_after)
-        builder = _as_authority(builder, private)
+        if ca:
+            builder = _as_authority(builder, private)
+        else:
+            builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         return cls(_signed(builder, private, signature_hash), key_pem(private))
 
     def issue(
