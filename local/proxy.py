@@ -49,7 +49,7 @@ class Proxy:
 
     def start_agent(self) -> Child:
         """Start the agent and wait until it answers; raises StackError."""
-        environ = agent_environ(self.settings, {**os.environ, **self._environ})
+        environ = agent_environ(self.settings, self._environ)
         self.agent = processes.start("agent", agent_command(), folder=self._logs, environ=environ)
         socket = Path(os.path.relpath(self.settings.run / "agent.sock"))  # the shorter name of the two fits a socket's
         processes.wait_until(
@@ -93,8 +93,8 @@ def running(
     """Run a proxy for as long as the block lasts; raises StackError, BadConfiguration.
 
     `notebook_ca` is the PEM certificate that notebooks' leaves are checked with, `client` what the proxy shows them.
-    `environ` holds the hub's HOMEPORT_… variables (table, hub origin, notebook URL) and those of AWS; it is added to
-    this process's own. `wait`: until the table was read.
+    `environ` is the agent's whole environment: the hub's HOMEPORT_… variables (table, hub origin, notebook URL) and
+    those of AWS. `wait`: until the table was read.
     """
     given = {
         **environ,
@@ -103,7 +103,7 @@ def running(
         "HOMEPORT_PROXY_NOTEBOOK_CA": notebook_ca.decode(),
         "HOMEPORT_PROXY_CLIENT": (client.certificate.rstrip() + b"\n" + client.key).decode(),
     }
-    settings = Settings.from_environ({**os.environ, **given})
+    settings = Settings.from_environ(given)
     prepare(settings)
     proxy = Proxy(settings, given, folder)
     try:

@@ -24,6 +24,7 @@ PACKAGE: Final = Path(__file__).resolve().parent
 MAPS: Final = ("routes.map", "grants.map")
 FULL_SYNC_SECONDS: Final = 600.0  # 100,000 items cost about $0.0005 to read
 POLL_SECONDS: Final = 0.5
+DRAIN_SECONDS: Final = 100.0  # Fargate gives a container 120 at most
 MAXCONN: Final = 9000  # two descriptors each fit CI's and many hosts' limit of 20,000
 
 
@@ -43,6 +44,7 @@ class Settings:
     full_sync: float
     entry_rate: int
     tunnel: str
+    drain: float
     certificate: str | None
     notebook_ca: str
     client: str = field(repr=False)
@@ -67,6 +69,7 @@ class Settings:
             full_sync=_number(environ, "HOMEPORT_PROXY_FULL_SYNC", FULL_SYNC_SECONDS),
             entry_rate=int(_number(environ, "HOMEPORT_PROXY_ENTRY_RATE", 200)),
             tunnel=environ.get("HOMEPORT_PROXY_TUNNEL", "").strip() or "24h",
+            drain=_number(environ, "HOMEPORT_PROXY_DRAIN", DRAIN_SECONDS),
             certificate=certificate or None,
             notebook_ca=_pem(environ, "HOMEPORT_PROXY_NOTEBOOK_CA", ("certificate",)),
             client=_pem(environ, "HOMEPORT_PROXY_CLIENT", ("certificate", "key")),

@@ -6,8 +6,9 @@ Rules
    change. Of a grant, a revocation is final; then the later change. News in any order end in the same table.
 2. Withdrawn, revoked and expired means absent.
 3. A route is worth "ip|port|generation", a grant "sid/generation": it opens one launch of one session.
-4. Only what is well-formed gets in: the sid a DNS label, the digest 64 hex digits, the address an IP address, the port
-   a port. Anything else counts as absent, so nothing that was stored can speak to HAProxy's socket.
+4. Only what is well-formed gets in: the sid a DNS label, the digest 64 hex digits, the address an IP address (and never
+   link-local, where clouds keep their metadata), the port a port. Anything else counts as absent, so nothing that
+   was stored can speak to HAProxy's socket.
 5. A full reading replaces everything, except what was learnt on its own a moment before or since: the index it was
    read from may not have it yet (pending is not stale).
 6. A reading that failed changes nothing. This module is not even asked.
@@ -20,7 +21,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from chalicelib.session_store import Grant, Route
@@ -94,13 +95,8 @@ def value_of(item: Item | None, now: float) -> str | None:
         return f"{item.sid}/{item.generation}" if is_digest(item.digest) and not item.revoked else None
     if not item.published or item.target is None or not 0 < item.target.port < 65536:
         return None
-    try:
-        address = ip_address(item.target.address)
-    except ValueError:
-        return None
-    if getattr(address, "scope_id", None):
-        return None
-    return f"{address}|{item.target.port}|{item.generation}"
+    address = _address(item.target.address)
+    return None if address is None else f"{address}|{item.target.port}|{item.generation}"
 
 
 def newest(known: Item | None, news: Item) -> Item:
@@ -146,6 +142,18 @@ def whole(table: Mapping[Key, str | None]) -> list[Command]:
         if value is not None:
             entries[name][key] = value
     return [Replace(name, entries[name]) for name in (Map.GRANTS, Map.ROUTES)]
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address):
+        if address.scope_id:
+            return None
+        address = address.ipv4_mapped or address
+    return None if address.is_link_local or address.is_multicast or address.is_unspecified else address
 
 
 def _order(item: Item) -> tuple[int, bool, int]:

@@ -56,8 +56,9 @@ def test_nothing_malformed_gets_into_a_command(address: str, port: int, sid: str
             assert line.count(" ") == 1
 
 
-def test_an_address_that_is_none_or_has_a_zone_is_absent() -> None:
-    for address in ("notebook.example", "192.0.2.7\nset map", "fe80::1%eth0", "", "1.2.3.4|5|6"):
+def test_an_address_that_is_none_or_link_local_is_absent() -> None:
+    metadata = ("169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "0.0.0.0", "224.0.0.1")
+    for address in (*metadata, "notebook.example", "192.0.2.7\nset map", "fe80::1%eth0", "", "1.2.3.4|5|6"):
         assert plan.value_of(replace(ROUTE, target=Target(address, 80)), NOW) is None
 
 
