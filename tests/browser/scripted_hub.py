@@ -123,6 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         path = urlsplit(self.path).path.removeprefix(STAGE)
         fields = self._fields()
+        if not self.path.startswith((STAGE, "/.homeport/")):
+            self._json(*a_problem("not-found", "Outside of the stage", 404))
+            return
         script = self.the_script
         script.seen.append(("POST", path, fields))
         if path == "/bundles":
