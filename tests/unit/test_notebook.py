@@ -1,0 +1,137 @@
+"""The container's specification and its files: what every container of this hub has, and none ever has."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from typing import Any
+
+import pytest
+
+from chalicelib.certificates import Leaf
+from chalicelib.machine import Limits, container_name
+from chalicelib.notebook import (
+    DEFAULT_WORKDIR,
+    FOLDER,
+    NOTEBOOK_PORT,
+    Specification,
+    injected_files,
+    jupyter_config,
+    specification,
+    work_folder,
+)
+from tests.builders import a_session
+
+LEAF = Leaf(b"-----BEGIN CERTIFICATE-----\nleaf\n-----END CERTIFICATE-----\n", b"-----BEGIN PRIVATE KEY-----\n")
+
+
+def a_specification(**changes: Any) -> Specification:
+    session = a_session(**changes.pop("session", {}))
+    arguments = {"hub_name": "hub", "image_workdir": "", "publish_address": "", "idle_lifetime": 60.0} | changes
+    return specification(session, **arguments)
+
+
+def test_the_container_is_named_after_session_and_launch() -> None:
+    spec = a_specification(session={"generation": 3})
+    assert spec.name == container_name(a_session().sid, 3)
+
+
+def test_the_labels_tell_the_session_from_the_endpoint_alone() -> None:
+    session = a_session(generation=2)
+    assert a_specification(session={"generation": 2}).labels == {
+        "homeport.hub": "hub",
+        "homeport.session": session.sid,
+        "homeport.generation": "2",
+        "homeport.owner": session.owner,
+        "homeport.name": session.name,
+        "homeport.expires": str(int(session.expires_at)),
+        "homeport.idle": "60",
+    }
+
+
+def test_all_launches_of_a_session_share_one_volume_and_no_other_session_has_it() -> None:
+    first, again = (a_specification(session={"generation": number}).volume for number in (1, 2))
+    assert first == again
+    assert a_specification(session={"name": "other"}).volume != first
+
+
+def test_limits_image_and_address_are_the_sessions() -> None:
+    limits = Limits(memory=1 << 30, cpus=0.5, gpus=1)
+    spec = a_specification(session={"limits": limits, "image": "x/y:z"}, publish_address="127.0.0.1")
+    assert (spec.limits, spec.image, spec.publish_address, spec.port) == (limits, "x/y:z", "127.0.0.1", NOTEBOOK_PORT)
+
+
+@pytest.mark.parametrize("workdir", ["/home/jovyan", "/home/jovyan/work", "/work", "/srv/my notebooks", "/usr/src/app"])
+def test_the_volume_goes_to_the_images_own_work_folder(workdir: str) -> None:
+    assert work_folder(workdir) == workdir
+
+
+@pytest.mark.parametrize(
+    "workdir",
+    ["", "/", "work", "/a:/b", "/a:ro", "/a//b", "/a/", "/a/../etc", "/a/.", "/..", "/a\n", "/a\0", "/" + "a" * 200,
+     "/etc", "/usr", "/tmp", "/proc", "/dev", "/opt", "/opt/homeport", "/opt/homeport/x", "C:\\work", "/é"],
+)  # fmt: skip
+def test_a_work_folder_that_cannot_be_a_volume_is_replaced(workdir: str) -> None:
+    assert work_folder(workdir) == DEFAULT_WORKDIR
+
+
+def members(tar: bytes) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        return {
+            member.name: (member, file.read() if (file := archive.extractfile(member)) else b"")
+            for member in archive.getmembers()
+        }
+
+
+def test_the_injected_files_are_these_and_lie_in_one_folder() -> None:
+    found = members(injected_files(a_session(), leaf=LEAF, client_ca=b"CA", idle_lifetime=60))
+    folder = FOLDER.strip("/")
+    names = {"jupyter_server_config.json", "notebook.pem", "client-ca.pem"}
+    assert found.keys() == {folder} | {f"{folder}/{name}" for name in names}
+    assert found[f"{folder}/client-ca.pem"][1] == b"CA"
+    assert found[f"{folder}/notebook.pem"][1] == LEAF.certificate + LEAF.key
+    assert json.loads(found[f"{folder}/jupyter_server_config.json"][1]) == jupyter_config(60)
+
+
+def test_nobody_in_the_container_but_root_may_change_the_injected_files() -> None:
+    for member, _ in members(injected_files(a_session(), leaf=LEAF, client_ca=b"CA", idle_lifetime=60)).values():
+        assert (member.uid, member.gid) == (0, 0)
+        assert member.mode == (0o755 if member.isdir() else 0o444)
+        assert member.isdir() or member.isreg()
+
+
+def test_the_same_session_gets_the_same_bytes() -> None:
+    tars = {injected_files(a_session(), leaf=LEAF, client_ca=b"CA", idle_lifetime=60) for _ in range(2)}
+    assert len(tars) == 1
+
+
+def test_jupyter_demands_a_certificate_and_keeps_its_own_checks() -> None:
+    config = jupyter_config(7200)
+    server = config["ServerApp"]
+    assert server["client_ca"] == f"{FOLDER}/client-ca.pem"
+    assert server["certfile"] == server["keyfile"] == f"{FOLDER}/notebook.pem"
+    assert config["IdentityProvider"] == {"token": ""}
+    assert not server.keys() & {"disable_check_xsrf", "allow_origin", "allow_origin_pat", "allow_credentials"}
+    assert config["KernelManager"]["transport"] == "ipc"
+
+
+def test_a_busy_kernel_is_never_culled_nor_one_with_an_open_page() -> None:
+    kernels = jupyter_config(7200)["MappingKernelManager"]
+    assert (kernels["cull_busy"], kernels["cull_connected"]) == (False, False)
+
+
+@pytest.mark.parametrize(("lifetime", "interval"), [(7200, 300), (60, 15), (2, 1), (0.5, 1)])
+def test_idle_is_looked_for_often_enough_to_be_seen(lifetime: float, interval: int) -> None:
+    config = jupyter_config(lifetime)
+    idle = max(int(lifetime), 1)
+    assert config["ServerApp"]["shutdown_no_activity_timeout"] == idle
+    assert config["MappingKernelManager"]["cull_idle_timeout"] == idle
+    assert config["TerminalManager"]["cull_inactive_timeout"] == idle
+    assert config["MappingKernelManager"]["cull_interval"] == interval
+
+
+def test_a_specification_shows_no_secret() -> None:
+    spec = a_specification()
+    assert "PRIVATE KEY" not in repr(spec)
+    assert set(spec.environment) == {"JUPYTER_CONFIG_PATH", "JUPYTER_RUNTIME_DIR"}
