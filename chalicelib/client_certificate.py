@@ -28,6 +28,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
 from chalicelib import errors
@@ -306,9 +307,13 @@ def load_certificates(found: Iterable[Block]) -> tuple[Certificate, ...]:
 
 def _load_certificate(der: bytes, path: str) -> x509.Certificate:
     try:
-        return x509.load_der_x509_certificate(der)
-    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm):
+        parsed = x509.load_der_x509_certificate(der)
+        _ = parsed.issuer, parsed.subject  # parsed only when asked for
+    except (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm, CryptographyDeprecationWarning):
         raise _certificate_unreadable(path) from None
+    if parsed.serial_number <= 0:  # RFC 5280 §4.1.2.2; the next cryptography refuses it, too
+        raise _certificate_unreadable(path)
+    return parsed
 
 
 def _certificate_unreadable(path: str) -> errors.CertificateUnreadable:

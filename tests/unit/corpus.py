@@ -114,8 +114,8 @@ def craft_zip(
         )  # fmt: skip
         body += said["name"] + said["extra"] + packed  # type: ignore[operator]
         central += struct.pack(
-            "<4s6H3L5H2L", b"PK\1\2", 0x031E, 20, m.flags, m.method, 0, 33, crc, length, size, len(m.name), len(m.extra), 0,
-            m.disk, 0, m.attributes, offset,
+            "<4s6H3L5H2L", b"PK\1\2", 0x031E, 20, m.flags, m.method, 0, 33, crc, length, size,
+            len(m.name), len(m.extra), 0, m.disk, 0, m.attributes, offset,
         )  # fmt: skip
         central += m.name + m.extra
     start = len(body) - base if directory_offset is None else directory_offset
@@ -875,6 +875,7 @@ def _certificates() -> dict[str, Bad]:
         "signed with SHA-1": Bad(lambda: weakly_signed(5), "certificate-weak-signature"),
         "cut short": Bad(lambda: cert(pem("CERTIFICATE", der()[:-9])), "certificate-unreadable"),
         "followed by junk": Bad(lambda: cert(pem("CERTIFICATE", der() + b"junk")), "certificate-unreadable"),
+        "serial number 0": Bad(_serial_zero, "certificate-unreadable"),
         "noise": Bad(lambda: cert(pem("CERTIFICATE", bytes(range(250)))), "certificate-unreadable"),
         "nested 2,000 deep": Bad(lambda: cert(pem("CERTIFICATE", b"\x30\x80" * 2000)), "certificate-unreadable"),
         "length of 4 GiB": Bad(lambda: cert(pem("CERTIFICATE", b"\x30\x84\xff\xff\xff\xff")), "certificate-unreadable"),
@@ -893,6 +894,13 @@ def _certificates() -> dict[str, Bad]:
         ),
         "a certificate in DER": Bad(lambda: cert(der()), "certificate-missing"),
     }
+
+
+def _serial_zero() -> bytes:
+    der = der_of(pki().client.certificate)
+    at = der.index(bytes.fromhex("a003020102")) + 5  # after the version
+    length = der[at + 1]
+    return zip_of(good(cert=pem("CERTIFICATE", der[: at + 2] + bytes(length - 1) + b"\0" + der[at + 2 + length :])))
 
 
 def _window(not_before: float, not_after: float) -> bytes:
