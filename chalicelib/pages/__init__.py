@@ -23,9 +23,10 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
-from typing import Any, ClassVar, Final, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypedDict
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 # The names of a session's states, as machine.State has them, grouped by what a visitor can do in them.
 _READY: Final = ("ready", "forgetting")
@@ -208,6 +209,8 @@ def _source(name: str) -> str:
 
 @cache
 def _environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # a program that asks for JSON needs none of it
+
     environment = Environment(
         loader=PackageLoader("chalicelib", "pages"),
         autoescape=True,
