@@ -61,8 +61,11 @@ FROM_OUTPUTS: Final[Mapping[str, str]] = {
     "HOMEPORT_TICK_QUEUE_URL": "TickQueueUrl",
 }
 ALARM_EMAIL: Final = "HOMEPORT_ALARM_EMAIL"
-# What `make run` understands and a deployment has no use for.
-LOCAL: Final = frozenset({"HOMEPORT_HUB_PORT", "HOMEPORT_PROXY_PORT", "HOMEPORT_STATE_DIR"})
+# What `make run` and the proxy's container understand and the functions have no use for.
+NOT_OURS: Final = ("HOMEPORT_HUB_PORT", "HOMEPORT_ENDPOINT_PORT", "HOMEPORT_STATE_DIR", "HOMEPORT_PROXY_")
+
+# The bucket's lifecycle deletes credentials after 8 days, whatever else failed; no session may live to see that.
+LONGEST_SESSION: Final = 7 * 86400.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +81,16 @@ def read_request(stage: str, environ: Mapping[str, str]) -> Request:
     """Read the operator's wishes; raises BadConfiguration, before anything is touched."""
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,15}", stage):
         raise BadConfiguration("The stage must be 1 to 16 of a-z, 0-9 and -, beginning with a letter")
-    given = {name: value for name, value in environ.items() if name.startswith("HOMEPORT_") and name not in LOCAL}
+    ours = [name for name in environ if name.startswith("HOMEPORT_") and not name.startswith(NOT_OURS)]
+    given = {name: environ[name] for name in ours}
     alarm_email = given.pop(ALARM_EMAIL, None)
     if known := sorted(given.keys() & FROM_OUTPUTS.keys()):
         raise BadConfiguration(f"{', '.join(known)}: the deployment sets this itself; unset it")
     if unknown := sorted(given.keys() - OPTIONS):
         raise BadConfiguration(f"{', '.join(unknown)}: no such option. There are: {', '.join(sorted(OPTIONS))}")
     options = {"HOMEPORT_HUB_NAME": f"{APP}-{stage}", **given}
-    Config.from_environ(options)
+    if Config.from_environ(options).session_lifetime > LONGEST_SESSION:
+        raise BadConfiguration("HOMEPORT_SESSION_HOURS must be at most 168: stored credentials expire after 8 days")
     _require_https("HOMEPORT_NOTEBOOK_URL", options.get("HOMEPORT_NOTEBOOK_URL", ""), "https://*.notebooks.example.org")
     if options.get("HOMEPORT_HUB_ORIGIN"):
         _require_https("HOMEPORT_HUB_ORIGIN", options["HOMEPORT_HUB_ORIGIN"], "https://hub.example.com")
@@ -188,7 +193,10 @@ def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:
     except (BotoCoreError, ClientError, ChaliceDeploymentError) as error:
         print(f"Not deployed. AWS said: {error}\nRun the same command again when that is mended.", file=sys.stderr)
         return 1
-    _say(f"The hub: {url}")
+    if origin := request.options.get("HOMEPORT_HUB_ORIGIN"):
+        _say(f"The hub: {origin}/, once its domain points to {url}")
+    else:
+        _say(f"The hub: {url}")
     return 0
 
 

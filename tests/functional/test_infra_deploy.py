@@ -301,6 +301,7 @@ def test_what_is_missing_is_said_before_anything_is_made(
         ({"HOMEPORT_NOTEBOOK_URL": "https://notebooks.example.org"}, "HOMEPORT_NOTEBOOK_URL"),
         ({"HOMEPORT_HUB_ORIGIN": "http://hub.example.com"}, "HOMEPORT_HUB_ORIGIN"),
         ({"HOMEPORT_SESSION_HOURS": "soon"}, "HOMEPORT_SESSION_HOURS"),
+        ({"HOMEPORT_SESSION_HOURS": "169"}, "at most 168"),
         ({"HOMEPORT_ENDPOINT_NETWORKS": "10.0.0.1/8"}, "HOMEPORT_ENDPOINT_NETWORKS"),
         ({"HOMEPORT_TABLE": "mine"}, "HOMEPORT_TABLE"),
         ({"HOMEPORT_IMGAE": "typo"}, "HOMEPORT_IMGAE"),
