@@ -183,7 +183,8 @@ class _KernelClient(KernelWebSocketClient):  # type: ignore[misc]  # the library
     def _run_websocket(self) -> None:
         headers = self.kernel_socket.header
         self.kernel_socket.header = {name: headers[name] for name in headers if name not in ("Host", "Origin")}
-        self.kernel_socket.run_forever(host=headers["Host"], origin=headers["Origin"], ping_interval=self.ping_interval)
+        # Without pings, ping_timeout is how long the library may need to notice that it was told to close: else 10 s.
+        self.kernel_socket.run_forever(host=headers["Host"], origin=headers["Origin"], ping_interval=0, ping_timeout=1)
 
 
 def run_cell(notebook: Notebook, code: str) -> str:

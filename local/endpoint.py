@@ -2,8 +2,8 @@
 
 1. The engine's configuration stays as it is: HAProxy takes TLS on 127.0.0.1, demands a client certificate of a
    throwaway authority, and passes the bytes on to the unix socket.
-2. Authority, certificates and port stay the same from run to run, in `pki.json` of the folder (mode 0600), so that a
-   bundle that was downloaded once keeps working. They are made anew when less than a week is left.
+2. Authority and certificates stay the same from run to run, in `pki.json` of the folder (mode 0600), and so does the
+   port unless it is taken: the same visitor, the same bundle. They are made anew when less than a week is left.
 3. The bundle is a zip in the layout that Carina gave its users in late 2015, less the authority's key: that is thrown
    away as soon as it has signed.
 """
@@ -17,7 +17,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -148,9 +148,8 @@ def _load_pki(folder: Path, preferred_port: int) -> Pki:
     now = datetime.datetime.now(datetime.UTC)
     if path.exists():
         kept = Pki(**json.loads(path.read_text()))
-        fresh = kept.not_after > (now + RENEWAL).timestamp()
-        if fresh and processes.free_port(kept.port) == kept.port:
-            return kept
+        if kept.not_after > (now + RENEWAL).timestamp():
+            return replace(kept, port=processes.free_port(kept.port))
     made = _new_pki(processes.free_port(preferred_port), now)
     write_private(path, json.dumps(asdict(made)).encode())
     return made

@@ -76,7 +76,7 @@ def provide(engine_url: str, folder: Path, environ: Mapping[str, str], report: R
         for image in (LOCAL_IMAGE, DEFAULT_IMAGE):
             if _present(client, image):
                 return image
-        if not _tar(folder).exists() and _pulled(engine_url, DEFAULT_IMAGE, report):
+        if not built(folder) and _pulled(engine_url, DEFAULT_IMAGE, report):
             return DEFAULT_IMAGE
     return provide_local(engine_url, folder, report)
 
@@ -149,6 +149,11 @@ def _first_line(error: Exception) -> str:
 
 
 # ── build ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def built(folder: Path) -> bool:
+    """Tell whether the image was built in `folder` before."""
+    return _tar(folder).exists()
 
 
 def _tar(folder: Path) -> Path:

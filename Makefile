@@ -1,0 +1,74 @@
+# Homeport's commands. `make run` on a fresh Debian needs only Python 3.11, make, root and the package registries.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STATE := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-apt setup-test-apt venv run demo test test-unit test-functional test-integration test-browser \
+	lint format docs bench deploy clean
+
+help: ## Say what can be made
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
+
+setup: setup-apt venv ## Install what `make run` needs: Debian packages (as root) and the virtual environment
+
+venv: $(STATE)/python
+
+$(STATE)/python: requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Homeport needs Python 3.11 or later; name one: make PYTHON=python3.11 …' >&2; exit 1; }
+	@test -x $(RUN) || { echo 'Making the virtual environment $(VENV)'; $(PYTHON) -m venv $(VENV); }
+	@echo 'Installing the pinned requirements'
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@mkdir -p $(STATE) && touch $@
+
+setup-apt:
+	@PYTHON=$(PYTHON) ./local/install.sh run
+
+setup-test-apt:
+	@PYTHON=$(PYTHON) ./local/install.sh test
+
+run: setup ## Run the whole of Homeport on this machine, until Ctrl-C
+	@exec $(RUN) -m local.run
+
+demo: setup ## Show the whole path without a browser, on the running stack or on one of its own
+	@exec $(RUN) -m local.demo
+
+test: setup-test-apt venv ## Run every test there is, on real parts
+	$(RUN) -m pytest tests
+
+test-unit: venv ## Test the pure modules: touches nothing, takes seconds
+	$(RUN) -m pytest tests/unit
+
+test-functional: venv ## Test against embedded AWS and local TLS servers
+	$(RUN) -m pytest tests/functional
+
+test-integration: setup-test-apt venv ## Test on a real engine, HAProxy and JupyterLab
+	$(RUN) -m pytest tests/integration
+
+test-browser: setup-test-apt venv ## Test the pages in Chromium
+	$(RUN) -m pytest tests/browser
+
+lint: venv ## Check style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: venv ## Put the code into its style
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+docs: venv ## Generate the pages of docs/ that come from code
+	$(RUN) -m local.docs
+
+bench: setup-test-apt venv ## Measure against the peers
+	$(RUN) -m bench
+
+deploy: venv ## Deploy to AWS: make deploy STAGE=prod
+	@test -n "$(STAGE)" || { echo 'Name the stage: make deploy STAGE=prod' >&2; exit 1; }
+	$(RUN) -m infra.deploy --stage $(STAGE)
+
+clean: ## Remove the virtual environment, the state of `make run`, and what the tools left
+	rm -rf $(VENV) .homeport .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,41 @@
+"""For every tier: the environment is nobody's, and where nothing may be skipped, a skip is a failure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+FOREIGN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL")
+
+
+def pytest_configure() -> None:
+    """No test may ever reach the AWS account of whoever runs it, nor see their HOMEPORT_… variables."""
+    for name in list(os.environ):
+        if name.startswith(FOREIGN) or (name.startswith("HOMEPORT_") and name != "HOMEPORT_NO_SKIPS"):
+            del os.environ[name]
+
+
+def _nothing_is_skipped() -> bool:
+    return os.environ.get("CI") == "true" or os.environ.get("HOMEPORT_NO_SKIPS") == "1"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a test's skip into its failure where nothing may be skipped."""
+    report = yield
+    if report.skipped and _nothing_is_skipped() and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, where nothing may be skipped (CI=true or HOMEPORT_NO_SKIPS=1): {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn a module's skip into a failure where nothing may be skipped."""
+    report = yield
+    if report.skipped and _nothing_is_skipped():
+        report.outcome = "failed"
+        report.longrepr = f"skipped, where nothing may be skipped (CI=true or HOMEPORT_NO_SKIPS=1): {report.longrepr}"
+    return report
