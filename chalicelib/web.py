@@ -31,6 +31,7 @@ from chalicelib.errors import (
 from chalicelib.forms import SUGGESTED_NAME, Launch, parse_launch
 from chalicelib.hub import Hub
 from chalicelib.machine import Session, State, progress
+from chalicelib.session_store import STOPPED_TTL
 from chalicelib.wiring import wiring
 
 COOKIE: Final = "__Host-homeport-owner"
@@ -238,6 +239,7 @@ def home() -> Response:
         default_image=config.image,
         session_hours=config.session_lifetime / 3600,
         idle_minutes=config.idle_lifetime / 60,
+        remembered_days=STOPPED_TTL / 86400,
         name=_query(request, "name", ""),
         sessions=[_session_json(session) for session in _hub().sessions(_owners(request))],
     )
@@ -286,7 +288,8 @@ def launch_session() -> Response:
 def list_sessions() -> Response:
     """The owner's sessions, newest first."""
     request = routes.current_request
-    sessions = [_session_json(session) for session in _hub().sessions(_known_owners(request))]
+    owners = (_known_owners if _wants_json(request) else _owners)(request)
+    sessions = [_session_json(session) for session in _hub().sessions(owners)]
     if _wants_json(request):
         return _json({"sessions": sessions})
     return _html(pages.SessionsPage(root="", sessions=sessions))

@@ -148,6 +148,12 @@ def test_without_a_token_nothing_is_shown(hub: HubRig, path: str) -> None:
     assert answer.status == 401
 
 
+def test_the_list_of_a_browser_that_has_launched_nothing_says_what_to_do(hub: HubRig) -> None:
+    answer = hub.ask("GET", "/sessions", html=True)
+    assert answer.status == 200
+    assert "Launch" in answer.text
+
+
 def test_a_bundle_can_be_checked_without_anything_being_stored(hub: HubRig) -> None:
     answer = hub.upload(a_bundle(), "/bundles", name="one")
     assert answer.status == 200
