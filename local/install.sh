@@ -24,7 +24,7 @@ with socket.socket(socket.AF_UNIX) as engine:
 }
 
 "${PYTHON:-python3}" -c 'import ensurepip' 2>/dev/null || need python3-venv no-such-command
-engine_answers || need docker.io dockerd
+engine_answers && [ "$mode" = run ] || need docker.io dockerd
 need haproxy haproxy
 need mmdebstrap mmdebstrap
 need iptables iptables
@@ -32,7 +32,7 @@ need iproute2 ip
 need util-linux setpriv
 test -e /etc/ssl/certs/ca-certificates.crt || missing="$missing ca-certificates"
 if [ "$mode" = test ]; then
-    need docker.io docker
+    need docker.io docker # the command; some tests start engines of their own besides
     need chromium chromium
 fi
 
