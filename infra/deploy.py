@@ -127,19 +127,18 @@ def _deploy_functions(
     request: Request, session: boto3.Session, environ: MutableMapping[str, str], outputs: Mapping[str, str]
 ) -> str:
     environment = {**request.options, **{name: outputs[output] for name, output in FROM_OUTPUTS.items()}}
+    existing = deployed_resources(
+        session.client("lambda"), session.client("apigateway"), stage=request.stage, queue_arn=outputs["TickQueueArn"]
+    )
+    apis = [entry["rest_api_id"] for entry in existing if entry["resource_type"] == "rest_api"]
+    # Without a domain of its own the hub's origin is API Gateway's.
+    origin = environment.get("HOMEPORT_HUB_ORIGIN") or "".join(f"https://{api}.{outputs['ApiSuffix']}" for api in apis)
     with tempfile.TemporaryDirectory(prefix="homeport-deploy-") as folder:
         project = Path(folder) / "project"
-        stage_project(ROOT, project, outputs=outputs, environment=environment)
-        resources = deployed_resources(
-            session.client("lambda"),
-            session.client("apigateway"),
-            stage=request.stage,
-            queue_arn=outputs["TickQueueArn"],
-        )
-        record_deployed(project, request.stage, resources)
+        stage_project(ROOT, project, outputs=outputs, environment=environment | {"HOMEPORT_HUB_ORIGIN": origin})
+        record_deployed(project, request.stage, existing)
         url = _run_chalice(project, request.stage, environ)
-        if not environment.get("HOMEPORT_HUB_ORIGIN"):
-            # Without a domain of its own the hub's origin is API Gateway's, known only once the API is there.
+        if not origin:  # it is known only now that the API is there
             set_environment(project, environment | {"HOMEPORT_HUB_ORIGIN": _origin(url)})
             url = _run_chalice(project, request.stage, environ)
         _keep_record(project, request.stage)

@@ -104,19 +104,10 @@ def project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def deploy(endpoint: str, project: Path, tmp_path: Path) -> Deploy:
+def deploy(endpoint: str, project: Path) -> Deploy:
     def run(stage: str = "test", **environ: str) -> subprocess.CompletedProcess[str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "HOMEPORT_"))}
-        aws = {
-            "AWS_ENDPOINT_URL": endpoint,
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_CONFIG_FILE": str(tmp_path / "no-config"),
-            "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "no-credentials"),
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-        wanted = {**inherited, **aws, **OPTIONS, **environ}
+        wanted = {**inherited, **aws_environment(endpoint), **OPTIONS, **environ}
         return subprocess.run(
             [sys.executable, "-m", "infra.deploy", "--stage", stage],
             cwd=project,
@@ -127,6 +118,18 @@ def deploy(endpoint: str, project: Path, tmp_path: Path) -> Deploy:
         )
 
     return run
+
+
+def aws_environment(endpoint: str) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
 
 
 def outputs(client: Callable[[str], Any], stage: str = "test") -> dict[str, str]:
@@ -209,6 +212,8 @@ def test_without_a_domain_of_its_own_the_hubs_origin_is_the_apis(deploy: Deploy,
     assert done.returncode == 0, done.stdout + done.stderr
     origin = variables(client, "homeport-test")["HOMEPORT_HUB_ORIGIN"]
     assert f"{origin}/api/" == done.stdout.splitlines()[-1].removeprefix("The hub: ")
+    assert deploy().returncode == 0
+    assert variables(client, "homeport-test")["HOMEPORT_HUB_ORIGIN"] == origin
 
 
 def test_deploying_twice_changes_nothing_and_doubles_nothing(
@@ -228,6 +233,25 @@ def test_deploying_twice_changes_nothing_and_doubles_nothing(
 def certificates(client: Callable[[str], Any]) -> dict[str, str]:
     answer = client("ssm").get_parameters_by_path(Path="/homeport/test", WithDecryption=True)
     return {found["Name"]: found["Value"] for found in answer["Parameters"]}
+
+
+def test_chalices_own_delete_finds_all_that_was_deployed(
+    deploy: Deploy, client: Callable[[str], Any], endpoint: str, project: Path
+) -> None:
+    assert deploy().returncode == 0
+    deleted = subprocess.run(
+        [Path(sys.executable).with_name("chalice"), "delete", "--stage", "test"],
+        cwd=project,
+        env={**os.environ, **aws_environment(endpoint)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert deleted.returncode == 0, deleted.stdout + deleted.stderr
+    assert (mappings(client), apis(client)) == ([], [])
+    assert client("lambda").list_functions()["Functions"] == []
+    assert client("iam").list_roles()["Roles"] == []
+    assert client("events").list_rules()["Rules"] == []
 
 
 @pytest.mark.parametrize("broken", ["import_rest_api", "create_deployment"])
@@ -273,7 +297,7 @@ def test_two_stages_share_nothing(deploy: Deploy, client: Callable[[str], Any]) 
     assert len(apis(client)) == 2
 
 
-SHARED = {f"s3.{REGION}.amazonaws.com", f"ssm.{REGION}.amazonaws.com"}
+SHARED = {f"{service}.{REGION}.amazonaws.com" for service in ("execute-api", "s3", "ssm")}
 
 
 @pytest.mark.parametrize(
