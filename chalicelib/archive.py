@@ -229,7 +229,7 @@ _STORED: Final = 0
 _DEFLATED: Final = 8
 _AES: Final = 99
 _ENCRYPTED: Final = 0x0001 | 0x0040 | 0x2000  # traditional, strong, and a masked directory
-_DESCRIPTOR: Final = 0x0008  # sizes and checksum follow the data; the local header may hold zeros
+_DESCRIPTOR: Final = 0x0008  # sizes and checksum follow the data; the local header may hold a zero for each
 _ALL_ONES: Final = 0xFFFF_FFFF
 
 
@@ -347,8 +347,8 @@ def _zip_span(body: bytes, header: _Central, limit: int) -> tuple[int, int]:
         raise _damaged("says two different things about a file")
     if 0x0001 in _extra_ids(body[names + name : names + name + extra]):
         raise _zip64()
-    known = (header.crc, header.packed_size, header.size)
-    if (crc, packed, size) != known and not (flags & _DESCRIPTOR and not crc and not packed and not size):
+    said, known = (crc, packed, size), (header.crc, header.packed_size, header.size)
+    if any(one != other and (one or not flags & _DESCRIPTOR) for one, other in zip(said, known, strict=True)):
         raise _damaged("says two different sizes for a file")
     return header.offset, data + header.packed_size
 

@@ -26,10 +26,10 @@ from tests.unit.corpus import Member, craft_zip, good_members, tar_member
 
 NOW = instant(2026, 11, 1)
 HOST = "docker.example.org"
-ARCHIVE_MUTANTS = 55_000
-PEM_MUTANTS = 30_000
-DER_MUTANTS = 20_000
-TEXT_MUTANTS = 10_000
+ARCHIVE_MUTANTS = 60_000
+PEM_MUTANTS = 18_000
+DER_MUTANTS = 15_000
+TEXT_MUTANTS = 8_000
 
 Files = dict[str, bytes]
 
@@ -156,6 +156,7 @@ def test_mutated_pem_is_refused_and_never_crashes(pki: Pki, fuzzed: Fuzzed) -> N
     for _ in range(PEM_MUTANTS):
         fuzzed.parse(mutated_member(pki, chance, lambda data: mutant(chance, data, seeds)))
     assert fuzzed.count == PEM_MUTANTS
+    assert fuzzed.outcomes["bundle-unreadable"] == 0
     assert fuzzed.outcomes["pem-damaged"]
 
 
@@ -174,6 +175,7 @@ def test_mutated_der_is_refused_and_never_crashes(pki: Pki, fuzzed: Fuzzed) -> N
         for _ in range(DER_MUTANTS // 2):
             fuzzed.parse(mutated_member(pair, chance, changed))
     assert fuzzed.count == DER_MUTANTS
+    assert fuzzed.outcomes["bundle-unreadable"] == 0
     assert fuzzed.outcomes["certificate-unreadable"]
     assert fuzzed.outcomes["key-unreadable"]
 
