@@ -211,6 +211,22 @@ def test_two_origins_are_refused(door: Rig) -> None:
     assert door.ask(sid, cookie=cookie, method="POST", headers=both, body=b"x").status == 400
 
 
+def test_a_target_that_names_another_host_is_refused(door: Rig) -> None:
+    (first, cookie), (second, _) = open_session(door), open_session(door)
+    assert door.ask(first, f"http://{door.host(second)}/lab", cookie=cookie).status == 400
+    assert door.ask(second, f"http://{door.host(first)}/lab", cookie=cookie).status == 400
+
+
+@pytest.mark.parametrize("value", ['q="a; __Host-homeport={}"', "q=1,__Host-homeport={}", "q=%3B__Host-homeport={}"])
+def test_a_grant_hidden_in_another_cookie_never_reaches_the_notebook(door: Rig, value: str) -> None:
+    sid, cookie = open_session(door)
+    assert door.ask(sid, headers=[("Cookie", value.format(cookie))]).status in (400, 401)
+    both = f"{value.format(cookie)}; __Host-homeport={cookie}"
+    answer = door.ask(sid, headers=[("Cookie", both)])
+    assert answer.status in (400, 401)
+    assert b'notebook"' not in answer.body
+
+
 @pytest.mark.parametrize("name", ["X_Forwarded_For", "X.Real", "Cook_ie"])
 def test_header_names_with_odd_characters_are_refused(door: Rig, name: str) -> None:
     sid, cookie = open_session(door)
