@@ -18,7 +18,12 @@ app.register_blueprint(routes)
 app.register_middleware(problems_of_chalice, "http")
 
 
-@app.on_sqs_message(queue=Config.from_environ(os.environ).tick_queue_name, batch_size=1, name="tick")
+@app.on_sqs_message(
+    queue=Config.from_environ(os.environ).tick_queue_name,
+    batch_size=1,
+    maximum_concurrency=100,  # a burst of launches must not take the account's functions from everybody else
+    name="tick",
+)
 def tick(event: SQSEvent) -> None:
     """Drive the session that the message names."""
     context: Any = event.context
