@@ -1,7 +1,7 @@
 """The pages a visitor sees when the door stays shut: one sentence each, and the way back to the hub.
 
 HAProxy serves them from files holding whole HTTP answers, the agent renders the same ones. Nothing but the hub's
-origin is put into them; they load nothing and may be kept nowhere.
+address is put into them; they load nothing and may be kept nowhere.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ small {{ color: light-dark(#5b6575, #98a2b3); }}
 <main>
 <h1>{title}</h1>
 <p>{sentence}</p>
-<p><a href="{hub}/">Go to the hub</a></p>
+<p><a href="{hub}">Go to the hub</a></p>
 <p><small>{status} {reason}</small></p>
 </main>
 </html>
@@ -76,18 +76,18 @@ def reason(status: int) -> str:
     return PAGES[status][0]
 
 
-def html(status: int, hub_origin: str) -> bytes:
+def html(status: int, hub_url: str) -> bytes:
     """Render the page of `status`."""
     words, title, sentence = PAGES[status]
     page = _HTML.format(
-        title=escape(title), sentence=escape(sentence), hub=escape(hub_origin), status=status, reason=words
+        title=escape(title), sentence=escape(sentence), hub=escape(hub_url), status=status, reason=words
     )
     return page.encode()
 
 
-def answer(status: int, hub_origin: str) -> bytes:
+def answer(status: int, hub_url: str) -> bytes:
     """Render a whole HTTP answer, as HAProxy's `errorfile` wants it."""
-    body = html(status, hub_origin)
+    body = html(status, hub_url)
     fields = {**HEADERS, "Content-Length": str(len(body))}
     if status in (408, 429, 503):
         fields["Retry-After"] = "10" if status == 429 else "2"

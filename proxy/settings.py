@@ -35,6 +35,7 @@ class Settings:
     run: Path
     table: str
     hub_origin: str
+    hub_url: str
     scheme: str
     host_suffix: str
     port: int
@@ -60,6 +61,7 @@ class Settings:
             run=Path(environ.get("HOMEPORT_PROXY_RUN", "/run/homeport")).absolute(),
             table=config.table,
             hub_origin=config.hub_origin,
+            hub_url=_hub_url(environ, config.hub_origin),
             scheme=scheme,
             host_suffix=host.removeprefix("*").lower(),
             port=port,
@@ -82,7 +84,7 @@ def prepare(settings: Settings) -> None:
     _write_private(settings.run / "notebook-ca.pem", settings.notebook_ca.encode())
     _write_private(settings.run / "proxy-client.pem", settings.client.encode())
     for status in pages.PAGES:
-        (settings.run / f"{status}.http").write_bytes(pages.answer(status, settings.hub_origin))
+        (settings.run / f"{status}.http").write_bytes(pages.answer(status, settings.hub_url))
     for name in MAPS:
         (settings.run / name).touch(mode=0o600)
 
@@ -119,6 +121,14 @@ def agent_command() -> list[str]:
 def agent_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """The given environment with the folder and the import path that the agent needs."""
     return {**environ, "HOMEPORT_PROXY_RUN": str(settings.run), "PYTHONPATH": str(PACKAGE.parent)}
+
+
+def _hub_url(environ: Mapping[str, str], origin: str) -> str:
+    """The hub's first page, where API Gateway adds a stage to the path: links only, nothing is trusted for it."""
+    url = environ.get("HOMEPORT_HUB_URL", "").strip() or f"{origin}/"
+    if not url.startswith(("https://", "http://")):
+        raise BadConfiguration("HOMEPORT_HUB_URL must begin with https:// or http://")
+    return url
 
 
 def _number(environ: Mapping[str, str], name: str, default: float) -> float:

@@ -215,7 +215,7 @@ class AgentThreads:
 
     def __init__(self, store: Any, folder: Path, *, poll: float = 0.1, full_sync: float = 600.0) -> None:
         self.agent = Agent(store, folder, clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
-        self._entry = Entry(folder / "agent.sock", self.agent, HUB)
+        self._entry = Entry(folder / "agent.sock", self.agent, hub_origin=HUB, hub_url=f"{HUB}/")
         self._stop = Event()
         run = self.agent.run
         self._threads = [

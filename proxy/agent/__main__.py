@@ -41,7 +41,7 @@ def main() -> None:
     client: DynamoDBClient = boto3.client("dynamodb", config=_AWS)
     store = ProxyStore(client, settings.table, time.time)
     agent = Agent(store, Path(), clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
-    with Entry(Path("agent.sock"), agent, settings.hub_origin) as entry:
+    with Entry(Path("agent.sock"), agent, hub_origin=settings.hub_origin, hub_url=settings.hub_url) as entry:
         Thread(target=entry.serve_forever, name="entry", daemon=True).start()
         agent.run(stop, poll=settings.poll, full_sync=settings.full_sync)
         entry.shutdown()

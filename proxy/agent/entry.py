@@ -80,7 +80,7 @@ class Entry(ThreadingMixIn, UnixStreamServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, path: Path, agent: Agent, hub_origin: str) -> None:
+    def __init__(self, path: Path, agent: Agent, *, hub_origin: str, hub_url: str) -> None:
         path.unlink(missing_ok=True)
         super().__init__(str(path), _Handler, bind_and_activate=False)
         previous = os.umask(0o177)
@@ -91,6 +91,7 @@ class Entry(ThreadingMixIn, UnixStreamServer):
         self.server_activate()
         self.agent = agent
         self.hub_origin = hub_origin
+        self.hub_url = hub_url
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Let a peer that hung up go in silence; log anything else."""
@@ -180,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _page(self, status: int) -> None:
         fields = dict(pages.HEADERS) | ({"Allow": "POST"} if status == 405 else {})
-        self._answer(status, fields, pages.html(status, self.server.hub_origin))
+        self._answer(status, fields, pages.html(status, self.server.hub_url))
 
     def _answer(self, status: int, fields: Mapping[str, str], body: bytes) -> None:
         self.send_response(status)

@@ -108,11 +108,11 @@ def test_look_ups_are_bounded_with_a_burst() -> None:
 
 @pytest.mark.parametrize("status", pages.PAGES)
 def test_a_page_is_a_whole_answer_that_leads_back_to_the_hub_and_is_kept_nowhere(status: int) -> None:
-    head, body = pages.answer(status, "https://hub.example").split(b"\r\n\r\n", 1)
+    head, body = pages.answer(status, "https://hub.example/api/").split(b"\r\n\r\n", 1)
     assert head.startswith(f"HTTP/1.1 {status} ".encode())
     assert f"Content-Length: {len(body)}".encode() in head
     assert b"Cache-Control: no-store" in head
-    assert b'href="https://hub.example/"' in body
+    assert b'href="https://hub.example/api/"' in body
     assert len(head) + len(body) < 8192
 
 
@@ -126,6 +126,7 @@ def test_settings_come_from_the_hub_s_own_variables() -> None:
     assert settings.client == CERTIFICATE + KEY
     assert settings.notebook_ca == CERTIFICATE
     local = Settings.from_environ({**PKI, "HOMEPORT_NOTEBOOK_URL": "http://*.localhost:8080"})
+    assert (local.hub_url, settings.hub_url) == ("http://localhost:8000/", "http://localhost:8000/")
     assert (local.host_suffix, local.bind) == (".localhost:8080", "127.0.0.1:8080")
 
 
@@ -137,6 +138,7 @@ def test_settings_come_from_the_hub_s_own_variables() -> None:
         ("HOMEPORT_PROXY_CLIENT", CERTIFICATE),
         ("HOMEPORT_PROXY_CLIENT", "@/does/not/exist"),
         ("HOMEPORT_PROXY_NOTEBOOK_CA", '{"key": "x"}'),
+        ("HOMEPORT_HUB_URL", "javascript:alert(1)"),
         ("HOMEPORT_PROXY_MAXCONN", "many"),
         ("HOMEPORT_PROXY_POLL", "0"),
         ("HOMEPORT_NOTEBOOK_URL", "https://notebooks.example.org"),
