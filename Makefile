@@ -20,7 +20,7 @@ $(STATE)/python: requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Homeport needs Python 3.11 or later; name one: make PYTHON=python3.11 …' >&2; exit 1; }
 	@test -x $(RUN) || { echo 'Making the virtual environment $(VENV)'; $(PYTHON) -m venv $(VENV); }
 	@echo 'Installing the pinned requirements (a minute or so)'
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(RUN) -m pip install -qq --disable-pip-version-check -r requirements-dev.txt
 	@mkdir -p $(STATE) && touch $@
 
 setup-apt:

@@ -93,13 +93,14 @@ def provide_local(engine_url: str, folder: Path, report: Report) -> str:
 
 @contextmanager
 def _client(engine_url: str) -> Iterator[docker.APIClient]:
-    client = docker.APIClient(base_url=engine_url, timeout=ENGINE_DEADLINE)
     try:
-        yield client
+        client = docker.APIClient(base_url=engine_url, timeout=ENGINE_DEADLINE)
+        try:
+            yield client
+        finally:
+            client.close()
     except (DockerException, OSError) as error:
-        raise StackError(f"the Docker engine did not take the notebook image: {error}") from error
-    finally:
-        client.close()
+        raise StackError(f"the Docker engine did not take the notebook image: {_first_line(error)}") from error
 
 
 def _present(client: docker.APIClient, image: str) -> bool:
@@ -145,7 +146,8 @@ def _report_layers(item: Mapping[str, Any], last: int, report: Report) -> int:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+    told = str(getattr(error, "explanation", None) or error).strip() or type(error).__name__
+    return told.splitlines()[0][:200]
 
 
 # ── build ────────────────────────────────────────────────────────────────────────────────────────────────────────

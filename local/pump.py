@@ -69,13 +69,25 @@ def pump(folder: Path, *, environ: Mapping[str, str]) -> Iterator[Child]:
 
 
 class Pump:
-    """Runs the functions of `app` until `stopped` is set. `timeouts` are the functions' seconds, by name."""
+    """Runs the functions of `app` until `stopped` is set.
 
-    def __init__(self, app: Chalice, sqs: Any, *, timeouts: Mapping[str, int], stopped: threading.Event) -> None:
+    `timeouts` are the functions' seconds, by name; `wait_seconds` is how long one look at the queue may last.
+    """
+
+    def __init__(
+        self,
+        app: Chalice,
+        sqs: Any,
+        *,
+        timeouts: Mapping[str, int],
+        stopped: threading.Event,
+        wait_seconds: int = WAIT_SECONDS,
+    ) -> None:
         self._app = app
         self._sqs = sqs
         self._timeouts = timeouts
         self._stopped = stopped
+        self._wait_seconds = wait_seconds
         self._free = threading.BoundedSemaphore(HANDLERS)
         self._handlers = ThreadPoolExecutor(HANDLERS, thread_name_prefix="function")
 
@@ -112,7 +124,7 @@ class Pump:
             answer = self._sqs.receive_message(
                 QueueUrl=url,
                 MaxNumberOfMessages=min(count, 10),
-                WaitTimeSeconds=WAIT_SECONDS,
+                WaitTimeSeconds=self._wait_seconds,
                 MessageSystemAttributeNames=["All"],
                 MessageAttributeNames=["All"],
             )
@@ -135,7 +147,11 @@ class Pump:
 
     def _follow_schedule(self, source: ScheduledEventConfig, seconds: float) -> None:
         while not self._stopped.wait(seconds):
-            self._invoke(source.name, schedule_event(source.name, datetime.now(UTC)))
+            self.run_schedule(source.name, datetime.now(UTC))
+
+    def run_schedule(self, name: str, now: datetime) -> None:
+        """Run a scheduled function once."""
+        self._invoke(name, schedule_event(name, now))
 
     def _invoke(self, name: str, event: dict[str, Any]) -> bool:
         """Run a function; False when it raised, as Lambda would report it."""

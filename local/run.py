@@ -107,7 +107,7 @@ def stack(settings: Settings, environ: Mapping[str, str], report: Report) -> Ite
     """Run the whole stack for as long as the block lasts; raises StackError with what is missing or failed."""
     with ExitStack() as parts:
         logs = settings.state / "logs"
-        parts.enter_context(_alone(settings))
+        parts.enter_context(alone(settings))
         started = parts.enter_context(engine(settings.state / "engine", environ))
         report(f"Docker engine {started.version} ({'its own' if started.ours else 'the one that runs here'})")
         _remove_containers(started, settings, report)
@@ -124,7 +124,7 @@ def stack(settings: Settings, environ: Mapping[str, str], report: Report) -> Ite
         given = own_environ(environ) | hub_environ(settings, cloud, name, environ)
         children = _serve(parts, settings, cloud, given, report)
         found = _describe(settings, cloud, started, name, bundle)
-        parts.enter_context(_announced(settings.state / "stack.json", found))
+        parts.enter_context(announcement(settings.state / "stack.json", found))
         yield Running(found, children)
 
 
@@ -188,7 +188,7 @@ def _remove_containers(started: Engine, settings: Settings, report: Report) -> N
 
 
 @contextmanager
-def _alone(settings: Settings) -> Iterator[None]:
+def alone(settings: Settings) -> Iterator[None]:
     """Hold the state folder and see that the ports are free; raises StackError."""
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (settings.state / "run.lock").open("w") as lock:
@@ -206,7 +206,8 @@ def _alone(settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def _announced(path: Path, found: Stack) -> Iterator[None]:
+def announcement(path: Path, found: Stack) -> Iterator[None]:
+    """Say in a file where the stack is, for as long as the block lasts."""
     write_private(path, json.dumps(asdict(found), indent=2).encode())
     try:
         yield
