@@ -29,7 +29,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.utils import CryptographyDeprecationWarning
-from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, PublicKeyAlgorithmOID, SignatureAlgorithmOID
 
 from chalicelib import errors
 from chalicelib.archive import File, shown
@@ -149,6 +149,7 @@ def load_key(block: Block) -> PrivateKey:
         raise errors.KeyOfSsh(f"The private key in {name} is an SSH key. Docker over TLS needs the key of cert.pem")
     if block.size > KEY_LIMIT:
         raise errors.KeyTooLarge(f"The private key in {name} is larger than 4 KiB. Use RSA of 2048 to 4096 bits, or EC")
+    _check_kind(block, name)
     try:
         key = serialization.load_der_private_key(block.der, None, unsafe_skip_rsa_key_validation=True)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -159,6 +160,35 @@ def load_key(block: Block) -> PrivateKey:
     if isinstance(key, rsa.RSAPrivateKey) and not _is_consistent(key.private_numbers()):
         raise _key_unreadable(name)
     return key
+
+
+_LENGTH: Final = rb"(?:[\x00-\x7f]|\x81.|\x82..)"
+_SEQUENCE: Final = rb"\x30" + _LENGTH
+_FORMS: Final = {  # PKCS #8 up to its algorithm's OID (RFC 5958), PKCS #1 (RFC 8017) and SEC 1 (RFC 5915)
+    "PRIVATE KEY": re.compile(_SEQUENCE + rb"\x02\x01[\x00\x01]" + _SEQUENCE + rb"\x06(.)", re.DOTALL),
+    "RSA PRIVATE KEY": re.compile(_SEQUENCE + rb"\x02\x01\x00\x02", re.DOTALL),
+    "EC PRIVATE KEY": re.compile(_SEQUENCE + rb"\x02\x01\x01\x04", re.DOTALL),
+}
+_KINDS: Final = (
+    PublicKeyAlgorithmOID.RSAES_PKCS1_v1_5,
+    PublicKeyAlgorithmOID.EC_PUBLIC_KEY,
+    PublicKeyAlgorithmOID.ED25519,
+)
+_KINDS_DER: Final = ("2a864886f70d010101", "2a8648ce3d0201", "2b6570")  # the same, as DER holds them
+
+
+def _check_kind(block: Block, name: str) -> None:
+    """Refuse a key of a kind that Docker does not use, before anything parses it.
+
+    OpenSSL tests a Diffie-Hellman key's prime while loading it: 27 s for one of 9,689 bits, which fits into 2 KiB.
+    """
+    if block.label not in _FORMS:
+        raise _key_type(name)
+    match = _FORMS[block.label].match(block.der)
+    if match is None:
+        raise _key_unreadable(name)
+    if block.label == "PRIVATE KEY" and block.der[match.end() :][: match[1][0]].hex() not in _KINDS_DER:
+        raise _key_type(name)
 
 
 def _key_unreadable(name: str) -> errors.KeyUnreadable:
@@ -244,9 +274,20 @@ class Certificate:
     def spki(self) -> bytes:
         """The public key as DER, or nothing when it is of a kind that cannot be read."""
         try:
-            return _spki(self.parsed.public_key())
-        except (ValueError, UnsupportedAlgorithm):
+            return _spki(self.public_key())
+        except errors.BadBundle:
             return b""
+
+    def public_key(self) -> PublicKey:
+        """Load the public key, unchecked but for its kind; raises KeyType, CertificateUnreadable."""
+        if self.parsed.public_key_algorithm_oid not in _KINDS:
+            raise _key_type(shown(self.path))
+        try:
+            key = self.parsed.public_key()
+        except (ValueError, UnsupportedAlgorithm):
+            raise _certificate_unreadable(self.path) from None
+        assert isinstance(key, PublicKey)
+        return key
 
     @property
     def authority(self) -> bool | None:
@@ -372,7 +413,8 @@ def check(
     subclasses. `now` is in epoch seconds.
     """
     _check_leaf(leaf, now)
-    public = _public_key(leaf)
+    public = leaf.public_key()
+    _check_public(public, leaf.parsed.tbs_certificate_bytes, shown(leaf.path))
     if not _works(key, public):
         raise _key_mismatch(leaf.path)
     chain = _chain(leaf, authorities, intermediates, now)
@@ -410,16 +452,6 @@ def _check_leaf(leaf: Certificate, now: float) -> None:
             "Wait until then, or check the clock of the computer that made it"
         )
     _check_signature(leaf)
-
-
-def _public_key(leaf: Certificate) -> PublicKey:
-    try:
-        public = leaf.parsed.public_key()
-    except (ValueError, UnsupportedAlgorithm):
-        raise _certificate_unreadable(leaf.path) from None
-    _check_public(public, leaf.parsed.tbs_certificate_bytes, shown(leaf.path))
-    assert isinstance(public, PublicKey)
-    return public
 
 
 _STRONG: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
@@ -496,8 +528,7 @@ def _is_issued(certificate: Certificate, issuer: Certificate) -> bool:
     if certificate.parsed.issuer != issuer.parsed.subject:
         return False
     try:
-        public = issuer.parsed.public_key()
-        _check_public(public, issuer.parsed.tbs_certificate_bytes, shown(issuer.path))
+        _check_public(issuer.public_key(), issuer.parsed.tbs_certificate_bytes, shown(issuer.path))
         _check_signature(certificate)
         certificate.parsed.verify_directly_issued_by(issuer.parsed)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):

@@ -809,6 +809,12 @@ def _keys() -> dict[str, Bad]:
         "EC cut short": Bad(lambda: only(pem("PRIVATE KEY", ecdsa()[:-10])), "key-unreadable"),
         "EC followed by junk": Bad(lambda: only(pem("PRIVATE KEY", ecdsa() + b"junk")), "key-unreadable"),
         "DSA": Bad(lambda: only(pkcs8(_dsa())), "key-type"),
+        "DSA in the old form": Bad(lambda: only(pem("DSA PRIVATE KEY", bytes(50))), "key-type"),
+        "DSA in an RSA block": Bad(lambda: only(_old_dsa("RSA PRIVATE KEY")), "key-type"),
+        "DSA in an EC block": Bad(lambda: only(_old_dsa("EC PRIVATE KEY")), "key-unreadable"),
+        "Diffie-Hellman of 9,689 bits": Bad(lambda: only(_diffie_hellman("PRIVATE KEY")), "key-type"),
+        "Diffie-Hellman in an RSA block": Bad(lambda: only(_diffie_hellman("RSA PRIVATE KEY")), "key-unreadable"),
+        "Diffie-Hellman in an EC block": Bad(lambda: only(_diffie_hellman("EC PRIVATE KEY")), "key-unreadable"),
         "X25519": Bad(lambda: only(pkcs8(x25519.X25519PrivateKey.generate())), "key-type"),
         "Ed448": Bad(lambda: only(pkcs8(ed448.Ed448PrivateKey.generate())), "key-type"),
         "a key that is noise": Bad(lambda: only(pem("PRIVATE KEY", bytes(range(200)))), "key-unreadable"),
@@ -816,7 +822,7 @@ def _keys() -> dict[str, Bad]:
             lambda: only(pem("PRIVATE KEY", der_of(pki().client.certificate))), "key-unreadable"
         ),
         "a key nested 2,000 deep": Bad(lambda: only(pem("PRIVATE KEY", b"\x30\x80" * 1000)), "key-unreadable"),
-        "a key of unknown label": Bad(lambda: only(pem("SECRET PRIVATE KEY", bytes(50))), "key-unreadable"),
+        "a key of unknown label": Bad(lambda: only(pem("SECRET PRIVATE KEY", bytes(50))), "key-type"),
     }
 
 
@@ -830,6 +836,17 @@ def _openssh() -> bytes:
 @lru_cache
 def _dsa() -> dsa.DSAPrivateKey:
     return dsa.generate_private_key(1024)
+
+
+def _old_dsa(label: str) -> bytes:
+    return pem(label, tlv(0x30, *(integer(number) for number in (0, 2**9689 - 1, 2**521 - 1, 2, 12345, 2**500))))
+
+
+def _diffie_hellman(label: str) -> bytes:
+    """A prime that OpenSSL would test for half a minute (PKCS #3 in PKCS #8)."""
+    parameters = tlv(0x30, integer(2**9689 - 1), integer(2))
+    algorithm = tlv(0x30, bytes.fromhex("06092a864886f70d010301"), parameters)
+    return pem(label, tlv(0x30, integer(0), algorithm, tlv(4, integer(5))))
 
 
 def _ec_secret(value: int) -> bytes:
