@@ -738,7 +738,7 @@ def _pems() -> dict[str, Bad]:
         "certificate without its END line": Bad(lambda: edit(cert=cert()[:-26]), "pem-damaged"),
         "certificate cut in the middle": Bad(lambda: edit(cert=cert()[:200]), "pem-damaged"),
         "authority with text in its base64": Bad(
-            lambda: edit(ca=pki().authority.certificate.replace(b"\nM", b"\nhello world\nM", 1)), "pem-damaged"
+            lambda: edit(ca=pki().authority.certificate.replace(b"\nM", b"\nhello, world!\nM", 1)), "pem-damaged"
         ),
         "a label in small letters": Bad(
             lambda: edit(cert=cert().replace(b"CERTIFICATE", b"certificate")), "pem-damaged"
