@@ -487,7 +487,8 @@ def _chain(
 ) -> tuple[Certificate, ...]:
     """Find the way from the leaf to an authority: the leaf and the intermediates a server needs to be sent.
 
-    Breadth first, each certificate tried once, so at most CERTIFICATE_LIMIT² signatures are verified.
+    Breadth first, each intermediate tried once and one way kept for each next issuer's name: nobody is asked twice at
+    one depth, so at most CHAIN_LIMIT × 2 × CERTIFICATE_LIMIT signatures are verified.
     """
     ways: list[tuple[Certificate, ...]] = [(leaf,)]
     unseen = [certificate for certificate in intermediates if certificate != leaf]
@@ -498,8 +499,9 @@ def _chain(
             if any(_is_usable(issuer, now) for issuer in issuers):
                 return way
             anchors += issuers
-        ways = [(*way, step) for way in ways for step in unseen if step.authority and _is_issued(way[-1], step)]
-        unseen = [step for step in unseen if not any(step in way for way in ways)]
+        steps = [(*way, step) for way in ways for step in unseen if _is_usable(step, now) and _is_issued(way[-1], step)]
+        ways = list({step[-1].parsed.issuer: step for step in reversed(steps)}.values())
+        unseen = [step for step in unseen if not any(step in way for way in steps)]
     raise _no_chain(leaf, anchors)
 
 

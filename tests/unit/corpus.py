@@ -947,6 +947,8 @@ def _authorities() -> dict[str, Bad]:
             lambda: with_leaf(pki().authority.intermediate().issue("v", client=True)), "authority-mismatch"
         ),
         "a chain of six": Bad(_long_chain, "authority-mismatch"),
+        "an expired intermediate": Bad(_expired_intermediate, "authority-mismatch"),
+        "15 intermediates and 16 authorities of two names": Bad(_maze, "authority-mismatch"),
         "an intermediate that is no authority": Bad(_leaf_as_issuer, "several-certificates"),
         "an authority that is none": Bad(_authority_that_is_none, "authority-is-none"),
         "an expired authority": Bad(
@@ -977,6 +979,22 @@ def _long_chain() -> bytes:
     leaf = chain[-1].issue("v", client=True)
     certificates = leaf.certificate + b"".join(step.certificate for step in chain[1:])
     return zip_of({"cert.pem": certificates, "key.pem": leaf.key, "ca.pem": authority.certificate})
+
+
+def _expired_intermediate() -> bytes:
+    middle = pki().authority.issue("middle", ca=True, not_before=LONG_AGO[0], not_after=LONG_AGO[1])
+    leaf = Authority(middle.certificate, middle.key).issue("v", client=True)
+    return zip_of(good(cert=leaf.certificate + middle.certificate, key=leaf.key))
+
+
+def _maze() -> bytes:
+    """Every intermediate signed the leaf, and every authority has the name of their issuer."""
+    top = Authority.new("top", key=shared_key("p521"))
+    middles = [top.issue("middle", ca=True, key=shared_key("p521", 1)) for _ in range(15)]
+    leaf = Authority(middles[0].certificate, middles[0].key).issue("v", client=True)
+    authorities = [Authority.new("top", key="p521").certificate for _ in range(16)]
+    certificates = leaf.certificate + b"".join(middle.certificate for middle in middles)
+    return zip_of({"cert.pem": certificates, "key.pem": leaf.key, "ca.pem": b"".join(authorities)})
 
 
 def _leaf_as_issuer() -> bytes:
