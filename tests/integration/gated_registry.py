@@ -1,0 +1,152 @@
+"""A container registry of one image on 127.0.0.1, whose layers wait at gates: slow pulls without sleeping.
+
+It speaks what a pull needs of the registry API (distribution spec, "pull" category): manifest, configuration, layers. A
+layer is sent when its gate is open, the first half before. `served` counts the whole layers that were sent.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import tarfile
+import threading
+from collections import Counter
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+UNKNOWN = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
+MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+
+
+def a_layer(name: str, size: int = 200_000) -> bytes:
+    """A tar with one file of random bytes, which does not compress."""
+    return a_tar({f"layers/{name}": os.urandom(size)})
+
+
+def a_tar(files: dict[str, bytes], *, mode: int = 0o644, home: str = "") -> bytes:
+    """A tar of files, and of a folder that belongs to user 1000."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        if home:
+            folder = tarfile.TarInfo(home)
+            folder.type, folder.mode, folder.uid, folder.gid = tarfile.DIRTYPE, 0o755, 1000, 1000
+            tar.addfile(folder)
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), mode
+            tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def digest(content: bytes) -> str:
+    """Name content as registries do."""
+    return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+class GatedRegistry:
+    """See the module; `image` is what to pull."""
+
+    def __init__(self, layers: int) -> None:
+        tars = [a_layer(str(number)) for number in range(layers)]
+        self.layers = [gzip.compress(tar, 1) for tar in tars]
+        self.gates = [threading.Event() for _ in range(layers)]
+        self.served: Counter[int] = Counter()
+        self.asked: Counter[int] = Counter()
+        history = [{"created_by": "test"} for _ in tars]
+        rootfs = {"type": "layers", "diff_ids": [digest(tar) for tar in tars]}
+        described = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs, "history": history}
+        config = json.dumps(described).encode()
+        entries = [
+            {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": len(b), "digest": digest(b)}
+            for b in self.layers
+        ]
+        configuration = {
+            "mediaType": "application/vnd.docker.container.image.v1+json",
+            "size": len(config),
+            "digest": digest(config),
+        }
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": configuration, "layers": entries}
+        self.documents = ((json.dumps(manifest).encode(), MANIFEST), (config, "application/octet-stream"))
+        self._server = _Server(self)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+
+    @property
+    def image(self) -> str:
+        return f"127.0.0.1:{self._server.server_address[1]}/gated:latest"
+
+    def open_gates(self, *numbers: int) -> None:
+        """Let these layers through; all when none is named."""
+        for number in numbers or range(len(self.gates)):
+            self.gates[number].set()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.open_gates()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def send_layer(self, number: int, output: Any) -> None:
+        content = self.layers[number]
+        self.asked[number] += 1
+        output.write(content[: len(content) // 2])
+        output.flush()
+        self.gates[number].wait()
+        output.write(content[len(content) // 2 :])
+        self.served[number] += 1
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One request to the registry its server is for."""
+
+    server: _Server
+
+    def do_GET(self) -> None:
+        registry = self.server.registry
+        for content, kind in registry.documents:
+            if (
+                self.path == "/v2/"
+                or self.path.endswith(digest(content))
+                or self.path.endswith("/gated/manifests/latest")
+            ):
+                self._head(content, kind)
+                self.wfile.write(content)
+                return
+        for number, content in enumerate(registry.layers):
+            if self.path.endswith(digest(content)):
+                self._head(content, "application/octet-stream")
+                with suppress(OSError):  # the pull was cut
+                    registry.send_layer(number, self.wfile)
+                return
+        self._head(UNKNOWN, "application/json", status=404)
+        self.wfile.write(UNKNOWN)
+
+    def do_HEAD(self) -> None:
+        self._head(*self.server.registry.documents[0])
+
+    def _head(self, content: bytes, kind: str, *, status: int = 200) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Docker-Content-Digest", digest(content))
+        self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self, registry: GatedRegistry) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.registry = registry

@@ -1,0 +1,368 @@
+"""The Docker endpoint on real parts: dockerd behind HAProxy with mutual TLS, and a registry whose layers can wait."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from docker.errors import NotFound
+
+from chalicelib import errors
+from chalicelib.address import Endpoint
+from chalicelib.bundle import Credentials
+from chalicelib.certificates import Leaf
+from chalicelib.docker_endpoint import DockerEndpoint, PullStatus
+from chalicelib.machine import Limits, new_session
+from chalicelib.notebook import Specification, injected_files, specification
+from local.endpoint import LocalEndpoint, endpoint
+from local.engine import Engine, engine
+from tests.builders import NOW, OWNER, a_session
+from tests.certificates import Authority
+from tests.integration.gated_registry import GatedRegistry, a_tar
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("dockerd") or not shutil.which("haproxy"),
+    reason="run as root after: apt-get install docker.io iptables haproxy",
+)
+
+HUB = "endpoint-tests"
+WAITING = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")  # ends at once when it is stopped
+LEAF = Leaf(b"a certificate\n", b"its key\n")
+
+
+@dataclass(frozen=True)
+class Rig:
+    """An engine, its TLS endpoint, and docker-py on its socket for looking behind it."""
+
+    engine: Engine
+    offered: LocalEndpoint
+    behind: docker.APIClient
+    image: str
+
+    def open(self, **changes: Any) -> DockerEndpoint:
+        return DockerEndpoint(
+            self.credentials(), address="127.0.0.1", **({"deadline": 30.0, "hub_name": HUB} | changes)
+        )
+
+    def credentials(self, **changes: bytes) -> Credentials:
+        pki = self.offered.pki
+        made = Credentials(
+            Endpoint("127.0.0.1", self.offered.port), pki.ca.encode(), pki.certificate.encode(), pki.key.encode()
+        )
+        return replace(made, **changes)
+
+    def specification(self, name: str, **changes: Any) -> Specification:
+        limits = changes.pop("limits", Limits())
+        session = new_session(
+            owner=OWNER, name=name, endpoint="tcp://x:2376", image=self.image, limits=limits,
+            now=NOW, lifetime=3600, request="request",
+        )  # fmt: skip
+        spec = specification(
+            session, hub_name=HUB, image_workdir="/work", publish_address="127.0.0.1", idle_lifetime=60
+        )
+        return replace(spec, **({"command": WAITING} | changes))
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with (
+        engine(tmp_path_factory.mktemp("engine"), os.environ) as running,
+        endpoint(tmp_path_factory.mktemp("endpoint"), running.socket) as offered,
+    ):
+        behind = docker.APIClient(base_url=running.url, timeout=60)
+        image = "homeport-endpoint-test:latest"
+        try:
+            _import_shell(behind, image)
+            yield Rig(running, offered, behind, image)
+        finally:
+            _leave_nothing(behind, image)
+            behind.close()
+
+
+def _import_shell(behind: docker.APIClient, image: str) -> None:
+    """An image of this machine's shell and a few tools, with the libraries they name."""
+    programs = [shutil.which(name, path="/usr/bin:/bin") or "" for name in ("sh", "sleep", "cat", "id")]
+    named = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
+    libraries = set(re.findall(r"(/\S+) \(0x", named))
+    files = {path.lstrip("/"): Path(path).read_bytes() for path in {*programs, *libraries}}
+    changes = ["WORKDIR /work", "USER 1000", "ENV PATH=/usr/bin:/bin"]
+    tar = a_tar(files, mode=0o755, home="work")
+    behind.import_image_from_data(tar, repository=image.split(":")[0], tag="latest", changes=changes)
+
+
+def _leave_nothing(behind: docker.APIClient, image: str) -> None:
+    label = {"label": f"homeport.hub={HUB}"}
+    for container in behind.containers(all=True, filters=label):
+        behind.remove_container(container["Id"], force=True)
+    for volume in behind.volumes(filters=label)["Volumes"] or []:
+        behind.remove_volume(volume["Name"])
+    behind.remove_image(image, force=True)
+
+
+@pytest.fixture
+def fresh(rig: Rig, request: pytest.FixtureRequest) -> Iterator[Specification]:
+    """A specification nobody has used, whose container is gone afterwards."""
+    spec = rig.specification(request.node.name)
+    yield spec
+    try:
+        rig.behind.remove_container(spec.name, force=True)
+    except NotFound:
+        return
+
+
+def until(condition: Callable[[], object], deadline: float = 30.0) -> None:
+    """Poll until it holds."""
+    ends_at = time.monotonic() + deadline
+    while not condition():
+        assert time.monotonic() < ends_at, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def of(endpoint: DockerEndpoint, spec: Specification) -> tuple[str, bool]:
+    status = endpoint.inspect(spec.name)
+    return status.status, status.running
+
+
+def saying(words: str) -> tuple[str, ...]:
+    return ("sh", "-c", words)
+
+
+# ── the engine ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_real_engine_behind_a_real_proxy_is_verified(rig: Rig) -> None:
+    with rig.open() as docker_endpoint:
+        version, note = docker_endpoint.verify()
+        assert version == rig.engine.version
+        assert note == ""
+
+
+def test_haproxy_that_does_not_accept_the_certificate_is_told_so(rig: Rig) -> None:
+    stranger = Authority.new("Another").issue("visitor", client=True)
+    credentials = rig.credentials(certificate=stranger.certificate, key=stranger.key)
+    with (
+        DockerEndpoint(credentials, address="127.0.0.1", deadline=20) as docker_endpoint,
+        pytest.raises(errors.EndpointRefusedCertificate),
+    ):
+        docker_endpoint.verify()
+
+
+def test_the_image_and_its_work_folder_are_found(rig: Rig) -> None:
+    with rig.open() as docker_endpoint:
+        assert docker_endpoint.image_present(rig.image)
+        assert not docker_endpoint.image_present("homeport-nothing-of-that-name")
+        assert docker_endpoint.image_workdir(rig.image) == "/work"
+
+
+# ── a container's life ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_everything_in_a_containers_life_may_happen_twice(rig: Rig, fresh: Specification) -> None:
+    tar = injected_files(a_session(), leaf=LEAF, client_ca=b"an authority", idle_lifetime=60)
+    with rig.open() as docker_endpoint:
+        docker_endpoint.create(fresh)
+        docker_endpoint.create(fresh)
+        assert of(docker_endpoint, fresh) == ("created", False)
+        for _ in range(2):
+            docker_endpoint.put_files(fresh.name, tar)
+        docker_endpoint.start(fresh.name)
+        docker_endpoint.start(fresh.name)
+        assert of(docker_endpoint, fresh) == ("running", True)
+        assert docker_endpoint.published_port(fresh.name) == docker_endpoint.published_port(fresh.name) >= 1024
+        docker_endpoint.remove(fresh.name)
+        docker_endpoint.remove(fresh.name)
+        assert of(docker_endpoint, fresh) == ("missing", False)
+        assert rig.behind.inspect_volume(fresh.volume)["Labels"]["homeport.session"] == fresh.labels["homeport.session"]
+
+
+def test_the_containers_user_can_read_the_files_and_not_change_them(rig: Rig) -> None:
+    words = "id -u; cat /opt/homeport/notebook.pem /opt/homeport/client-ca.pem; echo x > /opt/homeport/notebook.pem"
+    spec = rig.specification("files", command=saying(words))
+    tar = injected_files(a_session(), leaf=LEAF, client_ca=b"an authority\n", idle_lifetime=60)
+    with rig.open() as docker_endpoint:
+        docker_endpoint.create(spec)
+        docker_endpoint.put_files(spec.name, tar)
+        docker_endpoint.start(spec.name)
+        until(lambda: of(docker_endpoint, spec) == ("exited", False))
+        log = docker_endpoint.log_tail(spec.name)
+        docker_endpoint.remove(spec.name)
+    assert log.splitlines()[:4] == ["1000", "a certificate", "its key", "an authority"]
+    assert "Permission denied" in log
+
+
+def test_work_is_there_again_in_the_next_launch(rig: Rig) -> None:
+    first = rig.specification("work", command=saying("echo mine > /work/file"))
+    name = first.name.removesuffix("-1") + "-2"
+    labels = dict(first.labels) | {"homeport.generation": "2"}
+    second = replace(first, name=name, labels=labels, command=saying("cat /work/file"))
+    with rig.open() as docker_endpoint:
+        for spec in (first, second):
+            docker_endpoint.create(spec)
+            docker_endpoint.start(spec.name)
+            until(lambda spec=spec: of(docker_endpoint, spec) == ("exited", False))
+        assert docker_endpoint.log_tail(second.name) == "mine\n"
+        for spec in (first, second):
+            docker_endpoint.remove(spec.name)
+
+
+def test_a_container_that_ended_tells_how_and_why(rig: Rig, fresh: Specification) -> None:
+    with rig.open() as docker_endpoint:
+        docker_endpoint.create(replace(fresh, command=saying("echo boom; exit 3")))
+        docker_endpoint.start(fresh.name)
+        until(lambda: of(docker_endpoint, fresh) == ("exited", False))
+        assert docker_endpoint.inspect(fresh.name).exit_code == 3
+        assert docker_endpoint.log_tail(fresh.name) == "boom\n"
+
+
+def test_a_container_that_took_too_much_memory_tells_so(rig: Rig) -> None:
+    hungry = saying("x=aaaaaaaa; while :; do x=$x$x; done")
+    spec = rig.specification("memory", limits=Limits(memory=32 << 20, cpus=0.5), command=hungry)
+    with rig.open() as docker_endpoint:
+        docker_endpoint.create(spec)
+        docker_endpoint.start(spec.name)
+        until(lambda: of(docker_endpoint, spec) == ("exited", False))
+        assert docker_endpoint.inspect(spec.name).oom
+        docker_endpoint.remove(spec.name)
+
+
+def test_eight_creations_at_once_make_one_container(rig: Rig, fresh: Specification) -> None:
+    def create(_: int) -> None:
+        with rig.open() as docker_endpoint:
+            docker_endpoint.create(fresh)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(create, range(8))) == [None] * 8
+    named = rig.behind.containers(all=True, filters={"name": fresh.name})
+    assert len(named) == 1
+
+
+def test_four_removals_at_once_leave_nothing(rig: Rig, fresh: Specification) -> None:
+    with rig.open() as docker_endpoint:
+        docker_endpoint.create(fresh)
+        docker_endpoint.start(fresh.name)
+
+    def remove(_: int) -> None:
+        with rig.open() as docker_endpoint:
+            docker_endpoint.remove(fresh.name)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(remove, range(4))) == [None] * 4
+    assert rig.behind.containers(all=True, filters={"name": fresh.name}) == []
+
+
+def test_somebody_elses_container_of_the_name_is_neither_adopted_nor_removed(rig: Rig, fresh: Specification) -> None:
+    rig.behind.create_container(rig.image, command=["sleep", "1"], name=fresh.name, labels={"homeport.hub": "other"})
+    with rig.open() as docker_endpoint:
+        with pytest.raises(errors.ContainerConflict):
+            docker_endpoint.create(fresh)
+        with pytest.raises(errors.ContainerConflict):
+            docker_endpoint.remove(fresh.name)
+        assert docker_endpoint.inspect(fresh.name).exists
+
+
+def test_an_image_without_jupyter_is_told_as_such(rig: Rig, fresh: Specification) -> None:
+    with rig.open() as docker_endpoint:
+        docker_endpoint.create(replace(fresh, command=("jupyter", "lab", "--no-browser")))
+        with pytest.raises(errors.ImageWithoutJupyter):
+            docker_endpoint.start(fresh.name)
+        docker_endpoint.remove(fresh.name)
+
+
+def test_limits_that_the_engine_refuses_are_told_as_such(rig: Rig) -> None:
+    spec = rig.specification("tiny", limits=Limits(memory=1 << 20))
+    with rig.open() as docker_endpoint, pytest.raises(errors.LimitsRefused):
+        docker_endpoint.create(spec)
+
+
+def test_an_image_that_is_not_there_is_told_as_such(rig: Rig, fresh: Specification) -> None:
+    with rig.open() as docker_endpoint, pytest.raises(errors.ImageNotFound):
+        docker_endpoint.create(replace(fresh, image="homeport-nothing-of-that-name"))
+
+
+def test_what_was_removed_meanwhile_is_missing(rig: Rig, fresh: Specification) -> None:
+    with rig.open() as docker_endpoint:
+        for call in (docker_endpoint.start, docker_endpoint.published_port):
+            with pytest.raises(errors.ContainerMissing):
+                call(fresh.name)
+        assert docker_endpoint.log_tail(fresh.name) == ""
+
+
+# ── pulls ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def registry(rig: Rig) -> Iterator[GatedRegistry]:
+    with GatedRegistry(3) as served:
+        yield served
+        try:
+            rig.behind.remove_image(served.image, force=True)
+        except NotFound:
+            return
+
+
+def heard_until(statuses: Iterator[PullStatus], words: str) -> PullStatus:
+    """Listen to a pull until its line holds these words."""
+    return next(status for status in statuses if words in status.line)
+
+
+def test_a_pull_tells_its_layers_and_ends_with_the_image(rig: Rig, registry: GatedRegistry) -> None:
+    with rig.open() as docker_endpoint:
+        assert not docker_endpoint.image_present(registry.image)
+        statuses = docker_endpoint.pull(registry.image)
+        fractions = []
+        for number in range(2):
+            registry.open_gates(number)
+            fractions.append(heard_until(statuses, f"{number + 1} of 3 layers").fraction)
+        registry.open_gates()
+        rest = list(statuses)
+        assert fractions == sorted(fractions)
+        assert all(status.fraction is not None for status in rest)
+        assert docker_endpoint.image_present(registry.image)
+
+
+def test_a_second_pull_takes_the_baton_and_no_layer_is_fetched_twice(rig: Rig, registry: GatedRegistry) -> None:
+    with rig.open() as first, rig.open() as second:
+        begun = first.pull(registry.image)
+        registry.open_gates(0)
+        heard_until(begun, "1 of 3 layers")
+        taken_over = second.pull(registry.image)
+        next(taken_over)
+        begun.close()  # type: ignore[attr-defined]
+        registry.open_gates()
+        list(taken_over)
+        assert second.image_present(registry.image)
+    assert registry.asked == {0: 1, 1: 1, 2: 1}
+
+
+def test_a_pull_that_is_closed_is_cut_on_the_engine_too(rig: Rig, registry: GatedRegistry) -> None:
+    with rig.open() as docker_endpoint:
+        statuses = docker_endpoint.pull(registry.image)
+        registry.open_gates(0)
+        heard_until(statuses, "1 of 3 layers")
+        statuses.close()  # type: ignore[attr-defined]
+        registry.open_gates()
+        list(docker_endpoint.pull(registry.image))
+    assert registry.asked[0] == 2  # the finished layer was thrown away: what the baton is for
+
+
+def test_an_image_the_registry_does_not_have_is_told_as_such(rig: Rig, registry: GatedRegistry) -> None:
+    absent = registry.image.replace("gated", "absent")
+    with rig.open() as docker_endpoint, pytest.raises(errors.ImageNotFound):
+        list(docker_endpoint.pull(absent))
+
+
+def test_a_registry_that_does_not_answer_may_do_so_later(rig: Rig) -> None:
+    with GatedRegistry(1) as closed:
+        image = closed.image
+    with rig.open() as docker_endpoint, pytest.raises(errors.PullFailed):
+        list(docker_endpoint.pull(image))
