@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -36,6 +36,7 @@ from local.pump import pump
 
 ROOT: Final = Path(__file__).parent.parent
 WATCH_INTERVAL: Final = 0.5  # seconds between two looks at the children
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Report = Callable[[str], None]
 
 
@@ -229,21 +230,22 @@ def timed_report(clock: Callable[[], float]) -> Report:
     begun = clock()
 
     def report(step: str) -> None:
-        print(f"{clock() - begun:6.1f} s  {step}", flush=True)
+        with suppress(OSError):  # the terminal may be gone; what is being stopped is stopped all the same
+            print(f"{clock() - begun:6.1f} s  {step}", flush=True)
 
     return report
 
 
 def stop_on_signal() -> None:
-    """Raise KeyboardInterrupt on Ctrl-C and TERM; once: stopping is not broken off."""
+    """Raise KeyboardInterrupt on Ctrl-C, TERM and the terminal's end; once: stopping is not broken off."""
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
+    for number in _ENDING:
+        signal.signal(number, on_signal)
 
 
 def watch(running: Running) -> NoReturn:
