@@ -1,7 +1,7 @@
 """A container registry of one image on 127.0.0.1, whose layers wait at gates: slow pulls without sleeping.
 
 It speaks what a pull needs of the registry API (distribution spec, "pull" category): manifest, configuration, layers. A
-layer is sent when its gate is open, the first half before. `served` counts the whole layers that were sent.
+layer is sent when its gate is open, the first half before. `asked` counts how often each layer was asked for.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
+MANIFEST_PATH = "/v2/gated/manifests/latest"
 UNKNOWN = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
@@ -55,7 +56,6 @@ class GatedRegistry:
         tars = [a_layer(str(number)) for number in range(layers)]
         self.layers = [gzip.compress(tar, 1) for tar in tars]
         self.gates = [threading.Event() for _ in range(layers)]
-        self.served: Counter[int] = Counter()
         self.asked: Counter[int] = Counter()
         history = [{"created_by": "test"} for _ in tars]
         rootfs = {"type": "layers", "diff_ids": [digest(tar) for tar in tars]}
@@ -97,13 +97,13 @@ class GatedRegistry:
         self._thread.join()
 
     def send_layer(self, number: int, output: Any) -> None:
+        """Send half a layer, and the rest when its gate opens."""
         content = self.layers[number]
         self.asked[number] += 1
         output.write(content[: len(content) // 2])
         output.flush()
         self.gates[number].wait()
         output.write(content[len(content) // 2 :])
-        self.served[number] += 1
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -114,11 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         registry = self.server.registry
         for content, kind in registry.documents:
-            if (
-                self.path == "/v2/"
-                or self.path.endswith(digest(content))
-                or self.path.endswith("/gated/manifests/latest")
-            ):
+            if self.path == "/v2/" or self.path.endswith(digest(content)) or self.path == MANIFEST_PATH:
                 self._head(content, kind)
                 self.wfile.write(content)
                 return
@@ -132,7 +128,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(UNKNOWN)
 
     def do_HEAD(self) -> None:
-        self._head(*self.server.registry.documents[0])
+        if self.path == MANIFEST_PATH:
+            self._head(*self.server.registry.documents[0])
+        else:
+            self._head(UNKNOWN, "application/json", status=404)
 
     def _head(self, content: bytes, kind: str, *, status: int = 200) -> None:
         self.send_response(status)
