@@ -128,7 +128,7 @@ def _unknown_name(endpoint: Endpoint) -> errors.EndpointNameUnknown:
 class DockerEndpoint:
     """One visitor's engine for the time of one effect: `deadline` seconds from now for all calls but `pull` together.
 
-    `address` is what `resolve` gave. `hub_name` is whose containers `remove` may remove; empty for any hub's.
+    `address` is what `resolve` gave. `hub_name` is whose containers `remove` may remove.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class DockerEndpoint:
         *,
         address: str,
         deadline: float,
-        hub_name: str = "",
+        hub_name: str,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -378,9 +378,8 @@ class DockerEndpoint:
         name = _OUR_NAME.fullmatch(container)
         wanted = {f"{LABEL}{key}": value for key, value in name.groupdict().items()} if name else {}
         labels = _labels(found)
-        hub = labels.get(f"{LABEL}hub")
-        ours = hub == self._hub_name if self._hub_name else bool(hub)
-        if not wanted or not ours or any(labels.get(key) != value for key, value in wanted.items()):
+        wanted |= {f"{LABEL}hub": self._hub_name}
+        if name is None or any(labels.get(key) != value for key, value in wanted.items()):
             raise _conflict(container)
 
     def _find(self, container: str) -> dict[str, Any] | None:

@@ -60,7 +60,7 @@ def pki() -> Pki:
 
 
 def an_endpoint(engine: HostileEngine, *, deadline: float = 20.0, **changes: Any) -> DockerEndpoint:
-    return DockerEndpoint(engine.credentials, address=LOOPBACK, deadline=deadline, **changes)
+    return DockerEndpoint(engine.credentials, address=LOOPBACK, deadline=deadline, hub_name="hub", **changes)
 
 
 def code_of(endpoint: DockerEndpoint, call: Call = DockerEndpoint.verify) -> str:
@@ -171,10 +171,10 @@ def test_the_original_name_is_verified_and_the_checked_address_connected_to() ->
     pki = Pki.new(lambda ca: ca.issue("engine", sans=("docker.example.org",), server=True))
     with HostileEngine(pki) as engine:
         good, bad = (pki.credentials(engine.port, host) for host in ("docker.example.org", "other.example.org"))
-        with DockerEndpoint(good, address=LOOPBACK, deadline=20) as endpoint:
+        with DockerEndpoint(good, address=LOOPBACK, deadline=20, hub_name="hub") as endpoint:
             endpoint.verify()
         assert engine.heard[0].headers["host"] == f"docker.example.org:{engine.port}"
-        assert code_of(DockerEndpoint(bad, address=LOOPBACK, deadline=20)) == "endpoint-wrong-name"
+        assert code_of(DockerEndpoint(bad, address=LOOPBACK, deadline=20, hub_name="hub")) == "endpoint-wrong-name"
 
 
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -214,7 +214,7 @@ def test_a_key_that_does_not_belong_to_the_certificate_is_refused_without_a_word
         good = engine.credentials
         bad = type(good)(good.endpoint, good.ca, good.certificate, pki.server.key)
         with pytest.raises(errors.EndpointTls) as caught:
-            DockerEndpoint(bad, address=LOOPBACK, deadline=5)
+            DockerEndpoint(bad, address=LOOPBACK, deadline=5, hub_name="hub")
         assert caught.value.__cause__ is None
 
 
@@ -224,11 +224,14 @@ def test_a_key_that_does_not_belong_to_the_certificate_is_refused_without_a_word
 def test_a_closed_port_is_told_as_such(pki: Pki) -> None:
     with socket.create_server((LOOPBACK, 0)) as closed:
         port = closed.getsockname()[1]
-    assert code_of(DockerEndpoint(pki.credentials(port), address=LOOPBACK, deadline=5)) == "endpoint-refused"
+    assert (
+        code_of(DockerEndpoint(pki.credentials(port), address=LOOPBACK, deadline=5, hub_name="hub"))
+        == "endpoint-refused"
+    )
 
 
 def test_an_address_without_a_way_is_unreachable(pki: Pki) -> None:
-    endpoint = DockerEndpoint(pki.credentials(2376), address="255.255.255.255", deadline=5)
+    endpoint = DockerEndpoint(pki.credentials(2376), address="255.255.255.255", deadline=5, hub_name="hub")
     assert code_of(endpoint) == "endpoint-unreachable"
 
 
@@ -457,7 +460,7 @@ credentials = Credentials.from_bytes(sys.stdin.buffer.read())
 sys.addaudithook(watch)
 open_now = lambda: sorted(f"{fd}" for fd in range(64) if os.path.exists(f"/proc/self/fd/{fd}"))
 before = open_now()
-with DockerEndpoint(credentials, address="127.0.0.1", deadline=20) as endpoint:
+with DockerEndpoint(credentials, address="127.0.0.1", deadline=20, hub_name="hub") as endpoint:
     print(endpoint.verify()[0])
 print([os.readlink(f"/proc/self/fd/{n}") for n in sorted(set(open_now()) - set(before))], written)
 """
@@ -545,7 +548,7 @@ def test_a_name_that_is_bound_anew_is_never_followed(monkeypatch: pytest.MonkeyP
             raise AssertionError("the name was looked up again")
 
         monkeypatch.setattr(socket, "getaddrinfo", no_second_look_up)
-        with DockerEndpoint(credentials, address=address, deadline=20) as endpoint:
+        with DockerEndpoint(credentials, address=address, deadline=20, hub_name="hub") as endpoint:
             endpoint.verify()
             endpoint.inspect(NAME)
         assert (len(good.heard), trap.connections, rebinding.answers) == (2, 0, [])
@@ -755,13 +758,13 @@ OURS = "homeport-" + a_session().sid + "-1"
 def test_what_is_not_ours_is_never_removed(pki: Pki, container: str, labels: dict[str, str]) -> None:
     answers: dict[str, Answer] = {f"GET /containers/{container}/json": inspected(labels=labels)}
     with HostileEngine(pki, answers) as engine:
-        code = code_of(an_endpoint(engine, hub_name="hub"), lambda endpoint: endpoint.remove(container))
+        code = code_of(an_endpoint(engine), lambda endpoint: endpoint.remove(container))
         assert code == "container-conflict"
         assert {request.method for request in engine.heard} == {"GET"}
 
 
 def test_a_container_that_is_gone_is_removed_already(pki: Pki) -> None:
-    with HostileEngine(pki) as engine, an_endpoint(engine, hub_name="hub") as endpoint:
+    with HostileEngine(pki) as engine, an_endpoint(engine) as endpoint:
         endpoint.remove(OURS)
         assert {request.method for request in engine.heard} == {"GET"}
 
@@ -775,7 +778,7 @@ def test_a_removal_is_done_when_inspect_no_longer_finds_it(pki: Pki, refused: in
         f"POST /containers/{CONTAINER_ID}/stop": refusal(500, "cannot stop"),
         f"DELETE /containers/{CONTAINER_ID}": http(status=refused) if refused == 204 else refusal(refused, "removal"),
     }
-    with HostileEngine(pki, answers) as engine, an_endpoint(engine, hub_name="hub") as endpoint:
+    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
         endpoint.remove(OURS)
         (deleted,) = [request.path for request in engine.heard if request.method == "DELETE"]
         assert "v=False" in deleted

@@ -151,7 +151,7 @@ def test_haproxy_that_does_not_accept_the_certificate_is_told_so(rig: Rig) -> No
     stranger = Authority.new("Another").issue("visitor", client=True)
     credentials = rig.credentials(certificate=stranger.certificate, key=stranger.key)
     with (
-        DockerEndpoint(credentials, address="127.0.0.1", deadline=20) as docker_endpoint,
+        DockerEndpoint(credentials, address="127.0.0.1", deadline=20, hub_name=HUB) as docker_endpoint,
         pytest.raises(errors.EndpointRefusedCertificate),
     ):
         docker_endpoint.verify()
