@@ -750,6 +750,7 @@ class CredentialsMissing(HomeportError):
 
     status = 409
     code = "credentials-missing"
+    retryable = True  # they may be on their way: the session's item is written before them
 
 
 class StoreRefused(HomeportError):

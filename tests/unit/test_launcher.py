@@ -307,6 +307,18 @@ def test_a_final_refusal_ends_the_launch_at_once() -> None:
     stage.assert_nothing_is_left()
 
 
+def test_credentials_that_are_still_on_their_way_are_waited_for() -> None:
+    """The schedule may find the session between the write of its item and that of its credentials."""
+    stage = Stage()
+    arriving = dict(stage.credentials.objects)
+    stage.credentials.objects.clear()
+    stage.tick()
+    assert stage.session.state is State.VERIFYING
+    stage.credentials.objects.update(arriving)
+    stage.run(State.READY)
+    assert stage.session.failure is None
+
+
 def test_an_upload_that_never_completed_ends_by_itself() -> None:
     stage = Stage()
     stage.credentials.objects.clear()

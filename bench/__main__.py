@@ -1,0 +1,13 @@
+"""`make bench`: every benchmark, one after the other."""
+
+from __future__ import annotations
+
+import sys
+
+from bench import bench_bundles, bench_launch
+
+if __name__ == "__main__":
+    print("── refusing bad bundles")
+    status = bench_bundles.main()
+    print("\n── launching")
+    sys.exit(bench_launch.main() or status)
