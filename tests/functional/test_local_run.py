@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,20 @@ def test_an_image_that_is_named_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_the_local_image_is_named_after_its_recipe(tmp_path: Path) -> None:
     assert image.LOCAL_IMAGE.rpartition(":")[2] in image.RECIPE
     assert not image.built(tmp_path)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_every_way_of_ending_ends_in_order_and_is_not_broken_off(number: signal.Signals) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        run.stop_on_signal()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        for again in before:
+            signal.raise_signal(again)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 class Hub:
