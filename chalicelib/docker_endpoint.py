@@ -22,7 +22,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -257,7 +257,7 @@ class DockerEndpoint:
                     return None
                 raise
 
-    def pull(self, image: str, *, answer_within: float = ANSWER_SECONDS) -> Iterator[PullStatus]:
+    def pull(self, image: str, *, answer_within: float = ANSWER_SECONDS) -> Generator[PullStatus, None, None]:
         """Pull the image and say how far it is, about every second and at least every two.
 
         Nothing is said before the engine has let this pull join the layers' downloads: from then on another pull of

@@ -871,7 +871,7 @@ def test_a_silent_pull_is_heard_of_all_the_same_and_closing_it_cuts_it(pki: Pki)
         heard = [next(statuses) for _ in range(3)]
         assert heard[0].line == "Pulling: 0 of 1 layers, 50 of 100 MB"
         assert heard == [heard[0]] * 3
-        statuses.close()  # type: ignore[attr-defined]
+        statuses.close()
         assert gone.wait(10)
         (request,) = [request for request in engine.heard if request.method == "POST"]
         assert request.path.endswith("/images/create?fromImage=jupyter%2Fminimal-notebook&tag=latest")
@@ -910,7 +910,7 @@ def test_a_flood_of_progress_is_read_slowly_and_still_heard_of(pki: Pki) -> None
     with HostileEngine(pki, {PULL: flood}) as engine, an_endpoint(engine) as endpoint:
         statuses = endpoint.pull(IMAGE)
         assert next(statuses).fraction == next(statuses).fraction == 0.375
-        statuses.close()  # type: ignore[attr-defined]
+        statuses.close()
         assert engine.sent_bytes < 48 << 20  # two ticks' worth, and what is in buffers
 
 

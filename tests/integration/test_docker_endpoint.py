@@ -337,7 +337,7 @@ def test_a_second_pull_takes_the_baton_and_no_layer_is_fetched_twice(rig: Rig, r
         heard_until(begun, "1 of 3 layers")
         taken_over = second.pull(registry.image)
         next(taken_over)
-        begun.close()  # type: ignore[attr-defined]
+        begun.close()
         assert [next(taken_over).line for _ in range(2)] == ["Pulling: 1 of 3 layers, 0 of 0 MB"] * 2
         registry.open_gates()
         list(taken_over)
@@ -351,14 +351,14 @@ def test_a_pull_that_is_closed_with_nobody_holding_the_baton_loses_its_finished_
     def begin_and_cut(docker_endpoint: DockerEndpoint) -> bool:
         statuses = docker_endpoint.pull(registry.image)
         next(statuses)
-        statuses.close()  # type: ignore[attr-defined]
+        statuses.close()
         return registry.asked[0] > 1
 
     with rig.open(deadline=60) as docker_endpoint:
         statuses = docker_endpoint.pull(registry.image)
         registry.open_gates(0)
         heard_until(statuses, "1 of 3 layers")
-        statuses.close()  # type: ignore[attr-defined]
+        statuses.close()
         until(lambda: begin_and_cut(docker_endpoint))
 
 
