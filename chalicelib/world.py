@@ -7,7 +7,7 @@ is no cache that two sessions could share. Each effect resolves and checks the e
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import suppress
+from contextlib import closing, suppress
 from ipaddress import ip_address
 from typing import Final, Protocol, assert_never
 
@@ -127,8 +127,9 @@ class World:
     def _ensure_image(self, session: Session) -> Generator[Event, None, None]:
         with self._endpoint(session) as endpoint:
             if not endpoint.image_present(session.image):
-                for status in endpoint.pull(session.image):
-                    yield e.PullProgressed(status.fraction, status.line)
+                with closing(endpoint.pull(session.image)) as statuses:
+                    for status in statuses:
+                        yield e.PullProgressed(status.fraction, status.line)
             yield e.ImagePresent()
 
     def _create(self, session: Session) -> Event:
