@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from chalicelib import archive, errors
 from chalicelib import client_certificate as tls
@@ -54,15 +54,19 @@ class Credentials:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Credentials:
-        """Decode what `to_bytes` gave; raises BadEnvelope for anything else."""
+        """Decode what `to_bytes` gave; raises BadEnvelope for anything else, with none of it in a traceback."""
         try:
-            document = json.loads(data)
-            if document["version"] == _STORED_VERSION:
-                ca, certificate, key = (document[name].encode("ascii") for name in ("ca", "certificate", "key"))
-                return cls(parse_endpoint(document["endpoint"]), ca, certificate, key)
+            return cls._decoded(json.loads(data))
         except (ValueError, KeyError, TypeError, AttributeError, errors.BadEndpoint):
-            pass
+            del data
         raise errors.BadEnvelope("The stored credentials are not in a form this version reads. Upload the bundle again")
+
+    @classmethod
+    def _decoded(cls, document: Any) -> Self:
+        if document["version"] != _STORED_VERSION:
+            raise ValueError
+        ca, certificate, key = (document[name].encode("ascii") for name in ("ca", "certificate", "key"))
+        return cls(parse_endpoint(document["endpoint"]), ca, certificate, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,7 @@ def parse(body: bytes, *, host: str | None, now: float) -> Bundle:
     except Exception:  # noqa: BLE001 - the boundary of rule 5: hostile input, four parsers; nothing goes on after it
         refusal = errors.BundleUnreadable("The bundle cannot be read. Take it from where you got it again")
     refusal.__cause__ = refusal.__context__ = None  # a UnicodeDecodeError, for one, holds all it decoded
+    del body  # an error reporter may show the local variables of every frame an error passes
     raise refusal.with_traceback(None)
 
 

@@ -71,16 +71,7 @@ class CredentialsStore:
 
     def put(self, sid: str, generation: int, owner: str, credentials: Credentials) -> None:
         """Seal and store the credentials of one launch; raises StoreUnavailable."""
-        context = _context(sid, generation, owner)
-        with _translated("sealing the credentials"):
-            fresh = self._kms.generate_data_key(KeyId=self._key, KeySpec="AES_256", EncryptionContext=context)
-        sealed = envelope.seal(
-            credentials.to_bytes(),
-            context,
-            data_key=fresh["Plaintext"],
-            wrapped_key=fresh["CiphertextBlob"],
-            nonce=self._random_bytes(envelope.NONCE_BYTES),
-        )
+        sealed = self._sealed(credentials, _context(sid, generation, owner))
         with _translated("storing the credentials"):
             self._s3.put_object(
                 Bucket=self._bucket,
@@ -90,6 +81,18 @@ class CredentialsStore:
                 ServerSideEncryption="aws:kms",
                 SSEKMSKeyId=self._key,
             )
+
+    def _sealed(self, credentials: Credentials, context: Mapping[str, str]) -> bytes:
+        """Seal under a fresh data key, which is no variable of anybody's once the envelope is under way to S3."""
+        with _translated("sealing the credentials"):
+            fresh = self._kms.generate_data_key(KeyId=self._key, KeySpec="AES_256", EncryptionContext=context)
+        return envelope.seal(
+            credentials.to_bytes(),
+            context,
+            data_key=fresh["Plaintext"],
+            wrapped_key=fresh["CiphertextBlob"],
+            nonce=self._random_bytes(envelope.NONCE_BYTES),
+        )
 
     def get(self, sid: str, generation: int, owner: str) -> Credentials:
         """Load and open the credentials of one launch; raises CredentialsMissing, BadEnvelope, StoreUnavailable."""
