@@ -31,9 +31,16 @@ _MEMORY = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)\s*([kmgt]?)(i?b)?", re.ASCI
 _UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _LEAST_MEMORY: Final = 256 * 1024**2  # JupyterLab and one kernel do not start in less
 
-# Joiners spell words in several scripts and make emoji; every other format character only hides or reorders text.
+# Joiners spell words in several scripts and make emoji; every other format character only hides or reorders text. One
+# beside another, or between nothing but ASCII, joins nothing and cannot be seen.
 _JOINERS: Final = frozenset("\u200c\u200d")
+_IDLE_JOINER: Final = re.compile("[\u200c\u200d]{2}|(?<![^\x00-\x7f])[\u200c\u200d](?![^\x00-\x7f])")
 _UNTYPABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# What Unicode calls letters, marks and symbols but shows nothing: joiner, Hangul and Khmer fillers, blank Braille.
+_BLANK: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+# Emoji and ideographs may be younger than Python's table of characters; these blocks are set aside for nothing else.
+_YOUNG: Final = re.compile("[\U0001f000-\U0001faff\U00020000-\U0002fffd\U00030000-\U0003fffd]")
+_LONGEST_SPELLING: Final = 4 * NAME_LENGTH  # a character has at most four parts when it is spelled out (UAX #15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,16 +86,18 @@ def parse_launch(content_type: str, body: bytes) -> Launch:
 
 def notebook_name(text: str) -> str:
     """The name as typed, in Unicode's composed form; an empty one becomes the suggested one. Raises BadName."""
-    name = unicodedata.normalize("NFC", text).strip(" ")
+    typed = text.strip(" ")
+    # Composing costs the square of the length in the worst case: what can only be too long is not composed.
+    name = unicodedata.normalize("NFC", typed) if len(typed) <= _LONGEST_SPELLING else typed
     if not name:
         return SUGGESTED_NAME
     if len(name) > NAME_LENGTH:
         raise BadName(f"The notebook's name has {len(name)} characters; {NAME_LENGTH} are the most")
-    if any(unicodedata.category(c) in _UNTYPABLE and c not in _JOINERS for c in name):
+    if not all(_typable(c) for c in name) or _IDLE_JOINER.search(name):
         raise BadName("The notebook's name holds a control or invisible character; type it anew, in any script")
     if any(c.isspace() and c != " " for c in name):
         raise BadName("The notebook's name holds a space of an unusual kind; use the ordinary one")
-    if not any(unicodedata.category(c)[0] in "LNPS" for c in name):
+    if not any(_YOUNG.match(c) or unicodedata.category(c)[0] in "LNPS" for c in name):
         raise BadName("The notebook's name shows nothing; type at least one letter, digit or sign")
     return name
 
@@ -130,6 +139,11 @@ def work_path(text: str) -> str:
     if len(text) > 200 or text.startswith("/") or "\\" in text or ".." in text.split("/"):
         raise BadField("The field “open” must be a path below the work directory, such as lessons/first.ipynb")
     return text
+
+
+def _typable(c: str) -> bool:
+    known = unicodedata.category(c) not in _UNTYPABLE or c in _JOINERS
+    return c not in _BLANK and (known or _YOUNG.match(c) is not None)
 
 
 def _fields(content_type: str, body: bytes) -> dict[str, MultipartPart]:

@@ -11,6 +11,7 @@ Rules
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,7 +23,14 @@ from chalicelib.address import Endpoint
 from chalicelib.bundle import Bundle, parse
 from chalicelib.config import Config
 from chalicelib.credentials_store import CredentialsStore
-from chalicelib.errors import SessionLeaving, SessionNotFound, SessionNotReady, StaleSession, StoreUnavailable
+from chalicelib.errors import (
+    EndpointsDisagree,
+    SessionLeaving,
+    SessionNotFound,
+    SessionNotReady,
+    StaleSession,
+    StoreUnavailable,
+)
 from chalicelib.events import (
     CredentialsRenewed,
     CredentialsStrayed,
@@ -46,6 +54,7 @@ from chalicelib.session_store import SessionStore
 
 TICKET_SECONDS: Final = 60.0
 OWNERS_PER_TOKEN: Final = 10
+_SID: Final = re.compile("[0-9a-v]{20}")
 RACES: Final = 8  # a save loses only against another save, and a launch has about ten
 
 
@@ -120,7 +129,7 @@ class Hub:
 
     def session(self, sid: str, owners: frozenset[str]) -> Session:
         """The session, if it belongs to one of the owners; else SessionNotFound."""
-        session = self._store.find(sid)
+        session = self._store.find(sid) if _SID.fullmatch(sid) else None  # the table refuses keys of any length
         if session is None or session.owner not in owners:
             raise SessionNotFound("There is no such session here. Upload the bundle it was launched with to see it")
         return session
@@ -216,6 +225,7 @@ class Hub:
         lost = session.trouble is not None and session.trouble.code == "credentials-missing"
         forgotten = session.state is State.READY and not session.credentials_held
         if forgotten or (session.state is State.VERIFYING and lost):
+            _see_same_endpoint(session, bundle)
             session = self._request(session, CredentialsRenewed())
             self._put(session, bundle)
             self._enqueue(session.sid, delay=0.0)
@@ -242,3 +252,13 @@ class Hub:
             self._enqueue(session.sid, delay=0.0)
             return after
         raise StoreUnavailable("The session changes too quickly at the moment; try again")
+
+
+def _see_same_endpoint(session: Session, bundle: Bundle) -> None:
+    """Raise EndpointsDisagree unless the bundle opens the endpoint that the session's container is on."""
+    brought = str(bundle.credentials.endpoint)
+    if brought != session.endpoint:
+        raise EndpointsDisagree(
+            f"“{session.name}” is on {session.endpoint}, and this bundle is for {brought}. "
+            "Bring the bundle it was launched with, or choose another name"
+        )

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import wraps
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
@@ -22,6 +22,7 @@ from chalicelib.bundle import Bundle
 from chalicelib.config import VERSION
 from chalicelib.errors import (
     BadField,
+    BadForm,
     CrossSiteRequest,
     HomeportError,
     MethodNotAllowed,
@@ -44,6 +45,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 log = logging.getLogger("homeport.web")
 routes = Blueprint(__name__)
@@ -110,7 +112,9 @@ def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = Non
 
 
 def _answer(body: str, status: int, content_type: str, headers: Mapping[str, str]) -> Response:
-    return Response(body, status_code=status, headers={**HEADERS, "Content-Type": content_type, **headers})
+    tls = wiring().config.hub_origin.startswith("https://")
+    lasting = {"Strict-Transport-Security": "max-age=31536000"} if tls else {}
+    return Response(body, status_code=status, headers={**HEADERS, **lasting, "Content-Type": content_type, **headers})
 
 
 def _see(path: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -141,18 +145,23 @@ def _refuse_other_sites(request: Request) -> None:
 
 
 def _token(request: Request) -> str | None:
+    """The owner token shown, if it can be one: a program's header, or the one cookie of that name.
+
+    Not http.cookies: its time grows with the square of a quoted value, and one malformed cookie hides those after it.
+    """
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and value:
-        return str(value.strip())
-    try:
-        morsel = SimpleCookie(request.headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return None
-    return morsel.value if morsel else None
+        shown = {value.strip()}
+    else:
+        pairs = (pair.partition("=") for pair in request.headers.get("cookie", "").split(";"))
+        shown = {value.strip() for name, _, value in pairs if name.strip() == COOKIE}
+    return shown.pop() if len(shown) == 1 and all(map(_TOKEN.fullmatch, shown)) else None
 
 
 def _form(request: Request) -> Launch:
     body = request.raw_body
+    if not body and "transfer-encoding" in request.headers:
+        raise BadForm("The form came in chunks, which this address does not take; send it with a Content-Length")
     return parse_launch(request.headers.get("content-type", ""), body.encode() if isinstance(body, str) else body)
 
 
