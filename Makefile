@@ -12,15 +12,17 @@ STATE := $(VENV)/.installed
 help: ## Say what can be made
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
 
-setup: setup-apt venv ## Install what `make run` needs: Debian packages (as root) and the virtual environment
+setup: setup-apt $(STATE)/local ## Install what `make run` needs: Debian packages (as root) and the virtual environment
 
-venv: $(STATE)/python
+venv: $(STATE)/dev
 
-$(STATE)/python: requirements.txt requirements-dev.txt
+$(STATE)/local: requirements.txt requirements-local.txt
+$(STATE)/dev: requirements.txt requirements-local.txt requirements-dev.txt
+$(STATE)/%:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Homeport needs Python 3.11 or later; name one: make PYTHON=python3.11 …' >&2; exit 1; }
 	@test -x $(RUN) || { echo 'Making the virtual environment $(VENV)'; $(PYTHON) -m venv $(VENV); }
-	@echo 'Installing the pinned requirements (a minute or so)'
-	@$(RUN) -m pip install -qq --disable-pip-version-check -r requirements-dev.txt
+	@echo 'Installing the pinned requirements-$*.txt (a minute or so)'
+	@$(RUN) -m pip install -qq --disable-pip-version-check -r requirements-$*.txt
 	@mkdir -p $(STATE) && touch $@
 
 setup-apt:

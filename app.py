@@ -3,6 +3,7 @@
 Only bindings live here. Chalice deploys functions with triggers from this file alone, so that they import it.
 """
 
+import logging
 import os
 from typing import Any
 
@@ -14,6 +15,7 @@ from chalicelib.wiring import wiring
 
 app = Chalice(app_name="homeport")
 app.api.binary_types.append("multipart/form-data")
+app.log.setLevel(logging.INFO)  # Chalice's default for the loggers below "homeport" is ERROR
 app.register_blueprint(routes)
 app.register_middleware(problems_of_chalice, "http")
 

@@ -7,6 +7,8 @@ from collections.abc import Generator
 
 import pytest
 
+from tests.real_parts import endpoint, engine, notebook_image, report, running_stack, stack, state  # noqa: F401 - fixtures
+
 FOREIGN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL")
 
 

@@ -167,6 +167,10 @@ def test_the_container_is_given_every_module_the_proxy_imports() -> None:
 
 
 def test_the_container_s_packages_are_the_tested_ones() -> None:
-    pins = (PACKAGE.parent / "requirements-dev.txt").read_text().splitlines()
+    pins = [
+        line
+        for name in ("requirements.txt", "requirements-local.txt", "requirements-dev.txt")
+        for line in (PACKAGE.parent / name).read_text().splitlines()
+    ]
     wanted = (PACKAGE / "requirements.txt").read_text().splitlines()
     assert [line for line in wanted if not line.startswith("#")] == [pin for pin in pins if pin.startswith("boto3==")]

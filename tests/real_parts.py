@@ -1,4 +1,6 @@
-"""Real parts for the integration and browser tiers, each started once: engine, endpoint, notebook image, whole stack.
+"""Fixtures of real parts for the integration and browser tiers: engine, endpoint, notebook image, whole stack.
+
+Each is started once.
 
 All of it listens on free ports of 127.0.0.1, keeps its state in a temporary folder, and is gone afterwards. The built
 notebook image alone is kept, in `.homeport/image` of the checkout, where `make run` finds it too.
