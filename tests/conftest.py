@@ -7,7 +7,15 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.real_parts import endpoint, engine, notebook_image, report, running_stack, stack, state  # noqa: F401 - fixtures
+from tests.real_parts import (  # noqa: F401 - fixtures for every tier
+    endpoint,
+    engine,
+    notebook_image,
+    report,
+    running_stack,
+    stack,
+    state,
+)
 
 FOREIGN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL")
 
@@ -26,18 +34,18 @@ def _nothing_is_skipped() -> bool:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Turn a test's skip into its failure where nothing may be skipped."""
-    report = yield
-    if report.skipped and _nothing_is_skipped() and not hasattr(report, "wasxfail"):
-        report.outcome = "failed"
-        report.longrepr = f"skipped, where nothing may be skipped (CI=true or HOMEPORT_NO_SKIPS=1): {report.longrepr}"
-    return report
+    made = yield
+    if made.skipped and _nothing_is_skipped() and not hasattr(made, "wasxfail"):
+        made.outcome = "failed"
+        made.longrepr = f"skipped, where nothing may be skipped (CI=true or HOMEPORT_NO_SKIPS=1): {made.longrepr}"
+    return made
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Turn a module's skip into a failure where nothing may be skipped."""
-    report = yield
-    if report.skipped and _nothing_is_skipped():
-        report.outcome = "failed"
-        report.longrepr = f"skipped, where nothing may be skipped (CI=true or HOMEPORT_NO_SKIPS=1): {report.longrepr}"
-    return report
+    made = yield
+    if made.skipped and _nothing_is_skipped():
+        made.outcome = "failed"
+        made.longrepr = f"skipped, where nothing may be skipped (CI=true or HOMEPORT_NO_SKIPS=1): {made.longrepr}"
+    return made

@@ -1,0 +1,74 @@
+"""A visitor's whole way in a real browser: bundle, launch, JupyterLab, a cell, stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from local.run import Stack
+
+PATIENCE = 120_000  # milliseconds; a launch takes about three seconds
+
+
+@pytest.fixture
+def visitor(browser: Browser) -> Iterator[Page]:
+    """A fresh visitor. JupyterLab has warnings of its own, so this page does not count them as the hub's."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    yield context.new_page()
+    context.close()
+
+
+def launch(page: Page, stack: Stack, name: str) -> str:
+    """Choose the bundle, see what is in it, launch; gives the session page's address."""
+    page.goto(stack.hub_url)
+    page.get_by_label("Credentials").set_input_files(stack.bundle)
+    expect(page.get_by_text("This file can be used")).to_be_visible()
+    page.get_by_label("Name of the notebook").fill(name)
+    page.get_by_role("button", name="Launch").click()
+    page.wait_for_url("**/sessions/*")
+    return page.url.split("#")[0]
+
+
+def test_a_visitor_comes_from_the_bundle_into_jupyterlab_and_runs_a_cell(visitor: Page, stack: Stack) -> None:
+    session = launch(visitor, stack, "in the browser")
+    visitor.wait_for_url("**/lab**")
+    assert visitor.url.startswith(f"http://{session.rpartition('/')[2]}.localhost:{stack.proxy_port}/lab")
+    visitor.get_by_role("button", name="Python 3").or_(visitor.locator(".jp-LauncherCard")).first.click()
+    expect(visitor.get_by_text("| Idle")).to_be_visible(timeout=PATIENCE)  # the kernel, through the websocket
+    cell = visitor.locator(".jp-Notebook .jp-CodeCell .cm-content").first
+    cell.click()
+    visitor.keyboard.type("6 * 7")
+    expect(cell).to_have_text("6 * 7")
+    visitor.keyboard.press("Shift+Enter")
+    expect(visitor.locator(".jp-OutputArea-output").first).to_have_text("42", timeout=PATIENCE)
+    visitor.goto(session)
+    expect(visitor.get_by_role("button", name="Open the notebook")).to_be_visible()
+    visitor.get_by_text("Stop…").click()
+    visitor.get_by_role("button", name="Stop the notebook").click()
+    expect(visitor.get_by_text("no container, no route and no credentials are left").first).to_be_visible(
+        timeout=PATIENCE
+    )
+
+
+def test_another_browser_is_shown_the_way_back_to_the_hub(browser: Browser, visitor: Page, stack: Stack) -> None:
+    session = launch(visitor, stack, "not yours")
+    visitor.wait_for_url("**/lab**")
+    stranger = browser.new_context()
+    try:
+        page = stranger.new_page()
+        answer = page.goto(visitor.url)
+        assert answer is not None
+        assert answer.status == 401
+        assert page.get_by_role("link").first.get_attribute("href", timeout=PATIENCE).startswith(stack.hub_url)  # type: ignore[union-attr]
+        answer = page.goto(session)
+        assert answer is not None
+        assert answer.status == 401
+    finally:
+        stranger.close()
+        visitor.goto(session)
+        visitor.get_by_text("Stop…").click()
+        visitor.get_by_role("button", name="Stop the notebook").click()
+        expect(visitor.get_by_text("no container, no route").first).to_be_visible(timeout=PATIENCE)
