@@ -5,11 +5,13 @@ Whatever comes, the answer is no 5xx, nothing is stored for what was refused, an
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 import os
 import re
 import socket
+import time
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -279,6 +281,20 @@ def test_an_origin_that_only_looks_like_the_hubs_is_refused(hub: HubRig) -> None
         answer = hub.upload(a_bundle(), name="one", headers={"Origin": origin})
         assert (answer.status, answer.json["code"]) == (403, "cross-site-request")
         assert hub.objects() == []
+
+
+def test_tokens_and_tickets_are_256_random_bits_and_a_ticket_lasts_a_minute(hub: HubRig) -> None:
+    session = hub.upload(a_bundle(), name="one").json
+    made_ready(hub, session["id"])
+    before = time.time()
+    tickets = [hub.press(f"/sessions/{session['id']}/enter", token=session["owner_token"]).json for _ in range(3)]
+    secrets = {session["owner_token"], *(entry["ticket"] for entry in tickets)}
+    assert len(secrets) == 4
+    assert all(len(base64.urlsafe_b64decode(secret + "=")) == 32 for secret in secrets)
+    items = hub.client_of("dynamodb").scan(TableName="homeport-test")["Items"]
+    lasting = [int(item["ttl"]["N"]) - before for item in items if item["sk"]["S"] == "ticket"]
+    assert len(lasting) == 3
+    assert all(0 < seconds <= 60 + (time.time() - before) for seconds in lasting)
 
 
 def test_buttons_take_any_body_and_read_none(hub: HubRig) -> None:
