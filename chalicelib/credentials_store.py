@@ -7,7 +7,7 @@
    the bucket, s3:ListBucketVersions and s3:ListBucket (without the last, S3 answers 403 for an object that is gone, and
    "gone" could not be told from "forbidden"). Neither writes.
 3. `purge` deletes every version and delete marker, of earlier launches too: an upload that lost a race may have left
-   one. A later launch's credentials it never touches. It believes only what it sees afterwards: no version, and HEAD 404.
+   one. A later launch's credentials it never touches. It believes only what it sees afterwards: no version, HEAD 404.
 4. Errors are translated here, once. No request carries a plaintext key or credential, so no exception of botocore's,
    which may quote its parameters, holds one either.
 """

@@ -115,8 +115,8 @@ EFFECTS: Final[Mapping[State, Effect]] = MappingProxyType({
     State.PURGING:     e.PurgeCredentials(),
 })
 
-# How long a state waits, in seconds from its first EffectDelayed, for any other news. A pull may take as long as it likes: every
-# progress line is news.
+# How long a state waits, in seconds from its first EffectDelayed, for any other news. A pull may take as long as it
+# likes: every progress line is news.
 PATIENCE: Final[Mapping[State, float]] = MappingProxyType({
     State.VERIFYING:    60,   # longer than an engine's restart; shorter than a visitor's patience
     State.PULLING:     600,   # extracting one large layer on a slow disk says nothing for minutes

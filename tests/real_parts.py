@@ -1,6 +1,6 @@
 """Fixtures of real parts for the integration and browser tiers: engine, endpoint, notebook image, whole stack.
 
-Each is started once.
+Each is started once. What they need is imported by the fixtures: the unit tier has no time for it.
 
 All of it listens on free ports of 127.0.0.1, keeps its state in a temporary folder, and is gone afterwards. The built
 notebook image alone is kept, in `.homeport/image` of the checkout, where `make run` finds it too.
@@ -13,17 +13,16 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from local import containers, image, processes, run
-from local import endpoint as local_endpoint
-from local import engine as local_engine
-from local.endpoint import LocalEndpoint
-from local.engine import Engine
-from local.run import Running, Settings, Stack
+if TYPE_CHECKING:
+    from local.endpoint import LocalEndpoint
+    from local.engine import Engine
+    from local.run import Running, Stack
 
-KEPT_IMAGES = run.ROOT / ".homeport" / "image"
+KEPT_IMAGES = Path(__file__).parent.parent / ".homeport" / "image"
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +42,8 @@ def state() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def engine(state: Path) -> Iterator[Engine]:
     """A Docker engine: the one that runs on this machine, else our own."""
+    from local import engine as local_engine
+
     running = local_engine.running_engine(os.environ)
     if running is None and (os.geteuid() != 0 or shutil.which("dockerd") is None):
         pytest.skip("needs a Docker engine, or root and `apt-get install docker.io iptables iproute2`")
@@ -53,6 +54,8 @@ def engine(state: Path) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def endpoint(state: Path, engine: Engine) -> Iterator[LocalEndpoint]:
     """The engine behind mutual TLS on 127.0.0.1."""
+    from local import endpoint as local_endpoint
+
     _need_haproxy()
     with local_endpoint.endpoint(state / "endpoint", engine.socket) as offered:
         yield offered
@@ -61,6 +64,8 @@ def endpoint(state: Path, engine: Engine) -> Iterator[LocalEndpoint]:
 @pytest.fixture(scope="session")
 def notebook_image(engine: Engine, report: Callable[[str], None]) -> str:
     """The default notebook image, built without a registry, in the engine."""
+    from local import image
+
     tools = os.geteuid() == 0 and shutil.which("mmdebstrap") is not None
     if not tools and not image.built(KEPT_IMAGES):
         pytest.skip("needs root and `apt-get install mmdebstrap` to build the notebook image")
@@ -70,6 +75,9 @@ def notebook_image(engine: Engine, report: Callable[[str], None]) -> str:
 @pytest.fixture(scope="session")
 def running_stack(state: Path, engine: Engine, notebook_image: str, report: Callable[[str], None]) -> Iterator[Running]:
     """What `make run` runs, on free ports: the stack and its children."""
+    from local import containers, processes, run
+    from local.run import Settings
+
     _need_haproxy()
     settings = Settings(state=state / "stack", hub_port=processes.free_port(), proxy_port=processes.free_port())
     environ = os.environ | {
