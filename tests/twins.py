@@ -10,7 +10,6 @@ from threading import Lock
 from chalicelib.errors import StoreUnavailable
 from chalicelib.session_store import Grant, Redeemed, Route
 
-
 # ── the proxy's side of the session store ────────────────────────────────────────────────────────────────────────
 
 
