@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -175,6 +176,11 @@ class Hub:
         self._store.put_token(token, owners, expires_at=self._clock() + self.config.session_lifetime)
         return token
 
+    def _wake(self, sid: str) -> None:
+        """Have the session driven on at once; if the queue does not answer, the schedule does it within two minutes."""
+        with suppress(StoreUnavailable):
+            self._enqueue(sid, delay=0.0)
+
     def _check_address(self, endpoint: Endpoint) -> None:
         """Refuse at once what can be refused without asking a name server; the launcher checks every answer."""
         policy = self.config.address_policy
@@ -218,7 +224,7 @@ class Hub:
         except StoreUnavailable as error:
             self._request(session, EffectFailed(Failure(error.code, error.message)))
             raise
-        self._enqueue(session.sid, delay=0.0)
+        self._wake(session.sid)
         return Launched(session, bundle, created=True)
 
     def _rejoin(self, session: Session, bundle: Bundle) -> Launched:
@@ -228,7 +234,7 @@ class Hub:
             _see_same_endpoint(session, bundle)
             session = self._request(session, CredentialsRenewed())
             self._put(session, bundle)
-            self._enqueue(session.sid, delay=0.0)
+            self._wake(session.sid)
         return Launched(session, bundle, created=False)
 
     def _put(self, session: Session, bundle: Bundle) -> None:
@@ -249,7 +255,7 @@ class Hub:
                 if type(event) not in TRANSITIONS[session.state]:
                     return session  # what was wanted has been overtaken
                 continue
-            self._enqueue(session.sid, delay=0.0)
+            self._wake(session.sid)
             return after
         raise StoreUnavailable("The session changes too quickly at the moment; try again")
 

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Final, Protocol
 
-from chalicelib.errors import StaleSession
+from chalicelib.errors import StaleSession, StoreUnavailable
 from chalicelib.events import Effect, EnsureImage, PullProgressed
 from chalicelib.machine import (
     EFFECT_SECONDS,
@@ -129,15 +129,20 @@ class Launcher:
 
     def _hand_on(self, session: Session) -> None:
         if self._time_left() < BATON_SECONDS and not self._handed_on:
-            self._enqueue(session.sid, delay=0.0, takeover=self._holder)
-            self._handed_on = True
+            with suppress(StoreUnavailable):  # called again at the next progress
+                self._enqueue(session.sid, delay=0.0, takeover=self._holder)
+                self._handed_on = True
 
     def _wait(self, session: Session, due_at: float) -> None:
         delay = due_at - self._clock()
         if delay <= QUEUE_LIMIT:
-            self._enqueue(session.sid, delay=max(delay, 0.0))
+            self._wake(session, max(delay, 0.0))
 
     def _continue_later(self, session: Session) -> None:
         released = replace(session, held_until=0.0, version=session.version + 1)
         if self._saved(session, released) is released:
-            self._enqueue(session.sid, delay=0.0)
+            self._wake(session, 0.0)
+
+    def _wake(self, session: Session, delay: float) -> None:
+        with suppress(StoreUnavailable):  # the schedule wakes it then, a minute late
+            self._enqueue(session.sid, delay=delay)

@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from chalicelib.config import Config
 from chalicelib.credentials_store import CredentialsStore
+from chalicelib.errors import StoreUnavailable
 from chalicelib.hub import Hub
 from chalicelib.session_store import RouteStore, SessionStore
 
@@ -42,11 +45,17 @@ class Wiring:
         )
 
     def enqueue(self, sid: str, *, delay: float, takeover: str = "") -> None:
-        """Put "advance session X" on the queue, to be received after `delay` seconds (rounded up)."""
+        """Put "advance session X" on the queue, to be received after `delay` seconds (rounded up).
+
+        Raises StoreUnavailable.
+        """
         body = json.dumps({"session": sid, "takeover": takeover})
-        self._client("sqs").send_message(
-            QueueUrl=self.config.tick_queue_url, MessageBody=body, DelaySeconds=math.ceil(delay)
-        )
+        try:
+            self._client("sqs").send_message(
+                QueueUrl=self.config.tick_queue_url, MessageBody=body, DelaySeconds=math.ceil(delay)
+            )
+        except (BotoCoreError, ClientError) as error:
+            raise StoreUnavailable("The hub's queue did not answer; try again in a moment") from error
 
     def tick(self, message: str, time_left: Callable[[], float]) -> None:
         """Run the tick that a message asks for; `time_left` says how many seconds there are for it."""

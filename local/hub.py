@@ -31,12 +31,13 @@ def hub(folder: Path, *, port: int, environ: Mapping[str, str]) -> Iterator[Chil
 def serve(port: int) -> None:
     """Serve app.py until the process ends."""
     from chalice.config import Config
-    from chalice.local import ChaliceRequestHandler, create_local_server
+    from chalice.local import ChaliceRequestHandler, ThreadedHTTPServer, create_local_server
 
     from app import app
 
     ChaliceRequestHandler.wbufsize = 65536
     ChaliceRequestHandler.disable_nagle_algorithm = True
+    ThreadedHTTPServer.request_queue_size = 128  # of socketserver's 5, a workshop's sixth visitor is turned away
     config = Config.create(chalice_stage="local", chalice_app=app, project_dir=str(ROOT), lambda_timeout=30)
     create_local_server(app, config, LOOPBACK, port).serve_forever()
 

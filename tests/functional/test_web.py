@@ -371,6 +371,14 @@ def test_an_upload_whose_sealing_fails_says_so_and_ends_the_session(hub: HubRig)
     assert hub.parts._store.load(sid).state is State.WITHDRAWING
 
 
+def test_an_upload_while_the_queue_is_down_is_launched_by_the_schedule(hub: HubRig) -> None:
+    queue = hub.parts.config.tick_queue_url
+    hub.client_of("sqs").delete_queue(QueueUrl=queue)
+    answer = hub.upload(a_bundle(), name="one")
+    assert answer.status == 201
+    assert list(hub.parts._store.due(2e9)) == [answer.json["id"]]
+
+
 def test_an_answer_lost_by_the_table_is_recognised_as_our_own_write(hub: HubRig) -> None:
     store = hub.parts.hub._store
     save = store.save

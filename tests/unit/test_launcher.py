@@ -410,6 +410,21 @@ def test_an_unplugged_table_loses_nothing() -> None:
     assert len(stage.engine.created) == 1
 
 
+def test_without_the_queue_the_schedule_drives_the_session_on() -> None:
+    stage = Stage()
+    stage.engine.refuses = EndpointError("The endpoint does not answer")
+    stage.engine.refuses.retryable = True  # type: ignore[misc]
+
+    def unplugged(sid: str, *, delay: float, takeover: str = "") -> None:
+        raise StoreUnavailable("The hub's queue did not answer")
+
+    stage.enqueue = unplugged  # type: ignore[method-assign]
+    stage.tick()
+    assert list(stage.store.due(stage.clock.now + LEASE_SECONDS)) == [stage.sid]
+    stage.engine.refuses = None
+    stage.run(State.READY)
+
+
 def test_a_late_publication_never_brings_a_withdrawn_route_back() -> None:
     stage = Stage()
     stage.run(State.READY)
