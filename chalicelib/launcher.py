@@ -10,7 +10,8 @@ Rules
 3. A tick killed at any instruction leaves a session whose lease ends within a minute; the schedule then drives it on,
    and the effect is repeated.
 4. A pull is handed on like a baton: shortly before its time is up, a tick calls its successor; the successor starts the
-   same pull, and claims the session when the engine has let it join; the first notices at its next save and lets go.
+   same pull, and claims the session when the engine has let it join, whatever the first has saved meanwhile; the first
+   notices at its next save and lets go. A successor that cannot join changes nothing, and another one is called.
    The engine keeps finished layers as long as one of them is there.
 """
 
@@ -23,7 +24,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from chalicelib.errors import StaleSession, StoreUnavailable
-from chalicelib.events import Effect, EnsureImage, PullProgressed
+from chalicelib.events import Effect, EnsureImage, Event, ImagePresent, PullProgressed
 from chalicelib.machine import (
     EFFECT_SECONDS,
     Session,
@@ -38,6 +39,8 @@ from chalicelib.session_store import SessionStore
 from chalicelib.world import World
 
 BATON_SECONDS: Final = EFFECT_SECONDS + 15.0  # what a successor needs to start, connect and join the pull
+CALL_SECONDS: Final = 15.0  # until another successor is called
+EARLY_SECONDS: Final = 1.0  # how much too early a message may come: clocks differ, and SQS counts whole seconds
 QUEUE_LIMIT: Final = 60.0  # longer waits are left to the schedule, which costs nothing per session
 
 log = logging.getLogger("homeport.launcher")
@@ -68,7 +71,7 @@ class Launcher:
         self._clock = clock
         self._time_left = time_left
         self._holder = holder
-        self._handed_on = False
+        self._calls_below = BATON_SECONDS
 
     def tick(self, sid: str, *, takeover: str = "") -> None:
         """Drive the session until it waits, is stopped, or somebody else holds it.
@@ -91,30 +94,46 @@ class Launcher:
     def _claim(self, sid: str, takeover: str) -> Session | None:
         session = self._store.find(sid)
         now = self._clock()
-        if session is None or session.due_at is None or session.due_at > now:
+        if session is None or session.due_at is None:
             return None
         if takeover and session.holder == takeover and next_effect(session) == EnsureImage():
-            return self._turn(session, EnsureImage())
+            return self._turn(session, EnsureImage(), heir_of=takeover)
+        if session.due_at > now:
+            if session.due_at - now < EARLY_SECONDS:
+                self._wait(session, session.due_at)
+            return None
         if held_by_another(session, self._holder, now):
             return None
         return self._saved(session, claimed(session, self._holder, now))
 
-    def _turn(self, session: Session, effect: Effect) -> Session:
+    def _turn(self, session: Session, effect: Effect, *, heir_of: str = "") -> Session:
         """One effect: each of its events is saved as it happens."""
         missed = overdue(session, self._clock())
         if missed is not None:
             return self._saved(session, self._after(advance(session, missed, self._clock())))
         with closing(self._world.perform(effect, session)) as events:
             for event in events:
-                after = self._after(advance(session, event, self._clock()))
-                saved = self._saved(session, after)
-                if saved is not after:
-                    return saved
-                log.info("session %s: %s -> %s", session.sid, type(event).__name__, after.state)
-                session = after
+                if session.holder == heir_of and not isinstance(event, PullProgressed | ImagePresent):
+                    return session
+                session, told = self._told(session, event, heir_of)
+                if not told:
+                    return session
+                log.info("session %s: %s -> %s", session.sid, type(event).__name__, session.state)
                 if isinstance(event, PullProgressed):
                     self._hand_on(session)
         return session
+
+    def _told(self, session: Session, event: Event, heir_of: str) -> tuple[Session, bool]:
+        """The session as it is stored then, and whether the event is in it.
+
+        An heir wins over what its predecessor saves of the same pull.
+        """
+        while True:
+            after = self._after(advance(session, event, self._clock()))
+            saved = self._saved(session, after)
+            if saved.holder != heir_of or saved.state is not session.state:
+                return saved, saved is after
+            session = saved
 
     def _after(self, session: Session) -> Session:
         return held_on(replace(session, holder=self._holder), self._clock())
@@ -124,14 +143,16 @@ class Launcher:
         try:
             self._store.save(after)
         except StaleSession:
-            return self._store.load(before.sid)
+            stored = self._store.load(before.sid)
+            return after if stored == after else stored  # the same: only the answer to the first attempt was lost
         return after
 
     def _hand_on(self, session: Session) -> None:
-        if self._time_left() < BATON_SECONDS and not self._handed_on:
+        left = self._time_left()
+        if left < self._calls_below:
             with suppress(StoreUnavailable):  # called again at the next progress
                 self._enqueue(session.sid, delay=0.0, takeover=self._holder)
-                self._handed_on = True
+                self._calls_below = left - CALL_SECONDS
 
     def _wait(self, session: Session, due_at: float) -> None:
         delay = due_at - self._clock()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import pytest
@@ -265,6 +265,76 @@ def test_a_baton_offered_twice_is_taken_once() -> None:
     before = stage.session
     stage.tick(takeover="tick-1")
     assert stage.session == before
+
+
+def test_a_successor_takes_the_pull_over_although_its_predecessor_goes_on_saving_progress() -> None:
+    stage = Stage()
+    calls = []
+
+    def meanwhile(name: str) -> None:
+        if name == "pull":
+            calls.append(stage.session.holder)
+            if len(calls) == 2:
+                stage.tick(takeover="tick-1")
+            elif len(calls) == 3:  # the successor is about to join, and its predecessor saves what it heard
+                stage.ask_for(e.PullProgressed(0.9, "Pulling: almost there"))
+
+    stage.engine.during = meanwhile
+    stage.launcher(time_left=lambda: BATON_SECONDS - 1).tick(stage.sid)
+    assert stage.session.state is State.READY
+    assert stage.session.holder == "tick-2"
+    assert stage.engine.pulls == 2
+
+
+def test_a_successor_that_cannot_join_leaves_the_pull_to_its_predecessor() -> None:
+    stage = Stage()
+    stage.engine.during = lambda name: None
+
+    def meanwhile(name: str) -> None:
+        if name == "pull" and stage.ticks == 1:
+            before = stage.session
+            stage.engine.refuses = EndpointError("The endpoint does not answer")
+            stage.tick(takeover="tick-1")
+            stage.engine.refuses = None
+            assert stage.session == before
+
+    stage.engine.during = meanwhile
+    stage.tick()
+    assert stage.session.state is State.READY
+    assert stage.session.holder == "tick-1"
+    assert stage.engine.pulls == 1
+
+
+def test_a_successor_is_called_again_when_nobody_comes() -> None:
+    stage = Stage()
+    left = iter([PLENTY, PLENTY, BATON_SECONDS - 1, BATON_SECONDS - 2, 20.0, 19.0])
+    stage.launcher(time_left=lambda: next(left, PLENTY)).tick(stage.sid)
+    assert stage.queue == [(stage.sid, 0.0, "tick-1")] * 2
+
+
+def test_a_write_whose_answer_was_lost_does_not_cut_the_pull() -> None:
+    stage = Stage()
+    save = stage.store.save
+
+    def saved_but_unheard(session: Session) -> None:
+        save(session)
+        if session.state is State.PULLING:
+            save(session)  # what botocore's retry does: the condition now fails
+
+    stage.store.save = saved_but_unheard  # type: ignore[method-assign]
+    stage.tick()
+    assert stage.session.state is State.READY
+    assert stage.engine.pulls == 1
+
+
+def test_a_message_that_comes_a_moment_early_is_sent_again() -> None:
+    stage = Stage()
+    stage.store.sessions[stage.sid] = replace(stage.session, due_at=NOW + 0.5)
+    stage.tick()
+    assert stage.session.version == 1
+    ((sid, delay, takeover),) = stage.queue
+    assert (sid, takeover) == (stage.sid, "")
+    assert 0 < delay < 0.5
 
 
 def test_without_time_for_another_effect_the_tick_asks_for_a_successor() -> None:
