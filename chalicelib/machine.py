@@ -15,7 +15,8 @@ Rules
 5. Effects are safe to repeat, so a lost save costs nothing but the repetition.
 6. PATIENCE bounds the endpoint's silence in every state that waits for the endpoint, counted from the first attempt
    that it left without an answer, so that a hub that was down itself gives nothing up. WITHDRAWING and PURGING wait
-   for the hub's own stores and never give up: giving up there would leave a route or a secret behind.
+   for the hub's own stores and never give up: giving up there would leave a route or a secret behind. A pull's
+   status that only repeats itself is silence.
 7. What will exist is written down before it does: entering CREATING records the container's name.
 8. One tick at a time holds a session, for LEASE_SECONDS after its latest save. A tick that was killed is forgotten
    when its lease is over; an effect's own deadline is shorter than the lease, so nothing of it is still under way.
@@ -162,6 +163,7 @@ OWN_PATIENCE: Final = 1800.0
 WATCH_SECONDS: Final = 300.0  # how often a ready container is looked at: a minute would cost five times as much
 RETRY_LIMIT: Final = 5.0  # while a visitor watches
 PATIENT_RETRY_LIMIT: Final = 60.0  # while nobody does
+PULL_ATTEMPTS: Final = 10  # failed pulls that got no further than one before; then only getting further is news
 LEASE_SECONDS: Final = 60.0  # above EFFECT_SECONDS with room for clocks that differ
 EFFECT_SECONDS: Final = 30.0  # the longest any effect but a pull may take; `docker stop` alone takes 10
 LOG_LINES: Final = 40  # 40 lines of at most 200 characters keep the item under 10 kB
@@ -270,8 +272,9 @@ def new_session(
         heard_at=now,
         due_at=now,
         expires_at=now + lifetime,
+        log=previous.log[-1:] if previous else (),  # its number is counted on from
     )
-    return _with_line(blank, f"Launch {blank.generation} of “{name}” on {endpoint}", now)
+    return _with_line(blank, f"Launch {blank.generation} of “{name}” on {endpoint}", now, replaces_last=True)
 
 
 def overdue(session: Session, now: float) -> Event | None:
@@ -309,16 +312,20 @@ def advance(session: Session, event: Event, now: float) -> Session:
     if state is not session.state:
         after = _entered(after, now)
     if isinstance(event, e.EffectDelayed):
-        wait = _retry_delay(session)
-        since = session.heard_at if session.trouble else now
-        after = replace(after, attempts=session.attempts + 1, trouble=event.failure, heard_at=since, due_at=now + wait)
+        due_at = _due_at(session, now) if state is State.READY else now + _retry_delay(session)
+        since = session.heard_at if session.trouble or session.attempts >= PULL_ATTEMPTS else now
+        after = replace(after, attempts=session.attempts + 1, trouble=event.failure, heard_at=since, due_at=due_at)
     elif state is session.state:
         after = replace(after, due_at=_due_at(after, now))
-        if not isinstance(event, e.StopRequested | e.ForgetRequested):
+        if isinstance(event, e.PullProgressed):
+            after = _pulled_on(session, after, now)
+        elif not isinstance(event, e.StopRequested | e.ForgetRequested):
             after = replace(after, heard_at=now, attempts=0, trouble=None)
     goes_on = isinstance(event, e.PullProgressed) and session.trouble is None
     replaces_last = goes_on and session.log[-1].text == session.message != MESSAGES[State.PULLING]
-    return _with_line(after, _line(session, after, event), now, replaces_last=replaces_last)
+    after = _with_line(after, _line(session, after, event), now, replaces_last=replaces_last)
+    given_up = session.state is State.REMOVING and isinstance(event, e.EffectFailed | e.PatienceExpired)
+    return _with_line(after, _by_hand(session), now) if given_up else after
 
 
 def held_by_another(session: Session, holder: str, now: float) -> bool:
@@ -361,6 +368,8 @@ def _news(session: Session, event: Event) -> dict[str, Any]:  # noqa: C901 - one
             return {"failure": session.failure or failure}
         case e.EffectDelayed(failure=failure):
             return {"message": _short(failure.message)}
+        case e.ContainerRemoved():
+            return {"container": None}
         case e.CredentialsPurged():
             return {"credentials_held": False}
         case e.CredentialsRenewed():
@@ -391,6 +400,14 @@ def _entered(session: Session, now: float) -> Session:
     return replace(session, **changes)
 
 
+def _pulled_on(before: Session, after: Session, now: float) -> Session:
+    """The session after a pull's status: getting further is news; so is any change, until too many pulls failed."""
+    if after.fraction != before.fraction:
+        return replace(after, heard_at=now, attempts=0, trouble=None)
+    changed = after.message != before.message and before.attempts < PULL_ATTEMPTS
+    return replace(after, heard_at=now if changed else before.heard_at, trouble=None)
+
+
 def _due_at(session: Session, now: float) -> float | None:
     """When the session wants to be looked at next, if nothing goes wrong."""
     if session.state is State.STOPPED:
@@ -401,13 +418,17 @@ def _due_at(session: Session, now: float) -> float | None:
 def _message(session: Session) -> str:
     """The sentence a visitor reads while the session is in its state."""
     if session.state is State.STOPPED and session.failure:
-        return session.failure.message
+        return _by_hand(session) if session.container else session.failure.message
     if session.state is State.READY and not session.credentials_held:
         return (
             "Your notebook is ready. Your credentials are deleted, so the hub can no longer stop or remove its "
             f"container; do that with: docker rm -f {session.container}"
         )
     return MESSAGES[session.state]
+
+
+def _by_hand(session: Session) -> str:
+    return f"The container may still be on your endpoint; remove it with: docker rm -f {session.container}"
 
 
 def _line(before: Session, after: Session, event: Event) -> str:
@@ -446,8 +467,6 @@ def _short(text: str) -> str:
 
 def _retry_delay(session: Session) -> float:
     """Seconds until the effect is tried again: doubling from half a second up to what suits the state."""
-    if session.state is State.READY:
-        return WATCH_SECONDS
     limit = RETRY_LIMIT if session.state in LAUNCHING else PATIENT_RETRY_LIMIT
     return float(min(0.5 * 2.0 ** min(session.attempts, 10), limit))
 

@@ -203,6 +203,58 @@ def test_progress_of_a_pull_is_news_that_keeps_it_alive() -> None:
         session = advance(session, e.PullProgressed(layer / 100, f"Pulling: {layer} of 100 layers"), now)
 
 
+def test_a_pull_that_fails_again_and_again_at_the_same_place_is_given_up() -> None:
+    session, now = a_session(state=State.PULLING), NOW
+    for _ in range(1000):
+        missed = overdue(session, now)
+        if missed:
+            break
+        for share in (0.1, 0.5):
+            now += 5
+            session = advance(session, e.PullProgressed(share, f"Pulling: {share:.0%}"), now)
+        session = advance(session, e.EffectDelayed(FAILURE), now)
+        now = session.due_at
+    assert missed == e.PatienceExpired(FAILURE)
+    assert now - NOW < 2 * PATIENCE[State.PULLING]
+
+
+def test_a_pull_that_gets_further_each_time_is_not_given_up() -> None:
+    session, now = a_session(state=State.PULLING), NOW
+    for share in range(1, 100):
+        assert overdue(session, now) is None
+        now += PATIENCE[State.PULLING] - 10
+        session = advance(session, e.PullProgressed(share / 100, f"Pulling: {share}%"), now)
+        session = advance(session, e.EffectDelayed(FAILURE), now)
+        now = session.due_at
+
+
+def test_a_pull_that_stands_still_is_given_up_however_often_its_status_is_repeated() -> None:
+    session, now = a_session(state=State.PULLING), NOW
+    while overdue(session, now) is None:
+        now += 2
+        session = advance(session, e.PullProgressed(0.5, "Pulling: 3 of 6 layers"), now)
+        assert now - NOW < OWN_PATIENCE + PATIENCE[State.PULLING] + 60
+
+
+@pytest.mark.parametrize("event", [e.EffectFailed(FAILURE), e.PatienceExpired(FAILURE)])
+def test_a_container_that_could_not_be_removed_is_named(event: e.Event) -> None:
+    earlier = e.Failure("notebook-exited", "The notebook ended")
+    for failure in (None, earlier):
+        session = a_session(state=State.REMOVING, container="homeport-x-1", failure=failure)
+        session = advance(session, event, NOW)
+        assert session.log[-2].text == FAILURE.message
+        assert session.log[-1].text.endswith("docker rm -f homeport-x-1")
+        stopped = advance(session, e.CredentialsPurged(), NOW)
+        assert stopped.failure == (earlier if failure else FAILURE)
+        assert stopped.message == session.log[-1].text
+
+
+def test_a_watch_that_fails_does_not_outlast_the_lifetime() -> None:
+    session = a_session(state=State.READY, container="homeport-x-1")
+    session = advance(session, e.EffectDelayed(FAILURE), session.expires_at - 1)
+    assert session.due_at == session.expires_at
+
+
 def test_the_lines_of_one_pull_replace_each_other_under_new_numbers() -> None:
     session = advance(a_session(), EXAMPLES[e.EndpointVerified], NOW)
     before = len(session.log)
@@ -276,6 +328,7 @@ def test_a_second_launch_goes_on_counting() -> None:
         previous=stopped,
     )
     assert (again.sid, again.generation, again.version) == (stopped.sid, 4, 18)
+    assert [line.number for line in again.log] == [stopped.log[-1].number + 1]
 
 
 def test_a_session_has_no_field_for_a_secret() -> None:
