@@ -20,6 +20,7 @@ from chalicelib.docker_endpoint import DockerEndpoint, probe, resolve
 from chalicelib.errors import (
     BadConfiguration,
     CredentialsForgotten,
+    EndpointError,
     HomeportError,
     IllegalTransition,
     NotebookExited,
@@ -33,6 +34,7 @@ from chalicelib.session_store import RouteStore
 
 PROBE_SECONDS: Final = 8.0  # one effect's worth of waiting for JupyterLab, which answers about a second after start
 PROBE_PAUSE: Final = 0.05
+LEAST_SECONDS: Final = 1.0  # what the last call of an effect gets, however late it is
 LEAF_SLACK: Final = 86400.0  # a notebook's certificate outlives its session by a day, in seconds
 NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut Down), or by SIGTERM
 
@@ -69,19 +71,21 @@ class World:
         self._find = find
         self._ask = ask
         self._opened: Credentials | None = None
+        self._ends_by = 0.0
 
     def perform(self, effect: Effect, session: Session) -> Generator[Event, None, None]:
         """Do it, and yield what happened; the last event is the outcome, those before it are progress.
 
         A HomeportError becomes EffectDelayed or EffectFailed, as the error's class says. Safe to repeat.
         """
+        self._ends_by = self._clock() + EFFECT_SECONDS
         try:
             yield from self._perform(effect, session)
         except (IllegalTransition, BadConfiguration):
             raise
         except HomeportError as error:
             failure = Failure(error.code, error.message)
-            yield e.EffectDelayed(failure) if error.retryable or _never_given_up(effect) else e.EffectFailed(failure)
+            yield e.EffectDelayed(failure) if _is_tried_again(effect, error) else e.EffectFailed(failure)
 
     def _perform(self, effect: Effect, session: Session) -> Generator[Event, None, None]:  # noqa: C901 - one arm per effect
         match effect:
@@ -117,7 +121,11 @@ class World:
         if self._opened is None:
             self._opened = self._credentials.get(session.sid, session.generation, session.owner)
         address = self._find(self._opened.endpoint, self._config.address_policy)
-        return self._connect(self._opened, address=address, deadline=EFFECT_SECONDS, hub_name=self._config.hub_name)
+        deadline = self._seconds_to(self._ends_by)
+        return self._connect(self._opened, address=address, deadline=deadline, hub_name=self._config.hub_name)
+
+    def _seconds_to(self, end: float) -> float:
+        return max(end - self._clock(), LEAST_SECONDS)
 
     def _verify(self, session: Session) -> Event:
         with self._endpoint(session) as endpoint:
@@ -166,6 +174,10 @@ class World:
             status = endpoint.inspect(name)
             if status.running:
                 return e.ContainerRan()
+            if status.status in ("paused", "restarting"):
+                raise NotebookSilent(
+                    f"The container is {status.status}. If it is paused, go on with: docker unpause {name}"
+                )
             if not status.exists:
                 message = f"The container {name} was removed from the endpoint. Launch again to go on with your files"
                 return e.ContainerExited(Failure("container-removed", message))
@@ -186,10 +198,7 @@ class World:
         if session.container is None:
             return e.ContainerRemoved()
         if not session.credentials_held:
-            raise CredentialsForgotten(
-                "Your credentials were deleted, so the hub could not remove the container. "
-                f"It may still run on your endpoint; remove it with: docker rm -f {session.container}"
-            )
+            raise CredentialsForgotten("Your credentials were deleted, so the hub could not remove the container")
         with self._endpoint(session) as endpoint:
             endpoint.remove(session.container)
             return e.ContainerRemoved()
@@ -202,7 +211,7 @@ class World:
         deadline = self._clock() + PROBE_SECONDS
         while True:
             try:
-                self._ask(session.target, session.sid, self._trust(), deadline=PROBE_SECONDS)
+                self._ask(session.target, session.sid, self._trust(), deadline=self._seconds_to(deadline))
                 return e.NotebookAnswered()
             except NotebookSilent:
                 if self._clock() >= deadline:
@@ -229,9 +238,15 @@ def _container(session: Session) -> str:
     return session.container
 
 
-def _never_given_up(effect: Effect) -> bool:
-    """Say whether giving the effect up would leave a route or a secret behind."""
-    return isinstance(effect, e.WithdrawRoute | e.PurgeCredentials | e.ForgetCredentials)
+def _is_tried_again(effect: Effect, error: HomeportError) -> bool:
+    """Say whether the effect may succeed later, or must: giving it up would do more harm than the error."""
+    match effect:
+        case e.WithdrawRoute() | e.PurgeCredentials() | e.ForgetCredentials():
+            return True  # a route or a secret would be left behind
+        case e.InspectContainer():
+            return error.retryable or isinstance(error, EndpointError)  # a working notebook would be taken away
+        case _:
+            return error.retryable
 
 
 def _publish_address(endpoint_address: str) -> str:

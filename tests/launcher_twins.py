@@ -157,12 +157,14 @@ class EngineTwin:
     containers: dict[str, ContainerTwin] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)
     pulls: int = 0
+    deadlines: list[float] = field(default_factory=list)
     refuses: Exception | None = None
     during: Callable[[str], None] = lambda call: None
     address: str = "203.0.113.7"
 
     def connect(self, credentials: object, *, address: str, deadline: float, hub_name: str) -> EngineTwin:
         self.credentials = credentials
+        self.deadlines.append(deadline)
         return self
 
     def __enter__(self) -> EngineTwin:

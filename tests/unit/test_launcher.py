@@ -12,8 +12,8 @@ from chalicelib import events as e
 from chalicelib.config import Config
 from chalicelib.errors import EndpointError, NotebookSilent, StoreUnavailable
 from chalicelib.launcher import BATON_SECONDS, Launcher
-from chalicelib.machine import LEASE_SECONDS, LEAVING, PATIENCE, Session, State, advance, container_name
-from chalicelib.world import World
+from chalicelib.machine import EFFECT_SECONDS, LEASE_SECONDS, LEAVING, PATIENCE, Session, State, advance, container_name
+from chalicelib.world import PROBE_SECONDS, World
 from tests.builders import NOW, a_session
 from tests.launcher_twins import (
     Clock,
@@ -425,6 +425,43 @@ def test_a_ready_notebook_that_ends_is_cleared_away(exit_code: int, failed: bool
     stage.assert_nothing_is_left()
 
 
+def test_a_look_that_fails_takes_no_working_notebook_away() -> None:
+    """The endpoint's certificate has expired, its name is gone from the DNS: the notebook itself still answers."""
+    stage = Stage()
+    stage.run(State.READY)
+    stage.engine.refuses = EndpointError("The endpoint showed a certificate that has expired")
+    stage.clock.now = stage.session.due_at or 0.0
+    stage.tick()
+    assert stage.session.state is State.READY
+    assert stage.session.message == "The endpoint showed a certificate that has expired"
+    assert stage.routes.published()
+    stage.engine.refuses = None
+    stage.clock.now = stage.session.due_at or 0.0
+    stage.tick()
+    assert stage.session.message == "Your notebook is ready"
+
+
+def test_a_paused_container_is_not_taken_for_an_ended_one() -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    container = stage.engine.containers[container_name(stage.sid, 1)]
+    container.status, container.exit_code = "paused", 0
+    stage.clock.now = stage.session.due_at or 0.0
+    stage.tick()
+    assert stage.session.state is State.READY
+    assert "docker unpause" in stage.session.message
+    assert stage.engine.containers
+
+
+def test_the_calls_of_one_effect_share_its_time() -> None:
+    """A probe waits for the notebook first, and then looks at the container: together within an effect's time."""
+    stage = Stage(silent=True)
+    stage.tick()
+    assert stage.session.state is State.PROBING
+    assert max(stage.engine.deadlines[:-1]) <= EFFECT_SECONDS
+    assert stage.engine.deadlines[-1] <= EFFECT_SECONDS - PROBE_SECONDS
+
+
 def test_a_container_removed_by_its_owner_ends_the_session() -> None:
     stage = Stage()
     stage.run(State.READY)
@@ -456,7 +493,7 @@ def test_forgotten_credentials_leave_the_notebook_running() -> None:
     assert stage.session.state is State.STOPPED
     assert stage.session.failure is not None
     assert stage.session.failure.code == "credentials-forgotten"
-    assert f"docker rm -f {container_name(stage.sid, 1)}" in stage.session.failure.message
+    assert f"docker rm -f {container_name(stage.sid, 1)}" in stage.session.message
     assert not stage.routes.published()
 
 
