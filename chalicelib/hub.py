@@ -150,7 +150,7 @@ class Hub:
         return Entry(f"{self.config.notebook_origin(session.sid)}/.homeport/enter", ticket, path)
 
     def stop(self, session: Session) -> Session:
-        """Have the notebook stopped; a session on its way out, or gone, is left alone."""
+        """Have the notebook stopped; one on its way out goes on at once, one that is gone is left alone."""
         if session.state is State.STOPPED:
             return session
         return self._request(session, StopRequested())
@@ -229,8 +229,7 @@ class Hub:
 
     def _rejoin(self, session: Session, bundle: Bundle) -> Launched:
         lost = session.trouble is not None and session.trouble.code == "credentials-missing"
-        forgotten = session.state is State.READY and not session.credentials_held
-        if forgotten or (session.state is State.VERIFYING and lost):
+        if CredentialsRenewed in TRANSITIONS[session.state] and (lost or not session.credentials_held):
             _see_same_endpoint(session, bundle)
             session = self._request(session, CredentialsRenewed())
             self._put(session, bundle)
@@ -238,11 +237,13 @@ class Hub:
         return Launched(session, bundle, created=False)
 
     def _put(self, session: Session, bundle: Bundle) -> None:
-        """Seal the credentials; if the session was stopped meanwhile, see to it that they are purged after all."""
+        """Seal the credentials; if they are not wanted any more by then, see to it that they are purged after all."""
         self._credentials.put(session.sid, session.generation, session.owner, bundle.credentials)
         present = self._store.load(session.sid)
         if present.state in LEAVING or present.state is State.STOPPED:
             self._request(present, CredentialsStrayed())
+        elif present.state is State.FORGETTING or not present.credentials_held:
+            self._request(present, ForgetRequested())
 
     def _request(self, session: Session, event: Event) -> Session:
         """Save what the visitor wants, whatever the launcher saves meanwhile, and have it done at once."""

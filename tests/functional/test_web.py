@@ -342,6 +342,45 @@ def test_credentials_can_be_forgotten_once_the_notebook_is_ready_and_brought_aga
     assert hub.objects() == [f"credentials/{session['id']}/1"]
 
 
+def made_forgotten(hub: HubRig, sid: str) -> Session:
+    made_ready(hub, sid)
+    return moved_to(hub, sid, State.READY, credentials_held=False)
+
+
+def test_credentials_that_could_not_be_brought_again_can_be_brought_later(hub: HubRig) -> None:
+    session = hub.upload(a_bundle(), name="one").json
+    made_forgotten(hub, session["id"])
+    hub.client_of("s3").delete_object(Bucket="homeport-test", Key=f"credentials/{session['id']}/1")
+    credentials = hub.parts.hub._credentials
+    put = credentials.put
+
+    def broken(*arguments: Any) -> None:
+        raise StoreUnavailable("The credentials store did not answer. Try again in a moment")
+
+    credentials.put = broken  # type: ignore[method-assign]
+    assert hub.upload(a_bundle(), name="one").status == 503
+    credentials.put = put  # type: ignore[method-assign]
+    moved_to(hub, session["id"], State.READY, trouble=e.Failure("credentials-missing", "The launcher found none"))
+    assert hub.upload(a_bundle(), name="one").status == 200
+    assert hub.objects() == [f"credentials/{session['id']}/1"]
+
+
+def test_credentials_brought_again_while_they_are_forgotten_are_forgotten(hub: HubRig) -> None:
+    """One browser brings them again; before they are stored, another asks to forget them, and the launcher does."""
+    session = hub.upload(a_bundle(), name="one").json
+    made_forgotten(hub, session["id"])
+    credentials = hub.parts.hub._credentials
+    put = credentials.put
+
+    def put_late(sid: str, generation: int, owner: str, content: Any) -> None:
+        moved_to(hub, sid, State.READY, credentials_held=False)
+        put(sid, generation, owner, content)
+
+    credentials.put = put_late  # type: ignore[method-assign]
+    assert hub.upload(a_bundle(), name="one").status == 200
+    assert hub.parts._store.load(session["id"]).state is State.FORGETTING
+
+
 def test_an_upload_that_loses_against_stop_is_purged_after_all(hub: HubRig) -> None:
     """Between the item and its credentials, another browser presses Stop and the launcher is done with it."""
     credentials = hub.parts.hub._credentials
