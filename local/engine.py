@@ -23,7 +23,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -194,7 +193,7 @@ def _dockerd_command(names: Names, subnet: ipaddress.IPv4Network) -> list[str]:
 
 def _make_bridge(bridge: str) -> ipaddress.IPv4Network:
     """Make the bridge with the first free subnet, and let its containers reach out."""
-    lock = Path(tempfile.gettempdir()) / "homeport-bridges.lock"
+    lock = Path("/run/homeport-bridges.lock")
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         subnet = _free_subnet(_networks_in_use())
