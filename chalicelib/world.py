@@ -17,9 +17,11 @@ from chalicelib.certificates import issue_notebook
 from chalicelib.config import Config
 from chalicelib.credentials_store import CredentialsStore
 from chalicelib.docker_endpoint import DockerEndpoint, probe, resolve
+from chalicelib.engine_words import quoted
 from chalicelib.errors import (
     BadConfiguration,
     CredentialsForgotten,
+    CredentialsMissing,
     EndpointError,
     HomeportError,
     IllegalTransition,
@@ -191,7 +193,7 @@ class World:
         if status.oom:
             return NotebookExited("The notebook was killed for want of memory. Launch it again with more memory")
         tail = endpoint.log_tail(name).strip().splitlines()
-        last = f" Its last words: {tail[-1]}" if tail else ""
+        last = f" Its last words: {quoted(tail[-1])}" if tail else ""
         return NotebookExited(f"The notebook's container ended with exit code {status.exit_code}.{last}")
 
     def _remove(self, session: Session) -> Event:
@@ -245,6 +247,8 @@ def _is_tried_again(effect: Effect, error: HomeportError) -> bool:
             return True  # a route or a secret would be left behind
         case e.InspectContainer():
             return error.retryable or isinstance(error, EndpointError)  # a working notebook would be taken away
+        case e.RemoveContainer():
+            return error.retryable and not isinstance(error, CredentialsMissing)  # once purged, they stay away
         case _:
             return error.retryable
 

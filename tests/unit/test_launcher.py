@@ -414,6 +414,30 @@ def test_a_notebook_that_ends_says_why() -> None:
     stage.assert_nothing_is_left()
 
 
+def test_a_notebooks_last_words_are_quoted_short() -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    container = stage.engine.containers[container_name(stage.sid, 1)]
+    container.status, container.exit_code = "exited", 1
+    stage.engine.log_tail = lambda name: "first\n" + "x" * 4000  # type: ignore[method-assign]
+    stage.run(State.STOPPED)
+    assert stage.session.failure is not None
+    assert "xxx" in stage.session.failure.message
+    assert len(stage.session.failure.message) < 300
+
+
+def test_without_credentials_the_removal_is_given_up_at_once() -> None:
+    """Forget and Stop, one right after the other: what opened the endpoint once cannot still be on its way."""
+    stage = Stage()
+    stage.run(State.READY)
+    stage.credentials.objects.clear()
+    stage.ask_for(e.StopRequested())
+    stage.tick()
+    assert stage.session.state is State.STOPPED
+    assert stage.session.message.endswith(f"docker rm -f {container_name(stage.sid, 1)}")
+    assert not stage.routes.published()
+
+
 @pytest.mark.parametrize(("exit_code", "failed"), [(0, False), (143, False), (1, True), (137, True)])
 def test_a_ready_notebook_that_ends_is_cleared_away(exit_code: int, failed: bool) -> None:
     stage = Stage()
