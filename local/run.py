@@ -25,6 +25,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
+from docker.errors import DockerException
+
 from chalicelib.errors import BadConfiguration
 from local import containers, image, processes, proxy
 from local.aws import Aws, aws, own_environ
@@ -90,10 +92,11 @@ class Stack:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A stack and the children to watch while it runs."""
+    """A stack, and the children and the engine's socket to watch while it runs."""
 
     stack: Stack
     children: tuple[Child, ...]
+    engine_socket: Path
 
 
 def _port(environ: Mapping[str, str], name: str, default: int) -> int:
@@ -126,7 +129,7 @@ def stack(settings: Settings, environ: Mapping[str, str], report: Report) -> Ite
         children = _serve(parts, settings, cloud, given, report)
         found = _describe(settings, cloud, started, name, bundle)
         parts.enter_context(announcement(settings.state / "stack.json", found))
-        yield Running(found, children)
+        yield Running(found, children, started.socket)
 
 
 def _serve(
@@ -183,7 +186,11 @@ def _endpoint_port(environ: Mapping[str, str]) -> int:
 
 
 def _remove_containers(started: Engine, settings: Settings, report: Report) -> None:
-    removed = containers.remove_all(started.url, settings.hub_name)
+    try:
+        removed = containers.remove_all(started.url, settings.hub_name)
+    except DockerException as error:
+        report(f"this hub's containers could not be looked for: {error}")
+        return
     if removed:
         report(f"removed {', '.join(removed)}")
 
@@ -254,6 +261,8 @@ def watch(running: Running) -> NoReturn:
         for child in running.children:
             if not child.alive():
                 raise StackError(f"{child.name} ended by itself; {child.log} says:\n{child.log_tail()}")
+        if not processes.accepts(running.engine_socket):
+            raise StackError("the Docker engine does not answer any more")
         time.sleep(WATCH_INTERVAL)
 
 

@@ -132,7 +132,7 @@ def test_the_run_ends_when_a_part_of_it_ends(running_stack: Running) -> None:
     dead.wait()
     child = type(running_stack.children[0])("agent", dead, running_stack.children[0].log)
     with pytest.raises(run.StackError, match="agent ended by itself"):
-        run.watch(Running(running_stack.stack, (child,)))
+        run.watch(Running(running_stack.stack, (child,), running_stack.engine_socket))
 
 
 def bridges() -> dict[str, str]:
@@ -176,3 +176,8 @@ def test_an_engine_of_our_own_leaves_nothing_when_its_parent_is_killed(state: Pa
     assert names.bridge not in bridges()
     assert names.bridge not in rules()
     assert str(folder) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_an_engine_that_is_gone_is_noticed(running_stack: Running, tmp_path: Path) -> None:
+    with pytest.raises(StackError, match="engine does not answer"):
+        run.watch(Running(running_stack.stack, (), tmp_path / "no-such.sock"))
