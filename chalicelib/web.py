@@ -91,15 +91,24 @@ def refusal(request: Request, error: HomeportError) -> Response:
 def problems_of_chalice(event: Request, get_response: Callable[[Request], Response]) -> Response:
     """Middleware: give Chalice's own refusals, which come before any view, the form of ours."""
     response = get_response(event)
-    if not isinstance(response.body, dict) or response.status_code not in (405, 415):
+    error = _error_of_chalice(response) if isinstance(response.body, dict) else None
+    if error is None:
         return response
-    if response.status_code == 405:
-        error: HomeportError = MethodNotAllowed(f"This address takes {response.headers.get('Allow', 'no such method')}")
-    else:
-        error = UnsupportedMediaType("This address takes another content type: send the form as a browser does")
     translated = refusal(event, error)
     translated.headers.update({name: value for name, value in response.headers.items() if name == "Allow"})
     return translated
+
+
+def _error_of_chalice(response: Response) -> HomeportError | None:
+    match response.status_code:
+        case 405:
+            return MethodNotAllowed(f"This address takes {response.headers.get('Allow', 'no such method')}")
+        case 415:
+            return UnsupportedMediaType("This address takes another content type: send the form as a browser does")
+        case 500:
+            return HomeportError("Something is wrong with this hub. Try again, and tell its operator if it stays so")
+        case _:
+            return None
 
 
 def _html(page: pages.Page, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

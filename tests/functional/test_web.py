@@ -239,6 +239,20 @@ def test_a_method_that_is_not_known_says_which_are(hub: HubRig) -> None:
     assert (answer.status, answer.json["code"]) == (405, "method-not-allowed")
 
 
+def test_a_defect_of_the_hub_is_a_problem_document_and_a_page_too(hub: HubRig) -> None:
+    def broken(*arguments: Any) -> None:
+        raise RuntimeError("not to be shown")
+
+    hub.parts.hub.check = broken  # type: ignore[method-assign]
+    problem = hub.upload(a_bundle(), "/bundles")
+    assert (problem.status, problem.json["code"]) == (500, "internal")
+    assert problem.headers["content-type"] == "application/problem+json"
+    page = hub.upload(a_bundle(), "/bundles", html=True)
+    assert page.status == 500
+    assert problem.json["detail"].replace("'", "&#39;") in page.text
+    assert "not to be shown" not in problem.text + page.text
+
+
 @pytest.mark.parametrize(
     "headers",
     [
