@@ -179,5 +179,5 @@ def test_an_engine_of_our_own_leaves_nothing_when_its_parent_is_killed(state: Pa
 
 
 def test_an_engine_that_is_gone_is_noticed(running_stack: Running, tmp_path: Path) -> None:
-    with pytest.raises(StackError, match="engine does not answer"):
+    with pytest.raises(run.StackError, match="engine does not answer"):
         run.watch(Running(running_stack.stack, (), tmp_path / "no-such.sock"))
