@@ -55,17 +55,28 @@ _HTML: Final = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>
-body {{ font: 1.05rem/1.55 system-ui, sans-serif; max-width: 32rem; margin: 18vh auto 2rem; padding: 0 1.25rem;
-  color: light-dark(#1c2330, #e4e8ef); background: light-dark(#fff, #14181f); }}
-h1 {{ font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem; }}
-a {{ color: light-dark(#0b5cad, #7db8f5); }}
-small {{ color: light-dark(#5b6575, #98a2b3); }}
+:root {{ color-scheme: light dark; --paper: #f1f6f9; --ink: #10283c; --muted: #48606f; --sea: #1b6480; --line: #c8d7e1;
+  --magenta: #b01570; --serif: "Iowan Old Style", "Palatino Linotype", Palatino, "Book Antiqua", Georgia, serif; }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --paper: #0a1620; --ink: #e4eef4; --muted: #a0b6c4; --sea: #7cc6e0; --line: #253c4b; --magenta: #ff86c3; }}
+}}
+html {{ background: var(--paper); color: var(--ink); font: 1.05rem/1.55 system-ui, sans-serif; }}
+body {{ max-width: 34rem; margin: 0 auto; padding: 1.1rem 1.25rem 2rem; }}
+header {{ display: flex; align-items: center; gap: .55rem; font: 600 1.3rem/1 var(--serif); }}
+svg {{ width: 2rem; height: 2rem; fill: none; stroke: var(--sea); stroke-width: 3.2; stroke-linecap: round; }}
+svg circle {{ fill: var(--magenta); stroke: none; }}
+main {{ padding-top: 14vh; }}
+h1 {{ font: 600 2rem/1.15 var(--serif); margin: 0 0 .9rem; }}
+a {{ color: var(--sea); text-underline-offset: .18em; }}
+small {{ display: block; margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); color: var(--muted); }}
 </style>
+<header><svg viewBox="0 0 32 32" aria-hidden="true"><path d="M17.6 4.6a11.5 11.5 0 1 0 9.8 9.8"/>\
+<circle cx="16" cy="16" r="4.2"/></svg>Homeport</header>
 <main>
 <h1>{title}</h1>
 <p>{sentence}</p>
 <p><a href="{hub}">Go to the hub</a></p>
-<p><small>{status} {reason}</small></p>
+<small>{status} {reason}</small>
 </main>
 </html>
 """
