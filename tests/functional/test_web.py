@@ -1,4 +1,4 @@
-"""The hub's HTTP interface, as DESIGN fixes it: JSON for programs, pages for browsers, one sentence for both."""
+"""The hub's HTTP interface (docs/http.md): JSON for programs, pages for browsers, one sentence for both."""
 
 from __future__ import annotations
 
