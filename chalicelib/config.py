@@ -17,6 +17,7 @@ from chalicelib.errors import BadConfiguration
 VERSION: Final = "0.1.0"
 DEFAULT_IMAGE: Final = "quay.io/jupyter/minimal-notebook:latest"
 DEFAULT_SESSION_HOURS: Final = 72.0
+LONGEST_SESSION_HOURS: Final = 168.0  # the bucket's backstop deletes credentials after eight days
 DEFAULT_IDLE_MINUTES: Final = 120.0
 
 
@@ -58,7 +59,7 @@ class Config:
             hub_origin=_text(environ, "HOMEPORT_HUB_ORIGIN", "http://localhost:8000").rstrip("/"),
             notebook_url=_notebook_url(environ),
             image=_text(environ, "HOMEPORT_IMAGE", DEFAULT_IMAGE),
-            session_lifetime=_positive(environ, "HOMEPORT_SESSION_HOURS", DEFAULT_SESSION_HOURS) * 3600,
+            session_lifetime=_session_hours(environ) * 3600,
             idle_lifetime=_positive(environ, "HOMEPORT_IDLE_MINUTES", DEFAULT_IDLE_MINUTES) * 60,
             allowed_networks=_networks(environ, "HOMEPORT_ENDPOINT_NETWORKS"),
             denied_networks=_networks(environ, "HOMEPORT_ENDPOINT_DENIED_NETWORKS"),
@@ -96,6 +97,13 @@ def _positive(environ: Mapping[str, str], name: str, default: float) -> float:
     if not 0 < value < float("inf"):
         raise BadConfiguration(f"{name} must be a number above 0, not {text!r}")
     return value
+
+
+def _session_hours(environ: Mapping[str, str]) -> float:
+    hours = _positive(environ, "HOMEPORT_SESSION_HOURS", DEFAULT_SESSION_HOURS)
+    if hours > LONGEST_SESSION_HOURS:
+        raise BadConfiguration(f"HOMEPORT_SESSION_HOURS must be at most {LONGEST_SESSION_HOURS:.0f}, not {hours:g}")
+    return hours
 
 
 def _networks(environ: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Network, ...]:

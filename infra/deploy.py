@@ -65,7 +65,6 @@ ALARM_EMAIL: Final = "HOMEPORT_ALARM_EMAIL"
 NOT_OURS: Final = ("HOMEPORT_HUB_PORT", "HOMEPORT_ENDPOINT_PORT", "HOMEPORT_STATE_DIR", "HOMEPORT_PROXY_")
 
 # The bucket's lifecycle deletes credentials after 8 days, whatever else failed; no session may live to see that.
-LONGEST_SESSION: Final = 7 * 86400.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +88,7 @@ def read_request(stage: str, environ: Mapping[str, str]) -> Request:
     if unknown := sorted(given.keys() - OPTIONS):
         raise BadConfiguration(f"{', '.join(unknown)}: no such option. There are: {', '.join(sorted(OPTIONS))}")
     options = {"HOMEPORT_HUB_NAME": f"{APP}-{stage}", **given}
-    if Config.from_environ(options).session_lifetime > LONGEST_SESSION:
-        raise BadConfiguration("HOMEPORT_SESSION_HOURS must be at most 168: stored credentials expire after 8 days")
+    Config.from_environ(options)  # raises BadConfiguration
     _require_https("HOMEPORT_NOTEBOOK_URL", options.get("HOMEPORT_NOTEBOOK_URL", ""), "https://*.notebooks.example.org")
     if options.get("HOMEPORT_HUB_ORIGIN"):
         _require_https("HOMEPORT_HUB_ORIGIN", options["HOMEPORT_HUB_ORIGIN"], "https://hub.example.com")
