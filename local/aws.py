@@ -129,6 +129,13 @@ class _Handler(MotoRequestHandler):
     wbufsize = 65536
     disable_nagle_algorithm = True
 
+    def handle_expect_100(self) -> bool:
+        """Tell the client to go on at once: S3's clients wait a second for it, and the answer would stay buffered."""
+        super().handle_expect_100()
+        self.wfile.flush()
+        del self.headers["Expect"]  # it is answered
+        return True
+
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Say nothing: hundreds of lines for one notebook."""
 
