@@ -14,7 +14,7 @@ help: ## Say what can be made
 
 setup: ## Install what `make run` needs: Debian packages (as root) and the virtual environment, both at once
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory setup-apt
-	@$(MAKE) --no-print-directory -j2 setup-apt $(STATE)/local
+	@$(MAKE) --silent --no-print-directory -j2 setup-apt $(STATE)/local
 
 venv: $(STATE)/dev
 
