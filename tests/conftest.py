@@ -19,7 +19,7 @@ from tests.real_parts import (  # noqa: F401 - fixtures for every tier
 )
 
 # A busy machine is no reason to fail: no deadline, no complaint of slowness. Fuzzers set their own, larger numbers.
-settings.register_profile("homeport", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("homeport", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("homeport")
 
 FOREIGN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL")

@@ -89,7 +89,7 @@ def test_a_name_that_can_only_be_too_long_is_not_composed() -> None:
         notebook_name("\u0301" * 20_000 + "\u0316" * 20_000)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(NAMES)
 @example("\ud800")
 @example("\u00a0")
@@ -105,7 +105,7 @@ def test_any_text_is_a_name_of_at_most_63_visible_characters_or_refused(text: st
     assert name.encode()
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(NAMES)
 def test_every_accepted_name_has_a_safe_id_and_docker_name(text: str) -> None:
     name = name_or_none(text)
@@ -116,7 +116,7 @@ def test_every_accepted_name_has_a_safe_id_and_docker_name(text: str) -> None:
     assert re.fullmatch(DOCKER_NAME, container_name(sid, 1))
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(NAMES, st.sampled_from(["NFC", "NFD"]))
 @example("Ω\u2126", "NFC")  # OHM SIGN is canonically OMEGA
 @example("Å\u212b", "NFD")
@@ -133,7 +133,7 @@ def test_different_names_never_share_an_id() -> None:
     assert len({session_id(OWNER, name) for name in names}) == len(names) > 24_000
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(st.sets(NAMES, max_size=20), st.sets(st.text("0123456789abcdef", min_size=64, max_size=64), max_size=3))
 def test_owner_and_name_together_decide_the_id(texts: set[str], owners: set[str]) -> None:
     names = {name for text in texts if (name := name_or_none(text)) is not None}
@@ -353,7 +353,7 @@ def test_what_stands_before_and_after_the_form_counts_for_nothing() -> None:
     assert parse_launch(TYPE, sent).name == "one"
 
 
-@settings(max_examples=80)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(

@@ -113,14 +113,14 @@ def test_stop_expiry_and_failure_lead_out_of_every_state_that_stays(state: State
 
 
 @pytest.mark.parametrize("state", State)
-@pytest.mark.parametrize("event", EVENT_TYPES)
-def test_an_event_the_state_does_not_know_is_illegal(state: State, event: type) -> None:
+def test_an_event_the_state_does_not_know_is_illegal(state: State) -> None:
     session = a_session(state=state)
-    if event in TRANSITIONS[state]:
-        assert advance(session, example(event), NOW + 1).state is TRANSITIONS[state][event]
-    else:
-        with pytest.raises(IllegalTransition, match=event.__name__):
-            advance(session, example(event), NOW + 1)
+    for event in EVENT_TYPES:
+        if event in TRANSITIONS[state]:
+            assert advance(session, example(event), NOW + 1).state is TRANSITIONS[state][event]
+        else:
+            with pytest.raises(IllegalTransition, match=event.__name__):
+                advance(session, example(event), NOW + 1)
 
 
 @given(walks())
