@@ -757,7 +757,7 @@ class StoreRefused(HomeportError):
     """AWS refused what the hub asked of its credentials store; its permissions or its key need the operator."""
 
     code = "store-refused"
-    retryable = True  # they may be on their way: the session's item is written before them
+    retryable = True  # the operator can put it right, and no notebook is to be taken away meanwhile
 
 
 class CredentialsForgotten(HomeportError):

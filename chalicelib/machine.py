@@ -116,15 +116,15 @@ EFFECTS: Final[Mapping[State, Effect]] = MappingProxyType({
     State.PURGING:     e.PurgeCredentials(),
 })
 
-# How long a state waits, in seconds from its first EffectDelayed, for any other news. A pull may take as long as it
-# likes: every progress line is news.
+# How long a state waits, in seconds from its first EffectDelayed, for any other news. Judgement, not measurement. A
+# pull may take as long as it likes while it gets on.
 PATIENCE: Final[Mapping[State, float]] = MappingProxyType({
     State.VERIFYING:    60,   # longer than an engine's restart; shorter than a visitor's patience
     State.PULLING:     600,   # extracting one large layer on a slow disk says nothing for minutes
     State.CREATING:    120,
-    State.STARTING:    120,   # `docker run` of a GPU image on a cold disk was seen to need 40 s
+    State.STARTING:    120,   # a cold disk, or an engine that is busy with somebody else's container
     State.PROBING:     180,   # large images import slowly the first time
-    State.PUBLISHING:  300,   # ours: DynamoDB's longest published outages recover or are noticed by then
+    State.PUBLISHING:  300,   # ours: DynamoDB has to take one small write
     State.REMOVING:    600,   # then the visitor is told which container to remove
 })
 
@@ -166,7 +166,7 @@ PATIENT_RETRY_LIMIT: Final = 60.0  # while nobody does
 PULL_ATTEMPTS: Final = 10  # failed pulls that got no further than one before; then only getting further is news
 LEASE_SECONDS: Final = 60.0  # above EFFECT_SECONDS with room for clocks that differ
 EFFECT_SECONDS: Final = 30.0  # the longest any effect but a pull may take; `docker stop` alone takes 10
-LOG_LINES: Final = 40  # 40 lines of at most 200 characters keep the item under 10 kB
+LOG_LINES: Final = 40  # 40 lines of at most 200 characters keep the item under 40 kB in any script; DynamoDB takes 400
 LINE_LENGTH: Final = 200
 
 

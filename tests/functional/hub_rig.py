@@ -18,8 +18,9 @@ from urllib3.filepost import encode_multipart_formdata
 
 from chalicelib.wiring import Wiring, wiring
 from tests.certificates import Authority, shared_key
+from tests.table import TABLE, create_table
 
-TABLE, BUCKET, QUEUE = "homeport-test", "homeport-test", "homeport-test-tick"
+BUCKET, QUEUE = "homeport-test", "homeport-test-tick"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -138,12 +139,10 @@ def hub_rig(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Iterator[Hub
 
 
 def _made_resources() -> str:
-    from tests.functional.test_session_store import _schema
-
     kms = boto3.client("kms")
     key = kms.create_key()["KeyMetadata"]["KeyId"]
     kms.create_alias(AliasName="alias/homeport-test", TargetKeyId=key)
     location = {"LocationConstraint": "eu-west-1"}
     boto3.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration=location)  # type: ignore[arg-type]
-    boto3.client("dynamodb").create_table(TableName=TABLE, BillingMode="PAY_PER_REQUEST", **_schema())
+    create_table(boto3.client("dynamodb"))
     return str(boto3.client("sqs").create_queue(QueueName=QUEUE)["QueueUrl"])

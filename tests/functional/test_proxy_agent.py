@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from chalicelib.errors import StoreUnavailable
 from chalicelib.events import Target
@@ -18,26 +16,12 @@ from proxy.agent.plan import Map
 from proxy.agent.sync import Agent, Verdict
 from tests.builders import NOW, a_session
 from tests.contract.proxy_store import ProxyStoreContract
-from tests.functional.test_session_store import TABLE, _schema
+from tests.table import TABLE
 from tests.twins import ProxyStoreTwin
 
 ROUTES, GRANTS = Map.ROUTES, Map.GRANTS
 DIGEST = "ab" * 32
 LATER = int(NOW) + 3600
-
-
-@pytest.fixture
-def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of an empty table."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        client = boto3.client("dynamodb")
-        client.create_table(TableName=TABLE, BillingMode="PAY_PER_REQUEST", **_schema())
-        yield client
-        client.close()
 
 
 class TestProxyStoreTwin(ProxyStoreContract):

@@ -2,55 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from chalicelib.errors import StoreUnavailable
 from chalicelib.events import Target
 from chalicelib.session_store import Grant, ProxyStore, RouteStore, SessionStore, digest_of
 from tests.builders import LIFETIME, NOW, OWNER, a_session
 from tests.contract.stores import RouteStoreContract, SessionStoreContract
-
-TABLE = "homeport-test"
-
-
-@pytest.fixture
-def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of an empty table with the keys and indexes of the contract."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    with mock_aws():
-        client = boto3.client("dynamodb")
-        client.create_table(TableName=TABLE, BillingMode="PAY_PER_REQUEST", **_schema())
-        yield client
-        client.close()
-
-
-def _schema() -> dict[str, Any]:
-    indexes = {"owner": ("owner", "created_at"), "redrive": ("redrive", "redrive_at"), "feed": ("feed", "changed_at")}
-    texts = ["pk", "sk", *(keys[0] for keys in indexes.values())]
-    numbers = [keys[1] for keys in indexes.values()]
-    return {
-        "AttributeDefinitions": [
-            *({"AttributeName": name, "AttributeType": "S"} for name in texts),
-            *({"AttributeName": name, "AttributeType": "N"} for name in numbers),
-        ],
-        "KeySchema": _keys("pk", "sk"),
-        "GlobalSecondaryIndexes": [
-            {"IndexName": name, "KeySchema": _keys(*keys), "Projection": {"ProjectionType": "ALL"}}
-            for name, keys in indexes.items()
-        ],
-    }
-
-
-def _keys(hash_key: str, range_key: str) -> list[dict[str, str]]:
-    return [{"AttributeName": hash_key, "KeyType": "HASH"}, {"AttributeName": range_key, "KeyType": "RANGE"}]
+from tests.table import TABLE
 
 
 class TestSessionStore(SessionStoreContract):

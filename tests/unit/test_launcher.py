@@ -10,7 +10,7 @@ import pytest
 
 from chalicelib import events as e
 from chalicelib.config import Config
-from chalicelib.errors import EndpointError, NotebookSilent, StoreUnavailable
+from chalicelib.errors import EndpointError, ForbiddenAddress, NotebookSilent, StoreUnavailable
 from chalicelib.launcher import BATON_SECONDS, Launcher
 from chalicelib.machine import EFFECT_SECONDS, LEASE_SECONDS, LEAVING, PATIENCE, Session, State, advance, container_name
 from chalicelib.world import PROBE_SECONDS, World
@@ -63,7 +63,7 @@ class Stage:
             clock=self.clock,
             sleep=self.clock.sleep,
             connect=self.engine.connect,
-            find=lambda endpoint, policy: self.engine.address,
+            find=lambda endpoint, policy: self.find(),
             ask=self.ask,
         )
         return Launcher(
@@ -74,6 +74,10 @@ class Stage:
             time_left=time_left,
             holder=f"tick-{self.ticks}",
         )
+
+    def find(self) -> str:
+        """What the name server says of the endpoint, checked."""
+        return self.engine.address
 
     def ask(self, target: e.Target, sid: str, trust: object, *, deadline: float) -> None:
         container = self.engine.containers.get(container_name(sid, self.session.generation))
@@ -387,6 +391,26 @@ def test_credentials_that_are_still_on_their_way_are_waited_for() -> None:
     stage.credentials.objects.update(arriving)
     stage.run(State.READY)
     assert stage.session.failure is None
+
+
+def test_the_endpoints_address_is_checked_again_for_every_effect() -> None:
+    """A name that is bound to a forbidden address after it was verified gets nothing more."""
+    stage = Stage()
+    stage.engine.images.add(stage.session.image)
+    verified = []
+
+    def rebound() -> str:
+        if verified:
+            raise ForbiddenAddress("The endpoint's address is not one this hub connects to")
+        verified.append(stage.engine.address)
+        return stage.engine.address
+
+    stage.find = rebound  # type: ignore[method-assign]
+    stage.tick()
+    assert stage.engine.created == []
+    assert stage.session.failure is not None
+    assert stage.session.failure.code == "forbidden-address"
+    stage.assert_nothing_is_left()
 
 
 def test_an_upload_that_never_completed_ends_by_itself() -> None:
