@@ -1,6 +1,7 @@
-"""Homeport's entry for Chalice: the web function's routes, the launcher's queue, and the schedule.
+"""Homeport's entry for Chalice: the web function's addresses, the launcher's queue, and the schedule.
 
-Only bindings live here. Chalice deploys functions with triggers from this file alone, so that they import it.
+Only bindings live here. Chalice deploys functions with triggers from this file alone, so that they import it; it hands
+the parts that `wiring` makes to the web and to the launcher, which do not know each other.
 """
 
 import logging
@@ -10,14 +11,21 @@ from typing import Any
 from chalice.app import Chalice, CloudWatchEvent, Rate, SQSEvent
 
 from chalicelib.config import Config
-from chalicelib.web import problems_of_chalice, routes
+from chalicelib.web.hub import Hub
+from chalicelib.web.routes import blueprint, chalice_errors
 from chalicelib.wiring import wiring
+
+
+def hub() -> Hub:
+    """The web function's hub, made when a request first needs it."""
+    return wiring().hub
+
 
 app = Chalice(app_name="homeport")
 app.api.binary_types.append("multipart/form-data")
 app.log.setLevel(logging.INFO)  # Chalice's default for the loggers below "homeport" is ERROR
-app.register_blueprint(routes)
-app.register_middleware(problems_of_chalice, "http")
+app.register_blueprint(blueprint(hub))
+app.register_middleware(chalice_errors(hub), "http")
 
 
 @app.on_sqs_message(

@@ -12,8 +12,8 @@ import resource
 import sys
 import time
 
-from chalicelib.bundle import parse
-from chalicelib.errors import BadBundle, BadEndpoint
+from chalicelib.bundle.errors import BadBundle, BadEndpoint
+from chalicelib.bundle.parse import parse
 from tests.bundles import Pki, carina
 from tests.unit.corpus import HOST, NOW, corpus
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Final
 
-from chalicelib.address import AddressPolicy
+from chalicelib.bundle.address import AddressPolicy
 from chalicelib.errors import BadConfiguration
 
 VERSION: Final = "0.1.0"
@@ -34,7 +34,7 @@ class Config:
     key: str
     tick_queue_url: str
     tick_queue_name: str
-    authority: str
+    certificates: str
     hub_name: str
     hub_origin: str
     notebook_url: str
@@ -54,7 +54,7 @@ class Config:
             key=_text(environ, "HOMEPORT_KEY", "alias/homeport"),
             tick_queue_url=_text(environ, "HOMEPORT_TICK_QUEUE_URL", ""),
             tick_queue_name=_text(environ, "HOMEPORT_TICK_QUEUE", "homeport-tick"),
-            authority=_text(environ, "HOMEPORT_AUTHORITY", "/homeport"),
+            certificates=_text(environ, "HOMEPORT_CERTIFICATES", "/homeport"),
             hub_name=_text(environ, "HOMEPORT_HUB_NAME", "homeport"),
             hub_origin=_text(environ, "HOMEPORT_HUB_ORIGIN", "http://localhost:8000").rstrip("/"),
             notebook_url=_notebook_url(environ),

@@ -1,116 +1,111 @@
 """Puts the parts together for a process: which client, clock and random source each of them is given.
 
-Nothing is created at import; each AWS client is made when it is first needed and kept for the process. Nothing here
-ever holds a visitor's credentials.
+It stands on top of all wings and is imported by app.py alone. Nothing is created at import; each AWS client is made
+when it is first needed and kept for the process. Nothing here ever holds a visitor's credentials.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import secrets
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
+from chalicelib.aws.credentials import CredentialsStore
+from chalicelib.aws.queues import TickMessage, TickQueue
+from chalicelib.aws.routes import RouteStore
+from chalicelib.aws.sessions import SessionStore
+from chalicelib.aws.tokens import TokenStore
 from chalicelib.config import Config
-from chalicelib.credentials_store import CredentialsStore
-from chalicelib.errors import StoreUnavailable
-from chalicelib.hub import Hub
-from chalicelib.session_store import RouteStore, SessionStore
+from chalicelib.web.hub import Hub
 
 if TYPE_CHECKING:
-    from chalicelib.notebook import HubTrust
+    from chalicelib.notebook.certificates import HubTrust
 
 
 class Wiring:
-    """One process's parts."""
+    """One process's parts. `client` makes the AWS client of a service, "dynamodb" for one."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, client: Callable[[str], Any]) -> None:
         self.config = config
+        self.client = cache(client)
 
     @cached_property
     def hub(self) -> Hub:
         """What the web function serves."""
         return Hub(
             config=self.config,
-            store=self._store,
-            credentials=self._credentials,
-            enqueue=self.enqueue,
+            sessions=self.sessions,
+            tokens=TokenStore(self.client("dynamodb"), self.config.table, time.time),
+            credentials=self.credentials,
+            enqueue=self.queue.enqueue,
             clock=time.time,
             secret=lambda: secrets.token_urlsafe(32),
         )
 
-    def enqueue(self, sid: str, *, delay: float, takeover: str = "") -> None:
-        """Put "advance session X" on the queue, to be received after `delay` seconds (rounded up).
-
-        Raises StoreUnavailable.
-        """
-        body = json.dumps({"session": sid, "takeover": takeover})
-        try:
-            self._client("sqs").send_message(
-                QueueUrl=self.config.tick_queue_url, MessageBody=body, DelaySeconds=math.ceil(delay)
-            )
-        except (BotoCoreError, ClientError) as error:
-            raise StoreUnavailable("The hub's queue did not answer; try again in a moment") from error
-
     def tick(self, message: str, time_left: Callable[[], float]) -> None:
         """Run the tick that a message asks for; `time_left` says how many seconds there are for it."""
-        from chalicelib.launcher import Launcher  # docker is imported by the launcher alone: half the web's start
-        from chalicelib.world import World
+        from chalicelib.launcher.effects import Effects  # docker is imported by the launcher alone:
+        from chalicelib.launcher.tick import Launcher  # half of what the web function's start would take
 
-        wanted = json.loads(message)
-        world = World(
+        effects = Effects(
             config=self.config,
-            credentials=self._credentials,
-            routes=RouteStore(self._client("dynamodb"), self.config.table, time.time),
-            trust=lambda: self._trust,
+            credentials=self.credentials,
+            routes=RouteStore(self.client("dynamodb"), self.config.table, time.time),
+            trust=lambda: self.trust,
             clock=time.time,
             sleep=time.sleep,
         )
         launcher = Launcher(
-            store=self._store,
-            world=world,
-            enqueue=self.enqueue,
+            sessions=self.sessions,
+            effects=effects,
+            enqueue=self.queue.enqueue,
             clock=time.time,
             time_left=time_left,
-            holder=secrets.token_hex(8),
+            name=secrets.token_hex(8),
         )
-        launcher.tick(wanted["session"], takeover=wanted.get("takeover", ""))
+        launcher.tick(TickMessage.from_body(message))
 
     def redrive(self) -> Iterator[str]:
         """Enqueue every session whose time has come, and yield its id."""
-        for sid in self._store.due(time.time()):
-            self.enqueue(sid, delay=0.0)
+        for sid in self.sessions.due(time.time()):
+            self.queue.enqueue(TickMessage(sid), delay=0.0)
             yield sid
 
     @cached_property
-    def _store(self) -> SessionStore:
-        return SessionStore(self._client("dynamodb"), self.config.table, time.time)
+    def sessions(self) -> SessionStore:
+        """The hub's sessions."""
+        return SessionStore(self.client("dynamodb"), self.config.table, time.time)
 
     @cached_property
-    def _credentials(self) -> CredentialsStore:
-        return CredentialsStore(self._client("s3"), self._client("kms"), bucket=self.config.bucket, key=self.config.key)
+    def credentials(self) -> CredentialsStore:
+        """The sealed credentials; what may be done with them depends on the function's policy."""
+        return CredentialsStore(self.client("s3"), self.client("kms"), bucket=self.config.bucket, key=self.config.key)
 
     @cached_property
-    def _trust(self) -> HubTrust:
-        from chalicelib.trust_store import load_trust
+    def queue(self) -> TickQueue:
+        """The queue of ticks."""
+        return TickQueue(self.client("sqs"), self.config.tick_queue_url)
 
-        return load_trust(self._client("ssm"), self.config.authority)
+    @cached_property
+    def trust(self) -> HubTrust:
+        """The hub's own certificates, as the launcher needs them."""
+        from chalicelib.aws.hub_certificates import load_trust
 
-    @cache  # noqa: B019 - one Wiring lives as long as its process
-    def _client(self, service: str) -> Any:
-        import boto3
-        from botocore.config import Config as ClientConfig
+        return load_trust(self.client("ssm"), self.config.certificates)
 
-        limits = ClientConfig(connect_timeout=3, read_timeout=8, retries={"mode": "standard", "max_attempts": 3})
-        return boto3.client(service, config=limits)  # type: ignore[call-overload]  # the name is a variable
+
+def aws_client(service: str) -> Any:
+    """Make a client of boto3's that gives up early: a function that waits costs money and somebody's patience."""
+    import boto3
+    from botocore.config import Config as ClientConfig
+
+    limits = ClientConfig(connect_timeout=3, read_timeout=8, retries={"mode": "standard", "max_attempts": 3})
+    return boto3.client(service, config=limits)  # type: ignore[call-overload]  # the name is a variable
 
 
 @cache
 def wiring() -> Wiring:
     """The process's parts, from its environment."""
-    return Wiring(Config.from_environ())
+    return Wiring(Config.from_environ(), aws_client)

@@ -22,8 +22,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from chalicelib import certificates
 from chalicelib.errors import BadConfiguration
+from chalicelib.notebook import certificates
 
 if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from chalicelib.machine import Limits, Session, new_session
+from chalicelib.session.machine import new_session
+from chalicelib.session.values import Limits, Session
 
 NOW = 1_790_000_000.0
 OWNER = "ab" * 32

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
 
-from chalicelib.certificates import issue_client, new_authority
-from chalicelib.errors import CredentialsMissing, SessionNotFound, StaleSession
-from chalicelib.machine import Session
-from chalicelib.notebook import HubTrust, Specification
-from chalicelib.session_store import Route
+from chalicelib.aws.errors import CredentialsMissing, SessionNotFound, StaleSession
+from chalicelib.aws.routes import Route
+from chalicelib.notebook.certificates import HubTrust, issue_client, new_ca
+from chalicelib.notebook.container import Specification
+from chalicelib.session.values import Session
 from tests.builders import LIFETIME, NOW
 
 
@@ -239,7 +239,7 @@ class EngineTwin:
 @cache
 def a_trust() -> HubTrust:
     """The hub's own certificates, made once for all tests of a process."""
-    authority = new_authority("Homeport test notebook CA", now=NOW, lifetime=LIFETIME)
-    clients = new_authority("Homeport test client CA", now=NOW, lifetime=LIFETIME)
+    authority = new_ca("Homeport test notebook CA", now=NOW, lifetime=LIFETIME)
+    clients = new_ca("Homeport test client CA", now=NOW, lifetime=LIFETIME)
     probe = issue_client(clients, "launcher", now=NOW, lifetime=LIFETIME)
     return HubTrust(notebook_authority=authority, client_ca=clients.certificate, probe=probe)

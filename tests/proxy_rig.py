@@ -26,9 +26,9 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from chalicelib.certificates import Authority, Leaf, issue_client, issue_notebook, new_authority
-from chalicelib.events import Target
-from chalicelib.session_store import Grant, Redeemed, Route
+from chalicelib.aws.routes import Grant, Redeemed, Route
+from chalicelib.notebook.certificates import Ca, Leaf, issue_client, issue_notebook, new_ca
+from chalicelib.session.values import Target
 from local import processes
 from local.proxy import Proxy
 from proxy.agent.entry import Entry
@@ -57,16 +57,16 @@ def eventually(holds: Callable[[], Any], what: str, *, deadline: float = 10.0) -
 class Pki:
     """The two authorities and what the proxy shows to notebooks."""
 
-    notebook: Authority
-    client: Authority
+    notebook: Ca
+    client: Ca
     proxy: Leaf
 
     @classmethod
     def new(cls) -> Pki:
         now = time.time()
-        client = new_authority("clients", now=now, lifetime=DAY)
+        client = new_ca("clients", now=now, lifetime=DAY)
         return cls(
-            new_authority("notebooks", now=now, lifetime=DAY),
+            new_ca("notebooks", now=now, lifetime=DAY),
             client,
             issue_client(client, "proxy", now=now, lifetime=DAY),
         )

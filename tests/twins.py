@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from threading import Lock
 
-from chalicelib.errors import StoreUnavailable
-from chalicelib.session_store import Grant, Redeemed, Route
+from chalicelib.aws.errors import StoreUnavailable
+from chalicelib.aws.routes import Grant, Redeemed, Route
 
 # ── the proxy's side of the session store ────────────────────────────────────────────────────────────────────────
 

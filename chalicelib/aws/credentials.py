@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, IncompleteReadError
 
-from chalicelib import envelope
-from chalicelib.bundle import Credentials
-from chalicelib.errors import BadEnvelope, CredentialsMissing, HomeportError, StoreRefused, StoreUnavailable
+from chalicelib.aws import envelope
+from chalicelib.aws.errors import CredentialsMissing, StoreRefused, StoreUnavailable
+from chalicelib.bundle.credentials import Credentials
+from chalicelib.errors import BadEnvelope, HomeportError
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
@@ -183,4 +184,6 @@ def _answered(error: ClientError, doing: str) -> HomeportError:
         return BadEnvelope("The stored credentials were altered, or belong to another session")
     if code in _TRANSIENT or status >= 500 or status == 429:
         return StoreUnavailable(f"The credentials store was busy while {doing}. Try again in a moment")
-    return StoreRefused(f"The credentials store refused ({code or status}) while {doing}. The hub's operator must look")
+    return StoreRefused(
+        f"The credentials store refused ({code or status}) while {doing}. Please tell the hub's operator"
+    )

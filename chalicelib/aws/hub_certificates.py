@@ -1,38 +1,41 @@
-"""SSM Parameter Store: the hub's own certificates, made once by the deploy script and only read here."""
+"""The hub's own certificates in SSM Parameter Store: made once by the deploy script, and only read here.
+
+<prefix>/notebook-ca              certificate and key   the launcher signs one leaf per notebook with it
+<prefix>/notebook-ca-certificate  certificate           what the proxy believes notebooks by
+<prefix>/client-ca                certificate           put into notebooks, which believe nobody else
+<prefix>/launcher-client          certificate and key   what the launcher probes notebooks with
+<prefix>/proxy-client             certificate and key   what the proxy calls notebooks with
+"""
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.certificates import Authority, Leaf
-from chalicelib.errors import StoreUnavailable
-from chalicelib.notebook import HubTrust
+from chalicelib.aws.errors import StoreUnavailable
+from chalicelib.notebook.certificates import Ca, HubTrust, Leaf
+from chalicelib.notebook.pair import Pair
 
 if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
 
+_Pair = TypeVar("_Pair", bound=Pair)
+
 
 def load_trust(ssm: SSMClient, prefix: str) -> HubTrust:
-    """Read what the launcher needs: the notebook CA with its key, the client CA's certificate, its own certificate.
-
-    Raises StoreUnavailable.
-    """
-    notebook_ca = _parameter(ssm, f"{prefix}/notebook-ca")
-    client_ca = _parameter(ssm, f"{prefix}/client-ca")
-    probe = _parameter(ssm, f"{prefix}/launcher-client")
+    """Read what the launcher needs; raises StoreUnavailable, and BadConfiguration for what cannot be such a pair."""
     return HubTrust(
-        notebook_authority=Authority(notebook_ca["certificate"].encode(), notebook_ca["key"].encode()),
-        client_ca=client_ca["certificate"].encode(),
-        probe=Leaf(probe["certificate"].encode(), probe["key"].encode()),
+        notebook_ca=read_pair(ssm, f"{prefix}/notebook-ca", Ca),
+        client_ca=read_pair(ssm, f"{prefix}/client-ca", Pair, with_key=False).certificate,
+        probe=read_pair(ssm, f"{prefix}/launcher-client", Leaf),
     )
 
 
-def _parameter(ssm: SSMClient, name: str) -> dict[str, str]:
+def read_pair(ssm: SSMClient, name: str, kind: type[_Pair], *, with_key: bool = True) -> _Pair:
+    """Read one parameter; raises StoreUnavailable, BadConfiguration, neither of which holds any of its value."""
     try:
         value = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
     except (ClientError, BotoCoreError) as error:
         raise StoreUnavailable(f"The hub's parameter {name} cannot be read; was the hub deployed?") from error
-    return dict(json.loads(value))
+    return kind.from_json(value, name=f"The hub's parameter {name}", with_key=with_key)

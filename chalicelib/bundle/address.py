@@ -22,7 +22,7 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
-from chalicelib import errors
+from chalicelib.bundle import errors
 
 DOCKER_TLS_PORT: Final = 2376  # IANA docker-s; the default of DOCKER_TLS_VERIFY
 HTTPS_PORT: Final = 443

@@ -11,7 +11,7 @@ Rules
 4. Every failure is one EndpointError with its own code, raised where the socket fails.
 
 Sources: Python's ssl and http.client, urllib3 2 (pool and connection), RFC 6125 (names), RFC 8446 §4.4.2.4 (a client
-certificate that is refused shows after the handshake).
+certificate that is answer shows after the handshake).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from urllib3.connection import HTTPSConnection
 from urllib3.exceptions import HTTPError, InvalidChunkLength
 from urllib3.util.ssl_match_hostname import CertificateError, match_hostname
 
-from chalicelib import errors
+from chalicelib.engine import errors
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
@@ -62,11 +62,11 @@ class Budget:
         return left
 
     def spend(self, count: int) -> None:
-        """Count bytes; raises EndpointMisbehaved when an answer is too large."""
+        """Count bytes; raises NotADockerEngine when an answer is too large."""
         if self._bytes is not None:
             self._bytes -= count
             if self._bytes < 0:
-                raise errors.EndpointMisbehaved(
+                raise errors.NotADockerEngine(
                     f"The endpoint's answer is larger than {ANSWER_BYTES >> 20} MiB, which no Docker Engine needs. "
                     "Check that the address is your Docker endpoint's"
                 )
@@ -166,8 +166,8 @@ class Channel:
             case ssl.SSLError():
                 return self._no_tls(error)
             case ConnectionRefusedError():
-                return errors.EndpointRefused(
-                    f"Nothing listens at {self.host} (connection refused). Check that Docker is running there and "
+                return errors.ConnectionRefused(
+                    f"Nothing listens at {self.host} (connection answer). Check that Docker is running there and "
                     f"listens with TLS on port {self.port}"
                 )
             case ConnectionError():
@@ -189,7 +189,7 @@ class Channel:
         return self._gibberish()
 
     def _gibberish(self) -> errors.EndpointError:
-        return errors.EndpointMisbehaved(
+        return errors.NotADockerEngine(
             f"{self.host} does not answer like a Docker Engine. Check that address and port are your Docker endpoint's"
         )
 
@@ -214,7 +214,7 @@ class Channel:
         reason = error.reason or ""
         if "ALERT" in reason and any(word in reason for word in ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")):
             why = " because it has expired" if "EXPIRED" in reason else ""
-            return errors.EndpointRefusedCertificate(
+            return errors.ClientCertificateRejected(
                 f"{self.host} does not accept the certificate in your bundle{why}. Upload the bundle that this Docker "
                 "endpoint made for you, or have a new one made"
             )

@@ -1,6 +1,6 @@
 """Everything the launcher can do to the outside: one match from effects to the events they cause.
 
-A World is made for one tick of one session and keeps that session's credentials no longer than the tick lasts; there
+Effects are made for one tick of one session and keeps that session's credentials no longer than the tick lasts; there
 is no cache that two sessions could share. Each effect resolves and checks the endpoint's address anew.
 """
 
@@ -11,28 +11,23 @@ from contextlib import closing, suppress
 from ipaddress import ip_address
 from typing import Final, Protocol, assert_never
 
-from chalicelib import events as e
-from chalicelib.bundle import Credentials
-from chalicelib.certificates import issue_notebook
+from chalicelib.aws.errors import CredentialsMissing, GenerationWithdrawn
+from chalicelib.bundle.address import AddressPolicy, Endpoint
+from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
-from chalicelib.credentials_store import CredentialsStore
-from chalicelib.docker_endpoint import DockerEndpoint, probe, resolve
-from chalicelib.engine_words import quoted
-from chalicelib.errors import (
-    BadConfiguration,
-    CredentialsForgotten,
-    CredentialsMissing,
-    EndpointError,
-    HomeportError,
-    IllegalTransition,
-    NotebookExited,
-    NotebookSilent,
-    StaleSession,
-)
-from chalicelib.events import Effect, Event, Failure, Target
-from chalicelib.machine import EFFECT_SECONDS, Session
-from chalicelib.notebook import HubTrust, injected_files, specification
-from chalicelib.session_store import RouteStore
+from chalicelib.engine.endpoint import DockerEndpoint
+from chalicelib.engine.errors import EndpointError, NotebookExited, NotebookSilent
+from chalicelib.engine.messages import quoted
+from chalicelib.engine.probe import probe
+from chalicelib.engine.resolve import resolve
+from chalicelib.errors import BadConfiguration, HomeportError
+from chalicelib.notebook.certificates import HubTrust, issue_notebook
+from chalicelib.notebook.container import injected_files, specification
+from chalicelib.session import events as e
+from chalicelib.session.events import Effect, Event
+from chalicelib.session.lease import EFFECT_SECONDS
+from chalicelib.session.machine import IllegalTransition
+from chalicelib.session.values import Failure, Session, Target
 
 PROBE_SECONDS: Final = 8.0  # one effect's worth of waiting for JupyterLab, which answers about a second after start
 PROBE_PAUSE: Final = 0.05
@@ -41,27 +36,59 @@ LEAF_SLACK: Final = 86400.0  # a notebook's certificate outlives its session by 
 NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut Down), or by SIGTERM
 
 
+class CredentialsForgotten(HomeportError):
+    """The visitor had the credentials deleted, and this can only be done with them."""
+
+    status = 409
+
+
 class Connect(Protocol):
-    """Opens the visitor's endpoint; DockerEndpoint itself outside tests."""
+    """Opens the visitor's endpoint: chalicelib.engine.endpoint.DockerEndpoint, or its twin."""
 
     def __call__(self, credentials: Credentials, *, address: str, deadline: float, hub_name: str) -> DockerEndpoint: ...
 
 
-class World:
+class Resolve(Protocol):
+    """Gives the address to connect to: chalicelib.engine.resolve."""
+
+    def __call__(self, endpoint: Endpoint, policy: AddressPolicy) -> str: ...
+
+
+class Probe(Protocol):
+    """Asks a notebook whether it answers: chalicelib.engine.probe."""
+
+    def __call__(self, target: Target, sid: str, trust: HubTrust, *, deadline: float) -> None: ...
+
+
+class CredentialsAccess(Protocol):
+    """What effects need of chalicelib.aws.credentials.CredentialsStore."""
+
+    def get(self, sid: str, generation: int, owner: str) -> Credentials: ...
+    def purge(self, sid: str, generation: int) -> None: ...
+
+
+class Routes(Protocol):
+    """What effects need of chalicelib.aws.routes.RouteStore."""
+
+    def publish(self, session: Session) -> None: ...
+    def withdraw(self, session: Session) -> None: ...
+
+
+class Effects:
     """The outside as one session's tick sees it."""
 
     def __init__(
         self,
         *,
         config: Config,
-        credentials: CredentialsStore,
-        routes: RouteStore,
+        credentials: CredentialsAccess,
+        routes: Routes,
         trust: Callable[[], HubTrust],
         clock: Callable[[], float],
         sleep: Callable[[float], None],
         connect: Connect = DockerEndpoint,
-        find: Callable[..., str] = resolve,
-        ask: Callable[..., None] = probe,
+        resolve: Resolve = resolve,
+        probe: Probe = probe,
     ) -> None:
         self._config = config
         self._credentials = credentials
@@ -70,8 +97,8 @@ class World:
         self._clock = clock
         self._sleep = sleep
         self._connect = connect
-        self._find = find
-        self._ask = ask
+        self._resolve = resolve
+        self._ask_notebook = probe
         self._opened: Credentials | None = None
         self._ends_by = 0.0
 
@@ -122,7 +149,7 @@ class World:
     def _endpoint(self, session: Session) -> DockerEndpoint:
         if self._opened is None:
             self._opened = self._credentials.get(session.sid, session.generation, session.owner)
-        address = self._find(self._opened.endpoint, self._config.address_policy)
+        address = self._resolve(self._opened.endpoint, self._config.address_policy)
         deadline = self._seconds_to(self._ends_by)
         return self._connect(self._opened, address=address, deadline=deadline, hub_name=self._config.hub_name)
 
@@ -159,7 +186,7 @@ class World:
     def _files(self, session: Session) -> bytes:
         trust, now = self._trust(), self._clock()
         lifetime = max(session.expires_at - now, 0.0) + LEAF_SLACK
-        leaf = issue_notebook(trust.notebook_authority, session.sid, now=now, lifetime=lifetime)
+        leaf = issue_notebook(trust.notebook_ca, session.sid, now=now, lifetime=lifetime)
         return injected_files(session, leaf=leaf, client_ca=trust.client_ca, idle_lifetime=self._config.idle_lifetime)
 
     def _start(self, session: Session) -> Event:
@@ -191,9 +218,9 @@ class World:
     def _exited(self, endpoint: DockerEndpoint, name: str) -> NotebookExited:
         status = endpoint.inspect(name)
         if status.oom:
-            return NotebookExited("The notebook was killed for want of memory. Launch it again with more memory")
+            return NotebookExited("The notebook ran out of memory. Launch it again with more memory")
         tail = endpoint.log_tail(name).strip().splitlines()
-        last = f" Its last words: {quoted(tail[-1])}" if tail else ""
+        last = f" Last log line: {quoted(tail[-1])}" if tail else ""
         return NotebookExited(f"The notebook's container ended with exit code {status.exit_code}.{last}")
 
     def _remove(self, session: Session) -> Event:
@@ -213,15 +240,15 @@ class World:
         deadline = self._clock() + PROBE_SECONDS
         while True:
             try:
-                self._ask(session.target, session.sid, self._trust(), deadline=self._seconds_to(deadline))
+                self._ask_notebook(session.target, session.sid, self._trust(), deadline=self._seconds_to(deadline))
                 return e.NotebookAnswered()
             except NotebookSilent:
                 if self._clock() >= deadline:
-                    self._see_that_it_runs(session)
+                    self._raise_if_exited(session)
                     raise
             self._sleep(PROBE_PAUSE)
 
-    def _see_that_it_runs(self, session: Session) -> None:
+    def _raise_if_exited(self, session: Session) -> None:
         """Raise NotebookExited if the silent notebook's container has ended; nobody need wait for it then."""
         if session.credentials_held:
             with self._endpoint(session) as endpoint:
@@ -229,7 +256,7 @@ class World:
                     raise self._exited(endpoint, _container(session))
 
     def _withdraw(self, session: Session) -> Event:
-        with suppress(StaleSession):  # the route belongs to a later launch: this one's is gone
+        with suppress(GenerationWithdrawn):  # the route belongs to a later launch: this one's is gone
             self._routes.withdraw(session)
         return e.RouteWithdrawn()
 

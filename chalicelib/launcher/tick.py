@@ -9,161 +9,191 @@ Rules
    Stop), and lets go if not.
 3. A tick killed at any instruction leaves a session whose lease ends within a minute; the schedule then drives it on,
    and the effect is repeated.
-4. A pull is handed on like a baton: shortly before its time is up, a tick calls its successor; the successor starts the
-   same pull, and claims the session when the engine has let it join, whatever the first has saved meanwhile; the first
-   notices at its next save and lets go. A successor that cannot join changes nothing, and another one is called.
-   The engine keeps finished layers as long as one of them is there.
+4. A pull that outlives its tick is handed over.
+
+The handover of a pull
+
+A pull may take longer than a function lives. An engine cancels a pull when its client goes, and throws away even the
+layers that were finished, unless another client has asked for the same image in the meantime and *joined*: then the
+layers stay, and the pull goes on for that one. So a tick whose time ends calls another one, by a message that names the
+first, and both pull for a moment:
+
+    tick 1   claims ── pulls, saves progress ── calls ── pulls, saves progress ── loses a save: lets go, cuts its pull
+                                                  │                                 ▲
+    tick 2                                        └─▶ starts the same pull ── joins ┴─ saves: holds it ── pulls on …
+
+Tick 2 saves nothing before its pull has joined; until then the session is tick 1's, and if tick 2 fails it has changed
+nothing, and another one is called. Its first save then wins over whatever tick 1 saves of the same pull meanwhile, and
+that save is what tells tick 1. So at every moment somebody's pull has joined, and no layer is fetched twice.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
-from dataclasses import replace
 from typing import Final, Protocol
 
-from chalicelib.errors import StaleSession, StoreUnavailable
-from chalicelib.events import Effect, EnsureImage, Event, ImagePresent, PullProgressed
-from chalicelib.machine import (
-    EFFECT_SECONDS,
-    Session,
-    advance,
-    claimed,
-    held_by_another,
-    held_on,
-    next_effect,
-    overdue,
-)
-from chalicelib.session_store import SessionStore
-from chalicelib.world import World
+from chalicelib.aws.errors import StaleSession, StoreUnavailable
+from chalicelib.aws.queues import Enqueue, Handover, TickMessage
+from chalicelib.launcher.effects import Effects
+from chalicelib.session.events import Effect, EnsureImage, Event, ImagePresent, PullProgressed
+from chalicelib.session.lease import EFFECT_SECONDS, claimed, is_held_by_another, released, with_lease
+from chalicelib.session.machine import advance, next_effect, overdue
+from chalicelib.session.values import Session
 
-BATON_SECONDS: Final = EFFECT_SECONDS + 15.0  # what a successor needs to start, connect and join the pull
-CALL_SECONDS: Final = 15.0  # until another successor is called
+HANDOVER_SECONDS: Final = EFFECT_SECONDS + 15.0  # what the next tick needs to start, connect and join the pull
+RECALL_SECONDS: Final = 15.0  # until yet another one is called
 EARLY_SECONDS: Final = 1.0  # how much too early a message may come: clocks differ, and SQS counts whole seconds
 QUEUE_LIMIT: Final = 60.0  # longer waits are left to the schedule, which costs nothing per session
 
 log = logging.getLogger("homeport.launcher")
 
 
-class Enqueue(Protocol):
-    """Puts "advance session X" on the queue; `takeover` names the holder of a pull to take over, or is empty."""
+class Sessions(Protocol):
+    """What a tick needs of chalicelib.aws.sessions.SessionStore."""
 
-    def __call__(self, sid: str, *, delay: float, takeover: str = "") -> None: ...
+    def find(self, sid: str) -> Session | None: ...
+    def load(self, sid: str) -> Session: ...
+    def save(self, session: Session) -> None: ...
 
 
 class Launcher:
-    """Runs one tick. `time_left` says how many seconds its function still has; `holder` is the tick's own name."""
+    """Runs one tick. `time_left` says how many seconds its function still has; `name` is the tick's own."""
 
     def __init__(
         self,
         *,
-        store: SessionStore,
-        world: World,
+        sessions: Sessions,
+        effects: Effects,
         enqueue: Enqueue,
         clock: Callable[[], float],
         time_left: Callable[[], float],
-        holder: str,
+        name: str,
     ) -> None:
-        self._store = store
-        self._world = world
+        self._sessions = sessions
+        self._effects = effects
         self._enqueue = enqueue
         self._clock = clock
         self._time_left = time_left
-        self._holder = holder
-        self._calls_below = BATON_SECONDS
+        self._name = name
+        self._calls_below = HANDOVER_SECONDS
 
-    def tick(self, sid: str, *, takeover: str = "") -> None:
-        """Drive the session until it waits, is stopped, or somebody else holds it.
+    def tick(self, message: TickMessage) -> None:
+        """Drive the message's session until it waits, is stopped, or somebody else holds it.
 
         Raises StoreUnavailable when the table cannot be read or written; the message is then delivered again.
         """
-        session = self._claim(sid, takeover)
-        while session is not None and session.holder == self._holder:
+        session = self._sessions.find(message.sid)
+        if session is None or session.next_attempt_at is None:
+            return
+        if message.handover is not None and _can_take_over(session, message.handover):
+            session = self._take_over(session, message.handover)
+        else:
+            session = self._claim(session)
+        while session is not None and session.written_by == self._name:
             effect = next_effect(session)
-            if effect is None or session.due_at is None:
+            if effect is None or session.next_attempt_at is None:
                 return
-            if session.due_at > self._clock():
-                self._wait(session, session.due_at)
+            if session.next_attempt_at > self._clock():
+                self._wait(session, session.next_attempt_at)
                 return
             if self._time_left() < EFFECT_SECONDS:
                 self._continue_later(session)
                 return
             session = self._turn(session, effect)
 
-    def _claim(self, sid: str, takeover: str) -> Session | None:
-        session = self._store.find(sid)
+    def _claim(self, session: Session) -> Session | None:
+        """The session as it is stored once it is claimed, or None when there is nothing to do for this tick."""
         now = self._clock()
-        if session is None or session.due_at is None:
+        wait = (session.next_attempt_at or 0.0) - now
+        if wait > 0:
+            if wait < EARLY_SECONDS:
+                self._wait(session, now + wait)
             return None
-        if takeover and session.holder == takeover and next_effect(session) == EnsureImage():
-            return self._turn(session, EnsureImage(), heir_of=takeover)
-        if session.due_at > now:
-            if session.due_at - now < EARLY_SECONDS:
-                self._wait(session, session.due_at)
+        if is_held_by_another(session, self._name, now):
             return None
-        if held_by_another(session, self._holder, now):
-            return None
-        return self._saved(session, claimed(session, self._holder, now))
+        if session.newer:  # left alone until its time is over; then made ours by the same save that ends it
+            missed = overdue(session, now)
+            return self._save_event(session, missed)[0] if missed else None
+        return self._save_or_reload(session, claimed(session, self._name, now))
 
-    def _turn(self, session: Session, effect: Effect, *, heir_of: str = "") -> Session:
+    def _turn(self, session: Session, effect: Effect) -> Session:
         """One effect: each of its events is saved as it happens."""
         missed = overdue(session, self._clock())
         if missed is not None:
-            return self._saved(session, self._after(advance(session, missed, self._clock())))
-        with closing(self._world.perform(effect, session)) as events:
-            for event in events:
-                if session.holder == heir_of and not isinstance(event, PullProgressed | ImagePresent):
-                    return session
-                session, told = self._told(session, event, heir_of)
-                if not told:
-                    return session
-                log.info("session %s: %s -> %s", session.sid, type(event).__name__, session.state)
-                if isinstance(event, PullProgressed):
-                    self._hand_on(session)
+            return self._save_event(session, missed)[0]
+        with closing(self._effects.perform(effect, session)) as events:
+            return self._save_events(session, events)
+
+    def _take_over(self, session: Session, handover: Handover) -> Session | None:
+        """Join the pull of the tick that called this one, hold the session from then on, and pull to the end.
+
+        The first event says whether the engine let this pull join. If it did not, nothing is saved.
+        """
+        missed = overdue(session, self._clock())
+        if missed is not None:
+            return self._save_event(session, missed)[0]
+        with closing(self._effects.perform(EnsureImage(), session)) as events:
+            joined = next(events)
+            if not isinstance(joined, PullProgressed | ImagePresent):
+                return None
+            session, saved = self._save_event(session, joined)
+            while not saved and _can_take_over(session, handover):  # it saved progress of the same pull; ours counts
+                session, saved = self._save_event(session, joined)
+            return self._save_events(session, events) if saved else session
+
+    def _save_events(self, session: Session, events: Iterator[Event]) -> Session:
+        """Save each event as it happens, until the last one or until a save is lost."""
+        for event in events:
+            session, saved = self._save_event(session, event)
+            if not saved:
+                return session
+            if isinstance(event, PullProgressed):
+                self._call_next(session)
         return session
 
-    def _told(self, session: Session, event: Event, heir_of: str) -> tuple[Session, bool]:
-        """The session as it is stored then, and whether the event is in it.
+    def _save_event(self, session: Session, event: Event) -> tuple[Session, bool]:
+        """The session as it is stored then, and whether the event is in it."""
+        now = self._clock()
+        after = with_lease(advance(session, event, now), self._name, now)
+        stored = self._save_or_reload(session, after)
+        if stored is after:
+            log.info("session %s: %s -> %s", session.sid, type(event).__name__, after.state)
+        return stored, stored is after
 
-        An heir wins over what its predecessor saves of the same pull.
-        """
-        while True:
-            after = self._after(advance(session, event, self._clock()))
-            saved = self._saved(session, after)
-            if saved.holder != heir_of or saved.state is not session.state:
-                return saved, saved is after
-            session = saved
-
-    def _after(self, session: Session) -> Session:
-        return held_on(replace(session, holder=self._holder), self._clock())
-
-    def _saved(self, before: Session, after: Session) -> Session:
+    def _save_or_reload(self, before: Session, after: Session) -> Session:
         """Return `after` once it is stored, or what is stored instead."""
         try:
-            self._store.save(after)
+            self._sessions.save(after)
         except StaleSession:
-            stored = self._store.load(before.sid)
+            stored = self._sessions.load(before.sid)
             return after if stored == after else stored  # the same: only the answer to the first attempt was lost
         return after
 
-    def _hand_on(self, session: Session) -> None:
+    def _call_next(self, session: Session) -> None:
+        """Call the tick that takes this pull over when the time for it has come, and again when nobody came."""
         left = self._time_left()
         if left < self._calls_below:
             with suppress(StoreUnavailable):  # called again at the next progress
-                self._enqueue(session.sid, delay=0.0, takeover=self._holder)
-                self._calls_below = left - CALL_SECONDS
+                self._enqueue(TickMessage(session.sid, Handover(self._name)), delay=0.0)
+                self._calls_below = left - RECALL_SECONDS
 
-    def _wait(self, session: Session, due_at: float) -> None:
-        delay = due_at - self._clock()
+    def _wait(self, session: Session, until: float) -> None:
+        delay = until - self._clock()
         if delay <= QUEUE_LIMIT:
             self._wake(session, max(delay, 0.0))
 
     def _continue_later(self, session: Session) -> None:
-        released = replace(session, held_until=0.0, version=session.version + 1)
-        if self._saved(session, released) is released:
+        after = released(session)
+        if self._save_or_reload(session, after) is after:
             self._wake(session, 0.0)
 
     def _wake(self, session: Session, delay: float) -> None:
         with suppress(StoreUnavailable):  # the schedule wakes it then, a minute late
-            self._enqueue(session.sid, delay=delay)
+            self._enqueue(TickMessage(session.sid), delay=delay)
+
+
+def _can_take_over(session: Session, handover: Handover) -> bool:
+    """Say whether the tick that called is still the one at work, and still at a pull."""
+    return session.written_by == handover.tick and next_effect(session) == EnsureImage()

@@ -1,8 +1,8 @@
-"""The hub's own certificates: an authority, a leaf per notebook, and the client certificates of proxy and launcher.
+"""The hub's own certificates: two CAs, a leaf per notebook, and the client certificates of proxy and launcher.
 
 1. EC P-256 with SHA-256 everywhere; a key lives in memory as PKCS #8 PEM and is hidden from every repr.
 2. A notebook's leaf is good for serverAuth under the one name `<sid>.notebook.internal`, a client's for clientAuth and
-   no name; neither can sign, and an authority can sign nothing but leaves (`pathlen:0`).
+   no name; neither can sign, and a CA can sign nothing but leaves (`pathlen:0`).
 3. Validity begins an hour in the past: the notebook's clock is the visitor's, not ours.
 
 Times are seconds since the epoch, lifetimes seconds. Profile: RFC 5280 §4.2; serial numbers: CA/B Forum's 64 random
@@ -12,55 +12,47 @@ bits and more, here 159.
 from __future__ import annotations
 
 import datetime
-import json
-from dataclasses import dataclass, field
-from typing import Final, Self
+from dataclasses import dataclass
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from chalicelib.errors import BadConfiguration
+from chalicelib.notebook.pair import Pair
 
 CLOCK_SKEW: Final = 3600.0  # seconds; a laptop that slept or a virtual machine without NTP
 NOTEBOOK_DOMAIN: Final = "notebook.internal"  # .internal is reserved for private use by ICANN
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    """A certificate and its private key, both PEM."""
-
-    certificate: bytes
-    key: bytes = field(repr=False)
-
-    def to_json(self) -> str:
-        """Serialise as the value of a secret parameter: `{"certificate": pem, "key": pem}`."""
-        return json.dumps({"certificate": self.certificate.decode("ascii"), "key": self.key.decode("ascii")})
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read what `to_json` wrote; raises BadConfiguration, which holds nothing of the text."""
-        parts = _strings(text)
-        if parts is None or not parts.keys() >= {"certificate", "key"}:
-            raise BadConfiguration('A certificate parameter must be JSON: {"certificate": PEM, "key": PEM}')
-        return cls(parts["certificate"].encode(), parts["key"].encode())
-
-
-class Authority(_Pair):
-    """A certificate authority of the hub: it signs, and its certificate is what the other side trusts."""
+class Ca(Pair):
+    """A certificate authority (CA) of the hub: it signs, and its certificate is what the other side trusts."""
 
     __slots__ = ()
 
 
-class Leaf(_Pair):
+class Leaf(Pair):
     """A certificate that identifies one notebook or one client, with its key."""
 
     __slots__ = ()
 
 
-def new_authority(name: str, *, now: float, lifetime: float) -> Authority:
-    """Make a self-signed authority called `name`."""
+@dataclass(frozen=True, slots=True)
+class HubTrust:
+    """What the launcher needs of the hub's own certificates.
+
+    `notebook_ca` signs notebooks' leaves, `client_ca` (PEM) is whom notebooks trust, `probe` is the launcher's
+    own client certificate.
+    """
+
+    notebook_ca: Ca
+    client_ca: bytes
+    probe: Leaf
+
+
+def new_ca(name: str, *, now: float, lifetime: float) -> Ca:
+    """Make a self-signed CA called `name`."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = _common_name(name)
     usage = _key_usage(key_cert_sign=True, crl_sign=True)
@@ -71,18 +63,18 @@ def new_authority(name: str, *, now: float, lifetime: float) -> Authority:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return Authority(_certificate_pem(certificate), _key_pem(key))
+    return Ca(_certificate_pem(certificate), _key_pem(key))
 
 
-def issue_notebook(authority: Authority, sid: str, *, now: float, lifetime: float) -> Leaf:
+def issue_notebook(ca: Ca, sid: str, *, now: float, lifetime: float) -> Leaf:
     """Issue the server certificate of session `sid`, valid for its own name and no other."""
     name = notebook_name(sid)
-    return _issue(authority, name, ExtendedKeyUsageOID.SERVER_AUTH, x509.DNSName(name), now=now, lifetime=lifetime)
+    return _issue(ca, name, ExtendedKeyUsageOID.SERVER_AUTH, x509.DNSName(name), now=now, lifetime=lifetime)
 
 
-def issue_client(authority: Authority, name: str, *, now: float, lifetime: float) -> Leaf:
+def issue_client(ca: Ca, name: str, *, now: float, lifetime: float) -> Leaf:
     """Issue a client certificate whose subject is `name`."""
-    return _issue(authority, name, ExtendedKeyUsageOID.CLIENT_AUTH, None, now=now, lifetime=lifetime)
+    return _issue(ca, name, ExtendedKeyUsageOID.CLIENT_AUTH, None, now=now, lifetime=lifetime)
 
 
 def notebook_name(sid: str) -> str:
@@ -91,7 +83,7 @@ def notebook_name(sid: str) -> str:
 
 
 def _issue(
-    authority: Authority,
+    ca: Ca,
     name: str,
     purpose: x509.ObjectIdentifier,
     alternative: x509.GeneralName | None,
@@ -99,9 +91,9 @@ def _issue(
     now: float,
     lifetime: float,
 ) -> Leaf:
-    issuer = x509.load_pem_x509_certificate(authority.certificate)
-    signer = serialization.load_pem_private_key(authority.key, password=None)
-    assert isinstance(signer, ec.EllipticCurvePrivateKey), "authorities are made by new_authority"
+    issuer = x509.load_pem_x509_certificate(ca.certificate)
+    signer = serialization.load_pem_private_key(ca.key, password=None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey), "CAs are made by new_ca"
     key = ec.generate_private_key(ec.SECP256R1())
     signer_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     builder = (
@@ -163,14 +155,3 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-
-
-def _strings(text: str) -> dict[str, str] | None:
-    """Read a JSON object of ASCII strings, or None; a JSONDecodeError would carry the text, so none gets out."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    if not isinstance(value, dict) or not all(isinstance(part, str) and part.isascii() for part in value.values()):
-        return None
-    return value

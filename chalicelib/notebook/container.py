@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from chalicelib.certificates import Authority, Leaf
-from chalicelib.machine import Limits, Session, container_name
+from chalicelib.notebook.certificates import Leaf
+from chalicelib.session.values import Limits, Session, container_name
 
 NOTEBOOK_PORT: Final = 8888
 FOLDER: Final = "/opt/homeport"  # in the container's own layer: put_archive into a tmpfs mount is invisible inside
@@ -44,19 +44,6 @@ _WORKDIR_LENGTH: Final = 200
 _SYSTEM: Final = frozenset(
     ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/tmp", "/usr", "/var")  # noqa: S108
 )
-
-
-@dataclass(frozen=True, slots=True)
-class HubTrust:
-    """What the launcher needs of the hub's own certificates.
-
-    `notebook_authority` signs notebooks' leaves, `client_ca` (PEM) is whom notebooks trust, `probe` is the launcher's
-    own client certificate.
-    """
-
-    notebook_authority: Authority
-    client_ca: bytes
-    probe: Leaf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

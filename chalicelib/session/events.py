@@ -1,29 +1,14 @@
 """Two closed unions: what the launcher can do (Effect, imperative) and what can have happened (Event, past tense).
 
 All are frozen values without behaviour and without secrets. An effect names nothing but what it does: the session it
-is performed for is handed to `World.perform` beside it. Times are seconds since the epoch; fractions are 0 to 1.
+is performed for is handed to `Effects.perform` beside it. Times are seconds since the epoch; fractions are 0 to 1.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where the proxy finds a notebook: the checked address of the endpoint and the published port."""
-
-    address: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why a session failed: a stable code and a sentence for the visitor."""
-
-    code: str
-    message: str
-
+from chalicelib.session.values import Failure, Target
 
 # ── effects ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -199,7 +184,7 @@ class CredentialsRenewed:
 
 
 @dataclass(frozen=True, slots=True)
-class CredentialsStrayed:
+class CredentialsStoredLate:
     """Credentials were stored while the session was already on its way out: they have to be purged (again)."""
 
 
@@ -235,7 +220,7 @@ Event = (
     | SessionExpired
     | ForgetRequested
     | CredentialsRenewed
-    | CredentialsStrayed
+    | CredentialsStoredLate
     | RouteWithdrawn
     | ContainerRemoved
     | CredentialsPurged

@@ -13,12 +13,14 @@ from typing import Final
 
 from multipart import MultipartError, MultipartParser, MultipartPart, parse_options_header
 
-from chalicelib.errors import BadField, BadForm, BadName, BodyTooLarge, MissingField
-from chalicelib.machine import Limits
+from chalicelib.session.values import Limits
+from chalicelib.text import BLANK, one_line
+from chalicelib.web.errors import BadField, BadForm, BadName, BodyTooLarge, MissingField
 
 BODY_LIMIT: Final = 96 * 1024  # a bundle of at most 64 KiB, the other fields and their headers
 FIELDS: Final = frozenset({"credentials", "name", "host", "image", "memory", "cpus", "gpus", "open"})
 NAME_LENGTH: Final = 63
+SHOWN: Final = 40  # characters of an unknown field's name
 SUGGESTED_NAME: Final = "my-notebook"
 
 # The grammar of image references (the distribution project's reference.go), and its limit of 255 characters.
@@ -36,8 +38,6 @@ _LEAST_MEMORY: Final = 256 * 1024**2  # JupyterLab and one kernel do not start i
 _JOINERS: Final = frozenset("\u200c\u200d")
 _IDLE_JOINER: Final = re.compile("[\u200c\u200d]{2}|(?<![^\x00-\x7f])[\u200c\u200d](?![^\x00-\x7f])")
 _UNTYPABLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# What Unicode calls letters, marks and symbols but shows nothing: joiner, Hangul and Khmer fillers, blank Braille.
-_BLANK: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 # Emoji and ideographs may be younger than Python's table of characters; these blocks are set aside for nothing else.
 _YOUNG: Final = re.compile("[\U0001f000-\U0001faff\U00020000-\U0002fffd\U00030000-\U0003fffd]")
 _LONGEST_SPELLING: Final = 4 * NAME_LENGTH  # a character has at most four parts when it is spelled out (UAX #15)
@@ -63,7 +63,9 @@ def parse_launch(content_type: str, body: bytes) -> Launch:
     fields = _fields(content_type, body)
     unknown = sorted(set(fields) - FIELDS)
     if unknown:
-        raise BadField(f"There is no field “{_shown(unknown[0])}”. The fields are: {', '.join(sorted(FIELDS))}")
+        raise BadField(
+            f"There is no field “{one_line(unknown[0], SHOWN)}”. The fields are: {', '.join(sorted(FIELDS))}"
+        )
     if "credentials" not in fields:
         raise MissingField("The file is missing: choose your credentials bundle in the field “credentials”")
     bundle = fields.pop("credentials").raw
@@ -143,7 +145,7 @@ def work_path(text: str) -> str:
 
 def _typable(c: str) -> bool:
     known = unicodedata.category(c) not in _UNTYPABLE or c in _JOINERS
-    return c not in _BLANK and (known or _YOUNG.match(c) is not None)
+    return c not in BLANK and (known or _YOUNG.match(c) is not None)
 
 
 def _fields(content_type: str, body: bytes) -> dict[str, MultipartPart]:
@@ -166,7 +168,7 @@ def _fields(content_type: str, body: bytes) -> dict[str, MultipartPart]:
         )
         for part in parser:
             if part.name in fields:
-                raise BadField(f"The field “{_shown(part.name)}” is there twice; send it once")
+                raise BadField(f"The field “{one_line(part.name, SHOWN)}” is there twice; send it once")
             fields[part.name] = part
     except (MultipartError, UnicodeError, ValueError) as error:
         raise BadForm("The form is cut off or malformed; send it again") from error
@@ -181,7 +183,3 @@ def _text(name: str, part: MultipartPart) -> str:
     if name != "name" and not text.isprintable():
         raise BadField(f"The field “{name}” holds control characters")
     return text if name == "name" else text.strip()
-
-
-def _shown(text: str) -> str:
-    return "".join(c if c.isprintable() else "�" for c in text[:40])

@@ -20,38 +20,25 @@ from ipaddress import ip_address
 from typing import Final, Protocol
 from urllib.parse import quote
 
-from chalicelib.address import Endpoint
-from chalicelib.bundle import Bundle, parse
+from chalicelib.aws.errors import SessionNotFound, StaleSession, StoreUnavailable
+from chalicelib.aws.queues import Enqueue, TickMessage
+from chalicelib.bundle.address import Endpoint
+from chalicelib.bundle.credentials import Credentials
+from chalicelib.bundle.errors import EndpointsDisagree
+from chalicelib.bundle.parse import Bundle, parse
 from chalicelib.config import Config
-from chalicelib.credentials_store import CredentialsStore
-from chalicelib.errors import (
-    EndpointsDisagree,
-    SessionLeaving,
-    SessionNotFound,
-    SessionNotReady,
-    StaleSession,
-    StoreUnavailable,
-)
-from chalicelib.events import (
+from chalicelib.session.events import (
     CredentialsRenewed,
-    CredentialsStrayed,
+    CredentialsStoredLate,
     EffectFailed,
     Event,
-    Failure,
     ForgetRequested,
     StopRequested,
 )
-from chalicelib.forms import Launch
-from chalicelib.machine import (
-    LEAVING,
-    TRANSITIONS,
-    Session,
-    State,
-    advance,
-    new_session,
-    session_id,
-)
-from chalicelib.session_store import SessionStore
+from chalicelib.session.machine import accepts, advance, new_session
+from chalicelib.session.values import Failure, Phase, Session, State, session_id
+from chalicelib.web.errors import SessionLeaving, SessionNotReady, SessionOfLaterVersion
+from chalicelib.web.forms import Launch
 
 TICKET_SECONDS: Final = 60.0
 OWNERS_PER_TOKEN: Final = 10
@@ -59,10 +46,27 @@ _SID: Final = re.compile("[0-9a-v]{20}")
 RACES: Final = 8  # a save loses only against another save, and a launch has about ten
 
 
-class Enqueue(Protocol):
-    """Puts "advance session X" on the queue."""
+class Sessions(Protocol):
+    """What the hub needs of chalicelib.aws.sessions.SessionStore."""
 
-    def __call__(self, sid: str, *, delay: float) -> None: ...
+    def find(self, sid: str) -> Session | None: ...
+    def load(self, sid: str) -> Session: ...
+    def save(self, session: Session) -> None: ...
+    def of_owner(self, owner: str) -> list[Session]: ...
+
+
+class Tokens(Protocol):
+    """What the hub needs of chalicelib.aws.tokens.TokenStore."""
+
+    def put_token(self, token: str, owners: frozenset[str], *, expires_at: float) -> None: ...
+    def owners_of(self, token: str) -> frozenset[str]: ...
+    def put_ticket(self, ticket: str, session: Session, *, path: str, expires_at: float) -> None: ...
+
+
+class CredentialsSink(Protocol):
+    """What the hub needs of chalicelib.aws.credentials.CredentialsStore: it can store, and not read."""
+
+    def put(self, sid: str, generation: int, owner: str, credentials: Credentials) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +94,16 @@ class Hub:
         self,
         *,
         config: Config,
-        store: SessionStore,
-        credentials: CredentialsStore,
+        sessions: Sessions,
+        tokens: Tokens,
+        credentials: CredentialsSink,
         enqueue: Enqueue,
         clock: Callable[[], float],
         secret: Callable[[], str],
     ) -> None:
         self.config = config
-        self._store = store
+        self._sessions = sessions
+        self._tokens = tokens
         self._credentials = credentials
         self._enqueue = enqueue
         self._clock = clock
@@ -130,56 +136,61 @@ class Hub:
 
     def session(self, sid: str, owners: frozenset[str]) -> Session:
         """The session, if it belongs to one of the owners; else SessionNotFound."""
-        session = self._store.find(sid) if _SID.fullmatch(sid) else None  # the table refuses keys of any length
+        session = self._sessions.find(sid) if _SID.fullmatch(sid) else None  # the table refuses keys of any length
         if session is None or session.owner not in owners:
             raise SessionNotFound("There is no such session here. Upload the bundle it was launched with to see it")
         return session
 
     def sessions(self, owners: frozenset[str]) -> list[Session]:
         """The owners' sessions, newest first."""
-        found = [session for owner in sorted(owners) for session in self._store.of_owner(owner)]
+        found = [session for owner in sorted(owners) for session in self._sessions.of_owner(owner)]
         return sorted(found, key=lambda session: session.created_at, reverse=True)
 
     def enter(self, session: Session) -> Entry:
         """Make a one-time ticket of 60 seconds; raises SessionNotReady."""
-        if session.state not in (State.READY, State.FORGETTING):
+        if session.phase is not Phase.READY:
             raise SessionNotReady("The notebook cannot be entered now; its page says what it is doing")
         ticket = self._secret()
         path = f"/lab/tree/{quote(session.open_path)}" if session.open_path else "/lab"
-        self._store.put_ticket(ticket, session, path=path, expires_at=self._clock() + TICKET_SECONDS)
+        self._tokens.put_ticket(ticket, session, path=path, expires_at=self._clock() + TICKET_SECONDS)
         return Entry(f"{self.config.notebook_origin(session.sid)}/.homeport/enter", ticket, path)
 
     def stop(self, session: Session) -> Session:
         """Have the notebook stopped; one on its way out goes on at once, one that is gone is left alone."""
         if session.state is State.STOPPED:
             return session
-        return self._request(session, StopRequested())
+        return self._save_event(session, StopRequested())
 
     def forget(self, session: Session) -> Session:
-        """Have the credentials deleted and the notebook kept; raises SessionNotReady while it is being launched."""
+        """Have the credentials deleted and the notebook kept; raises SessionNotReady, SessionOfLaterVersion."""
         if not session.credentials_held:
             return session
-        if session.state not in (State.READY, State.FORGETTING):
+        if session.newer:
+            raise SessionOfLaterVersion(
+                "This notebook was launched by a later version of this hub, so this one cannot change it. Stop the "
+                "notebook, which deletes the credentials too, or wait until the hub is updated again"
+            )
+        if session.phase is not Phase.READY:
             raise SessionNotReady(
                 "The credentials are needed until the notebook is ready. Forget them then, or stop the notebook now"
             )
-        return self._request(session, ForgetRequested())
+        return self._save_event(session, ForgetRequested())
 
     def owners_of(self, token: str) -> frozenset[str]:
         """The owners a token stands for; none if it is not known."""
-        return self._store.owners_of(token)
+        return self._tokens.owners_of(token)
 
     def token_for(self, owner: str, others: frozenset[str] = frozenset()) -> str:
         """Make a token for the owner, and for the others whose token the same browser showed."""
         token = self._secret()
         owners = frozenset([owner, *sorted(others - {owner})[: OWNERS_PER_TOKEN - 1]])
-        self._store.put_token(token, owners, expires_at=self._clock() + self.config.session_lifetime)
+        self._tokens.put_token(token, owners, expires_at=self._clock() + self.config.session_lifetime)
         return token
 
     def _wake(self, sid: str) -> None:
         """Have the session driven on at once; if the queue does not answer, the schedule does it within two minutes."""
         with suppress(StoreUnavailable):
-            self._enqueue(sid, delay=0.0)
+            self._enqueue(TickMessage(sid), delay=0.0)
 
     def _check_address(self, endpoint: Endpoint) -> None:
         """Refuse at once what can be refused without asking a name server; the launcher checks every answer."""
@@ -192,12 +203,12 @@ class Hub:
         policy.check([literal])
 
     def _launch(self, form: Launch, bundle: Bundle, request: str) -> Launched:
-        present = self._store.find(session_id(bundle.owner, form.name))
-        if present is not None and present.holder == request:
-            return self._keep(present, bundle)  # written before, and only the answer was lost
+        present = self._sessions.find(session_id(bundle.owner, form.name))
+        if present is not None and present.written_by == request:
+            return self._store_and_start(present, bundle)  # written before, and only the answer was lost
         if present is None or present.state is State.STOPPED:
             return self._begin(form, bundle, request, present)
-        if present.state in LEAVING:
+        if present.phase is Phase.LEAVING:
             raise SessionLeaving(f"“{present.name}” is being stopped. Launch it again in a few seconds")
         return self._rejoin(present, bundle)
 
@@ -214,46 +225,46 @@ class Hub:
             request=request,
             previous=previous,
         )
-        self._store.save(session)
-        return self._keep(session, bundle)
+        self._sessions.save(session)
+        return self._store_and_start(session, bundle)
 
-    def _keep(self, session: Session, bundle: Bundle) -> Launched:
+    def _store_and_start(self, session: Session, bundle: Bundle) -> Launched:
         """Seal the credentials for a session that is already written down, and have it driven on."""
         try:
-            self._put(session, bundle)
+            self._store_credentials(session, bundle)
         except StoreUnavailable as error:
-            self._request(session, EffectFailed(Failure(error.code, error.message)))
+            self._save_event(session, EffectFailed(Failure(error.code, error.message)))
             raise
         self._wake(session.sid)
         return Launched(session, bundle, created=True)
 
     def _rejoin(self, session: Session, bundle: Bundle) -> Launched:
-        lost = session.trouble is not None and session.trouble.code == "credentials-missing"
-        if CredentialsRenewed in TRANSITIONS[session.state] and (lost or not session.credentials_held):
+        lost = session.last_problem is not None and session.last_problem.code == "credentials-missing"
+        if accepts(session, CredentialsRenewed) and (lost or not session.credentials_held):
             _see_same_endpoint(session, bundle)
-            session = self._request(session, CredentialsRenewed())
-            self._put(session, bundle)
+            session = self._save_event(session, CredentialsRenewed())
+            self._store_credentials(session, bundle)
             self._wake(session.sid)
         return Launched(session, bundle, created=False)
 
-    def _put(self, session: Session, bundle: Bundle) -> None:
+    def _store_credentials(self, session: Session, bundle: Bundle) -> None:
         """Seal the credentials; if they are not wanted any more by then, see to it that they are purged after all."""
         self._credentials.put(session.sid, session.generation, session.owner, bundle.credentials)
-        present = self._store.load(session.sid)
-        if present.state in LEAVING or present.state is State.STOPPED:
-            self._request(present, CredentialsStrayed())
+        present = self._sessions.load(session.sid)
+        if present.phase in (Phase.LEAVING, Phase.STOPPED):
+            self._save_event(present, CredentialsStoredLate())
         elif present.state is State.FORGETTING or not present.credentials_held:
-            self._request(present, ForgetRequested())
+            self._save_event(present, ForgetRequested())
 
-    def _request(self, session: Session, event: Event) -> Session:
+    def _save_event(self, session: Session, event: Event) -> Session:
         """Save what the visitor wants, whatever the launcher saves meanwhile, and have it done at once."""
         for _ in range(RACES):
             after = advance(session, event, self._clock())
             try:
-                self._store.save(after)
+                self._sessions.save(after)
             except StaleSession:
-                session = self._store.load(session.sid)
-                if type(event) not in TRANSITIONS[session.state]:
+                session = self._sessions.load(session.sid)
+                if not accepts(session, type(event)):
                     return session  # what was wanted has been overtaken
                 continue
             self._wake(session.sid)

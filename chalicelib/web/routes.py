@@ -2,6 +2,9 @@
 
 Every address answers HTML, or JSON when the request accepts `application/json`. Refusals are problem documents
 (RFC 9457) or the error page, with the same sentence. A request that another web site made a browser send is refused.
+
+ADDRESSES is the whole HTTP interface. A view is a function of the hub and the request, and of the path's parameters;
+`blueprint` gives Chalice the views with the hub that app.py hands in.
 """
 
 from __future__ import annotations
@@ -10,34 +13,34 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import wraps
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import quote
 
 from chalice.app import Blueprint, Request, Response
 
-from chalicelib import pages
-from chalicelib.bundle import Bundle
+from chalicelib.aws.session_items import STOPPED_TTL
 from chalicelib.config import VERSION
-from chalicelib.errors import (
+from chalicelib.errors import HomeportError
+from chalicelib.session.values import Session
+from chalicelib.web import pages
+from chalicelib.web.errors import (
     BadField,
     BadForm,
     CrossSiteRequest,
-    HomeportError,
     MethodNotAllowed,
     NotAuthenticated,
     UnsupportedMediaType,
 )
-from chalicelib.forms import SUGGESTED_NAME, Launch, parse_launch
-from chalicelib.hub import Hub
-from chalicelib.machine import Session, State, progress
-from chalicelib.session_store import STOPPED_TTL
-from chalicelib.wiring import wiring
+from chalicelib.web.forms import SUGGESTED_NAME, Launch, parse_launch
+from chalicelib.web.hub import Hub
+from chalicelib.web.json import Session as SessionJson
+from chalicelib.web.json import check_json, lines_json, problem_json, session_json
 
 COOKIE: Final = "__Host-homeport-owner"
-FORM: Final = ["multipart/form-data"]
-BUTTON: Final = ["application/x-www-form-urlencoded", "application/json"]
+FORM: Final = ("multipart/form-data",)
+BUTTON: Final = ("application/x-www-form-urlencoded", "application/json")
+ANYTHING: Final = ("application/json",)  # Chalice's own default; a request without a body is not looked at
 HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -48,55 +51,168 @@ HEADERS: Final[Mapping[str, str]] = {
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 log = logging.getLogger("homeport.web")
-routes = Blueprint(__name__)
-View = TypeVar("View", bound=Callable[..., Response])
+View = Callable[..., Response]
 
 
-# ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── the addresses ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def answers(view: View) -> View:
-    """Turn a HomeportError of the view into its problem document or error page."""
+def home(hub: Hub, request: Request) -> Response:
+    """The upload page."""
+    config = hub.config
+    page = pages.HomePage(
+        root="",
+        suggested_name=SUGGESTED_NAME,
+        default_image=config.image,
+        session_hours=config.session_lifetime / 3600,
+        idle_minutes=config.idle_lifetime / 60,
+        remembered_days=STOPPED_TTL / 86400,
+        name=_query(request, "name", ""),
+        sessions=[_shown(hub, session) for session in hub.sessions(_owners(hub, request))],
+    )
+    return _html(hub, page)
+
+
+def health(hub: Hub, request: Request) -> Response:
+    """Say that the web function runs, and its version; asks nothing of the stores."""
+    return _json(hub, {"status": "ok", "version": VERSION})
+
+
+def check_bundle(hub: Hub, request: Request) -> Response:
+    """Say what is in a bundle; nothing is stored."""
+    _refuse_other_sites(hub, request)
+    bundle = hub.check(_form(request))
+    if _wants_json(request):
+        return _json(hub, check_json(bundle))
+    return _html(hub, pages.BundlePage(root="", check=check_json(bundle)))
+
+
+def launch_session(hub: Hub, request: Request) -> Response:
+    """Launch a notebook, or come back to the one of the same key and name."""
+    _refuse_other_sites(hub, request)
+    launched = hub.launch(_form(request))
+    token = hub.token_for(launched.bundle.owner, _owners(hub, request))
+    age = int(hub.config.session_lifetime)
+    cookie = {"Set-Cookie": f"{COOKIE}={token}; Max-Age={age}; Path=/; Secure; HttpOnly; SameSite=Lax"}
+    if not _wants_json(request):
+        return _redirect(hub, f"sessions/{launched.session.sid}#launched", cookie)
+    found = {**_shown(hub, launched.session), "bundle": check_json(launched.bundle)}
+    if "sec-fetch-site" not in request.headers:  # a page's script has the cookie, and is better off without the token
+        found["owner_token"] = token
+    return _json(hub, found, 201 if launched.created else 200, cookie)
+
+
+def list_sessions(hub: Hub, request: Request) -> Response:
+    """The owner's sessions, newest first."""
+    owners = (_known_owners if _wants_json(request) else _owners)(hub, request)
+    sessions = [_shown(hub, session) for session in hub.sessions(owners)]
+    if _wants_json(request):
+        return _json(hub, {"sessions": sessions})
+    return _html(hub, pages.SessionsPage(root="", sessions=sessions))
+
+
+def show_session(hub: Hub, request: Request, sid: str) -> Response:
+    """One session: its page follows it and enters the notebook when it is ready."""
+    session = _session(hub, request, sid)
+    if _wants_json(request):
+        return _json(hub, _shown(hub, session))
+    return _html(hub, pages.SessionPage(root="../", session=_shown(hub, session), log=lines_json(session)))
+
+
+def delete_session(hub: Hub, request: Request, sid: str) -> Response:
+    """Stop the notebook; its files stay in its volume."""
+    _refuse_other_sites(hub, request)
+    return _json(hub, _shown(hub, hub.stop(_session(hub, request, sid))), 202)
+
+
+def session_events(hub: Hub, request: Request, sid: str) -> Response:
+    """What happened to the session since the line `after`."""
+    after = _query(request, "after", "0")
+    if not (after.isascii() and after.isdigit() and len(after) < 10):
+        raise BadField("“after” must be the number of the last line you have, or 0")
+    session = _session(hub, request, sid)
+    return _json(hub, {"session": _shown(hub, session), "events": lines_json(session, int(after))})
+
+
+def enter_session(hub: Hub, request: Request, sid: str) -> Response:
+    """Hand out a one-time ticket, and the page that posts it to the notebook's origin."""
+    _refuse_other_sites(hub, request)
+    session = _session(hub, request, sid)
+    entry = hub.enter(session)
+    if _wants_json(request):
+        return _json(hub, {"url": entry.action, "ticket": entry.ticket, "path": entry.path})
+    page = pages.EnterPage(root="../../", name=session.name, action=entry.action, ticket=entry.ticket, path=entry.path)
+    origin = hub.config.notebook_origin(session.sid)
+    return _html(hub, page, headers={"Content-Security-Policy": pages.content_security_policy(origin)})
+
+
+def stop_session(hub: Hub, request: Request, sid: str) -> Response:
+    """What DELETE does, for a form."""
+    _refuse_other_sites(hub, request)
+    session = hub.stop(_session(hub, request, sid))
+    return _json(hub, _shown(hub, session), 202) if _wants_json(request) else _redirect(hub, f"../{quote(sid)}")
+
+
+def forget_credentials(hub: Hub, request: Request, sid: str) -> Response:
+    """Delete the stored credentials now and keep the notebook running."""
+    _refuse_other_sites(hub, request)
+    session = hub.forget(_session(hub, request, sid))
+    return _json(hub, _shown(hub, session), 202) if _wants_json(request) else _redirect(hub, f"../{quote(sid)}")
+
+
+ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
+    ("GET", "/", ANYTHING, home),
+    ("GET", "/health", ANYTHING, health),
+    ("POST", "/bundles", FORM, check_bundle),
+    ("POST", "/sessions", FORM, launch_session),
+    ("GET", "/sessions", ANYTHING, list_sessions),
+    ("GET", "/sessions/{sid}", ANYTHING, show_session),
+    ("DELETE", "/sessions/{sid}", ANYTHING, delete_session),
+    ("GET", "/sessions/{sid}/events", ANYTHING, session_events),
+    ("POST", "/sessions/{sid}/enter", BUTTON, enter_session),
+    ("POST", "/sessions/{sid}/stop", BUTTON, stop_session),
+    ("POST", "/sessions/{sid}/forget", BUTTON, forget_credentials),
+)
+
+
+def blueprint(hub: Callable[[], Hub]) -> Blueprint:
+    """The HTTP interface of the hub that `hub` gives; it is not asked for before the first request."""
+    routes = Blueprint(__name__)
+    for method, path, content_types, view in ADDRESSES:
+        routes.route(path, methods=[method], content_types=list(content_types))(_bound(view, hub, routes))
+    return routes
+
+
+def chalice_errors(hub: Callable[[], Hub]) -> Callable[[Request, Callable[[Request], Response]], Response]:
+    """Middleware: give Chalice's own refusals, which come before any view, the form of ours."""
+
+    def middleware(event: Request, get_response: Callable[[Request], Response]) -> Response:
+        response = get_response(event)
+        error = _error_of_chalice(response) if isinstance(response.body, dict) else None
+        if error is None:
+            return response
+        translated = _error_response(hub(), event, error)
+        translated.headers.update({name: value for name, value in response.headers.items() if name == "Allow"})
+        return translated
+
+    return middleware
+
+
+def _bound(view: View, hub: Callable[[], Hub], routes: Blueprint) -> View:
+    """The view as Chalice calls it, its HomeportErrors turned into problem documents or error pages."""
 
     @wraps(view)
-    def wrapped(*args: str, **kwargs: str) -> Response:
+    def bound(**parameters: str) -> Response:
+        request = routes.current_request
         try:
-            return view(*args, **kwargs)
+            return view(hub(), request, **parameters)
         except HomeportError as error:
             if error.status >= 500:
                 log.error("%s: %s", error.code, error.message)
-            return refusal(routes.current_request, error)
+            return _error_response(hub(), request, error)
 
-    return wrapped  # type: ignore[return-value]  # functools.wraps keeps the signature
-
-
-def refusal(request: Request, error: HomeportError) -> Response:
-    """The error as the request wants it."""
-    extra = {"Retry-After": "5"} if error.retryable else {}
-    if not _wants_json(request):
-        page = pages.ErrorPage(
-            root=pages.root_of(request.path), status=error.status, code=error.code, message=error.message
-        )
-        return _html(page, status=error.status, headers=extra)
-    problem = {
-        "type": f"urn:homeport:{error.code}",
-        "title": type(error).__name__,
-        "status": error.status,
-        "code": error.code,
-        "detail": error.message,
-    }
-    return _answer(json.dumps(problem), error.status, "application/problem+json", extra)
-
-
-def problems_of_chalice(event: Request, get_response: Callable[[Request], Response]) -> Response:
-    """Middleware: give Chalice's own refusals, which come before any view, the form of ours."""
-    response = get_response(event)
-    error = _error_of_chalice(response) if isinstance(response.body, dict) else None
-    if error is None:
-        return response
-    translated = refusal(event, error)
-    translated.headers.update({name: value for name, value in response.headers.items() if name == "Allow"})
-    return translated
+    del bound.__wrapped__  # Chalice must see the bound function's own parameters
+    return bound
 
 
 def _error_of_chalice(response: Response) -> HomeportError | None:
@@ -111,44 +227,58 @@ def _error_of_chalice(response: Response) -> HomeportError | None:
             return None
 
 
-def _html(page: pages.Page, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+# ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _error_response(hub: Hub, request: Request, error: HomeportError) -> Response:
+    extra = {"Retry-After": "5"} if error.retryable else {}
+    if not _wants_json(request):
+        root = pages.root_of(request.path)
+        page = pages.ErrorPage(
+            root=root, status=error.status, title=error.title, code=error.code, message=error.message
+        )
+        return _html(hub, page, status=error.status, headers=extra)
+    return _answer(hub, json.dumps(problem_json(error)), error.status, "application/problem+json", extra)
+
+
+def _html(hub: Hub, page: pages.Page, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     policy = {"Content-Security-Policy": pages.content_security_policy()}
-    return _answer(page.html(), status, "text/html; charset=utf-8", {**policy, **(headers or {})})
+    return _answer(hub, page.html(), status, "text/html; charset=utf-8", {**policy, **(headers or {})})
 
 
-def _json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return _answer(json.dumps(value, ensure_ascii=False), status, "application/json", headers or {})
+def _json(hub: Hub, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return _answer(hub, json.dumps(value, ensure_ascii=False), status, "application/json", headers or {})
 
 
-def _answer(body: str, status: int, content_type: str, headers: Mapping[str, str]) -> Response:
-    tls = wiring().config.hub_origin.startswith("https://")
+def _redirect(hub: Hub, path: str, headers: Mapping[str, str] | None = None) -> Response:
+    return _answer(hub, "", 303, "text/plain", {"Location": path, **(headers or {})})
+
+
+def _answer(hub: Hub, body: str, status: int, content_type: str, headers: Mapping[str, str]) -> Response:
+    tls = hub.config.hub_origin.startswith("https://")
     lasting = {"Strict-Transport-Security": "max-age=31536000"} if tls else {}
     return Response(body, status_code=status, headers={**HEADERS, **lasting, "Content-Type": content_type, **headers})
 
 
-def _see(path: str, headers: Mapping[str, str] | None = None) -> Response:
-    return _answer("", 303, "text/plain", {"Location": path, **(headers or {})})
+def _shown(hub: Hub, session: Session) -> SessionJson:
+    return session_json(session, hub.config.notebook_origin(session.sid))
 
 
 # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _hub() -> Hub:
-    return wiring().hub
 
 
 def _wants_json(request: Request) -> bool:
     return "application/json" in request.headers.get("accept", "")
 
 
-def _refuse_other_sites(request: Request) -> None:
+def _refuse_other_sites(hub: Hub, request: Request) -> None:
     """Raise CrossSiteRequest unless the request comes from the hub's own pages, or from no browser at all.
 
     Sec-Fetch-Site (Fetch Metadata, W3C) is sent by every current browser; Origin by older ones.
     """
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
-    own = {_hub().config.hub_origin, f"https://{request.headers.get('host', '')}"}
+    own = {hub.config.hub_origin, f"https://{request.headers.get('host', '')}"}
     if site not in (None, "same-origin", "none") or (site is None and origin is not None and origin not in own):
         raise CrossSiteRequest("This request came from another web site. Open the hub's own page and try again")
 
@@ -179,202 +309,19 @@ def _query(request: Request, name: str, default: str) -> str:
     return str(parameters.get(name, default)) if parameters else default
 
 
-def _owners(request: Request) -> frozenset[str]:
+def _owners(hub: Hub, request: Request) -> frozenset[str]:
     token = _token(request)
-    return _hub().owners_of(token) if token else frozenset()
+    return hub.owners_of(token) if token else frozenset()
 
 
-def _known_owners(request: Request) -> frozenset[str]:
-    owners = _owners(request)
+def _known_owners(hub: Hub, request: Request) -> frozenset[str]:
+    owners = _owners(hub, request)
     if not owners:
         raise NotAuthenticated(
-            "Upload the bundle again: this browser has not shown the key of this session, or not lately"
+            "Upload the bundle again: this browser is not signed in to this session, or its sign-in has expired"
         )
     return owners
 
 
-def _session(request: Request, sid: str) -> Session:
-    return _hub().session(sid, _known_owners(request))
-
-
-# ── values as JSON ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _session_json(session: Session) -> pages.Session:
-    ready = session.state in (State.READY, State.FORGETTING)
-    return {
-        "id": session.sid,
-        "name": session.name,
-        "state": str(session.state),
-        "progress": progress(session),
-        "message": session.message,
-        "error": {"code": session.failure.code, "message": session.failure.message} if session.failure else None,
-        "url": f"{_hub().config.notebook_origin(session.sid)}/" if ready else None,
-        "created_at": _time(session.created_at),
-        "expires_at": _time(session.expires_at),
-        "image": session.image,
-        "endpoint": session.endpoint,
-        "credentials_held": session.credentials_held,
-        "container": session.container,
-    }
-
-
-def _lines_json(session: Session, after: int = 0) -> list[pages.Line]:
-    return [
-        {"number": line.number, "at": _time(line.at), "text": line.text} for line in session.log if line.number > after
-    ]
-
-
-def _check_json(bundle: Bundle) -> pages.Check:
-    return {
-        "format": bundle.format,
-        "endpoint": str(bundle.credentials.endpoint),
-        "subject": bundle.subject,
-        "fingerprint": bundle.fingerprint,
-        "expires_at": _time(bundle.not_after),
-        "dropped": list(bundle.dropped),
-        "warnings": list(bundle.warnings),
-        "owner": bundle.owner,
-    }
-
-
-# ── the addresses ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@routes.route("/", methods=["GET"])
-@answers
-def home() -> Response:
-    """The upload page."""
-    request = routes.current_request
-    config = _hub().config
-    page = pages.HomePage(
-        root="",
-        suggested_name=SUGGESTED_NAME,
-        default_image=config.image,
-        session_hours=config.session_lifetime / 3600,
-        idle_minutes=config.idle_lifetime / 60,
-        remembered_days=STOPPED_TTL / 86400,
-        name=_query(request, "name", ""),
-        sessions=[_session_json(session) for session in _hub().sessions(_owners(request))],
-    )
-    return _html(page)
-
-
-@routes.route("/health", methods=["GET"])
-@answers
-def health() -> Response:
-    """Say that the web function runs, and its version; asks nothing of the stores."""
-    return _json({"status": "ok", "version": VERSION})
-
-
-@routes.route("/bundles", methods=["POST"], content_types=FORM)
-@answers
-def check_bundle() -> Response:
-    """Say what is in a bundle; nothing is stored."""
-    request = routes.current_request
-    _refuse_other_sites(request)
-    bundle = _hub().check(_form(request))
-    if _wants_json(request):
-        return _json(_check_json(bundle))
-    return _html(pages.BundlePage(root="", check=_check_json(bundle)))
-
-
-@routes.route("/sessions", methods=["POST"], content_types=FORM)
-@answers
-def launch_session() -> Response:
-    """Launch a notebook, or come back to the one of the same key and name."""
-    request = routes.current_request
-    _refuse_other_sites(request)
-    launched = _hub().launch(_form(request))
-    token = _hub().token_for(launched.bundle.owner, _owners(request))
-    age = int(_hub().config.session_lifetime)
-    cookie = {"Set-Cookie": f"{COOKIE}={token}; Max-Age={age}; Path=/; Secure; HttpOnly; SameSite=Lax"}
-    if not _wants_json(request):
-        return _see(f"sessions/{launched.session.sid}#launched", cookie)
-    found = {**_session_json(launched.session), "bundle": _check_json(launched.bundle)}
-    if "sec-fetch-site" not in request.headers:  # a page's script has the cookie, and is better off without the token
-        found["owner_token"] = token
-    return _json(found, 201 if launched.created else 200, cookie)
-
-
-@routes.route("/sessions", methods=["GET"])
-@answers
-def list_sessions() -> Response:
-    """The owner's sessions, newest first."""
-    request = routes.current_request
-    owners = (_known_owners if _wants_json(request) else _owners)(request)
-    sessions = [_session_json(session) for session in _hub().sessions(owners)]
-    if _wants_json(request):
-        return _json({"sessions": sessions})
-    return _html(pages.SessionsPage(root="", sessions=sessions))
-
-
-@routes.route("/sessions/{sid}", methods=["GET"])
-@answers
-def show_session(sid: str) -> Response:
-    """One session: its page follows it and enters the notebook when it is ready."""
-    request = routes.current_request
-    session = _session(request, sid)
-    if _wants_json(request):
-        return _json(_session_json(session))
-    return _html(pages.SessionPage(root="../", session=_session_json(session), log=_lines_json(session)))
-
-
-@routes.route("/sessions/{sid}", methods=["DELETE"])
-@answers
-def delete_session(sid: str) -> Response:
-    """Stop the notebook; its files stay in its volume."""
-    request = routes.current_request
-    _refuse_other_sites(request)
-    return _json(_session_json(_hub().stop(_session(request, sid))), 202)
-
-
-@routes.route("/sessions/{sid}/events", methods=["GET"])
-@answers
-def session_events(sid: str) -> Response:
-    """What happened to the session since the line `after`."""
-    request = routes.current_request
-    after = _query(request, "after", "0")
-    if not (after.isascii() and after.isdigit() and len(after) < 10):
-        raise BadField("“after” must be the number of the last line you have, or 0")
-    session = _session(request, sid)
-    return _json({"session": _session_json(session), "events": _lines_json(session, int(after))})
-
-
-@routes.route("/sessions/{sid}/enter", methods=["POST"], content_types=BUTTON)
-@answers
-def enter_session(sid: str) -> Response:
-    """Hand out a one-time ticket, and the page that posts it to the notebook's origin."""
-    request = routes.current_request
-    _refuse_other_sites(request)
-    session = _session(request, sid)
-    entry = _hub().enter(session)
-    if _wants_json(request):
-        return _json({"url": entry.action, "ticket": entry.ticket, "path": entry.path})
-    page = pages.EnterPage(root="../../", name=session.name, action=entry.action, ticket=entry.ticket, path=entry.path)
-    origin = _hub().config.notebook_origin(session.sid)
-    return _html(page, headers={"Content-Security-Policy": pages.content_security_policy(origin)})
-
-
-@routes.route("/sessions/{sid}/stop", methods=["POST"], content_types=BUTTON)
-@answers
-def stop_session(sid: str) -> Response:
-    """What DELETE does, for a form."""
-    request = routes.current_request
-    _refuse_other_sites(request)
-    session = _hub().stop(_session(request, sid))
-    return _json(_session_json(session), 202) if _wants_json(request) else _see(f"../{quote(sid)}")
-
-
-@routes.route("/sessions/{sid}/forget", methods=["POST"], content_types=BUTTON)
-@answers
-def forget_credentials(sid: str) -> Response:
-    """Delete the stored credentials now and keep the notebook running."""
-    request = routes.current_request
-    _refuse_other_sites(request)
-    session = _hub().forget(_session(request, sid))
-    return _json(_session_json(session), 202) if _wants_json(request) else _see(f"../{quote(sid)}")
+def _session(hub: Hub, request: Request, sid: str) -> Session:
+    return hub.session(sid, _known_owners(hub, request))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import boto3
 from botocore.config import Config as AwsConfig
 
-from chalicelib.session_store import ProxyStore
+from chalicelib.aws.routes import ProxyStore
 from proxy.agent.entry import Entry
 from proxy.agent.sync import Agent
 from proxy.settings import Settings

@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import parse_qs
 
-from chalicelib.errors import StoreUnavailable
+from chalicelib.aws.errors import StoreUnavailable
 from proxy import pages
 from proxy.agent.sync import Agent, Entered, Verdict
 

@@ -24,7 +24,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
-from chalicelib.session_store import Grant, Route
+from chalicelib.aws.routes import Grant, Route
 
 MANY: Final = 200  # above this a swap of 10,000 entries (0.03 s) is quicker than single commands
 

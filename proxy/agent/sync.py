@@ -22,8 +22,8 @@ from pathlib import Path
 from threading import Event, RLock
 from typing import Final, Protocol
 
-from chalicelib.errors import StoreUnavailable
-from chalicelib.session_store import Grant, Redeemed, Route
+from chalicelib.aws.errors import StoreUnavailable
+from chalicelib.aws.routes import Grant, Redeemed, Route
 from proxy.agent import files, plan
 from proxy.agent.plan import Item, Key, Map
 from proxy.agent.runtime import HaproxyUnavailable, RuntimeSocket

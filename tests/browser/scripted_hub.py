@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from chalicelib import pages
+from chalicelib.web import pages
 
 STAGE = "/stage"
 SID = "0123456789abcdefghij"

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
-from chalicelib.session_store import Grant, Redeemed
+from chalicelib.aws.routes import Grant, Redeemed
 from tests.builders import NOW
 
 GRANT = Grant("ab" * 32, "sid", 2, False, int(NOW * 1000), int(NOW) + 60)

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from chalicelib.errors import SessionNotFound, StaleSession
-from chalicelib.events import Failure, Target
-from chalicelib.machine import Limits, Line, State
+from chalicelib.aws.errors import SessionNotFound, StaleSession
+from chalicelib.session.values import Failure, Limits, Line, State, Target
 from tests.builders import NOW, a_session
 
 

@@ -19,8 +19,8 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
-from chalicelib.address import Endpoint
-from chalicelib.bundle import Credentials
+from chalicelib.bundle.address import Endpoint
+from chalicelib.bundle.credentials import Credentials
 from tests.certificates import Authority, Leaf
 
 Answer = bytes | Callable[["Connection"], None]

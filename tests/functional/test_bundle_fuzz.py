@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib import errors
-from chalicelib.bundle import parse
+from chalicelib.bundle.errors import BadBundle, BadEndpoint
+from chalicelib.bundle.parse import parse
+from chalicelib.errors import HomeportError
 from tests import bundles
 from tests.bundles import Pki, zip_of
 from tests.certificates import instant, shared_key
@@ -45,7 +46,7 @@ class Fuzzed:
     def parse(self, body: bytes) -> None:
         try:
             parse(body, host=HOST, now=NOW)
-        except (errors.BadBundle, errors.BadEndpoint) as refusal:
+        except (BadBundle, BadEndpoint) as refusal:
             self.outcomes[refusal.code] += 1
             self._look_at(refusal)
         except Exception as error:
@@ -53,7 +54,7 @@ class Fuzzed:
         else:
             self.outcomes["accepted"] += 1
 
-    def _look_at(self, refusal: errors.HomeportError) -> None:
+    def _look_at(self, refusal: HomeportError) -> None:
         assert refusal.__cause__ is None
         assert refusal.__context__ is None
         text = f"{refusal!r} {refusal.message} {''.join(traceback.format_exception_only(refusal))}"
@@ -216,7 +217,7 @@ def test_any_zip_of_anything_is_refused_or_taken(members: list[tuple[str, bytes,
     body = craft_zip(
         [Member(name=name.encode("utf-8", "surrogatepass"), data=data, method=method) for name, data, method in members]
     )
-    with pytest.raises((errors.BadBundle, errors.BadEndpoint)):
+    with pytest.raises((BadBundle, BadEndpoint)):
         parse(body, host=host, now=NOW)
 
 
@@ -229,12 +230,12 @@ def test_any_zip_of_anything_is_refused_or_taken(members: list[tuple[str, bytes,
     host=st.none() | st.text(),
 )
 def test_any_tar_of_anything_is_refused_or_taken(members: list[tuple[bytes, bytes, bytes]], host: str | None) -> None:
-    with pytest.raises((errors.BadBundle, errors.BadEndpoint)):
+    with pytest.raises((BadBundle, BadEndpoint)):
         parse(b"".join(tar_member(name, data, kind) for name, data, kind in members), host=host, now=NOW)
 
 
 @settings(max_examples=1500, deadline=None, derandomize=True, database=None)
 @given(body=st.binary(max_size=2000), magic=st.sampled_from([b"", b"PK\3\4", b"\x1f\x8b\x08", b"PK\5\6"]))
 def test_any_bytes_are_refused(body: bytes, magic: bytes) -> None:
-    with pytest.raises((errors.BadBundle, errors.BadEndpoint)):
+    with pytest.raises((BadBundle, BadEndpoint)):
         parse(magic + body, host=None, now=NOW)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.bundle import CARINA, parse
+from chalicelib.bundle.parse import parse
+from chalicelib.bundle.sources import CARINA
 from tests import bundles
 from tests.bundles import Pki
 from tests.certificates import instant

@@ -23,18 +23,19 @@ import pytest
 from botocore.exceptions import EndpointConnectionError, ParamValidationError, ReadTimeoutError
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from chalicelib import errors
-from chalicelib.archive import read as read_archive
-from chalicelib.bundle import Credentials, parse
-from chalicelib.credentials_store import object_key
-from chalicelib.docker_endpoint import DockerEndpoint
-from chalicelib.errors import EndpointError, HomeportError
-from chalicelib.events import VerifyEndpoint
-from chalicelib.forms import Launch
-from chalicelib.launcher import Launcher
-from chalicelib.machine import Limits, Session, State
-from chalicelib.session_store import RouteStore
-from chalicelib.world import World
+from chalicelib.aws.credentials import object_key
+from chalicelib.aws.routes import RouteStore
+from chalicelib.bundle.archive import read as read_archive
+from chalicelib.bundle.credentials import Credentials
+from chalicelib.bundle.parse import parse
+from chalicelib.engine.endpoint import DockerEndpoint
+from chalicelib.engine.errors import EndpointError, EndpointFailed, NotADockerEngine
+from chalicelib.errors import BadEnvelope, HomeportError
+from chalicelib.launcher.effects import Effects
+from chalicelib.launcher.tick import Launcher
+from chalicelib.session.events import VerifyEndpoint
+from chalicelib.session.values import Limits, Session, State
+from chalicelib.web.forms import Launch
 from tests.certificates import key_pem, shared_key
 from tests.functional.hostile_engine import HostileEngine, Pki, http, of_json, ping, refusal, version
 from tests.functional.hub_rig import BUCKET, Answer, HubRig, a_bundle, hub_rig
@@ -276,7 +277,7 @@ def test_no_key_is_shown_when_stored_credentials_cannot_be_opened(hub: HubRig, s
     sealed = s3.get_object(Bucket=BUCKET, Key=object_key("sid", 1))["Body"].read()
     changes = {"flipped": sealed[:-1] + bytes([sealed[-1] ^ 1]), "cut": sealed[:-1]}
     s3.put_object(Bucket=BUCKET, Key=object_key("sid", 1), Body=changes.get(spoiled, sealed))
-    with pytest.raises(errors.BadEnvelope) as caught:
+    with pytest.raises(BadEnvelope) as caught:
         store.get("sid", 1, "somebody else" if spoiled == "of another session" else "owner")
     assert not CANARY.seen_in(shown_with_locals(caught.value), sealed)
     assert calls.data_keys
@@ -312,9 +313,9 @@ class Stage:
         sid = hub.upload(BUNDLE, name=name).json["id"]
         return cls(hub, hub.parts._store.load(sid))
 
-    def world(self, connect: Any, address: str = "203.0.113.7", credentials: Any = None) -> World:
+    def world(self, connect: Any, address: str = "203.0.113.7", credentials: Any = None) -> Effects:
         parts = self.hub.parts
-        return World(
+        return Effects(
             config=parts.config,
             credentials=credentials or parts._credentials,
             routes=RouteStore(self.hub.client_of("dynamodb"), parts.config.table, lambda: self.session.created_at),
@@ -343,7 +344,7 @@ class Stage:
 def test_no_key_is_shown_by_a_launch_that_ends_with_any_error_of_the_endpoint(
     hub: HubRig, caplog: pytest.LogCaptureFixture, at: str
 ) -> None:
-    for kind in every_kind() if at == "connect" else (errors.EndpointFailed, errors.EndpointMisbehaved):
+    for kind in every_kind() if at == "connect" else (EndpointFailed, NotADockerEngine):
         engine = EngineTwin()
         error = kind(f"The endpoint failed on purpose while {at}")
         if at == "connect":

@@ -26,11 +26,12 @@ from botocore.exceptions import (
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from chalicelib import envelope
-from chalicelib.address import Endpoint
-from chalicelib.bundle import Credentials
-from chalicelib.credentials_store import CredentialsStore, object_key
-from chalicelib.errors import BadEnvelope, CredentialsMissing, HomeportError, StoreRefused, StoreUnavailable
+from chalicelib.aws import envelope
+from chalicelib.aws.credentials import CredentialsStore, object_key
+from chalicelib.aws.errors import CredentialsMissing, StoreRefused, StoreUnavailable
+from chalicelib.bundle.address import Endpoint
+from chalicelib.bundle.credentials import Credentials
+from chalicelib.errors import BadEnvelope, HomeportError
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib import bundle, errors
-from chalicelib.address import Endpoint
-from chalicelib.bundle import parse
+from chalicelib.bundle import errors
+from chalicelib.bundle import parse as bundle
+from chalicelib.bundle.address import Endpoint
+from chalicelib.bundle.parse import parse
 from tests import bundles
 from tests.bundles import Pki
 from tests.certificates import instant

@@ -20,13 +20,24 @@ from typing import Any
 
 import pytest
 
-from chalicelib import certificates, errors
-from chalicelib.address import AddressPolicy, Endpoint
-from chalicelib.docker_endpoint import DockerEndpoint, PullStatus, probe, resolve
-from chalicelib.events import Target
-from chalicelib.machine import Limits
-from chalicelib.notebook import HubTrust, Specification, specification
-from chalicelib.transport import ANSWER_BYTES, Budget, Channel, memory_file, memory_pipe, new_context
+from chalicelib.bundle.address import AddressPolicy, Endpoint
+from chalicelib.bundle.errors import BadEndpoint, ForbiddenAddress
+from chalicelib.engine.endpoint import DockerEndpoint
+from chalicelib.engine.errors import (
+    ClientCertificateRejected,
+    EndpointError,
+    EndpointTimeout,
+    EndpointTls,
+    NotebookSilent,
+)
+from chalicelib.engine.probe import probe
+from chalicelib.engine.pull_progress import PullStatus
+from chalicelib.engine.resolve import resolve
+from chalicelib.engine.transport import ANSWER_BYTES, Budget, Channel, memory_file, memory_pipe, new_context
+from chalicelib.notebook import certificates
+from chalicelib.notebook.certificates import HubTrust
+from chalicelib.notebook.container import Specification, specification
+from chalicelib.session.values import Limits, Target
 from tests.builders import NOW, a_session
 from tests.certificates import FAR_AHEAD, LONG_AGO, Authority, Leaf
 from tests.functional.hostile_engine import (
@@ -64,7 +75,7 @@ def an_endpoint(engine: HostileEngine, *, deadline: float = 20.0, **changes: Any
 
 
 def code_of(endpoint: DockerEndpoint, call: Call = DockerEndpoint.verify) -> str:
-    with endpoint, pytest.raises(errors.EndpointError) as caught:
+    with endpoint, pytest.raises(EndpointError) as caught:
         call(endpoint)
     assert caught.value.message.isprintable()
     return caught.value.code
@@ -195,7 +206,7 @@ def test_the_reason_is_read_even_when_the_peer_has_hung_up_before_the_request(pk
             engine.closed.wait(10)
             with pytest.raises(BrokenPipeError):
                 deque((connected.send(b"GET /version HTTP/1.1\r\n\r\n") for _ in range(1000)), maxlen=0)
-            with pytest.raises(errors.EndpointRefusedCertificate):
+            with pytest.raises(ClientCertificateRejected):
                 connected.recv_into(bytearray(1))
 
 
@@ -213,7 +224,7 @@ def test_a_key_that_does_not_belong_to_the_certificate_is_refused_without_a_word
     with HostileEngine(pki) as engine:
         good = engine.credentials
         bad = type(good)(good.endpoint, good.ca, good.certificate, pki.server.key)
-        with pytest.raises(errors.EndpointTls) as caught:
+        with pytest.raises(EndpointTls) as caught:
             DockerEndpoint(bad, address=LOOPBACK, deadline=5, hub_name="hub")
         assert caught.value.__cause__ is None
 
@@ -302,7 +313,7 @@ def test_the_deadline_is_for_all_calls_together(pki: Pki) -> None:
     with HostileEngine(pki) as engine, an_endpoint(engine, deadline=30.0, clock=lambda: now[0]) as endpoint:
         endpoint.verify()
         now[0] = 31.0
-        with pytest.raises(errors.EndpointTimeout):
+        with pytest.raises(EndpointTimeout):
             endpoint.inspect(NAME)
 
 
@@ -513,12 +524,12 @@ def test_every_address_of_a_name_is_checked() -> None:
     endpoint, policy = Endpoint("docker.example.org", 2376), AddressPolicy()
     assert resolve(endpoint, policy, Resolver([PUBLIC, "1.1.1.1"])) == PUBLIC
     for forbidden in ("127.0.0.1", "169.254.169.254", "10.0.0.1", "::1", "fe80::1%eth0"):
-        with pytest.raises(errors.ForbiddenAddress):
+        with pytest.raises(ForbiddenAddress):
             resolve(endpoint, policy, Resolver([PUBLIC, forbidden]))
 
 
 def test_denied_ports_are_not_even_looked_up() -> None:
-    with pytest.raises(errors.BadEndpoint):
+    with pytest.raises(BadEndpoint):
         resolve(Endpoint("docker.example.org", 2375), AddressPolicy(), Resolver())
 
 
@@ -531,7 +542,7 @@ def test_denied_ports_are_not_even_looked_up() -> None:
     ],
 )
 def test_a_name_that_is_not_found_has_its_code(answer: OSError | UnicodeError, code: str) -> None:
-    with pytest.raises(errors.EndpointError) as caught:
+    with pytest.raises(EndpointError) as caught:
         resolve(Endpoint("docker.example.org", 2376), AddressPolicy(), Resolver(answer))
     assert caught.value.code == code
 
@@ -979,7 +990,7 @@ def a_notebook(trust: HubTrust, answer: Answer, sid: str = SID) -> HostileEngine
 
 
 def probe_code(notebook: HostileEngine, trust: HubTrust, deadline: float = 10.0) -> str:
-    with notebook, pytest.raises(errors.EndpointError) as caught:
+    with notebook, pytest.raises(EndpointError) as caught:
         probe(Target(LOOPBACK, notebook.port), SID, trust, deadline=deadline)
     return caught.value.code
 
@@ -1015,5 +1026,5 @@ def test_a_notebook_that_does_not_answer_200_is_silent(trust: HubTrust, answer: 
 def test_a_port_without_a_notebook_is_silent(pki: Pki, trust: HubTrust) -> None:
     with socket.create_server((LOOPBACK, 0)) as closed:
         target = Target(LOOPBACK, closed.getsockname()[1])
-    with pytest.raises(errors.NotebookSilent):
+    with pytest.raises(NotebookSilent):
         probe(target, SID, trust, deadline=5)

@@ -15,13 +15,14 @@ import pytest
 import requests
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from chalicelib.bundle import Credentials
+from chalicelib.aws.credentials import CredentialsStore
+from chalicelib.aws.routes import RouteStore
+from chalicelib.aws.sessions import SessionStore
+from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
-from chalicelib.credentials_store import CredentialsStore
-from chalicelib.launcher import Launcher
-from chalicelib.machine import State
-from chalicelib.session_store import RouteStore, SessionStore
-from chalicelib.world import World
+from chalicelib.launcher.effects import Effects
+from chalicelib.launcher.tick import Launcher
+from chalicelib.session.values import State
 from local import processes
 from local.aws import Aws, aws, own_environ
 from local.hub import hub
@@ -89,7 +90,7 @@ def _drive(clients: Mapping[str, Any], config: Config, harbour: Harbour, sid: st
     def find(endpoint: object, policy: object) -> str:
         return endpoint.host  # type: ignore[attr-defined,no-any-return]
 
-    world = World(
+    world = Effects(
         config=config,
         credentials=CredentialsStore(clients["s3"], clients["kms"], bucket=config.bucket, key=config.key),
         routes=RouteStore(dynamodb, config.table, time.time),

@@ -21,8 +21,9 @@ from urllib.parse import quote
 import pytest
 from urllib3.filepost import encode_multipart_formdata
 
-from chalicelib import events as e
-from chalicelib.machine import State, advance
+from chalicelib.session import events as e
+from chalicelib.session.machine import advance
+from chalicelib.session.values import State
 from local import processes
 from local.aws import Aws, aws, own_environ
 from local.hub import hub as running_hub

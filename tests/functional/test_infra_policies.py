@@ -13,14 +13,15 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from chalicelib.address import Endpoint
-from chalicelib.bundle import Credentials
+from chalicelib.aws.credentials import CredentialsStore
+from chalicelib.aws.dynamodb import digest_of
+from chalicelib.aws.hub_certificates import load_trust
+from chalicelib.aws.routes import Grant, ProxyStore, RouteStore
+from chalicelib.aws.sessions import SessionStore
+from chalicelib.bundle.address import Endpoint
+from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
-from chalicelib.credentials_store import CredentialsStore
-from chalicelib.events import Target
-from chalicelib.machine import State
-from chalicelib.session_store import Grant, ProxyStore, RouteStore, SessionStore, digest_of
-from chalicelib.trust_store import load_trust
+from chalicelib.session.values import State, Target
 from chalicelib.wiring import Wiring
 from infra.authority import ensure_authorities
 from infra.stack import deploy_stack

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib import bundle
+from chalicelib.bundle import parse as bundle
 from local.endpoint import LocalEndpoint, endpoint, write_bundle
 from local.engine import engine_version, running_engine
 

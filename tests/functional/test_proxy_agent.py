@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from chalicelib.errors import StoreUnavailable
-from chalicelib.events import Target
-from chalicelib.session_store import Grant, ProxyStore, Redeemed, Route, RouteStore, SessionStore, digest_of
+from chalicelib.aws.dynamodb import digest_of
+from chalicelib.aws.errors import StoreUnavailable
+from chalicelib.aws.routes import Grant, ProxyStore, Redeemed, Route, RouteStore
+from chalicelib.aws.sessions import SessionStore
+from chalicelib.session.values import Target
 from proxy.agent import files
 from proxy.agent.plan import Map
 from proxy.agent.sync import Agent, Verdict

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.certificates import Leaf, issue_client, new_authority
+from chalicelib.notebook.certificates import Leaf, issue_client, new_ca
 from local import processes
 from proxy.settings import PACKAGE, Settings, agent_environ, haproxy_command, haproxy_environ, prepare
 
@@ -33,7 +33,7 @@ def folder() -> Iterator[Path]:
 
 
 def environ(folder: Path) -> dict[str, str]:
-    authority = new_authority("proxy test", now=time.time(), lifetime=3600)
+    authority = new_ca("proxy test", now=time.time(), lifetime=3600)
     client = issue_client(authority, "proxy", now=time.time(), lifetime=3600)
     return {
         "HOMEPORT_PROXY_RUN": str(folder / "run"),
@@ -45,7 +45,7 @@ def environ(folder: Path) -> dict[str, str]:
 
 def web_certificate(folder: Path) -> Path:
     leaf: Leaf = issue_client(
-        new_authority("web", now=time.time(), lifetime=3600), "*.notebooks.example.org", now=time.time(), lifetime=3600
+        new_ca("web", now=time.time(), lifetime=3600), "*.notebooks.example.org", now=time.time(), lifetime=3600
     )
     path = folder / "web.pem"
     path.write_bytes(leaf.certificate + leaf.key)

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from chalicelib.errors import StoreUnavailable
-from chalicelib.events import Target
-from chalicelib.session_store import Grant, ProxyStore, RouteStore, SessionStore, digest_of
+from chalicelib.aws.dynamodb import digest_of
+from chalicelib.aws.errors import StoreUnavailable
+from chalicelib.aws.routes import Grant, ProxyStore, RouteStore
+from chalicelib.aws.sessions import SessionStore
+from chalicelib.session.values import Target
 from tests.builders import LIFETIME, NOW, OWNER, a_session
 from tests.contract.stores import RouteStoreContract, SessionStoreContract
 from tests.table import TABLE

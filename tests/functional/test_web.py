@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from chalicelib import events as e
-from chalicelib.errors import StoreUnavailable
-from chalicelib.machine import Session, State, advance
+from chalicelib.aws.errors import StoreUnavailable
+from chalicelib.session import events as e
+from chalicelib.session.machine import advance
+from chalicelib.session.values import Failure, Session, State, Target
 from tests.functional.hub_rig import HubRig, a_bundle, hub_rig
 
 BROWSER = {"Sec-Fetch-Site": "same-origin"}
@@ -28,7 +29,7 @@ def made_ready(hub: HubRig, sid: str) -> Session:
     """What the launcher does, without a launcher."""
     store = hub.parts._store
     session = store.load(sid)
-    target = e.Target("203.0.113.7", 32768)
+    target = Target("203.0.113.7", 32768)
     for event in (
         e.EndpointVerified("203.0.113.7", "20.10.24"),
         e.ImagePresent(),
@@ -374,7 +375,7 @@ def test_credentials_that_could_not_be_brought_again_can_be_brought_later(hub: H
     credentials.put = broken  # type: ignore[method-assign]
     assert hub.upload(a_bundle(), name="one").status == 503
     credentials.put = put  # type: ignore[method-assign]
-    moved_to(hub, session["id"], State.READY, trouble=e.Failure("credentials-missing", "The launcher found none"))
+    moved_to(hub, session["id"], State.READY, trouble=Failure("credentials-missing", "The launcher found none"))
     assert hub.upload(a_bundle(), name="one").status == 200
     assert hub.objects() == [f"credentials/{session['id']}/1"]
 

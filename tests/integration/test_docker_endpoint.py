@@ -17,13 +17,15 @@ import docker
 import pytest
 from docker.errors import NotFound
 
-from chalicelib import errors
-from chalicelib.address import Endpoint
-from chalicelib.bundle import Credentials
-from chalicelib.certificates import Leaf
-from chalicelib.docker_endpoint import DockerEndpoint, PullStatus
-from chalicelib.machine import Limits, new_session
-from chalicelib.notebook import Specification, injected_files, specification
+from chalicelib.bundle.address import Endpoint
+from chalicelib.bundle.credentials import Credentials
+from chalicelib.engine import errors
+from chalicelib.engine.endpoint import DockerEndpoint
+from chalicelib.engine.pull_progress import PullStatus
+from chalicelib.notebook.certificates import Leaf
+from chalicelib.notebook.container import Specification, injected_files, specification
+from chalicelib.session.machine import new_session
+from chalicelib.session.values import Limits
 from local.endpoint import LocalEndpoint, endpoint
 from local.engine import Engine, engine
 from tests.builders import NOW, OWNER, a_session
@@ -152,7 +154,7 @@ def test_haproxy_that_does_not_accept_the_certificate_is_told_so(rig: Rig) -> No
     credentials = rig.credentials(certificate=stranger.certificate, key=stranger.key)
     with (
         DockerEndpoint(credentials, address="127.0.0.1", deadline=20, hub_name=HUB) as docker_endpoint,
-        pytest.raises(errors.EndpointRefusedCertificate),
+        pytest.raises(errors.ClientCertificateRejected),
     ):
         docker_endpoint.verify()
 

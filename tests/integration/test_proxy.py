@@ -10,9 +10,9 @@ from hashlib import sha256
 
 import pytest
 
-from chalicelib.certificates import new_authority
-from chalicelib.events import Target
-from chalicelib.session_store import Grant, Route
+from chalicelib.aws.routes import Grant, Route
+from chalicelib.notebook.certificates import new_ca
+from chalicelib.session.values import Target
 from proxy.agent import files
 from proxy.agent.plan import Map
 from tests.proxy_rig import HUB, Rig, ask, eventually, new_sid, rig
@@ -302,8 +302,8 @@ def test_a_route_to_another_session_s_notebook_is_answered_503(door: Rig) -> Non
 
 def test_a_certificate_of_another_authority_is_answered_503(door: Rig) -> None:
     sid = new_sid()
-    stranger = new_authority("stranger", now=time.time(), lifetime=3600)
-    from chalicelib.certificates import issue_notebook
+    stranger = new_ca("stranger", now=time.time(), lifetime=3600)
+    from chalicelib.notebook.certificates import issue_notebook
 
     notebook = door.notebook(sid, leaf=issue_notebook(stranger, sid, now=time.time(), lifetime=3600))
     door.publish(sid, notebook.port)
@@ -313,7 +313,7 @@ def test_a_certificate_of_another_authority_is_answered_503(door: Rig) -> None:
 
 def test_a_notebook_that_knows_another_client_authority_hangs_up(door: Rig) -> None:
     sid = new_sid()
-    stranger = new_authority("stranger", now=time.time(), lifetime=3600)
+    stranger = new_ca("stranger", now=time.time(), lifetime=3600)
     notebook = door.notebook(sid, client_ca=stranger.certificate)
     door.publish(sid, notebook.port)
     assert door.ask(sid, cookie=door.cookie(sid)).status == 503

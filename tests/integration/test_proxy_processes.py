@@ -13,10 +13,10 @@ from threading import Thread
 
 import pytest
 
-from chalicelib.certificates import Authority, issue_notebook
-from chalicelib.events import Target
-from chalicelib.machine import Session
-from chalicelib.session_store import RouteStore, SessionStore
+from chalicelib.aws.routes import RouteStore
+from chalicelib.aws.sessions import SessionStore
+from chalicelib.notebook.certificates import Ca, issue_notebook
+from chalicelib.session.values import Session, Target
 from local import processes, proxy
 from local.aws import Aws, aws, own_environ
 from local.proxy import Proxy
@@ -67,7 +67,7 @@ def running() -> Iterator[Running]:
         with proxy.running(folder=folder / "proxy", port=port, notebook_ca=ca, client=client, environ=environ) as pair:
             sid = new_sid()
             authority = cloud.secret_pair("notebook-ca")
-            leaf = issue_notebook(Authority(authority.certificate, authority.key), sid, now=time.time(), lifetime=3600)
+            leaf = issue_notebook(Ca(authority.certificate, authority.key), sid, now=time.time(), lifetime=3600)
             notebook = NotebookServer(sid, leaf, cloud.secret_pair("client-ca").certificate, folder)
             thread = Thread(target=notebook.serve_forever, kwargs={"poll_interval": 0.05})
             thread.start()

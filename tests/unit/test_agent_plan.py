@@ -9,8 +9,8 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.events import Target
-from chalicelib.session_store import Grant, Route
+from chalicelib.aws.routes import Grant, Route
+from chalicelib.session.values import Target
 from proxy.agent import plan
 from proxy.agent.plan import Delete, Map, Put, Replace
 

@@ -10,10 +10,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from chalicelib import bundle, errors
-from chalicelib.address import Endpoint
-from chalicelib.archive import shown
-from chalicelib.bundle import Bundle, Credentials, parse
+from chalicelib.bundle import parse as bundle
+from chalicelib.bundle.address import Endpoint
+from chalicelib.bundle.credentials import Credentials
+from chalicelib.bundle.errors import EndpointMissing, EndpointNotLiteral, EndpointsDisagree
+from chalicelib.bundle.files import shown
+from chalicelib.bundle.parse import Bundle, parse
+from chalicelib.errors import BadEnvelope
 from tests import bundles
 from tests.bundles import Pki
 from tests.certificates import Authority, instant, key_pem, new_key, shared_key
@@ -259,22 +262,22 @@ def test_ports_and_addresses_are_read_as_docker_reads_them(value: str, endpoint:
 
 
 def test_examples_in_a_readme_are_no_endpoint(pki: Pki) -> None:
-    with pytest.raises(errors.EndpointMissing, match="host field"):
+    with pytest.raises(EndpointMissing, match="host field"):
         parsed(bundles.zip_of({**pki.files, "README.md": "export DOCKER_HOST=tcp://192.0.2.1:2376"}))
 
 
 def test_what_the_value_computes_is_never_computed_but_a_plain_one_beside_it_counts(pki: Pki) -> None:
     files = {**pki.files, "docker.env": "export DOCKER_HOST=$(touch /tmp/x)"}
-    with pytest.raises(errors.EndpointNotLiteral):
+    with pytest.raises(EndpointNotLiteral):
         parsed(bundles.zip_of(files))
 
 
 def test_two_endpoints_are_refused_with_both_shown(pki: Pki) -> None:
-    with pytest.raises(errors.EndpointsDisagree) as caught:
+    with pytest.raises(EndpointsDisagree) as caught:
         parsed(bundles.ucp(pki, context_endpoint="tcp://192.0.2.8:443"))
     assert "tcp://ucp.example.com:443" in caught.value.message
     assert "tcp://192.0.2.8:443" in caught.value.message
-    with pytest.raises(errors.EndpointsDisagree, match=r"203\.0\.113\.7.*host field says tcp://192\.0\.2\.8:2376"):
+    with pytest.raises(EndpointsDisagree, match=r"203\.0\.113\.7.*host field says tcp://192\.0\.2\.8:2376"):
         parsed(bundles.carina(pki), "192.0.2.8")
 
 
@@ -353,7 +356,7 @@ def test_credentials_come_back_from_their_bytes(pki: Pki) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"null", b'{"version": 2}', b"\xff", b'{"version":1,"ca":1}'])
 def test_other_bytes_are_no_credentials(data: bytes) -> None:
-    with pytest.raises(errors.BadEnvelope):
+    with pytest.raises(BadEnvelope):
         Credentials.from_bytes(data)
 
 

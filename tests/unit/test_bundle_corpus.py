@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from chalicelib.bundle import parse
-from chalicelib.errors import BadBundle, BadEndpoint
+from chalicelib.bundle.errors import BadBundle, BadEndpoint
+from chalicelib.bundle.parse import parse
 from tests.secrets_seen import Secrets
 from tests.unit.corpus import NOW, corpus, pki
 

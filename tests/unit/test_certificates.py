@@ -15,35 +15,28 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from chalicelib.certificates import (
-    Authority,
-    Leaf,
-    issue_client,
-    issue_notebook,
-    new_authority,
-    notebook_name,
-)
 from chalicelib.errors import BadConfiguration
+from chalicelib.notebook.certificates import Ca, Leaf, issue_client, issue_notebook, new_ca, notebook_name
 
 DAY = 86400.0
 # OpenSSL looks at the real clock, so what it is to accept must be valid for as long as these tests may be run.
 BEFORE_ANY_RUN = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 CENTURY = 100 * 365 * DAY
-NOTEBOOKS = new_authority("Homeport notebooks", now=BEFORE_ANY_RUN, lifetime=CENTURY)
-CLIENTS = new_authority("Homeport clients", now=BEFORE_ANY_RUN, lifetime=CENTURY)
+NOTEBOOKS = new_ca("Homeport notebooks", now=BEFORE_ANY_RUN, lifetime=CENTURY)
+CLIENTS = new_ca("Homeport clients", now=BEFORE_ANY_RUN, lifetime=CENTURY)
 SID = "0123456789abcdefghij"
 OTHER_SID = "vutsrqponmlkjihgfedc"
 
 
-def a_notebook(sid: str = SID, authority: Authority = NOTEBOOKS) -> Leaf:
+def a_notebook(sid: str = SID, authority: Ca = NOTEBOOKS) -> Leaf:
     return issue_notebook(authority, sid, now=BEFORE_ANY_RUN, lifetime=CENTURY)
 
 
-def a_client(authority: Authority = CLIENTS) -> Leaf:
+def a_client(authority: Ca = CLIENTS) -> Leaf:
     return issue_client(authority, "homeport-proxy", now=BEFORE_ANY_RUN, lifetime=CENTURY)
 
 
-def _context(purpose: int, leaf: Leaf | None, trusted: Authority, folder: Path) -> ssl.SSLContext:
+def _context(purpose: int, leaf: Leaf | None, trusted: Ca, folder: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(purpose)
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     context.load_verify_locations(cadata=trusted.certificate.decode())
@@ -62,8 +55,8 @@ def shake_hands(
     server: Leaf,
     client: Leaf | None,
     name: str,
-    server_trusts: Authority = CLIENTS,
-    client_trusts: Authority = NOTEBOOKS,
+    server_trusts: Ca = CLIENTS,
+    client_trusts: Ca = NOTEBOOKS,
 ) -> None:
     """Run one TLS handshake and one byte each way; raises ssl.SSLError when either side refuses the other."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -104,7 +97,7 @@ def test_a_notebook_is_valid_for_its_one_name_only(name: str, tmp_path: Path) ->
 
 
 def test_a_notebook_of_another_hub_is_refused(tmp_path: Path) -> None:
-    stranger = new_authority("Homeport notebooks", now=BEFORE_ANY_RUN, lifetime=CENTURY)
+    stranger = new_ca("Homeport notebooks", now=BEFORE_ANY_RUN, lifetime=CENTURY)
     with pytest.raises(ssl.SSLCertVerificationError):
         shake_hands(tmp_path, server=a_notebook(authority=stranger), client=a_client(), name=notebook_name(SID))
 
@@ -129,7 +122,7 @@ def test_a_clients_certificate_is_no_server(tmp_path: Path) -> None:
 
 def test_a_leaf_cannot_sign(tmp_path: Path) -> None:
     leaf = a_notebook()
-    forged = issue_notebook(Authority(leaf.certificate, leaf.key), OTHER_SID, now=BEFORE_ANY_RUN, lifetime=CENTURY)
+    forged = issue_notebook(Ca(leaf.certificate, leaf.key), OTHER_SID, now=BEFORE_ANY_RUN, lifetime=CENTURY)
     chained = Leaf(forged.certificate + leaf.certificate, forged.key)
     with pytest.raises(ssl.SSLCertVerificationError, match="invalid CA certificate"):
         shake_hands(tmp_path, server=_with_chain(chained), client=a_client(), name=notebook_name(OTHER_SID))
@@ -184,9 +177,7 @@ def test_an_authority_signs_leaves_only() -> None:
     ],
     ids=["notebook", "client"],
 )
-def test_a_leaf_has_one_purpose_and_names_its_issuer(
-    leaf: Leaf, authority: Authority, purpose: x509.ObjectIdentifier
-) -> None:
+def test_a_leaf_has_one_purpose_and_names_its_issuer(leaf: Leaf, authority: Ca, purpose: x509.ObjectIdentifier) -> None:
     certificate, issuer = _read(leaf.certificate), _read(authority.certificate)
     extensions = certificate.extensions
     assert list(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [purpose]
@@ -214,7 +205,7 @@ def test_a_clients_subject_is_its_name() -> None:
 
 
 @pytest.mark.parametrize("pair", [NOTEBOOKS, a_client()], ids=["authority", "leaf"])
-def test_a_repr_never_shows_the_key(pair: Authority | Leaf) -> None:
+def test_a_repr_never_shows_the_key(pair: Ca | Leaf) -> None:
     assert "PRIVATE KEY" not in repr(pair)
     assert "PRIVATE KEY" not in f"{pair}"
     assert pair.key.splitlines()[1].decode() not in repr([pair])
@@ -223,7 +214,7 @@ def test_a_repr_never_shows_the_key(pair: Authority | Leaf) -> None:
 def test_a_parameters_value_reads_back_what_was_written() -> None:
     client = a_client()
     assert Leaf.from_json(client.to_json()) == client
-    assert Authority.from_json(NOTEBOOKS.to_json()) == NOTEBOOKS
+    assert Ca.from_json(NOTEBOOKS.to_json()) == NOTEBOOKS
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import errors
-from chalicelib.engine_words import LAYERS, PullProgress, PullStatus, message_of, pull_failure, quoted, refusal
+from chalicelib.engine import errors
+from chalicelib.engine.messages import error_for, message_of, pull_error, quoted
+from chalicelib.engine.pull_progress import LAYERS, PullProgress, PullStatus
 
 
 def line(status: str, layer: str = "a", current: Any = None, total: Any = None, **more: Any) -> bytes:
@@ -124,13 +125,13 @@ JUNK = st.one_of(st.binary(max_size=60), st.sampled_from([b"[]", b"7", b"null", 
 @given(JUNK)
 def test_a_line_that_is_no_object_is_misbehaviour(junk: bytes) -> None:
     if junk.strip():
-        with pytest.raises(errors.EndpointMisbehaved):
+        with pytest.raises(errors.NotADockerEngine):
             PullProgress().feed(junk)
 
 
 @given(st.text(max_size=300), st.integers(400, 599))
 def test_whatever_the_engine_says_the_message_is_one_short_printable_line(text: str, status: int) -> None:
-    for error in (refusal(status, text), pull_failure(text)):
+    for error in (error_for(status, text), pull_error(text)):
         assert error.message.isprintable()
         assert len(error.message) < 400
 

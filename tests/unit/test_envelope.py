@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import envelope
+from chalicelib.aws import envelope
 from chalicelib.errors import BadEnvelope
 
 DATA_KEY = bytes(range(32))

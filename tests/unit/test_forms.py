@@ -10,8 +10,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from chalicelib.errors import BadField, BadForm, BadName, BodyTooLarge, HomeportError, MissingField
-from chalicelib.forms import (
+from chalicelib.errors import HomeportError
+from chalicelib.session.values import container_name, session_id
+from chalicelib.web.errors import BadField, BadForm, BadName, BodyTooLarge, MissingField
+from chalicelib.web.forms import (
     BODY_LIMIT,
     NAME_LENGTH,
     SUGGESTED_NAME,
@@ -24,7 +26,6 @@ from chalicelib.forms import (
     parse_launch,
     work_path,
 )
-from chalicelib.machine import container_name, session_id
 from tests.unit.naughty import ACCEPTED_NAMES, REFUSED_NAMES, TYPED_NAMES
 
 OWNER = "0" * 64

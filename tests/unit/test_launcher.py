@@ -8,12 +8,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from chalicelib import events as e
+from chalicelib.aws.errors import StoreUnavailable
+from chalicelib.bundle.errors import ForbiddenAddress
 from chalicelib.config import Config
-from chalicelib.errors import EndpointError, ForbiddenAddress, NotebookSilent, StoreUnavailable
-from chalicelib.launcher import BATON_SECONDS, Launcher
-from chalicelib.machine import EFFECT_SECONDS, LEASE_SECONDS, LEAVING, PATIENCE, Session, State, advance, container_name
-from chalicelib.world import PROBE_SECONDS, World
+from chalicelib.engine.errors import EndpointError, NotebookSilent
+from chalicelib.launcher.effects import PROBE_SECONDS, Effects
+from chalicelib.launcher.tick import HANDOVER_SECONDS, Launcher
+from chalicelib.session import events as e
+from chalicelib.session.lease import EFFECT_SECONDS, LEASE_SECONDS
+from chalicelib.session.machine import PATIENCE, advance
+from chalicelib.session.values import LEAVING_STATES, Failure, Session, State, Target, container_name
 from tests.builders import NOW, a_session
 from tests.launcher_twins import (
     Clock,
@@ -55,7 +59,7 @@ class Stage:
 
     def launcher(self, time_left: Callable[[], float] = lambda: PLENTY) -> Launcher:
         self.ticks += 1
-        world = World(
+        world = Effects(
             config=Config.from_environ({}),
             credentials=self.credentials,
             routes=self.routes,
@@ -79,7 +83,7 @@ class Stage:
         """What the name server says of the endpoint, checked."""
         return self.engine.address
 
-    def ask(self, target: e.Target, sid: str, trust: object, *, deadline: float) -> None:
+    def ask(self, target: Target, sid: str, trust: object, *, deadline: float) -> None:
         container = self.engine.containers.get(container_name(sid, self.session.generation))
         if self.silent or container is None or container.status != "running":
             raise NotebookSilent("The notebook does not answer yet")
@@ -118,7 +122,7 @@ def test_a_warm_launch_takes_one_tick() -> None:
     stage.tick()
     assert stage.session.state is State.READY
     assert stage.queue == []
-    assert [route.target for route in stage.routes.published()] == [e.Target("203.0.113.7", 32768)]
+    assert [route.target for route in stage.routes.published()] == [Target("203.0.113.7", 32768)]
 
 
 def test_a_cold_launch_pulls_once_and_shows_it() -> None:
@@ -153,7 +157,7 @@ def test_killed_at_any_instruction_it_goes_on_with_the_same_container(instructio
     for goal, event in ((State.READY, None), (State.STOPPED, e.StopRequested())):
         while stage.session.state is not goal:
             try:
-                if event and stage.session.state not in LEAVING:
+                if event and stage.session.state not in LEAVING_STATES:
                     stage.ask_for(event)
                 stage.run(goal)
             except Killed:
@@ -256,7 +260,7 @@ def test_a_pull_is_handed_on_like_a_baton() -> None:
                 stage.tick(takeover=takeover)
 
     stage.engine.during = meanwhile
-    stage.launcher(time_left=lambda: BATON_SECONDS - 1).tick(stage.sid)
+    stage.launcher(time_left=lambda: HANDOVER_SECONDS - 1).tick(stage.sid)
     assert stage.session.state is State.READY
     assert stage.session.holder == "tick-2"
     assert stage.engine.pulls == 2
@@ -284,7 +288,7 @@ def test_a_successor_takes_the_pull_over_although_its_predecessor_goes_on_saving
                 stage.ask_for(e.PullProgressed(0.9, "Pulling: almost there"))
 
     stage.engine.during = meanwhile
-    stage.launcher(time_left=lambda: BATON_SECONDS - 1).tick(stage.sid)
+    stage.launcher(time_left=lambda: HANDOVER_SECONDS - 1).tick(stage.sid)
     assert stage.session.state is State.READY
     assert stage.session.holder == "tick-2"
     assert stage.engine.pulls == 2
@@ -311,7 +315,7 @@ def test_a_successor_that_cannot_join_leaves_the_pull_to_its_predecessor() -> No
 
 def test_a_successor_is_called_again_when_nobody_comes() -> None:
     stage = Stage()
-    left = iter([PLENTY, PLENTY, BATON_SECONDS - 1, BATON_SECONDS - 2, 20.0, 19.0])
+    left = iter([PLENTY, PLENTY, HANDOVER_SECONDS - 1, HANDOVER_SECONDS - 2, 20.0, 19.0])
     stage.launcher(time_left=lambda: next(left, PLENTY)).tick(stage.sid)
     assert stage.queue == [(stage.sid, 0.0, "tick-1")] * 2
 
@@ -367,7 +371,7 @@ def test_an_endpoint_that_never_comes_is_given_up() -> None:
     stage.engine.refuses = EndpointError("The endpoint does not answer")
     stage.engine.refuses.retryable = True  # type: ignore[misc]
     stage.run(State.STOPPED)
-    assert stage.session.failure == e.Failure("endpoint-error", "The endpoint does not answer")
+    assert stage.session.failure == Failure("endpoint-error", "The endpoint does not answer")
     assert stage.clock.now - NOW < PATIENCE[State.VERIFYING] + 30
     stage.assert_nothing_is_left()
 

@@ -10,40 +10,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib import events as e
-from chalicelib.errors import IllegalTransition
-from chalicelib.machine import (
-    EFFECT_SECONDS,
+from chalicelib.session import events as e
+from chalicelib.session.lease import EFFECT_SECONDS, LEASE_SECONDS, claimed, is_held_by_another, with_lease
+from chalicelib.session.machine import (
     EFFECTS,
-    LAUNCHING,
-    LEASE_SECONDS,
-    LEAVING,
-    LINE_LENGTH,
-    LOG_LINES,
-    MESSAGES,
-    OWN_PATIENCE,
+    HUB_OUTAGE_ALLOWANCE,
     PATIENCE,
     TRANSITIONS,
-    Session,
-    State,
+    IllegalTransition,
     advance,
-    claimed,
-    container_name,
-    held_by_another,
-    held_on,
     new_session,
     next_effect,
     overdue,
-    progress,
+)
+from chalicelib.session.narration import LINE_LENGTH, LOG_LINES, MESSAGES, progress
+from chalicelib.session.values import (
+    LAUNCHING_STATES,
+    LEAVING_STATES,
+    Failure,
+    Session,
+    State,
+    Target,
+    container_name,
     session_id,
 )
 from tests.builders import LIFETIME, NOW, a_session
 
-FAILURE = e.Failure("endpoint-timeout", "The endpoint did not answer in time")
+FAILURE = Failure("endpoint-timeout", "The endpoint did not answer in time")
 EXAMPLES: dict[type, e.Event] = {
     e.EndpointVerified: e.EndpointVerified("203.0.113.7", "20.10.24"),
     e.PullProgressed: e.PullProgressed(0.5, "Pulling: 3 of 6 layers"),
-    e.ContainerStarted: e.ContainerStarted(e.Target("203.0.113.7", 32768)),
+    e.ContainerStarted: e.ContainerStarted(Target("203.0.113.7", 32768)),
     e.ContainerExited: e.ContainerExited(FAILURE),
     e.EffectDelayed: e.EffectDelayed(FAILURE),
     e.EffectFailed: e.EffectFailed(FAILURE),
@@ -106,7 +103,7 @@ def test_ready_is_left_only_by_withdrawing_the_route() -> None:
     assert set(TRANSITIONS[State.FORGETTING].values()) == {State.READY, State.FORGETTING, State.WITHDRAWING}
 
 
-@pytest.mark.parametrize("state", sorted(LAUNCHING | {State.READY, State.FORGETTING}))
+@pytest.mark.parametrize("state", sorted(LAUNCHING_STATES | {State.READY, State.FORGETTING}))
 def test_stop_expiry_and_failure_lead_out_of_every_state_that_stays(state: State) -> None:
     for event in (e.StopRequested, e.SessionExpired, e.EffectFailed):
         assert TRANSITIONS[state][event] is State.WITHDRAWING
@@ -141,7 +138,7 @@ def test_the_first_failure_is_kept(life: list[Session]) -> None:
 
 @given(walks())
 def test_progress_never_falls_during_a_launch(life: list[Session]) -> None:
-    shown = [progress(session) for session in life if session.state in LAUNCHING]
+    shown = [progress(session) for session in life if session.state in LAUNCHING_STATES]
     assert shown == sorted(shown)
     assert all(0 <= share <= 1 for share in shown)
 
@@ -178,8 +175,8 @@ def test_a_silent_endpoint_holds_no_state_longer_than_its_patience(state: State)
 @pytest.mark.parametrize("state", sorted(PATIENCE))
 def test_a_hub_that_was_down_gives_nothing_up_but_a_hub_that_stays_down_does(state: State) -> None:
     session = a_session(state=state, container="homeport-x-1")
-    assert overdue(session, NOW + OWN_PATIENCE) is None
-    missed = overdue(session, NOW + OWN_PATIENCE + PATIENCE[state] + 1)
+    assert overdue(session, NOW + HUB_OUTAGE_ALLOWANCE) is None
+    missed = overdue(session, NOW + HUB_OUTAGE_ALLOWANCE + PATIENCE[state] + 1)
     assert isinstance(missed, e.PatienceExpired)
     assert missed.failure.code == f"{state}-timed-out"
 
@@ -192,7 +189,7 @@ def test_only_the_hubs_own_stores_are_waited_for_without_end() -> None:
 @pytest.mark.parametrize("state", State)
 def test_a_session_does_not_outlive_its_lifetime(state: State) -> None:
     missed = overdue(a_session(state=state, heard_at=NOW + LIFETIME), NOW + LIFETIME)
-    assert missed == (None if state in LEAVING | {State.STOPPED} else e.SessionExpired())
+    assert missed == (None if state in LEAVING_STATES | {State.STOPPED} else e.SessionExpired())
 
 
 def test_progress_of_a_pull_is_news_that_keeps_it_alive() -> None:
@@ -233,12 +230,12 @@ def test_a_pull_that_stands_still_is_given_up_however_often_its_status_is_repeat
     while overdue(session, now) is None:
         now += 2
         session = advance(session, e.PullProgressed(0.5, "Pulling: 3 of 6 layers"), now)
-        assert now - NOW < OWN_PATIENCE + PATIENCE[State.PULLING] + 60
+        assert now - NOW < HUB_OUTAGE_ALLOWANCE + PATIENCE[State.PULLING] + 60
 
 
 @pytest.mark.parametrize("event", [e.EffectFailed(FAILURE), e.PatienceExpired(FAILURE)])
 def test_a_container_that_could_not_be_removed_is_named(event: e.Event) -> None:
-    earlier = e.Failure("notebook-exited", "The notebook ended")
+    earlier = Failure("notebook-exited", "The notebook ended")
     for failure in (None, earlier):
         session = a_session(state=State.REMOVING, container="homeport-x-1", failure=failure)
         session = advance(session, event, NOW)
@@ -296,11 +293,11 @@ def test_a_forgotten_session_is_watched_without_credentials() -> None:
 
 def test_one_tick_holds_a_session_and_gives_it_back_to_wait() -> None:
     session = claimed(a_session(), "tick-1", NOW)
-    assert held_by_another(session, "tick-2", NOW + 1)
-    assert not held_by_another(session, "tick-1", NOW + 1)
-    assert not held_by_another(session, "tick-2", NOW + LEASE_SECONDS)
-    waiting = held_on(replace(session, due_at=NOW + 5), NOW)
-    assert not held_by_another(waiting, "tick-2", NOW + 1)
+    assert is_held_by_another(session, "tick-2", NOW + 1)
+    assert not is_held_by_another(session, "tick-1", NOW + 1)
+    assert not is_held_by_another(session, "tick-2", NOW + LEASE_SECONDS)
+    waiting = with_lease(replace(session, due_at=NOW + 5), NOW)
+    assert not is_held_by_another(waiting, "tick-2", NOW + 1)
 
 
 def test_no_effect_outlives_its_ticks_lease() -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from chalicelib.certificates import Leaf
-from chalicelib.machine import Limits, container_name
-from chalicelib.notebook import (
+from chalicelib.notebook.certificates import Leaf
+from chalicelib.notebook.container import (
     DEFAULT_WORKDIR,
     FOLDER,
     NOTEBOOK_PORT,
@@ -21,6 +20,7 @@ from chalicelib.notebook import (
     specification,
     work_folder,
 )
+from chalicelib.session.values import Limits, container_name
 from tests.builders import a_session
 
 LEAF = Leaf(b"-----BEGIN CERTIFICATE-----\nleaf\n-----END CERTIFICATE-----\n", b"-----BEGIN PRIVATE KEY-----\n")

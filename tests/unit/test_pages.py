@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from jinja2 import UndefinedError
 
-from chalicelib import machine, pages
+from chalicelib.session import machine
+from chalicelib.web import pages
 
 FOLDER = Path(pages.__file__).parent
 

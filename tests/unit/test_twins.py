@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chalicelib.events import Target
+from chalicelib.session.values import Target
 from tests.contract.stores import RouteStoreContract, SessionStoreContract
 from tests.launcher_twins import RouteStoreTwin, SessionStoreTwin
 

@@ -11,8 +11,8 @@ Rules
    `root_of` derives it from the request's path, without API Gateway's stage.
 5. Each page works without its script, and better with it.
 
-What the script expects of the hub: JSON in the shapes of `Session`, `Check` and `Line`; problems (RFC 9457) with
-`detail` and `code`; `GET sessions/{id}/events?after=N` answers `{"session": Session, "events": [Line, …]}`.
+What the script expects of the hub: JSON in the shapes of json.py's `Session`, `Check` and `Line`; problems (RFC 9457)
+with `detail` and `code`; `GET sessions/{id}/events?after=N` answers `{"session": Session, "events": [Line, …]}`.
 """
 
 from __future__ import annotations
@@ -23,75 +23,12 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from chalicelib.web.json import Check, Line, Session
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-# The names of a session's states, as machine.State has them, grouped by what a visitor can do in them.
-_READY: Final = ("ready", "forgetting")
-_LEAVING: Final = ("withdrawing", "removing", "purging")
-
-_HEADLINES: Final = {
-    "verifying": "Launching",
-    "pulling": "Launching",
-    "creating": "Launching",
-    "starting": "Launching",
-    "probing": "Launching",
-    "publishing": "Launching",
-    "ready": "Ready",
-    "forgetting": "Ready",
-    "withdrawing": "Stopping",
-    "removing": "Stopping",
-    "purging": "Stopping",
-    "stopped": "Stopped",
-}
-
-
-class Error(TypedDict):
-    """Why a session failed: a stable code and a sentence for the visitor."""
-
-    code: str
-    message: str
-
-
-class Session(TypedDict):
-    """A session as `GET /sessions/{id}` answers it. Times are ISO 8601 in UTC; `progress` is 0 to 1 or None."""
-
-    id: str
-    name: str
-    state: str
-    progress: float | None
-    message: str
-    error: Error | None
-    url: str | None
-    created_at: str
-    expires_at: str
-    image: str
-    endpoint: str
-    credentials_held: bool
-    container: str | None
-
-
-class Line(TypedDict):
-    """One line of a session's log; `at` is ISO 8601 in UTC."""
-
-    number: int
-    at: str
-    text: str
-
-
-class Check(TypedDict):
-    """What `POST /bundles` found in a bundle. `fingerprint` is hex SHA-256, `expires_at` ISO 8601 in UTC."""
-
-    format: str
-    endpoint: str
-    subject: str
-    fingerprint: str
-    expires_at: str
-    dropped: Sequence[str]
-    warnings: Sequence[str]
-    owner: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +107,7 @@ class ErrorPage(Page):
 
     template: ClassVar[str] = "error.html"
     status: int
+    title: str
     code: str
     message: str
 
@@ -212,15 +150,14 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined  # a program that asks for JSON needs none of it
 
     environment = Environment(
-        loader=PackageLoader("chalicelib", "pages"),
+        loader=PackageLoader("chalicelib.web", "pages"),
         autoescape=True,
         undefined=StrictUndefined,
         auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"day": _day, "moment": _moment, "clock": _clock, "grouped": _grouped, "phase": _phase}
-    environment.globals |= {"HEADLINES": _HEADLINES}
+    environment.filters |= {"day": _day, "moment": _moment, "clock": _clock, "grouped": _grouped}
     return environment
 
 
@@ -243,15 +180,3 @@ def _clock(at: str) -> str:
 def _grouped(digits: str) -> str:
     """A fingerprint in groups of four, as people compare them."""
     return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
-
-
-def _phase(session: Session) -> str:
-    """What the visitor can do: launching, ready, leaving, stopped or failed."""
-    state = session["state"]
-    if state in _READY:
-        return "ready"
-    if state in _LEAVING:
-        return "leaving"
-    if state == "stopped":
-        return "failed" if session["error"] else "stopped"
-    return "launching"

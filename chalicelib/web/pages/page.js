@@ -6,8 +6,6 @@
   const POLL_LIMIT = 30000;    // ... at most, after failures
   const LARGEST = 65536;       // bytes of a bundle that the hub reads
 
-  const HEADLINES = {ready: "Ready", leaving: "Stopping", stopped: "Stopped", failed: "Failed", launching: "Launching"};
-
   const byId = (id) => document.getElementById(id);
 
   const make = (tag, attributes, ...children) => {
@@ -209,16 +207,10 @@
 
   // ── a session ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-  const phaseOf = (session) => {
-    if (session.state === "stopped") return session.error ? "failed" : "stopped";
-    if (["withdrawing", "removing", "purging"].includes(session.state)) return "leaving";
-    return ["ready", "forgetting"].includes(session.state) ? "ready" : "launching";
-  };
-
   const sessionPage = (page) => {
     const {name} = page.dataset;
     const launchedHere = location.hash === "#launched";
-    let {state, phase} = page.dataset;
+    let {phase} = page.dataset;
     let last = Number(page.dataset.last);
     let failures = 0;
     let timer = 0;
@@ -246,10 +238,11 @@
     const showPhase = (session) => {
       const chip = byId("chip");
       page.dataset.phase = chip.dataset.phase = phase;
-      if (chip.textContent !== HEADLINES[phase]) {
-        chip.textContent = HEADLINES[phase];
-        document.title = `${HEADLINES[phase]} · ${name} · Homeport`;
-        byId("announce").textContent = session.error ? "" : `${HEADLINES[phase]}. ${session.message}`;
+      chip.toggleAttribute("data-failed", session.error !== null);
+      if (chip.textContent !== session.headline) {
+        chip.textContent = session.headline;
+        document.title = `${session.headline} · ${name} · Homeport`;
+        byId("announce").textContent = session.error ? "" : `${session.headline}. ${session.message}`;
       }
       for (const element of page.querySelectorAll("[data-for]")) {
         const forgotten = element.dataset.act === "forget" && !session.credentials_held;
@@ -267,7 +260,7 @@
     };
 
     const show = (session) => {
-      phase = phaseOf(session);
+      phase = session.phase;
       showPhase(session);
       showProgress(session.progress);
       showCredentials(session);
@@ -281,22 +274,21 @@
     };
 
     // The lines of one pull replace each other, as they do in the hub's own log.
-    const addLines = (lines, pulling) => {
+    const addLines = (lines) => {
       const log = byId("log");
       for (const line of lines) {
         if (line.number <= last) continue;
         last = line.number;
-        if (pulling && log.lastElementChild?.dataset.pull) log.lastElementChild.remove();
+        if (line.progress && log.lastElementChild?.hasAttribute("data-progress")) log.lastElementChild.remove();
         const item = make("li", {}, time(line.at, "clock"), " ", make("span", {}, line.text));
-        if (pulling) item.dataset.pull = "yes";
+        item.toggleAttribute("data-progress", line.progress);
         log.append(item);
       }
     };
 
     const look = async () => {
       const {session, events} = await ask(`${page.dataset.events}?after=${last}`, {cache: "no-store"});
-      addLines(events, state === "pulling" && session.state === "pulling");
-      state = session.state;
+      addLines(events);
       show(session);
       enter();
     };
@@ -304,7 +296,7 @@
     const wait = () => {
       if (failures) return Math.min(POLL * 2 ** failures, POLL_LIMIT);
       if (document.hidden) return POLL_HIDDEN;
-      return state === "ready" ? POLL_AT_REST : POLL;
+      return phase === "ready" ? POLL_AT_REST : POLL;
     };
 
     const watch = async () => {
@@ -325,17 +317,17 @@
       } finally {
         looking = false;
       }
-      if (state !== "stopped") timer = setTimeout(watch, wait());
+      if (phase !== "stopped") timer = setTimeout(watch, wait());
     };
 
     document.addEventListener("visibilitychange", () => {
-      if (!document.hidden && state !== "stopped") watch();
+      if (!document.hidden && phase !== "stopped") watch();
     });
     addEventListener("pageshow", (event) => {
-      if (event.persisted && state !== "stopped") watch();
+      if (event.persisted && phase !== "stopped") watch();
     });
     enter();
-    if (state !== "stopped") timer = setTimeout(watch, wait());
+    if (phase !== "stopped") timer = setTimeout(watch, wait());
   };
 
   // ──────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,0 +1,115 @@
+"""One DynamoDB table, and what its stores share: conditional writes, queries, and one error for all of its failures.
+
+    pk                   sk       what                                    written by            store
+    session#<sid>        session  a session (session_items.py)            web, launcher         sessions.py
+    token#<sha256>       token    whose owner token this is               web                   tokens.py
+    ticket#<sha256>      ticket   a one-time entry to one session         web; the agent takes  tokens.py, routes.py
+    route#<sid>          route    where the notebook is, or was           launcher              routes.py
+    grant#<sha256>       grant    a browser's lasting entry               agent                 routes.py
+
+Indexes: `owner` lists an owner's sessions, `redrive` the sessions that are due, `feed` what changed for the proxy.
+Only SHA-256 digests of tokens, tickets and cookies are stored, never the values. `ttl` lets DynamoDB delete an item
+some time after it is over; whoever reads it checks the time as well. DynamoDB's own failures raise StoreUnavailable;
+nothing of botocore leaves this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.aws.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+Item = Mapping[str, Mapping[str, Any]]
+Clock = Callable[[], float]
+
+
+def digest_of(secret: str) -> str:
+    """The SHA-256 of a token, ticket or cookie value in hex: all that is ever stored of it."""
+    return sha256(secret.encode()).hexdigest()
+
+
+class Table:
+    """The table `name`. Values are in DynamoDB's own notation: {"S": text}, {"N": number as text}."""
+
+    def __init__(self, dynamodb: DynamoDBClient, name: str) -> None:
+        self._dynamodb = dynamodb
+        self._name = name
+
+    def get(self, pk: str, sk: str) -> Item | None:
+        """Read one item, consistently; None when there is none."""
+        with _translated():
+            key = {"pk": {"S": pk}, "sk": {"S": sk}}
+            return self._dynamodb.get_item(TableName=self._name, Key=key, ConsistentRead=True).get("Item")
+
+    def put(self, item: Item, *, condition: str = "", values: Mapping[str, Any] | None = None) -> bool:
+        """Write one item whole; False when it does not meet the condition, and nothing was written.
+
+        Raises StoreUnavailable; whether the write was done is then unknown, and a repetition is harmless.
+        """
+        options: dict[str, Any] = {"ConditionExpression": condition} if condition else {}
+        if values:
+            options["ExpressionAttributeValues"] = values
+        with _translated():
+            try:
+                self._dynamodb.put_item(TableName=self._name, Item=item, **options)
+            except self._dynamodb.exceptions.ConditionalCheckFailedException:
+                return False
+        return True
+
+    def take(self, pk: str, sk: str, *, condition: str, values: Mapping[str, Any]) -> Item | None:
+        """Delete one item and return it; None when it is not there or does not meet the condition.
+
+        In the condition `#ttl` stands for the attribute of that name, which is a reserved word.
+        """
+        with _translated():
+            try:
+                answer = self._dynamodb.delete_item(
+                    TableName=self._name,
+                    Key={"pk": {"S": pk}, "sk": {"S": sk}},
+                    ConditionExpression=condition,
+                    ExpressionAttributeNames={"#ttl": "ttl"},
+                    ExpressionAttributeValues=values,
+                    ReturnValues="ALL_OLD",
+                )
+            except self._dynamodb.exceptions.ConditionalCheckFailedException:
+                return None
+        return answer["Attributes"]
+
+    def query(
+        self,
+        index: str,
+        condition: str,
+        values: Mapping[str, Any],
+        *,
+        names: Mapping[str, str] | None = None,
+        newest_first: bool = False,
+    ) -> Iterator[Item]:
+        """Yield an index's items, page by page; an index is a moment behind. Raises StoreUnavailable, also between."""
+        options: dict[str, Any] = {"ExpressionAttributeNames": names} if names else {}
+        with _translated():
+            pages = self._dynamodb.get_paginator("query").paginate(
+                TableName=self._name,
+                IndexName=index,
+                KeyConditionExpression=condition,
+                ExpressionAttributeValues=values,
+                ScanIndexForward=not newest_first,
+                **options,
+            )
+            for page in pages:
+                yield from page["Items"]
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (ClientError, BotoCoreError) as error:
+        raise StoreUnavailable("The hub's table did not answer; try again in a moment") from error

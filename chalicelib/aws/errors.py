@@ -1,0 +1,44 @@
+"""What the hub's own stores can answer instead of what was asked: missing, changed meanwhile, refused, away."""
+
+from __future__ import annotations
+
+from chalicelib.errors import HomeportError
+
+
+class SessionNotFound(HomeportError):
+    """There is no such session, or it belongs to somebody else; the two look the same on purpose."""
+
+    status = 404
+
+
+class StaleSession(HomeportError):
+    """Somebody else saved the session first; load it again and decide anew."""
+
+    status = 409
+    retryable = True
+
+
+class StoreUnavailable(HomeportError):
+    """DynamoDB, S3, KMS or SQS did not answer; the same request can succeed later."""
+
+    status = 503
+    retryable = True
+
+
+class StoreRefused(HomeportError):
+    """AWS refused what the hub asked of its credentials store; its permissions or its key need the operator."""
+
+    retryable = True  # the operator can put it right, and no notebook is to be taken away meanwhile
+
+
+class CredentialsMissing(HomeportError):
+    """No credentials are stored for this session: the upload did not complete, or they were purged."""
+
+    status = 409
+    retryable = True  # they may be on their way: the session's item is written before them
+
+
+class GenerationWithdrawn(HomeportError):
+    """The route of this launch was withdrawn, or a later launch of the session has it; it never comes back."""
+
+    status = 409

@@ -1,0 +1,67 @@
+"""The tick queue: "advance session X", and which tick's pull to take over, if any.
+
+A message is JSON: `{"session": sid}` or `{"session": sid, "handover": tick}`. It holds no secret and says nothing of
+what is to be done: the session's item does.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.aws.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """A pull that is to be taken over from a tick that is still at it; `tick` is that tick's name."""
+
+    tick: str
+
+
+@dataclass(frozen=True, slots=True)
+class TickMessage:
+    """One message of the queue."""
+
+    sid: str
+    handover: Handover | None = None
+
+    def to_body(self) -> str:
+        """Write the message's body."""
+        body = {"session": self.sid} | ({"handover": self.handover.tick} if self.handover else {})
+        return json.dumps(body)
+
+    @classmethod
+    def from_body(cls, body: str) -> Self:
+        """Read a message's body; unknown entries are passed over. Raises KeyError, ValueError for another queue's."""
+        values = json.loads(body)
+        tick = values.get("handover")
+        return cls(str(values["session"]), Handover(str(tick)) if tick else None)
+
+
+class Enqueue(Protocol):
+    """Puts a message on the queue, to be received after `delay` seconds; raises StoreUnavailable."""
+
+    def __call__(self, message: TickMessage, *, delay: float) -> None: ...
+
+
+class TickQueue:
+    """The queue at `url`."""
+
+    def __init__(self, sqs: SQSClient, url: str) -> None:
+        self._sqs = sqs
+        self._url = url
+
+    def enqueue(self, message: TickMessage, *, delay: float) -> None:
+        """Send the message; SQS counts whole seconds, so the delay is rounded up. Raises StoreUnavailable."""
+        try:
+            self._sqs.send_message(QueueUrl=self._url, MessageBody=message.to_body(), DelaySeconds=math.ceil(delay))
+        except (BotoCoreError, ClientError) as error:
+            raise StoreUnavailable("The hub's queue did not answer; try again in a moment") from error

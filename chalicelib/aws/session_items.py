@@ -1,0 +1,245 @@
+"""The stored form of a session: a DynamoDB item, in a format that has a number.
+
+    pk, sk            session#<sid>, session
+    format            the number below; an item without one is of format 0
+    version           counts the saves; every save is conditional on it
+    owner, generation, created_at, expires_at
+    session           the other fields of Session, as JSON
+    redrive, redrive_at   while the session wants to be looked at: "due", and from when on nobody is at work on it
+    ttl               once it is stopped
+
+Rules
+
+1. The attributes above `session` are in every format from 1 on, with this meaning. With them alone a session can be
+   left alone, stopped and purged, whatever else is in the item.
+2. A field that is not known is passed over, and one that is missing has a default: a release may add a field, and the
+   one before it still reads the item. What does more than that gets a new number.
+3. An item of a later format was written by a later version of Homeport, which was rolled back. It is read as far as it
+   can be, and marked `newer`: machine.py leaves it alone until it expires or is stopped (DESIGN: a rollback must not
+   end notebooks).
+4. An item of a known format that cannot be read is broken. Nobody could ever go on with it, so it is read as a session
+   on its way out: its route is withdrawn, its container removed and its credentials purged, for which its id and
+   generation are enough.
+5. tests/frozen holds items of every format that ever was. They are read for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
+
+from chalicelib.aws.dynamodb import Item
+from chalicelib.session.narration import NEWER, UNREADABLE
+from chalicelib.session.values import Failure, Limits, Line, Session, State, Target, container_name
+
+FORMAT: Final = 1
+STOPPED_TTL: Final = 90 * 86400.0  # a stopped session is remembered for so long, in seconds
+
+_PREFIX: Final = "session#"
+_ATTRIBUTES: Final = ("owner", "generation", "version", "created_at", "expires_at")  # rule 1; not in the JSON
+
+# Format 0 had everything in the JSON, and these names for five fields.
+_NAMES_IN_FORMAT_0: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "holder": "written_by",
+        "held_until": "lease_expires_at",
+        "heard_at": "last_news_at",
+        "trouble": "last_problem",
+        "due_at": "next_attempt_at",
+    }
+)
+
+_UNREADABLE_FIELD: Final = (AttributeError, KeyError, TypeError, ValueError)
+
+_Value = TypeVar("_Value", Target, Failure, Limits, Line)
+
+
+def item_of(session: Session, now: float) -> dict[str, Any]:
+    """Write a session down; `now` in epoch seconds, from which a stopped session's time to live is counted."""
+    values = asdict(session)
+    for name in ("sid", "newer", *_ATTRIBUTES):
+        del values[name]
+    item: dict[str, Any] = {
+        "pk": {"S": f"{_PREFIX}{session.sid}"},
+        "sk": {"S": "session"},
+        "format": {"N": str(FORMAT)},
+        "version": {"N": str(session.version)},
+        "owner": {"S": session.owner},
+        "generation": {"N": str(session.generation)},
+        "created_at": {"N": repr(session.created_at)},
+        "expires_at": {"N": repr(session.expires_at)},
+        "session": {"S": json.dumps(values, ensure_ascii=False, separators=(",", ":"))},
+    }
+    if session.next_attempt_at is None:
+        item["ttl"] = {"N": str(int(now + STOPPED_TTL))}
+    else:
+        item["redrive"] = {"S": "due"}
+        item["redrive_at"] = {"N": repr(max(session.next_attempt_at, session.lease_expires_at))}
+    return item
+
+
+def session_of(item: Item) -> Session:
+    """Read a session, whatever the item holds besides `pk` and `version` (rules 2 to 4)."""
+    stored_format = int(item["format"]["N"]) if "format" in item else 0
+    values = _values_of(item, stored_format)
+    if stored_format > FORMAT:
+        return _newer(item, values)
+    try:
+        session = Session(**{name: _READ[name](value) for name, value in (_defaults(item) | values).items()})
+        if (session.next_attempt_at is None) is not (session.state is State.STOPPED):
+            raise ValueError("a session is due unless it is stopped")
+    except _UNREADABLE_FIELD:
+        return _broken(item, values)
+    return session
+
+
+def sid_of(item: Item) -> str:
+    """The id of an item's session."""
+    return str(item["pk"]["S"]).removeprefix(_PREFIX)
+
+
+def _values_of(item: Item, stored_format: int) -> dict[str, Any]:
+    """All known fields of the item, unchecked, by their present names."""
+    try:
+        values = json.loads(item["session"]["S"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        values = {"state": None}  # reads as broken
+    if stored_format == 0:
+        values = {_NAMES_IN_FORMAT_0.get(name, name): value for name, value in values.items()}
+    for name in _ATTRIBUTES:
+        if name in item:
+            kind, value = next(iter(item[name].items()))
+            values[name] = json.loads(value) if kind == "N" else value
+    return {name: value for name, value in values.items() if name in _READ} | {"sid": sid_of(item)}
+
+
+def _defaults(item: Item) -> dict[str, Any]:
+    """What a field is when the item has none of that name, where Session itself gives no default."""
+    created_at = float(item["created_at"]["N"]) if "created_at" in item else 0.0
+    due_at = created_at if "redrive" in item else None
+    times = {"entered_at": created_at, "last_news_at": created_at, "next_attempt_at": due_at, "expires_at": created_at}
+    return {"name": "", "endpoint": "", "image": "", "created_at": created_at, **times}
+
+
+def _newer(item: Item, values: Mapping[str, Any]) -> Session:
+    """Rule 3: every field that can be read, and defaults for the rest."""
+    stopped = "redrive" not in item
+    read: dict[str, Any] = {"state": State.STOPPED if stopped else State.READY, "owner": "", "generation": 1}
+    for name, value in (_defaults(item) | dict(values)).items():
+        try:
+            read[name] = _READ[name](value)
+        except _UNREADABLE_FIELD:
+            continue
+    due_at = None if stopped else (read["next_attempt_at"] or 0.0)
+    return Session(**read | {"next_attempt_at": due_at, "message": NEWER, "newer": True})
+
+
+def _broken(item: Item, values: Mapping[str, Any]) -> Session:
+    """Rule 4. A generation is never above the version, since every launch is a save."""
+    sid, version = sid_of(item), int(item["version"]["N"])
+    written = re.search(r'"generation":\s*([0-9]{1,9})', item.get("session", {}).get("S", ""))
+    generation = values.get("generation") or (int(written[1]) if written else version)
+    owner, name = values.get("owner"), values.get("name")
+    defaults = _defaults(item)
+    return Session(
+        sid=sid,
+        owner=owner if isinstance(owner, str) else "",
+        name=name if isinstance(name, str) else "",
+        generation=generation if type(generation) is int else version,
+        version=version,
+        state=State.WITHDRAWING if "redrive" in item else State.STOPPED,
+        endpoint="",
+        image="",
+        container=container_name(sid, generation),
+        message=UNREADABLE.message,
+        failure=UNREADABLE,
+        created_at=defaults["created_at"],
+        entered_at=defaults["created_at"],
+        last_news_at=defaults["created_at"],
+        next_attempt_at=defaults["next_attempt_at"],
+        expires_at=defaults["expires_at"],
+    )
+
+
+# ── reading one field: the value, or one of _UNREADABLE_FIELD ────────────────────────────────────────────────────────
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError
+    return value
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError
+    return value
+
+
+def _number(value: object) -> float:
+    if type(value) not in (int, float):
+        raise TypeError
+    return float(value)  # type: ignore[arg-type]  # it is one of the two
+
+
+def _optional(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else read(value)
+
+
+def _parts(kind: type[_Value], **read: Callable[[Any], Any]) -> Callable[[Any], _Value]:
+    """Read a nested value from the parts it has; unknown ones are passed over."""
+    return lambda value: kind(**{name: read[name](part) for name, part in value.items() if name in read})
+
+
+_FAILURE: Final = _parts(Failure, code=_text, message=_text)
+_LINE: Final = _parts(Line, number=_count, at=_number, text=_text, progress=_flag)
+
+_READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
+    {
+        "sid": _text,
+        "owner": _text,
+        "name": _text,
+        "generation": _count,
+        "version": _count,
+        "state": State,
+        "endpoint": _text,
+        "image": _text,
+        "limits": _parts(Limits, memory=_optional(_count), cpus=_optional(_number), gpus=_optional(_whole)),
+        "open_path": _text,
+        "address": _optional(_text),
+        "container": _optional(_text),
+        "target": _optional(_parts(Target, address=_text, port=_count)),
+        "credentials_held": _flag,
+        "written_by": _text,
+        "lease_expires_at": _number,
+        "fraction": _optional(_number),
+        "message": _text,
+        "failure": _optional(_FAILURE),
+        "last_problem": _optional(_FAILURE),
+        "attempts": _count,
+        "log": lambda value: tuple(map(_LINE, value)),
+        "created_at": _number,
+        "entered_at": _number,
+        "last_news_at": _number,
+        "next_attempt_at": _optional(_number),
+        "expires_at": _number,
+    }
+)

@@ -1,0 +1,87 @@
+"""What an endpoint answers, believed as far as it can be: known words, small numbers, short texts.
+
+Nothing here raises anything but an EndpointError, whatever the endpoint made up.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from chalicelib.engine import errors
+from chalicelib.engine.messages import BAD_IMAGE
+from chalicelib.text import lines
+
+LOG_LINES: Final = 50
+LOG_CHARACTERS: Final = 4000
+LOWEST_PORT: Final = 1024
+HIGHEST_PORT: Final = 65535
+
+_API_VERSION: Final = re.compile(r"1\.([0-9]{1,3})")
+_IMAGE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.:@-]|/(?!/)){0,254}")
+
+
+def json_of(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        raise _not_docker() from None
+
+
+def object_of(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _not_docker()
+    return value
+
+
+def part_of(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = value.get(key)
+    return part if isinstance(part, dict) else {}
+
+
+def labels_of(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    return part_of(part_of(found, "Config"), "Labels")
+
+
+def _not_docker() -> errors.NotADockerEngine:
+    return errors.NotADockerEngine(
+        "The endpoint's answer is not what a Docker Engine says. Check that address and port are your Docker endpoint's"
+    )
+
+
+def minor_version(version: object) -> int | None:
+    match = _API_VERSION.fullmatch(version) if isinstance(version, str) else None
+    return int(match[1]) if match else None
+
+
+def port_of(value: object) -> int:
+    """Believe a port: an int, or a string of ASCII digits, from 1024 to 65535."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 5:
+        value = int(value)
+    if type(value) is not int or not LOWEST_PORT <= value <= HIGHEST_PORT:
+        raise errors.NotADockerEngine(
+            f"The endpoint publishes the notebook at an impossible port; it must be {LOWEST_PORT} to {HIGHEST_PORT}"
+        )
+    return value
+
+
+def image_name(image: str) -> str:
+    if not _IMAGE.fullmatch(image) or ".." in image:
+        raise errors.BadImage(BAD_IMAGE)
+    return image
+
+
+def log_text(stream: bytes) -> str:
+    """Take the frames of a log apart: 8 bytes of head (kind, 0, 0, 0, length), then the text; a TTY's has no frames.
+
+    Gives at most LOG_LINES printable lines and LOG_CHARACTERS characters, from the end.
+    """
+    parts, rest = [], stream
+    while len(rest) >= 8 and rest[0] in (0, 1, 2) and rest[1:4] == b"\0\0\0":
+        end = 8 + int.from_bytes(rest[4:8], "big")
+        parts.append(rest[8:end])
+        rest = rest[end:]
+    text = b"".join(parts or [rest]).decode("utf-8", "replace")
+    return "\n".join(lines(text, most=LOG_LINES, limit=LOG_CHARACTERS))[-LOG_CHARACTERS:]

@@ -1,0 +1,169 @@
+"""What a visitor's Docker endpoint, or the notebook on it, can do wrong: status 502 unless a class says otherwise."""
+
+from __future__ import annotations
+
+from chalicelib.errors import HomeportError
+
+
+class EndpointError(HomeportError):
+    """The visitor's Docker endpoint, or the notebook on it, did not do what was asked."""
+
+    status = 502
+
+
+class EndpointNameUnknown(EndpointError):
+    """No address is known for the endpoint's name."""
+
+
+class EndpointUnreachable(EndpointError):
+    """No network path leads to the endpoint's address, or its name could not be looked up just now."""
+
+    retryable = True
+
+
+class ConnectionRefused(EndpointError):
+    """The endpoint's computer is there, and nothing listens on the port."""
+
+    retryable = True
+
+
+class EndpointTimeout(EndpointError):
+    """The endpoint did not answer in time; a firewall that swallows packets looks the same."""
+
+    retryable = True
+
+
+class EndpointHungUp(EndpointError):
+    """The endpoint closed the connection in the middle of a request."""
+
+    retryable = True
+
+
+class EndpointTls(EndpointError):
+    """The endpoint and the hub found no common TLS (1.2 or later)."""
+
+
+class EndpointNotTls(EndpointTls):
+    """The endpoint's port speaks something, and it is not TLS."""
+
+
+class EndpointWrongCertificate(EndpointTls):
+    """The endpoint showed a certificate that the bundle's CA did not sign, or that cannot be trusted otherwise."""
+
+
+class EndpointWrongName(EndpointWrongCertificate):
+    """The endpoint showed a certificate of the bundle's CA that is made for another name."""
+
+
+class EndpointExpiredCertificate(EndpointWrongCertificate):
+    """The endpoint showed a certificate that has expired or is not valid yet."""
+
+
+class ClientCertificateRejected(EndpointTls):
+    """The endpoint does not accept the bundle's client certificate."""
+
+
+class EndpointForbidden(EndpointError):
+    """The endpoint accepted the certificate and forbids what was asked (an authorization plugin, a proxy)."""
+
+
+class EndpointRedirected(EndpointError):
+    """The endpoint answered with a redirect; the hub follows none, since it would carry requests elsewhere."""
+
+
+class NotADockerEngine(EndpointError):
+    """The endpoint's answer is not what a Docker Engine says: too large, not JSON, or impossible values."""
+
+
+class EndpointTooOld(EndpointError):
+    """The endpoint's Docker Engine is older than what is asked of it."""
+
+
+class EndpointTooNew(EndpointError):
+    """The endpoint's Docker Engine no longer speaks any version of the API that the hub speaks."""
+
+
+class EndpointNotLinux(EndpointError):
+    """The endpoint's Docker Engine runs containers of another operating system."""
+
+
+class RequestRejected(EndpointError):
+    """The endpoint's Docker Engine declined a request as one it cannot carry out."""
+
+
+class EndpointFailed(EndpointError):
+    """The endpoint's Docker Engine reported an error of its own."""
+
+    retryable = True
+
+
+class NoSpace(EndpointError):
+    """The endpoint's disk is full."""
+
+
+class BadImage(EndpointError):
+    """The image's name is not one that Docker understands."""
+
+    status = 400
+
+
+class ImageNotFound(EndpointError):
+    """The registry has no such image, or it is private."""
+
+
+class ImageWrongPlatform(EndpointError):
+    """The image is not made for the endpoint's kind of processor."""
+
+
+class RegistryDenied(EndpointError):
+    """The registry wants to know who is asking; the hub passes no registry credentials."""
+
+
+class RegistryLimit(EndpointError):
+    """The registry allows the endpoint's address no more pulls for now."""
+
+
+class PullFailed(EndpointError):
+    """The pull ended without the image; the finished layers may be kept, and the pull be tried again."""
+
+    retryable = True
+
+
+class LimitsRefused(EndpointError):
+    """The endpoint cannot give the memory or the CPUs that were asked for."""
+
+
+class GpuUnavailable(EndpointError):
+    """The endpoint cannot give a GPU to a container."""
+
+
+class ContainerConflict(EndpointError):
+    """A container of this session's name exists on the endpoint and is not this hub's."""
+
+    status = 409
+
+
+class ContainerMissing(EndpointError):
+    """The session's container is not on the endpoint (any more)."""
+
+
+class ImageWithoutJupyter(EndpointError):
+    """The image has no `jupyter` program to run."""
+
+
+class StartFailed(EndpointError):
+    """The endpoint created the container and could not start it."""
+
+
+class NotebookExited(EndpointError):
+    """The notebook's container ended before it was ready."""
+
+
+class NotebookSilent(EndpointError):
+    """The notebook does not answer (yet) through its published port."""
+
+    retryable = True
+
+
+class NotebookWrongCertificate(EndpointError):
+    """Something else than this session's notebook answers at its published port."""

@@ -1,0 +1,158 @@
+"""What a visitor reads about a session: its message, its log, its headline and its progress.
+
+machine.py says what changes; this says it in words. A message is what is so now, and every state has one. The log is
+what happened, one line for each piece of news; the lines of one pull replace each other, or a long pull would push
+everything else out. Each line has a number of its own all the same, so that a page can ask for what came after the
+last one it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Final
+
+from chalicelib.session import events as e
+from chalicelib.session.events import Event
+from chalicelib.session.values import Failure, Line, Phase, Session, State
+from chalicelib.text import one_line
+
+LOG_LINES: Final = 40  # 40 lines of at most 200 characters keep the item under 40 kB in any script; DynamoDB takes 400
+LINE_LENGTH: Final = 200
+
+# fmt: off
+MESSAGES: Final[Mapping[State, str]] = MappingProxyType({
+    State.VERIFYING:   "Connecting to your Docker endpoint",
+    State.PULLING:     "Looking for the image on your endpoint",
+    State.CREATING:    "Creating the container",
+    State.STARTING:    "Starting the container",
+    State.PROBING:     "Waiting for JupyterLab to answer",
+    State.PUBLISHING:  "Publishing your notebook's address",
+    State.READY:       "Your notebook is ready",
+    State.FORGETTING:  "Deleting your credentials; the notebook keeps running",
+    State.WITHDRAWING: "Withdrawing your notebook's address",
+    State.REMOVING:    "Stopping and removing the container",
+    State.PURGING:     "Deleting your credentials",
+    State.STOPPED:     "Stopped: no container, no route and no credentials are left",
+})
+
+# The share of a launch that lies behind a session entering the state; a pull fills the gap to the next one.
+PROGRESS: Final[Mapping[State, float]] = MappingProxyType({
+    State.VERIFYING: 0.02, State.PULLING: 0.08, State.CREATING: 0.75, State.STARTING: 0.80,
+    State.PROBING: 0.85, State.PUBLISHING: 0.97, State.READY: 1.0, State.FORGETTING: 1.0,
+})
+
+_HEADLINES: Final[Mapping[Phase, str]] = MappingProxyType({
+    Phase.LAUNCHING: "Launching", Phase.READY: "Ready", Phase.LEAVING: "Stopping", Phase.STOPPED: "Stopped",
+})
+# fmt: on
+
+NEWER: Final = (
+    "This notebook was launched by a later version of this hub, which is not running now. It keeps running until it is "
+    "stopped; you can stop it here"
+)
+UNREADABLE: Final = Failure(
+    "session-unreadable",
+    "What the hub stored about this notebook cannot be read, so its container and your credentials are removed. Launch "
+    "it again: your files are kept in its volume",
+)
+
+
+def headline(session: Session) -> str:
+    """Say in a word where the session is."""
+    return "Failed" if session.phase is Phase.STOPPED and session.failure else _HEADLINES[session.phase]
+
+
+def progress(session: Session) -> float | None:
+    """The share of the launch that is done, 0 to 1 and never falling while it goes on; None once it is leaving."""
+    begun = PROGRESS.get(session.state)
+    if begun is None or session.state is not State.PULLING or session.fraction is None:
+        return begun
+    return begun + (PROGRESS[State.CREATING] - begun) * min(max(session.fraction, 0.0), 1.0)
+
+
+def begin(session: Session, now: float) -> Session:
+    """Give a session that is launched (again) its first message and line; the numbers of its lines go on."""
+    line = _line(session, f"Launch {session.generation} of “{session.name}” on {session.endpoint}", now)
+    return replace(session, message=MESSAGES[session.state], log=(line,))
+
+
+def narrate(before: Session, event: Event, after: Session, now: float) -> Session:
+    """Give `after`, which `event` made of `before`, its message and the lines about what happened."""
+    told = replace(after, message=_message_after(before, event, after))
+    for text in _lines_about(before, event, told):
+        progresses = isinstance(event, e.PullProgressed)
+        replaces = progresses and bool(told.log) and told.log[-1].progress
+        line = replace(_line(told, text, now), progress=progresses)
+        kept = told.log[:-1] if replaces else told.log
+        told = replace(told, log=(*kept, line)[-LOG_LINES:])
+    return told
+
+
+def silence(session: Session, patience: float) -> Failure:
+    """Why a session was given up from which nothing was heard for `patience` seconds, not even a problem."""
+    return Failure(
+        f"{session.state}-timed-out",
+        f"{MESSAGES[session.state]}: nothing was heard for {patience:.0f} seconds. "
+        "Check that the Docker endpoint is up, then launch again",
+    )
+
+
+def _message_after(before: Session, event: Event, after: Session) -> str:
+    if after.state is not before.state:
+        return _message_of(after)
+    match event:
+        case e.PullProgressed(line=line):
+            return one_line(line, LINE_LENGTH)
+        case e.EffectDelayed(failure=failure):
+            return one_line(failure.message, LINE_LENGTH)
+        case e.CredentialsRenewed() | e.ContainerRan() | e.NotebookAnswered():
+            return _message_of(after)
+        case _:
+            return before.message
+
+
+def _message_of(session: Session) -> str:
+    """The sentence about a session that has nothing more particular to say than its state."""
+    if session.state is State.STOPPED and session.failure:
+        return _remove_by_hand(session) if session.container else session.failure.message
+    if session.state is State.READY and not session.credentials_held:
+        return (
+            "Your notebook is ready. Your credentials are deleted, so the hub can no longer stop or remove its "
+            f"container; do that with: docker rm -f {session.container}"
+        )
+    return MESSAGES[session.state]
+
+
+def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]:  # noqa: C901 - one arm per event
+    """The log's lines about `event`; none when it says nothing new."""
+    match event:
+        case e.EndpointVerified(address=address, engine=engine, note=note):
+            yield f"Connected to Docker {engine} at {address}" + (f". {note}" if note else "")
+        case e.PullProgressed():
+            if after.message != before.message:
+                yield after.message
+        case e.EffectDelayed(failure=failure):
+            if failure != before.last_problem:
+                yield failure.message
+        case e.EffectFailed(failure=failure) | e.PatienceExpired(failure=failure):
+            yield failure.message
+            if before.state is State.REMOVING:
+                yield _remove_by_hand(before)
+        case e.ContainerExited(failure=failure):
+            yield failure.message if failure else "The notebook ended by itself"
+        case e.SessionExpired():
+            yield "The session reached the end of its lifetime"
+        case _:
+            if after.state is not before.state:
+                yield after.message
+
+
+def _remove_by_hand(session: Session) -> str:
+    return f"The container may still be on your endpoint; remove it with: docker rm -f {session.container}"
+
+
+def _line(session: Session, text: str, now: float) -> Line:
+    """The next line of the session's log: an endpoint's words are not trusted, and neither is a notebook's name."""
+    return Line(session.log[-1].number + 1 if session.log else 1, now, one_line(text, LINE_LENGTH))

@@ -1,0 +1,162 @@
+"""What a session is: its states and phases, and the frozen values that are saved, shown and handed around.
+
+A session is one notebook of one owner, through all its launches. Nothing here holds a secret. Times are seconds since
+the epoch, sizes bytes, fractions 0 to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Final
+
+
+class State(StrEnum):
+    """Where a session is on its way; machine.py has the table that says how it goes on from there."""
+
+    VERIFYING = "verifying"
+    PULLING = "pulling"
+    CREATING = "creating"
+    STARTING = "starting"
+    PROBING = "probing"
+    PUBLISHING = "publishing"
+    READY = "ready"
+    FORGETTING = "forgetting"
+    WITHDRAWING = "withdrawing"
+    REMOVING = "removing"
+    PURGING = "purging"
+    STOPPED = "stopped"
+
+
+class Phase(StrEnum):
+    """What a visitor can do with a session: wait for it, use it, wait for its end, launch it again."""
+
+    LAUNCHING = "launching"
+    READY = "ready"
+    LEAVING = "leaving"
+    STOPPED = "stopped"
+
+
+PHASES: Final[Mapping[Phase, frozenset[State]]] = MappingProxyType(
+    {
+        Phase.LAUNCHING: frozenset(
+            {State.VERIFYING, State.PULLING, State.CREATING, State.STARTING, State.PROBING, State.PUBLISHING}
+        ),
+        Phase.READY: frozenset({State.READY, State.FORGETTING}),
+        Phase.LEAVING: frozenset({State.WITHDRAWING, State.REMOVING, State.PURGING}),
+        Phase.STOPPED: frozenset({State.STOPPED}),
+    }
+)
+
+
+def phase_of(state: State) -> Phase:
+    """The phase that a state belongs to."""
+    return next(phase for phase, states in PHASES.items() if state in states)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the proxy finds a notebook: the checked address of the endpoint and the published port."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a session failed: a stable code and a sentence for the visitor."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a session's log; `number` grows by one from 1 and never repeats within a session.
+
+    `progress`: it says how far a pull is, and the pull's next line replaces it.
+    """
+
+    number: int
+    at: float
+    text: str
+    progress: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the container may use: bytes of memory, CPUs, number of GPUs (-1: all). None is the engine's default."""
+
+    memory: int | None = None
+    cpus: float | None = None
+    gpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """All that is known of one notebook of one owner.
+
+    identity     `sid` follows from owner and name; `generation` counts the launches; `version` the saves.
+    asked for    `endpoint`, `image`, `limits`, `open_path`.
+    found        `address` (checked, of the endpoint), `container` (its name, known before it exists), `target`.
+    how it goes  `state`, `fraction` of the pull; `failure` is the first one and final, `last_problem` what the present
+                 effect failed of last, `attempts` how often in a row; `message` and `log` are for the visitor.
+    who and when `written_by` is the tick or the web request that saved last, and a tick holds the session until
+                 `lease_expires_at`; `last_news_at` is when something was last heard, and `next_attempt_at` when the
+                 session wants to be looked at (None: never again).
+    `newer`      it was stored by a later version of Homeport, which this one does not understand: it is left alone
+                 until it expires or is stopped.
+    """
+
+    sid: str
+    owner: str
+    name: str
+    generation: int
+    version: int
+    state: State
+    endpoint: str
+    image: str
+    limits: Limits = Limits()
+    open_path: str = ""
+    address: str | None = None
+    container: str | None = None
+    target: Target | None = None
+    credentials_held: bool = True
+    written_by: str = ""
+    lease_expires_at: float = 0.0
+    fraction: float | None = None
+    message: str = ""
+    failure: Failure | None = None
+    last_problem: Failure | None = None
+    attempts: int = 0
+    log: tuple[Line, ...] = ()
+    created_at: float
+    entered_at: float
+    last_news_at: float
+    next_attempt_at: float | None
+    expires_at: float
+    newer: bool = False
+
+    @property
+    def phase(self) -> Phase:
+        """What the visitor can do with it."""
+        return phase_of(self.state)
+
+
+def session_id(owner: str, name: str) -> str:
+    """Derive the session's id from owner and name: 20 characters a-v0-9, fit for DNS labels and Docker names.
+
+    The same owner and name always give the same id, which is what brings a visitor back to the same notebook; 100
+    bits of SHA-256 keep any other pair from reaching it.
+    """
+    digest = sha256(b"homeport session\0" + owner.encode() + b"\0" + name.encode()).digest()
+    number = int.from_bytes(digest[:13], "big") >> 4
+    return "".join("0123456789abcdefghijklmnopqrstuv"[(number >> (5 * i)) & 31] for i in range(20))
+
+
+def container_name(sid: str, generation: int) -> str:
+    """Name the container of one launch; the name is the idempotency key of its creation."""
+    return f"homeport-{sid}-{generation}"

@@ -1,0 +1,77 @@
+"""What a request to the hub can do wrong, or come too early or too late for."""
+
+from __future__ import annotations
+
+from chalicelib.errors import HomeportError
+
+
+class BadRequest(HomeportError):
+    """The request is not one the hub understands."""
+
+    status = 400
+
+
+class BadForm(BadRequest):
+    """The request's body is not the multipart form that a browser sends."""
+
+
+class UnsupportedMediaType(BadRequest):
+    """The request's content type is not the one this address takes."""
+
+    status = 415
+
+
+class MethodNotAllowed(BadRequest):
+    """This address does not know the request's method."""
+
+    status = 405
+
+
+class MissingField(BadRequest):
+    """A form field that has to be there is missing or empty."""
+
+
+class BadField(BadRequest):
+    """A form field is doubled, unknown or has a value that cannot be used."""
+
+
+class BadName(BadField):
+    """The notebook's name is empty where one is needed, too long, or holds characters nobody can type."""
+
+
+class BodyTooLarge(BadRequest):
+    """The request's body is over the limit; nothing of it was read."""
+
+    status = 413
+
+
+class NotAuthenticated(HomeportError):
+    """The request carries no owner token, or one the hub does not know."""
+
+    status = 401
+
+
+class CrossSiteRequest(HomeportError):
+    """Another web site made the visitor's browser send this request."""
+
+    status = 403
+
+
+class SessionNotReady(HomeportError):
+    """The notebook cannot be entered (yet, or any more)."""
+
+    status = 409
+    retryable = True
+
+
+class SessionLeaving(HomeportError):
+    """The session of this name is being stopped; it can be launched again in a moment."""
+
+    status = 409
+    retryable = True
+
+
+class SessionOfLaterVersion(HomeportError):
+    """The session was stored by a later version of Homeport; this one can only stop it."""
+
+    status = 409

@@ -1,0 +1,139 @@
+"""The JSON of the HTTP interface: its shapes, and how the hub's values become it. The pages are filled with the same.
+
+Times are ISO 8601 in UTC, fractions 0 to 1, fingerprints hex SHA-256.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TypedDict
+
+from chalicelib.bundle.parse import Bundle
+from chalicelib.errors import HomeportError
+from chalicelib.session.narration import headline, progress
+from chalicelib.session.values import Phase
+from chalicelib.session.values import Session as SessionValue
+
+
+class Error(TypedDict):
+    """Why a session failed: a stable code and a sentence for the visitor."""
+
+    code: str
+    message: str
+
+
+class Session(TypedDict):
+    """A session as `GET /sessions/{id}` answers it.
+
+    `phase` is launching, ready, leaving or stopped; `headline` says it to a visitor, and says "Failed" when it is
+    stopped because of `error`. `progress` is None once there is none; `url` is None unless the notebook can be entered.
+    """
+
+    id: str
+    name: str
+    state: str
+    phase: str
+    headline: str
+    progress: float | None
+    message: str
+    error: Error | None
+    url: str | None
+    created_at: str
+    expires_at: str
+    image: str
+    endpoint: str
+    credentials_held: bool
+    container: str | None
+
+
+class Line(TypedDict):
+    """One line of a session's log. A line with `progress` replaces the one before it if that one has it, too."""
+
+    number: int
+    at: str
+    text: str
+    progress: bool
+
+
+class Check(TypedDict):
+    """What `POST /bundles` found in a bundle."""
+
+    format: str
+    endpoint: str
+    subject: str
+    fingerprint: str
+    expires_at: str
+    dropped: Sequence[str]
+    warnings: Sequence[str]
+    owner: str
+
+
+class Problem(TypedDict):
+    """A problem document (RFC 9457): `code` is stable, `title` names the kind, `detail` says what to do next."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+
+
+def session_json(session: SessionValue, origin: str) -> Session:
+    """A session; `origin` is its notebook's."""
+    failure = session.failure
+    return {
+        "id": session.sid,
+        "name": session.name,
+        "state": str(session.state),
+        "phase": str(session.phase),
+        "headline": headline(session),
+        "progress": progress(session),
+        "message": session.message,
+        "error": {"code": failure.code, "message": failure.message} if failure else None,
+        "url": f"{origin}/" if session.phase is Phase.READY else None,
+        "created_at": _time(session.created_at),
+        "expires_at": _time(session.expires_at),
+        "image": session.image,
+        "endpoint": session.endpoint,
+        "credentials_held": session.credentials_held,
+        "container": session.container,
+    }
+
+
+def lines_json(session: SessionValue, after: int = 0) -> list[Line]:
+    """The lines of a session's log that come after the line number `after`, oldest first."""
+    return [
+        {"number": line.number, "at": _time(line.at), "text": line.text, "progress": line.progress}
+        for line in session.log
+        if line.number > after
+    ]
+
+
+def check_json(bundle: Bundle) -> Check:
+    """What is in a bundle, nothing of it secret."""
+    return {
+        "format": bundle.format,
+        "endpoint": str(bundle.credentials.endpoint),
+        "subject": bundle.subject,
+        "fingerprint": bundle.fingerprint,
+        "expires_at": _time(bundle.not_after),
+        "dropped": list(bundle.dropped),
+        "warnings": list(bundle.warnings),
+        "owner": bundle.owner,
+    }
+
+
+def problem_json(error: HomeportError) -> Problem:
+    """An error."""
+    return {
+        "type": f"urn:homeport:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "code": error.code,
+        "detail": error.message,
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
