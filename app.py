@@ -12,7 +12,7 @@ from chalice.app import Chalice, CloudWatchEvent, Rate, SQSEvent
 
 from chalicelib.config import Config
 from chalicelib.web.hub import Hub
-from chalicelib.web.routes import blueprint, chalice_errors
+from chalicelib.web.routes import attach
 from chalicelib.wiring import wiring
 
 
@@ -22,10 +22,8 @@ def hub() -> Hub:
 
 
 app = Chalice(app_name="homeport")
-app.api.binary_types.append("multipart/form-data")
 app.log.setLevel(logging.INFO)  # Chalice's default for the loggers below "homeport" is ERROR
-app.register_blueprint(blueprint(hub))
-app.register_middleware(chalice_errors(hub), "http")
+attach(app, hub)
 
 
 @app.on_sqs_message(

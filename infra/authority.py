@@ -78,7 +78,7 @@ def _is_missing(existing: frozenset[str], prefix: str, names: tuple[str, ...]) -
 
 
 def _notebook_set(now: float) -> Mapping[str, str]:
-    authority = certificates.new_authority("Homeport notebooks", now=now, lifetime=LIFETIME)
+    authority = certificates.new_ca("Homeport notebooks", now=now, lifetime=LIFETIME)
     return {
         "notebook-ca": authority.to_json(),
         "notebook-ca-certificate": _certificate_only(authority),
@@ -86,7 +86,7 @@ def _notebook_set(now: float) -> Mapping[str, str]:
 
 
 def _client_set(now: float) -> Mapping[str, str]:
-    authority = certificates.new_authority("Homeport clients", now=now, lifetime=LIFETIME)
+    authority = certificates.new_ca("Homeport clients", now=now, lifetime=LIFETIME)
     return {
         "client-ca": _certificate_only(authority),
         "launcher-client": certificates.issue_client(
@@ -96,5 +96,5 @@ def _client_set(now: float) -> Mapping[str, str]:
     }
 
 
-def _certificate_only(authority: certificates.Authority) -> str:
+def _certificate_only(authority: certificates.Ca) -> str:
     return json.dumps({"certificate": authority.certificate.decode("ascii")})

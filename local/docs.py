@@ -10,7 +10,7 @@ from chalicelib import errors
 from chalicelib.session import events
 from chalicelib.session.machine import EFFECTS, PATIENCE, TRANSITIONS
 from chalicelib.session.narration import MESSAGES
-from chalicelib.session.values import LEAVING_STATES, State
+from chalicelib.session.values import PHASES, Phase, State
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
 _ANY: Final = (events.EffectFailed, events.PatienceExpired, events.StopRequested, events.SessionExpired)
@@ -57,7 +57,7 @@ def _arrows() -> Iterator[str]:
                 targets.setdefault(target, []).append(event.__name__)
         for target, names in targets.items():
             yield f"{state} --> {target}: {', '.join(names)}"
-        if state not in LEAVING_STATES and state is not State.STOPPED:
+        if state not in PHASES[Phase.LEAVING] and state is not State.STOPPED:
             yield f"{state} --> withdrawing"
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from types import SimpleNamespace
 
-from chalicelib.aws.errors import CredentialsMissing, SessionNotFound, StaleSession
+from chalicelib.aws.errors import CredentialsMissing, GenerationWithdrawn, SessionNotFound, StaleSession
 from chalicelib.aws.routes import Route
 from chalicelib.notebook.certificates import HubTrust, issue_client, new_ca
 from chalicelib.notebook.container import Specification
@@ -80,7 +80,7 @@ class SessionStoreTwin:
 
     def due(self, now: float) -> Iterator[str]:
         for session in list(self.sessions.values()):
-            if session.due_at is not None and max(session.due_at, session.held_until) <= now:
+            if session.next_attempt_at is not None and max(session.next_attempt_at, session.lease_expires_at) <= now:
                 yield session.sid
 
 
@@ -97,13 +97,13 @@ class RouteStoreTwin:
             present.generation > session.generation
             or (present.generation == session.generation and not present.published)
         ):
-            raise StaleSession("withdrawn")
+            raise GenerationWithdrawn("withdrawn")
         self._write(session, published=True)
 
     def withdraw(self, session: Session) -> None:
         present = self.routes.get(session.sid)
         if present and present.generation > session.generation:
-            raise StaleSession("later launch")
+            raise GenerationWithdrawn("later launch")
         self._write(session, published=False)
 
     def published(self) -> list[Route]:
@@ -150,7 +150,7 @@ class ContainerTwin:
 
 @dataclass
 class EngineTwin:
-    """A Docker Engine with images and containers; `connect` is what World is given."""
+    """A Docker Engine with images and containers; `connect` is what Effects is given."""
 
     trouble: Trouble = field(default_factory=Trouble)
     images: set[str] = field(default_factory=set)
@@ -239,7 +239,7 @@ class EngineTwin:
 @cache
 def a_trust() -> HubTrust:
     """The hub's own certificates, made once for all tests of a process."""
-    authority = new_ca("Homeport test notebook CA", now=NOW, lifetime=LIFETIME)
+    ca = new_ca("Homeport test notebook CA", now=NOW, lifetime=LIFETIME)
     clients = new_ca("Homeport test client CA", now=NOW, lifetime=LIFETIME)
     probe = issue_client(clients, "launcher", now=NOW, lifetime=LIFETIME)
-    return HubTrust(notebook_authority=authority, client_ca=clients.certificate, probe=probe)
+    return HubTrust(notebook_ca=ca, client_ca=clients.certificate, probe=probe)

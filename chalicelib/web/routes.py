@@ -4,7 +4,7 @@ Every address answers HTML, or JSON when the request accepts `application/json`.
 (RFC 9457) or the error page, with the same sentence. A request that another web site made a browser send is refused.
 
 ADDRESSES is the whole HTTP interface. A view is a function of the hub and the request, and of the path's parameters;
-`blueprint` gives Chalice the views with the hub that app.py hands in.
+`attach` gives Chalice the views with the hub that app.py hands in.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import wraps
 from typing import Any, Final
 from urllib.parse import quote
 
-from chalice.app import Blueprint, Request, Response
+from chalice.app import Blueprint, Chalice, Request, Response
 
 from chalicelib.aws.session_items import STOPPED_TTL
 from chalicelib.config import VERSION
@@ -175,15 +175,17 @@ ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
 )
 
 
-def blueprint(hub: Callable[[], Hub]) -> Blueprint:
-    """The HTTP interface of the hub that `hub` gives; it is not asked for before the first request."""
+def attach(app: Chalice, hub: Callable[[], Hub]) -> None:
+    """Make `app` serve the HTTP interface of the hub that `hub` gives; it is not asked for before the first request."""
+    app.api.binary_types.append("multipart/form-data")
     routes = Blueprint(__name__)
     for method, path, content_types, view in ADDRESSES:
         routes.route(path, methods=[method], content_types=list(content_types))(_bound(view, hub, routes))
-    return routes
+    app.register_blueprint(routes)
+    app.register_middleware(_chalice_errors(hub), "http")
 
 
-def chalice_errors(hub: Callable[[], Hub]) -> Callable[[Request, Callable[[Request], Response]], Response]:
+def _chalice_errors(hub: Callable[[], Hub]) -> Callable[[Request, Callable[[Request], Response]], Response]:
     """Middleware: give Chalice's own refusals, which come before any view, the form of ours."""
 
     def middleware(event: Request, get_response: Callable[[Request], Response]) -> Response:

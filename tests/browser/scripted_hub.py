@@ -17,10 +17,11 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from chalicelib.web import pages
+from chalicelib.web.json import Check, Line, Session
+from tests.documents import SID, a_session_document
 
 STAGE = "/stage"
-SID = "0123456789abcdefghij"
-CHECK: pages.Check = {
+CHECK: Check = {
     "format": "Docker context",
     "endpoint": "tcp://203.0.113.7:2376",
     "subject": "CN=ada",
@@ -30,25 +31,6 @@ CHECK: pages.Check = {
     "warnings": ["The certificate names no host"],
     "owner": "cd" * 32,
 }
-
-
-def a_session(**changes: Any) -> pages.Session:
-    session: dict[str, Any] = {
-        "id": SID,
-        "name": "thesis",
-        "state": "pulling",
-        "progress": 0.4,
-        "message": "Pulling",
-        "error": None,
-        "url": None,
-        "created_at": "2026-11-23T01:02:03Z",
-        "expires_at": "2026-11-26T01:02:03Z",
-        "image": "quay.io/jupyter/minimal-notebook",
-        "endpoint": "tcp://203.0.113.7:2376",
-        "credentials_held": True,
-        "container": f"homeport-{SID}-1",
-    }
-    return session | changes  # type: ignore[return-value]
 
 
 def a_problem(code: str, detail: str, status: int = 400) -> tuple[int, dict[str, Any]]:
@@ -63,8 +45,8 @@ class Script:
     """
 
     bundles: list[tuple[int, Any]] = field(default_factory=lambda: [(200, CHECK)])
-    launches: list[tuple[int, Any]] = field(default_factory=lambda: [(201, a_session())])
-    state: pages.Session = field(default_factory=a_session)
+    launches: list[tuple[int, Any]] = field(default_factory=lambda: [(201, a_session_document())])
+    state: Session = field(default_factory=a_session_document)
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     lines: int = 1
 
@@ -108,7 +90,12 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[0] for name, values in parse_qs(address.query).items()}
         script = self.the_script
         if not address.path.startswith(STAGE):
-            self._page(pages.ErrorPage(root="", status=404, code="not-found", message="Outside of the stage"), 404)
+            self._page(
+                pages.ErrorPage(
+                    root="", status=404, title="Not found", code="not-found", message="Outside of the stage"
+                ),
+                404,
+            )
         elif path == "/":
             self._page(a_home(query.get("name", "")))
         elif path == f"/sessions/{SID}":
@@ -118,7 +105,12 @@ class _Handler(BaseHTTPRequestHandler):
             lines = [a_line(number) for number in range(int(query["after"]) + 1, script.lines + 1)]
             self._json(200, {"session": script.state, "events": lines})
         else:
-            self._page(pages.ErrorPage(root=pages.root_of(path), status=404, code="not-found", message="No"), 404)
+            self._page(
+                pages.ErrorPage(
+                    root=pages.root_of(path), status=404, title="Not found", code="not-found", message="No"
+                ),
+                404,
+            )
 
     def do_POST(self) -> None:
         path = urlsplit(self.path).path.removeprefix(STAGE)
@@ -187,5 +179,5 @@ def a_home(name: str = "") -> pages.HomePage:
     )
 
 
-def a_line(number: int) -> pages.Line:
-    return {"number": number, "at": "2026-11-23T01:02:03Z", "text": f"Line {number}"}
+def a_line(number: int) -> Line:
+    return {"number": number, "at": "2026-11-23T01:02:03Z", "text": f"Line {number}", "progress": False}

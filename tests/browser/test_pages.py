@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
-from tests.browser.scripted_hub import SID, Script, a_problem, a_session, scripted_hub
+from tests.browser.scripted_hub import Script, a_problem, scripted_hub
+from tests.documents import SID, a_session_document
 
 MISSING = a_problem("endpoint-missing", "The bundle names no endpoint: type its address")
 MISMATCH = a_problem("key-mismatch", "key.pem does not belong to cert.pem: export the bundle again")
@@ -140,11 +141,11 @@ def test_the_name_in_the_address_fills_the_form(page: Page, hub: str) -> None:
 def test_a_session_is_followed_and_entered_once_when_it_gets_ready(page: Page, hub: str, script: Script) -> None:
     page.goto(f"{hub}sessions/{SID}#launched")
     expect(page.get_by_role("progressbar")).to_have_js_property("value", 40)
-    script.state = a_session(state="probing", progress=0.85, message="Waiting")
+    script.state = a_session_document(state="probing", progress=0.85, message="Waiting")
     expect(page.locator("#message")).to_have_text("Waiting")
     expect(page.get_by_role("progressbar")).to_have_js_property("value", 85)
     expect(page.locator("#log li").nth(1)).to_be_visible()
-    script.state = a_session(state="ready", progress=1.0, message="Your notebook is ready")
+    script.state = a_session_document(state="ready", progress=1.0, message="Your notebook is ready")
     page.wait_for_url("**/.homeport/enter")
     assert script.asked("POST", "/.homeport/enter") == [{"ticket": "t-1", "path": "/lab"}]
     origin = hub.removesuffix("/stage/")
@@ -155,7 +156,7 @@ def test_a_session_is_followed_and_entered_once_when_it_gets_ready(page: Page, h
 
 
 def test_a_session_that_was_ready_before_is_not_entered_unasked(page: Page, hub: str, script: Script) -> None:
-    script.state = a_session(state="ready", progress=1.0)
+    script.state = a_session_document(state="ready", progress=1.0)
     page.goto(f"{hub}sessions/{SID}")
     page.get_by_role("button", name="Open the notebook").click()
     page.wait_for_url("**/.homeport/enter")
@@ -163,7 +164,7 @@ def test_a_session_that_was_ready_before_is_not_entered_unasked(page: Page, hub:
 
 
 def test_coming_back_to_a_running_notebook_enters_it(page: Page, hub: str, script: Script) -> None:
-    script.state = a_session(state="ready", progress=1.0)
+    script.state = a_session_document(state="ready", progress=1.0)
     script.launches = [(200, script.state)]
     page.goto(hub)
     page.set_input_files("#credentials", a_file())
@@ -174,7 +175,7 @@ def test_coming_back_to_a_running_notebook_enters_it(page: Page, hub: str, scrip
 def test_a_failure_is_shown_with_its_code_and_a_way_to_try_again(page: Page, hub: str, script: Script) -> None:
     error = {"code": "image-not-found", "message": "There is no image <i>x</i>"}
     page.goto(f"{hub}sessions/{SID}")
-    script.state = a_session(state="stopped", progress=None, error=error, message=error["message"])
+    script.state = a_session_document(state="stopped", progress=None, error=error, message=error["message"])
     expect(page.locator("#failure")).to_contain_text("There is no image <i>x</i>")
     expect(page.locator("#failure")).to_contain_text("image-not-found")
     expect(page.locator("#chip")).to_have_text("Failed")
@@ -190,7 +191,7 @@ def test_a_failure_is_shown_with_its_code_and_a_way_to_try_again(page: Page, hub
 def test_what_cannot_be_undone_takes_two_clicks(
     page: Page, hub: str, script: Script, first: str, button: str, path: str
 ) -> None:
-    script.state = a_session(state="ready", progress=1.0)
+    script.state = a_session_document(state="ready", progress=1.0)
     page.goto(f"{hub}sessions/{SID}")
     expect(page.get_by_role("button", name=button)).to_be_hidden()
     page.get_by_text(first, exact=True).click()
@@ -203,7 +204,7 @@ def test_what_cannot_be_undone_takes_two_clicks(
 def test_after_forgetting_the_page_says_how_to_remove_the_container(page: Page, hub: str, script: Script) -> None:
     page.goto(f"{hub}sessions/{SID}")
     page.get_by_text("Stop…", exact=True).click()  # an open panel also keeps the page from leaving by itself
-    script.state = a_session(state="ready", credentials_held=False)
+    script.state = a_session_document(state="ready", credentials_held=False)
     expect(page.get_by_text(f"docker rm -f homeport-{SID}-1")).to_be_visible()
     expect(page.get_by_text("Forget my credentials…")).to_be_hidden()
     expect(page.locator("#credentials-held")).to_have_text("Deleted: this hub holds none")
@@ -229,7 +230,7 @@ def test_without_script_the_host_field_is_there_and_a_session_refreshes(
         expect(page.get_by_label("Address of the endpoint")).to_be_visible()
         page.goto(f"{hub}sessions/{SID}")
         expect(page.locator("#chip")).to_have_text("Launching")
-        script.state = a_session(state="ready", progress=1.0)
+        script.state = a_session_document(state="ready", progress=1.0)
         expect(page.locator("#chip")).to_have_text("Ready", timeout=15_000)
         page.get_by_role("button", name="Open the notebook").click()
         page.get_by_role("button", name="Go on to the notebook").click()
@@ -240,7 +241,9 @@ def test_without_script_the_host_field_is_there_and_a_session_refreshes(
 
 @pytest.mark.parametrize("width", [320, 768, 1440])
 def test_no_page_is_wider_than_the_window(page: Page, hub: str, script: Script, width: int) -> None:
-    long = a_session(state="ready", name="W" * 63, image="registry.example.org/" + "x" * 200, message="y" * 200)
+    long = a_session_document(
+        state="ready", name="W" * 63, image="registry.example.org/" + "x" * 200, message="y" * 200
+    )
     script.state = long
     page.set_viewport_size({"width": width, "height": 800})
     for path in ("", f"sessions/{SID}", "nowhere"):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from chalicelib.aws.errors import SessionNotFound, StaleSession
+from chalicelib.aws.errors import GenerationWithdrawn, SessionNotFound, StaleSession
 from chalicelib.session.values import Failure, Limits, Line, State, Target
 from tests.builders import NOW, a_session
 
@@ -20,7 +20,7 @@ class SessionStoreContract:
             limits=Limits(memory=2**31, cpus=1.5, gpus=-1),
             target=Target("203.0.113.7", 32768),
             failure=Failure("notebook-exited", "It ended"),
-            trouble=Failure("endpoint-timeout", "It is slow"),
+            last_problem=Failure("endpoint-timeout", "It is slow"),
             fraction=0.25,
             log=(Line(1, NOW, "one"), Line(2, NOW + 1.5, "two")),
         )
@@ -57,9 +57,9 @@ class SessionStoreContract:
 
     def test_due_is_what_waits_no_longer_and_nobody_holds(self, store) -> None:  # type: ignore[no-untyped-def]
         due = a_session(name="due")
-        later = a_session(name="later", due_at=NOW + 100)
-        held = a_session(name="held", held_until=NOW + 100)
-        stopped = a_session(name="stopped", state=State.STOPPED, due_at=None)
+        later = a_session(name="later", next_attempt_at=NOW + 100)
+        held = a_session(name="held", lease_expires_at=NOW + 100)
+        stopped = a_session(name="stopped", state=State.STOPPED, next_attempt_at=None)
         for session in (due, later, held, stopped):
             store.save(session)
         assert list(store.due(NOW)) == [due.sid]
@@ -83,7 +83,7 @@ class RouteStoreContract:
     def test_a_withdrawn_generation_stays_withdrawn(self, routes) -> None:  # type: ignore[no-untyped-def]
         session = a_session(target=Target("203.0.113.7", 32768))
         routes.withdraw(session)
-        with pytest.raises(StaleSession):
+        with pytest.raises(GenerationWithdrawn):
             routes.publish(session)
         assert self.published() == []
 
@@ -93,6 +93,6 @@ class RouteStoreContract:
         routes.withdraw(old)
         routes.publish(new)
         for late in (routes.publish, routes.withdraw):
-            with pytest.raises(StaleSession):
+            with pytest.raises(GenerationWithdrawn):
                 late(old)
         assert self.published() == [(new.sid, 2, new.target)]

@@ -103,7 +103,7 @@ class HubRig:
         return self.ask("POST", path, headers=headers, **options)
 
     def client_of(self, service: str) -> Any:
-        return self.parts._client(service)
+        return self.parts.client(service)
 
     def messages(self) -> list[dict[str, str]]:
         queue = self.parts.config.tick_queue_url

@@ -267,7 +267,7 @@ def _error_of(hub: HubRig, name: str) -> str:
 
 @pytest.mark.parametrize("spoiled", ["flipped", "cut", "of another session", "of another version"])
 def test_no_key_is_shown_when_stored_credentials_cannot_be_opened(hub: HubRig, spoiled: str) -> None:
-    store, s3 = hub.parts._credentials, hub.client_of("s3")
+    store, s3 = hub.parts.credentials, hub.client_of("s3")
     credentials = parse(BUNDLE, host=None, now=corpus.NOW).credentials
     with watched(hub, Calls()) as calls:
         if spoiled == "of another version":
@@ -311,13 +311,13 @@ class Stage:
     @classmethod
     def of(cls, hub: HubRig, name: str) -> Stage:
         sid = hub.upload(BUNDLE, name=name).json["id"]
-        return cls(hub, hub.parts._store.load(sid))
+        return cls(hub, hub.parts.sessions.load(sid))
 
     def world(self, connect: Any, address: str = "203.0.113.7", credentials: Any = None) -> Effects:
         parts = self.hub.parts
         return Effects(
             config=parts.config,
-            credentials=credentials or parts._credentials,
+            credentials=credentials or parts.credentials,
             routes=RouteStore(self.hub.client_of("dynamodb"), parts.config.table, lambda: self.session.created_at),
             trust=a_trust,
             clock=lambda: self.session.created_at + 1,
@@ -329,15 +329,15 @@ class Stage:
 
     def tick(self, connect: Any) -> Session:
         launcher = Launcher(
-            store=self.hub.parts._store,
+            sessions=self.hub.parts.sessions,
             world=self.world(connect),
             enqueue=lambda sid, *, delay, takeover="": None,
             clock=lambda: self.session.created_at + 1,
             time_left=lambda: 1000.0,
-            holder="tick",
+            name="tick",
         )
         launcher.tick(self.session.sid)
-        return self.hub.parts._store.load(self.session.sid)
+        return self.hub.parts.sessions.load(self.session.sid)
 
 
 @pytest.mark.parametrize("at", ["connect", "verify", "pull", "create", "put_files", "start"])
@@ -352,7 +352,7 @@ def test_no_key_is_shown_by_a_launch_that_ends_with_any_error_of_the_endpoint(
         engine.during = lambda call, error=error: _raise_at(call, at, error)  # type: ignore[misc]
         session = Stage.of(hub, kind.__name__).tick(engine.connect)
         assert CANARY.seen_in(engine.credentials.key), "the launch had no key"  # type: ignore[attr-defined]
-        assert session.trouble or session.state is State.STOPPED
+        assert session.last_problem or session.state is State.STOPPED
         assert not CANARY.seen_in(repr(session), shown_with_locals(error))
     assert not CANARY.seen_in(hub.everything_stored(), logged(caplog))
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from chalicelib.bundle import errors
-from chalicelib.bundle import parse as bundle
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.parse import parse
+from chalicelib.bundle.sources import CONTEXT
 from tests import bundles
 from tests.bundles import Pki
 from tests.certificates import instant
@@ -41,7 +41,7 @@ def test_an_exported_context_gives_its_credentials(client: str, kind: str, tmp_p
     docker(client, tmp_path, "context", "create", "home", "--docker", endpoint)
     exported = docker(client, tmp_path, "context", "export", "home", "-")
     found = parse(exported, host=None, now=NOW)
-    assert found.format == bundle.CONTEXT
+    assert found.format == CONTEXT
     assert found.credentials.endpoint == Endpoint("192.0.2.7", 2376)
     assert found.dropped == ()
     assert len(exported) == len(bundles.docker_context(pki))  # our writer leaves out the same padding

@@ -129,13 +129,13 @@ def test_an_engine_that_tells_no_version_in_ping_is_asked_for_it(pki: Pki) -> No
     [
         (version("1.23"), "endpoint-too-old"),
         (version("1.60", MinAPIVersion="1.50"), "endpoint-too-new"),
-        (version("2.0"), "endpoint-misbehaved"),
-        (version("1.41\r\nX"), "endpoint-misbehaved"),
-        (version(ApiVersion=141), "endpoint-misbehaved"),
-        (of_json({}), "endpoint-misbehaved"),
+        (version("2.0"), "not-a-docker-engine"),
+        (version("1.41\r\nX"), "not-a-docker-engine"),
+        (version(ApiVersion=141), "not-a-docker-engine"),
+        (of_json({}), "not-a-docker-engine"),
         (version(Os="windows"), "endpoint-not-linux"),
-        (refusal(401, "who are you"), "endpoint-denied"),
-        (refusal(403, "authorization denied by plugin"), "endpoint-denied"),
+        (refusal(401, "who are you"), "endpoint-forbidden"),
+        (refusal(403, "authorization denied by plugin"), "endpoint-forbidden"),
         (refusal(500, "boom"), "endpoint-failed"),
         (refusal(400, "client version 1.24 is too old. Minimum supported API version is 1.44"), "endpoint-too-new"),
     ],
@@ -194,7 +194,7 @@ def test_a_client_certificate_that_is_not_accepted_is_told_so(pki: Pki, newest: 
         context.maximum_version = newest
 
     with HostileEngine(pki, client_ca=Authority.new("Another").certificate, tls=limited) as engine:
-        assert code_of(an_endpoint(engine)) == "endpoint-refused-certificate"
+        assert code_of(an_endpoint(engine)) == "client-certificate-rejected"
 
 
 def test_the_reason_is_read_even_when_the_peer_has_hung_up_before_the_request(pki: Pki) -> None:
@@ -237,7 +237,7 @@ def test_a_closed_port_is_told_as_such(pki: Pki) -> None:
         port = closed.getsockname()[1]
     assert (
         code_of(DockerEndpoint(pki.credentials(port), address=LOOPBACK, deadline=5, hub_name="hub"))
-        == "endpoint-refused"
+        == "connection-refused"
     )
 
 
@@ -340,7 +340,7 @@ def endless_chunks(connection: Connection) -> None:
 )
 def test_an_answer_that_is_too_large_is_not_read_to_its_end(pki: Pki, flood: Answer) -> None:
     with HostileEngine(pki, {"GET /version": flood}) as engine:
-        assert code_of(an_endpoint(engine)) == "endpoint-misbehaved"
+        assert code_of(an_endpoint(engine)) == "not-a-docker-engine"
         assert engine.sent_bytes < ANSWER_BYTES + (32 << 20)  # what is in the sockets' buffers
 
 
@@ -387,14 +387,14 @@ def then_close(answer: bytes) -> Answer:
 
 @pytest.mark.parametrize("name", BAD_ANSWERS)
 def test_an_answer_that_no_engine_gives_is_misbehaviour(pki: Pki, name: str) -> None:
-    assert code_with(pki, {"GET /version": then_close(BAD_ANSWERS[name])}) == "endpoint-misbehaved"
+    assert code_with(pki, {"GET /version": then_close(BAD_ANSWERS[name])}) == "not-a-docker-engine"
 
 
 @pytest.mark.parametrize("name", CUT_ANSWERS)
 def test_an_answer_that_is_cut_may_go_better_next_time(pki: Pki, name: str) -> None:
     assert code_with(pki, {"GET /version": then_close(CUT_ANSWERS[name])}) in (
         "endpoint-hung-up",
-        "endpoint-misbehaved",
+        "not-a-docker-engine",
     )
 
 
@@ -585,7 +585,7 @@ def ports(*bindings: object) -> dict[str, object]:
 )  # fmt: skip
 def test_only_a_possible_port_is_believed(pki: Pki, port: object) -> None:
     answers: dict[str, Answer] = {f"GET /containers/{NAME}/json": inspected(**ports({"HostIp": "", "HostPort": port}))}
-    assert code_with(pki, answers, lambda endpoint: endpoint.published_port(NAME)) == "endpoint-misbehaved"
+    assert code_with(pki, answers, lambda endpoint: endpoint.published_port(NAME)) == "not-a-docker-engine"
 
 
 @pytest.mark.parametrize("port", ["1024", "32768", 65535])
@@ -720,7 +720,7 @@ def test_a_name_taken_by_nobody_ends_at_the_deadline(pki: Pki) -> None:
         (500, "mkdir /var/lib/docker/overlay2/x: no space left on device", "no-space"),
         (400, "Range of CPUs is from 0.01 to 2.00, as there are only 2 CPUs available", "limits-refused"),
         (400, "Minimum memory limit allowed is 6MB", "limits-refused"),
-        (400, "invalid mount config", "endpoint-declined"),
+        (400, "invalid mount config", "request-rejected"),
         (500, "something else", "endpoint-failed"),
     ],
 )
@@ -803,7 +803,7 @@ def test_an_impossible_id_is_not_put_into_a_path(pki: Pki) -> None:
         )
     }
     with HostileEngine(pki, answers) as engine:
-        assert code_of(an_endpoint(engine), lambda endpoint: endpoint.remove(OURS)) == "endpoint-misbehaved"
+        assert code_of(an_endpoint(engine), lambda endpoint: endpoint.remove(OURS)) == "not-a-docker-engine"
         assert {request.method for request in engine.heard} == {"GET"}
 
 
@@ -928,13 +928,13 @@ def test_a_flood_of_progress_is_read_slowly_and_still_heard_of(pki: Pki) -> None
 @pytest.mark.parametrize(
     ("stream", "code"),
     [
-        (lambda c: (c.send(CHUNKED), c.flood(chunk(b"x" * 60000))), "endpoint-misbehaved"),
-        (lambda c: c.send(CHUNKED + chunk(b"not json\n")), "endpoint-misbehaved"),
-        (lambda c: c.send(CHUNKED + chunk(b"[" * 60000 + b"\n")), "endpoint-misbehaved"),
-        (lambda c: c.send(CHUNKED + chunk(b"[]\n")), "endpoint-misbehaved"),
+        (lambda c: (c.send(CHUNKED), c.flood(chunk(b"x" * 60000))), "not-a-docker-engine"),
+        (lambda c: c.send(CHUNKED + chunk(b"not json\n")), "not-a-docker-engine"),
+        (lambda c: c.send(CHUNKED + chunk(b"[" * 60000 + b"\n")), "not-a-docker-engine"),
+        (lambda c: c.send(CHUNKED + chunk(b"[]\n")), "not-a-docker-engine"),
         (lambda c: c.send(CHUNKED + b"zz\r\n"), "endpoint-hung-up"),
         (lambda c: c.send(CHUNKED + chunk(b'{"status":"x"}\n')), "endpoint-hung-up"),
-        (lambda c: c.send(http(gzip.compress(b"{}"), headers=[("Content-Encoding", "gzip")])), "endpoint-misbehaved"),
+        (lambda c: c.send(http(gzip.compress(b"{}"), headers=[("Content-Encoding", "gzip")])), "not-a-docker-engine"),
         (lambda c: c.send(http(status=307, headers=[("Location", "/x")])), "endpoint-redirected"),
     ],
     ids=["no-newline", "not-json", "deep", "list", "bad-chunk", "cut", "gzip", "redirect"],

@@ -107,7 +107,7 @@ def _drive(clients: Mapping[str, Any], config: Config, harbour: Harbour, sid: st
         enqueue=lambda sid, *, delay, takeover="": None,
         clock=time.time,
         time_left=lambda: 1000.0,
-        holder=f"tick-{threading.get_ident()}-{until}",
+        name=f"tick-{threading.get_ident()}-{until}",
     )
     launcher.tick(sid)
     assert store.load(sid).state is until, store.load(sid).message

@@ -125,7 +125,7 @@ def test_no_path_of_a_session_does_anything_but_be_not_found(hub: HubRig) -> Non
         for action in ("enter", "stop", "forget"):
             answer = hub.press(f"/sessions/{sid}/{action}", token=token, html=True)
             assert answer.status == 404, (action, sid[:40])
-    assert hub.parts._store.load(session["id"]).state is State.VERIFYING
+    assert hub.parts.sessions.load(session["id"]).state is State.VERIFYING
 
 
 AFTERS = (
@@ -341,7 +341,7 @@ def test_credentials_for_another_endpoint_are_not_put_under_a_running_notebook(h
     """Else a later stop would look for the container on the wrong machine, find none, and call it removed."""
     session = hub.upload(a_bundle(), name="one").json
     made_ready(hub, session["id"])
-    store = hub.parts._store
+    store = hub.parts.sessions
     for event in (e.ForgetRequested(), e.CredentialsPurged()):
         store.save(advance(store.load(session["id"]), event, 0.0))
     before = hub.objects()

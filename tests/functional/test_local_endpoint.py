@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.bundle import parse as bundle
+from chalicelib.bundle.parse import parse
 from local.endpoint import LocalEndpoint, endpoint, write_bundle
 from local.engine import engine_version, running_engine
 
@@ -86,7 +86,7 @@ def test_nobody_without_a_certificate_reaches_the_engine(offered: LocalEndpoint)
 
 def test_the_bundle_is_carinas_and_parses_to_the_endpoint(offered: LocalEndpoint, tmp_path: Path) -> None:
     path = write_bundle(tmp_path / "credentials.zip", offered)
-    parsed = bundle.parse(path.read_bytes(), host=None, now=time.time())
+    parsed = parse(path.read_bytes(), host=None, now=time.time())
     assert "Carina" in parsed.format
     assert str(parsed.credentials.endpoint) == offered.url
     assert parsed.warnings == ()

@@ -27,7 +27,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubRig]:
 
 def made_ready(hub: HubRig, sid: str) -> Session:
     """What the launcher does, without a launcher."""
-    store = hub.parts._store
+    store = hub.parts.sessions
     session = store.load(sid)
     target = Target("203.0.113.7", 32768)
     for event in (
@@ -44,9 +44,9 @@ def made_ready(hub: HubRig, sid: str) -> Session:
 
 
 def moved_to(hub: HubRig, sid: str, state: State, **changes: Any) -> Session:
-    session = hub.parts._store.load(sid)
+    session = hub.parts.sessions.load(sid)
     changed = replace(session, state=state, version=session.version + 1, **changes)
-    hub.parts._store.save(changed)
+    hub.parts.sessions.save(changed)
     return changed
 
 
@@ -314,7 +314,7 @@ def test_delete_stops_the_session_and_may_be_repeated(hub: HubRig) -> None:
     for _ in range(2):
         answer = hub.ask("DELETE", f"/sessions/{session['id']}", token=session["owner_token"])
         assert (answer.status, answer.json["state"]) == (202, "withdrawing")
-    moved_to(hub, session["id"], State.STOPPED, due_at=None)
+    moved_to(hub, session["id"], State.STOPPED, next_attempt_at=None)
     answer = hub.ask("DELETE", f"/sessions/{session['id']}", token=session["owner_token"])
     assert (answer.status, answer.json["state"]) == (202, "stopped")
 
@@ -323,7 +323,7 @@ def test_the_stop_button_does_what_delete_does(hub: HubRig) -> None:
     session = hub.upload(a_bundle(), name="one").json
     answer = hub.press(f"/sessions/{session['id']}/stop", token=session["owner_token"], html=True)
     assert (answer.status, answer.headers["location"]) == (303, f"../{session['id']}")
-    assert hub.parts._store.load(session["id"]).state is State.WITHDRAWING
+    assert hub.parts.sessions.load(session["id"]).state is State.WITHDRAWING
 
 
 def test_a_stopped_session_is_launched_again_with_the_next_generation(hub: HubRig) -> None:
@@ -332,7 +332,7 @@ def test_a_stopped_session_is_launched_again_with_the_next_generation(hub: HubRi
     leaving = hub.upload(a_bundle(), name="one")
     assert (leaving.status, leaving.json["code"]) == (409, "session-leaving")
     assert leaving.headers["retry-after"] == "5"
-    moved_to(hub, session["id"], State.STOPPED, due_at=None)
+    moved_to(hub, session["id"], State.STOPPED, next_attempt_at=None)
     again = hub.upload(a_bundle(), name="one")
     assert again.status == 201
     assert again.json["id"] == session["id"]
@@ -345,8 +345,8 @@ def test_credentials_can_be_forgotten_once_the_notebook_is_ready_and_brought_aga
     assert hub.press(path, token=token).json["code"] == "session-not-ready"
     made_ready(hub, session["id"])
     assert hub.press(path, token=token).json["state"] == "forgetting"
-    forgotten = advance(hub.parts._store.load(session["id"]), e.CredentialsPurged(), 0.0)
-    hub.parts._store.save(forgotten)
+    forgotten = advance(hub.parts.sessions.load(session["id"]), e.CredentialsPurged(), 0.0)
+    hub.parts.sessions.save(forgotten)
     hub.client_of("s3").delete_object(Bucket="homeport-test", Key=f"credentials/{session['id']}/1")
     shown = hub.ask("GET", f"/sessions/{session['id']}", token=token).json
     assert shown["credentials_held"] is False
@@ -375,7 +375,7 @@ def test_credentials_that_could_not_be_brought_again_can_be_brought_later(hub: H
     credentials.put = broken  # type: ignore[method-assign]
     assert hub.upload(a_bundle(), name="one").status == 503
     credentials.put = put  # type: ignore[method-assign]
-    moved_to(hub, session["id"], State.READY, trouble=Failure("credentials-missing", "The launcher found none"))
+    moved_to(hub, session["id"], State.READY, last_problem=Failure("credentials-missing", "The launcher found none"))
     assert hub.upload(a_bundle(), name="one").status == 200
     assert hub.objects() == [f"credentials/{session['id']}/1"]
 
@@ -393,7 +393,7 @@ def test_credentials_brought_again_while_they_are_forgotten_are_forgotten(hub: H
 
     credentials.put = put_late  # type: ignore[method-assign]
     assert hub.upload(a_bundle(), name="one").status == 200
-    assert hub.parts._store.load(session["id"]).state is State.FORGETTING
+    assert hub.parts.sessions.load(session["id"]).state is State.FORGETTING
 
 
 def test_an_upload_that_loses_against_stop_is_purged_after_all(hub: HubRig) -> None:
@@ -402,12 +402,12 @@ def test_an_upload_that_loses_against_stop_is_purged_after_all(hub: HubRig) -> N
     put = credentials.put
 
     def put_late(sid: str, generation: int, owner: str, content: Any) -> None:
-        moved_to(hub, sid, State.STOPPED, due_at=None, credentials_held=False)
+        moved_to(hub, sid, State.STOPPED, next_attempt_at=None, credentials_held=False)
         put(sid, generation, owner, content)
 
     credentials.put = put_late  # type: ignore[method-assign]
     session = hub.upload(a_bundle(), name="one").json
-    stored = hub.parts._store.load(session["id"])
+    stored = hub.parts.sessions.load(session["id"])
     assert stored.state is State.PURGING
     assert {"session": session["id"], "takeover": ""} in hub.messages()
 
@@ -421,8 +421,8 @@ def test_an_upload_whose_sealing_fails_says_so_and_ends_the_session(hub: HubRig)
     credentials.put = broken  # type: ignore[method-assign]
     answer = hub.upload(a_bundle(), name="one")
     assert (answer.status, answer.json["code"]) == (503, "store-unavailable")
-    ((sid,),) = [list(hub.parts._store.due(2e9))]
-    assert hub.parts._store.load(sid).state is State.WITHDRAWING
+    ((sid,),) = [list(hub.parts.sessions.due(2e9))]
+    assert hub.parts.sessions.load(sid).state is State.WITHDRAWING
 
 
 def test_an_upload_while_the_queue_is_down_is_launched_by_the_schedule(hub: HubRig) -> None:
@@ -430,7 +430,7 @@ def test_an_upload_while_the_queue_is_down_is_launched_by_the_schedule(hub: HubR
     hub.client_of("sqs").delete_queue(QueueUrl=queue)
     answer = hub.upload(a_bundle(), name="one")
     assert answer.status == 201
-    assert list(hub.parts._store.due(2e9)) == [answer.json["id"]]
+    assert list(hub.parts.sessions.due(2e9)) == [answer.json["id"]]
 
 
 def test_an_answer_lost_by_the_table_is_recognised_as_our_own_write(hub: HubRig) -> None:

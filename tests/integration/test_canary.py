@@ -366,7 +366,7 @@ def test_every_life_was_lived_and_every_launch_that_was_to_fail_failed(evidence:
         "stop": "stopped",
         "nothing listens": evidence.outcomes["nothing listens"],
         "wrong endpoint": "endpoint-wrong-certificate",
-        "refuses the certificate": "endpoint-refused-certificate",
+        "refuses the certificate": "client-certificate-rejected",
         "no image": "image-not-found",
         "exits": "notebook-exited",
         "upload cut off": evidence.outcomes["upload cut off"],

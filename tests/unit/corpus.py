@@ -637,10 +637,10 @@ def _layouts() -> dict[str, Bad]:
         "only a kubeconfig": Bad(lambda: zip_of({"config": bundles.KUBE_YML}), "kubernetes-bundle", None),
         "no key": Bad(lambda: zip_of(good(key=None)), "key-missing"),
         "no certificate": Bad(lambda: zip_of(good(cert=None)), "certificate-missing"),
-        "no authority": Bad(lambda: zip_of(good(ca=None)), "authority-missing"),
+        "no authority": Bad(lambda: zip_of(good(ca=None)), "ca-missing"),
         "an empty key": Bad(lambda: zip_of(good(key=b"")), "key-missing"),
         "an empty certificate": Bad(lambda: zip_of(good(cert=b"")), "certificate-missing"),
-        "an empty authority": Bad(lambda: zip_of(good(ca=b"")), "authority-missing"),
+        "an empty authority": Bad(lambda: zip_of(good(ca=b"")), "ca-missing"),
         "only the server's key": Bad(
             lambda: zip_of({**good(key=None), "server-key.pem": pki().server.key}), "key-missing"
         ),
@@ -779,7 +779,7 @@ def _keys() -> dict[str, Bad]:
         "encrypted key in the wrong block": Bad(
             lambda: only(pem("PRIVATE KEY", der_of(key_pem(new_key(), password=b"secret")))), "key-unreadable"
         ),
-        "OpenSSH key": Bad(lambda: only(_openssh()), "key-of-ssh"),
+        "OpenSSH key": Bad(lambda: only(_openssh()), "ssh-key"),
         "RSA of 610 bits": Bad(lambda: mine("rsa610"), "key-size"),
         "RSA of 1024 bits": Bad(lambda: mine("rsa1024"), "key-size"),
         "RSA of 1886 bits": Bad(lambda: mine("rsa1886"), "key-size"),
@@ -872,12 +872,12 @@ def _certificates() -> dict[str, Bad]:
         "for e-mail only": Bad(
             lambda: edited_certificate(client_auth, client_auth[:-1] + b"\4"), "certificate-not-for-clients"
         ),
-        "an authority as client": Bad(lambda: with_leaf(authority().issue("a", ca=True)), "certificate-of-authority"),
+        "an authority as client": Bad(lambda: with_leaf(authority().issue("a", ca=True)), "client-certificate-is-ca"),
         "the authority itself as client": Bad(
-            lambda: zip_of(good(cert=authority().certificate, key=authority().key)), "certificate-of-authority"
+            lambda: zip_of(good(cert=authority().certificate, key=authority().key)), "client-certificate-is-ca"
         ),
         "the authority's certificate, the client's key": Bad(
-            lambda: cert(authority().certificate), "certificate-of-authority"
+            lambda: cert(authority().certificate), "client-certificate-is-ca"
         ),
         "two client certificates": Bad(lambda: cert(mine() + pki().server.certificate), "several-certificates"),
         "two certificates of one key": Bad(_two_of_one_key, "several-certificates"),
@@ -905,10 +905,8 @@ def _certificates() -> dict[str, Bad]:
         "damaged use": Bad(
             lambda: edited_certificate(b"\x06\x03\x55\x1d\x25", b"\x06\x03\x55\x1d\x13"), "certificate-unreadable"
         ),
-        "altered name": Bad(lambda: edited_certificate(b"visitor", b"sisitor"), "authority-mismatch"),
-        "altered signature": Bad(
-            lambda: cert(pem("CERTIFICATE", der()[:-1] + bytes([der()[-1] ^ 1]))), "authority-mismatch"
-        ),
+        "altered name": Bad(lambda: edited_certificate(b"visitor", b"sisitor"), "ca-mismatch"),
+        "altered signature": Bad(lambda: cert(pem("CERTIFICATE", der()[:-1] + bytes([der()[-1] ^ 1]))), "ca-mismatch"),
         "a certificate in DER": Bad(lambda: cert(der()), "certificate-missing"),
     }
 
@@ -934,33 +932,33 @@ def _authorities() -> dict[str, Bad]:
     ca = lambda data: zip_of(good(ca=data))  # noqa: E731
     under = lambda authority: with_leaf(authority.issue("v", client=True), authority)  # noqa: E731
     return {
-        "another authority": Bad(lambda: ca(Authority.new("Other").certificate), "authority-mismatch"),
+        "another authority": Bad(lambda: ca(Authority.new("Other").certificate), "ca-mismatch"),
         "another authority of the same name": Bad(
-            lambda: ca(Authority.new("Cluster authority").certificate), "authority-mismatch"
+            lambda: ca(Authority.new("Cluster authority").certificate), "ca-mismatch"
         ),
-        "the server's certificate as authority": Bad(lambda: ca(pki().server.certificate), "authority-mismatch"),
+        "the server's certificate as authority": Bad(lambda: ca(pki().server.certificate), "ca-mismatch"),
         "says another issued it": Bad(
-            lambda: with_leaf(pki().authority.issue("v", client=True, issuer_name="Other")), "authority-mismatch"
+            lambda: with_leaf(pki().authority.issue("v", client=True, issuer_name="Other")), "ca-mismatch"
         ),
-        "self-signed client": Bad(_self_signed, "authority-mismatch"),
+        "self-signed client": Bad(_self_signed, "ca-mismatch"),
         "the intermediate is missing": Bad(
-            lambda: with_leaf(pki().authority.intermediate().issue("v", client=True)), "authority-mismatch"
+            lambda: with_leaf(pki().authority.intermediate().issue("v", client=True)), "ca-mismatch"
         ),
-        "a chain of six": Bad(_long_chain, "authority-mismatch"),
-        "an expired intermediate": Bad(_expired_intermediate, "authority-mismatch"),
-        "15 intermediates and 16 authorities of two names": Bad(_maze, "authority-mismatch"),
+        "a chain of six": Bad(_long_chain, "ca-mismatch"),
+        "an expired intermediate": Bad(_expired_intermediate, "ca-mismatch"),
+        "15 intermediates and 16 authorities of two names": Bad(_maze, "ca-mismatch"),
         "an intermediate that is no authority": Bad(_leaf_as_issuer, "several-certificates"),
-        "an authority that is none": Bad(_authority_that_is_none, "authority-is-none"),
+        "an authority that is none": Bad(_authority_that_is_none, "not-a-ca"),
         "an expired authority": Bad(
-            lambda: under(Authority.new("Old", not_before=LONG_AGO[0], not_after=LONG_AGO[1])), "authority-expired"
+            lambda: under(Authority.new("Old", not_before=LONG_AGO[0], not_after=LONG_AGO[1])), "ca-expired"
         ),
         "an authority of the future": Bad(
-            lambda: under(Authority.new("New", not_before=FAR_AHEAD[0], not_after=FAR_AHEAD[1])), "authority-expired"
+            lambda: under(Authority.new("New", not_before=FAR_AHEAD[0], not_after=FAR_AHEAD[1])), "ca-expired"
         ),
         "an authority of 1024 bits": Bad(lambda: under(Authority.new("Small", key=shared_key("rsa1024"))), "key-size"),
         "an authority on secp256k1": Bad(lambda: under(Authority.new("Odd", key="k256")), "key-curve"),
         "an authority that is noise": Bad(lambda: ca(pem("CERTIFICATE", bytes(99))), "certificate-unreadable"),
-        "an authority that is a key": Bad(lambda: ca(pki().authority.key), "authority-missing"),
+        "an authority that is a key": Bad(lambda: ca(pki().authority.key), "ca-missing"),
         "an intermediate signed with SHA-1": Bad(_weak_intermediate, "certificate-weak-signature"),
     }
 

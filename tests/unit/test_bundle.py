@@ -10,12 +10,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from chalicelib.bundle import parse as bundle
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.bundle.errors import EndpointMissing, EndpointNotLiteral, EndpointsDisagree
 from chalicelib.bundle.files import shown
 from chalicelib.bundle.parse import Bundle, parse
+from chalicelib.bundle.sources import CARINA, CERTIFICATES, CONTEXT, MACHINE, UCP
 from chalicelib.errors import BadEnvelope
 from tests import bundles
 from tests.bundles import Pki
@@ -56,32 +56,32 @@ def assert_holds(found: Bundle, pki: Pki) -> None:
 KEYS = {"ca-key.pem", "server-key.pem", "id_rsa"}
 
 ROUND_TRIPS: dict[str, tuple[Callable[[Pki], bytes], str, Endpoint, set[str]]] = {
-    "Carina 2015": (bundles.carina, bundle.CARINA, Endpoint("203.0.113.7", 2376), {"ca-key.pem", "README.md"}),
+    "Carina 2015": (bundles.carina, CARINA, Endpoint("203.0.113.7", 2376), {"ca-key.pem", "README.md"}),
     "Carina 2015, folder without an entry, named by a UUID": (
         lambda pki: bundles.carina(pki, cluster="0b4b1c5e-0b5c-4c6e-9d3e-2f1d6d1f7a00", folder_entry=False),
-        bundle.CARINA,
+        CARINA,
         Endpoint("203.0.113.7", 2376),
         {"ca-key.pem", "README.md"},
     ),
-    "Carina late 2016": (bundles.carina_late, bundle.CARINA, Endpoint("203.0.113.7", 2376), {"README.md"}),
+    "Carina late 2016": (bundles.carina_late, CARINA, Endpoint("203.0.113.7", 2376), {"README.md"}),
     "UCP 3, MKE": (
         bundles.ucp,
-        bundle.UCP,
+        UCP,
         Endpoint("ucp.example.com", 443),
         {"cert.pub", "kube.yml"} | {f"tls/kubernetes/{name}.pem" for name in ("ca", "cert", "key")},
     ),
-    "UCP 2": (bundles.ucp_old, bundle.UCP, Endpoint("ucp.example.com", 443), {"cert.pub"}),
-    "docker context": (bundles.docker_context, bundle.CONTEXT, Endpoint("192.0.2.7", 2376), set()),
-    "docker context as zip": (bundles.docker_context_zip, bundle.CONTEXT, Endpoint("192.0.2.7", 2376), set()),
+    "UCP 2": (bundles.ucp_old, UCP, Endpoint("ucp.example.com", 443), {"cert.pub"}),
+    "docker context": (bundles.docker_context, CONTEXT, Endpoint("192.0.2.7", 2376), set()),
+    "docker context as zip": (bundles.docker_context_zip, CONTEXT, Endpoint("192.0.2.7", 2376), set()),
     "docker-machine": (
         bundles.docker_machine,
-        bundle.MACHINE,
+        MACHINE,
         Endpoint("192.168.99.100", 2376),
         {"server.pem", "server-key.pem", "id_rsa", "id_rsa.pub"},
     ),
     "docker-machine, IPv6": (
         lambda pki: bundles.docker_machine(pki, "2001:db8::7"),
-        bundle.MACHINE,
+        MACHINE,
         Endpoint("2001:db8::7", 2376),
         {"server.pem", "server-key.pem", "id_rsa", "id_rsa.pub"},
     ),
@@ -101,7 +101,7 @@ def test_each_tools_bundle_gives_its_credentials_and_says_what_was_dropped(name:
 def test_a_folder_without_an_endpoint_takes_it_from_the_host_field(pki: Pki) -> None:
     found = parsed(bundles.certificate_folder(pki), " https://docker.example.org ")
     assert_holds(found, pki)
-    assert found.format == bundle.CERTIFICATES
+    assert found.format == CERTIFICATES
     assert found.credentials.endpoint == Endpoint("docker.example.org", 443)
 
 

@@ -213,8 +213,8 @@ def test_a_repr_never_shows_the_key(pair: Ca | Leaf) -> None:
 
 def test_a_parameters_value_reads_back_what_was_written() -> None:
     client = a_client()
-    assert Leaf.from_json(client.to_json()) == client
-    assert Ca.from_json(NOTEBOOKS.to_json()) == NOTEBOOKS
+    assert Leaf.from_json(client.to_json(), name="it") == client
+    assert Ca.from_json(NOTEBOOKS.to_json(), name="it") == NOTEBOOKS
 
 
 @pytest.mark.parametrize(
@@ -223,6 +223,6 @@ def test_a_parameters_value_reads_back_what_was_written() -> None:
 )
 def test_a_parameter_that_cannot_be_read_is_refused_without_its_text(text: str) -> None:
     with pytest.raises(BadConfiguration) as refusal:
-        Leaf.from_json(text)
+        Leaf.from_json(text, name="The hub's parameter /homeport/notebook-ca")
     assert "nter2" not in str(refusal.value)
     assert refusal.value.__context__ is None

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from chalicelib.aws.errors import StoreUnavailable
+from chalicelib.aws.queues import Handover, TickMessage
 from chalicelib.bundle.errors import ForbiddenAddress
 from chalicelib.config import Config
 from chalicelib.engine.errors import EndpointError, NotebookSilent
@@ -17,7 +18,7 @@ from chalicelib.launcher.tick import HANDOVER_SECONDS, Launcher
 from chalicelib.session import events as e
 from chalicelib.session.lease import EFFECT_SECONDS, LEASE_SECONDS
 from chalicelib.session.machine import PATIENCE, advance
-from chalicelib.session.values import LEAVING_STATES, Failure, Session, State, Target, container_name
+from chalicelib.session.values import PHASES, Failure, Phase, Session, State, Target, container_name
 from tests.builders import NOW, a_session
 from tests.launcher_twins import (
     Clock,
@@ -39,7 +40,7 @@ class Stage:
 
     trouble: Trouble = field(default_factory=Trouble)
     clock: Clock = field(default_factory=lambda: Clock(NOW))
-    queue: list[tuple[str, float, str]] = field(default_factory=list)
+    queue: list[tuple[TickMessage, float]] = field(default_factory=list)
     ticks: int = 0
     silent: bool = False
 
@@ -59,7 +60,17 @@ class Stage:
 
     def launcher(self, time_left: Callable[[], float] = lambda: PLENTY) -> Launcher:
         self.ticks += 1
-        world = Effects(
+        return Launcher(
+            sessions=self.store,
+            effects=self.effects(),
+            enqueue=self.enqueue,
+            clock=self.clock,
+            time_left=time_left,
+            name=f"tick-{self.ticks}",
+        )
+
+    def effects(self) -> Effects:
+        return Effects(
             config=Config.from_environ({}),
             credentials=self.credentials,
             routes=self.routes,
@@ -67,40 +78,32 @@ class Stage:
             clock=self.clock,
             sleep=self.clock.sleep,
             connect=self.engine.connect,
-            find=lambda endpoint, policy: self.find(),
-            ask=self.ask,
-        )
-        return Launcher(
-            store=self.store,
-            world=world,
-            enqueue=self.enqueue,
-            clock=self.clock,
-            time_left=time_left,
-            holder=f"tick-{self.ticks}",
+            resolve=lambda endpoint, policy: self.resolve(),
+            probe=self.probe,
         )
 
-    def find(self) -> str:
+    def resolve(self) -> str:
         """What the name server says of the endpoint, checked."""
         return self.engine.address
 
-    def ask(self, target: Target, sid: str, trust: object, *, deadline: float) -> None:
+    def probe(self, target: Target, sid: str, trust: object, *, deadline: float) -> None:
         container = self.engine.containers.get(container_name(sid, self.session.generation))
         if self.silent or container is None or container.status != "running":
             raise NotebookSilent("The notebook does not answer yet")
 
-    def enqueue(self, sid: str, *, delay: float, takeover: str = "") -> None:
+    def enqueue(self, message: TickMessage, *, delay: float) -> None:
         self.trouble.step()
-        self.queue.append((sid, delay, takeover))
+        self.queue.append((message, delay))
 
-    def tick(self, takeover: str = "") -> None:
-        self.launcher().tick(self.sid, takeover=takeover)
+    def tick(self, handover: Handover | None = None) -> None:
+        self.launcher().tick(TickMessage(self.sid, handover))
 
     def run(self, until: State, ticks: int = 300) -> Session:
         """What queue and schedule do: wake the session whenever it is due, until it is there."""
         for _ in range(ticks):
             if self.session.state is until:
                 return self.session
-            wake = max(self.session.due_at or self.clock.now, self.session.held_until)
+            wake = max(self.session.next_attempt_at or self.clock.now, self.session.lease_expires_at)
             self.clock.now = max(self.clock.now, wake)
             self.tick()
         raise AssertionError(f"still {self.session.state} after {ticks} ticks: {self.session.message}")
@@ -157,7 +160,7 @@ def test_killed_at_any_instruction_it_goes_on_with_the_same_container(instructio
     for goal, event in ((State.READY, None), (State.STOPPED, e.StopRequested())):
         while stage.session.state is not goal:
             try:
-                if event and stage.session.state not in LEAVING_STATES:
+                if event and stage.session.state not in PHASES[Phase.LEAVING]:
                     stage.ask_for(event)
                 stage.run(goal)
             except Killed:
@@ -246,32 +249,32 @@ def test_a_tick_whose_lease_is_over_may_act_beside_its_successor_and_nothing_is_
     assert len(stage.routes.published()) == 1
 
 
-def test_a_pull_is_handed_on_like_a_baton() -> None:
+def test_a_pull_is_handed_over_to_the_tick_that_was_called() -> None:
     stage = Stage()
     progress = []
 
     def meanwhile(name: str) -> None:
         if name == "pull":
-            progress.append(stage.session.holder)
-            if len(progress) == 2:  # the first tick called its successor with its first progress
-                ((sid, delay, takeover),) = stage.queue
-                assert (sid, delay, takeover) == (stage.sid, 0.0, "tick-1")
+            progress.append(stage.session.written_by)
+            if len(progress) == 2:  # the first tick called the next one with its first progress
+                ((message, delay),) = stage.queue
+                assert (message, delay) == (TickMessage(stage.sid, Handover("tick-1")), 0.0)
                 stage.queue.clear()
-                stage.tick(takeover=takeover)
+                stage.tick(message.handover)
 
     stage.engine.during = meanwhile
-    stage.launcher(time_left=lambda: HANDOVER_SECONDS - 1).tick(stage.sid)
+    stage.launcher(time_left=lambda: HANDOVER_SECONDS - 1).tick(TickMessage(stage.sid))
     assert stage.session.state is State.READY
-    assert stage.session.holder == "tick-2"
+    assert stage.session.written_by == "tick-2"
     assert stage.engine.pulls == 2
     assert len(stage.engine.created) == 1
 
 
-def test_a_baton_offered_twice_is_taken_once() -> None:
+def test_a_handover_offered_twice_is_taken_once() -> None:
     stage = Stage()
     stage.tick()
     before = stage.session
-    stage.tick(takeover="tick-1")
+    stage.tick(Handover("tick-1"))
     assert stage.session == before
 
 
@@ -281,16 +284,16 @@ def test_a_successor_takes_the_pull_over_although_its_predecessor_goes_on_saving
 
     def meanwhile(name: str) -> None:
         if name == "pull":
-            calls.append(stage.session.holder)
+            calls.append(stage.session.written_by)
             if len(calls) == 2:
-                stage.tick(takeover="tick-1")
+                stage.tick(Handover("tick-1"))
             elif len(calls) == 3:  # the successor is about to join, and its predecessor saves what it heard
                 stage.ask_for(e.PullProgressed(0.9, "Pulling: almost there"))
 
     stage.engine.during = meanwhile
-    stage.launcher(time_left=lambda: HANDOVER_SECONDS - 1).tick(stage.sid)
+    stage.launcher(time_left=lambda: HANDOVER_SECONDS - 1).tick(TickMessage(stage.sid))
     assert stage.session.state is State.READY
-    assert stage.session.holder == "tick-2"
+    assert stage.session.written_by == "tick-2"
     assert stage.engine.pulls == 2
 
 
@@ -302,22 +305,22 @@ def test_a_successor_that_cannot_join_leaves_the_pull_to_its_predecessor() -> No
         if name == "pull" and stage.ticks == 1:
             before = stage.session
             stage.engine.refuses = EndpointError("The endpoint does not answer")
-            stage.tick(takeover="tick-1")
+            stage.tick(Handover("tick-1"))
             stage.engine.refuses = None
             assert stage.session == before
 
     stage.engine.during = meanwhile
     stage.tick()
     assert stage.session.state is State.READY
-    assert stage.session.holder == "tick-1"
+    assert stage.session.written_by == "tick-1"
     assert stage.engine.pulls == 1
 
 
 def test_a_successor_is_called_again_when_nobody_comes() -> None:
     stage = Stage()
     left = iter([PLENTY, PLENTY, HANDOVER_SECONDS - 1, HANDOVER_SECONDS - 2, 20.0, 19.0])
-    stage.launcher(time_left=lambda: next(left, PLENTY)).tick(stage.sid)
-    assert stage.queue == [(stage.sid, 0.0, "tick-1")] * 2
+    stage.launcher(time_left=lambda: next(left, PLENTY)).tick(TickMessage(stage.sid))
+    assert stage.queue == [(TickMessage(stage.sid, Handover("tick-1")), 0.0)] * 2
 
 
 def test_a_write_whose_answer_was_lost_does_not_cut_the_pull() -> None:
@@ -337,18 +340,18 @@ def test_a_write_whose_answer_was_lost_does_not_cut_the_pull() -> None:
 
 def test_a_message_that_comes_a_moment_early_is_sent_again() -> None:
     stage = Stage()
-    stage.store.sessions[stage.sid] = replace(stage.session, due_at=NOW + 0.5)
+    stage.store.sessions[stage.sid] = replace(stage.session, next_attempt_at=NOW + 0.5)
     stage.tick()
     assert stage.session.version == 1
-    ((sid, delay, takeover),) = stage.queue
-    assert (sid, takeover) == (stage.sid, "")
+    ((message, delay),) = stage.queue
+    assert message == TickMessage(stage.sid)
     assert 0 < delay < 0.5
 
 
 def test_without_time_for_another_effect_the_tick_asks_for_a_successor() -> None:
     stage = Stage()
-    stage.launcher(time_left=lambda: 1.0).tick(stage.sid)
-    assert stage.queue == [(stage.sid, 0.0, "")]
+    stage.launcher(time_left=lambda: 1.0).tick(TickMessage(stage.sid))
+    assert stage.queue == [(TickMessage(stage.sid), 0.0)]
     assert stage.session.state is State.VERIFYING
     stage.run(State.READY)
 
@@ -360,7 +363,7 @@ def test_an_endpoint_that_comes_late_is_waited_for() -> None:
     stage.tick()
     assert stage.session.state is State.VERIFYING
     assert stage.session.message == "The endpoint does not answer"
-    assert stage.queue[0][:1] == (stage.sid,)
+    assert stage.queue[0][0] == TickMessage(stage.sid)
     stage.engine.refuses = None
     stage.run(State.READY)
     assert stage.session.failure is None
@@ -409,7 +412,7 @@ def test_the_endpoints_address_is_checked_again_for_every_effect() -> None:
         verified.append(stage.engine.address)
         return stage.engine.address
 
-    stage.find = rebound  # type: ignore[method-assign]
+    stage.resolve = rebound  # type: ignore[method-assign]
     stage.tick()
     assert stage.engine.created == []
     assert stage.session.failure is not None
@@ -482,13 +485,13 @@ def test_a_look_that_fails_takes_no_working_notebook_away() -> None:
     stage = Stage()
     stage.run(State.READY)
     stage.engine.refuses = EndpointError("The endpoint showed a certificate that has expired")
-    stage.clock.now = stage.session.due_at or 0.0
+    stage.clock.now = stage.session.next_attempt_at or 0.0
     stage.tick()
     assert stage.session.state is State.READY
     assert stage.session.message == "The endpoint showed a certificate that has expired"
     assert stage.routes.published()
     stage.engine.refuses = None
-    stage.clock.now = stage.session.due_at or 0.0
+    stage.clock.now = stage.session.next_attempt_at or 0.0
     stage.tick()
     assert stage.session.message == "Your notebook is ready"
 
@@ -498,7 +501,7 @@ def test_a_paused_container_is_not_taken_for_an_ended_one() -> None:
     stage.run(State.READY)
     container = stage.engine.containers[container_name(stage.sid, 1)]
     container.status, container.exit_code = "paused", 0
-    stage.clock.now = stage.session.due_at or 0.0
+    stage.clock.now = stage.session.next_attempt_at or 0.0
     stage.tick()
     assert stage.session.state is State.READY
     assert "docker unpause" in stage.session.message
@@ -574,7 +577,7 @@ def test_without_the_queue_the_schedule_drives_the_session_on() -> None:
     stage.engine.refuses = EndpointError("The endpoint does not answer")
     stage.engine.refuses.retryable = True  # type: ignore[misc]
 
-    def unplugged(sid: str, *, delay: float, takeover: str = "") -> None:
+    def unplugged(message: TickMessage, *, delay: float) -> None:
         raise StoreUnavailable("The hub's queue did not answer")
 
     stage.enqueue = unplugged  # type: ignore[method-assign]
@@ -590,6 +593,5 @@ def test_a_late_publication_never_brings_a_withdrawn_route_back() -> None:
     late = stage.session
     stage.ask_for(e.StopRequested())
     stage.run(State.STOPPED)
-    world = stage.launcher()._world
-    assert [type(event) for event in world.perform(e.PublishRoute(), late)] == [e.EffectDelayed]
+    assert [type(event) for event in stage.effects().perform(e.PublishRoute(), late)] == [e.EffectFailed]
     assert not stage.routes.published()

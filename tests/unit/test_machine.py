@@ -25,9 +25,9 @@ from chalicelib.session.machine import (
 )
 from chalicelib.session.narration import LINE_LENGTH, LOG_LINES, MESSAGES, progress
 from chalicelib.session.values import (
-    LAUNCHING_STATES,
-    LEAVING_STATES,
+    PHASES,
     Failure,
+    Phase,
     Session,
     State,
     Target,
@@ -103,7 +103,7 @@ def test_ready_is_left_only_by_withdrawing_the_route() -> None:
     assert set(TRANSITIONS[State.FORGETTING].values()) == {State.READY, State.FORGETTING, State.WITHDRAWING}
 
 
-@pytest.mark.parametrize("state", sorted(LAUNCHING_STATES | {State.READY, State.FORGETTING}))
+@pytest.mark.parametrize("state", sorted(PHASES[Phase.LAUNCHING] | {State.READY, State.FORGETTING}))
 def test_stop_expiry_and_failure_lead_out_of_every_state_that_stays(state: State) -> None:
     for event in (e.StopRequested, e.SessionExpired, e.EffectFailed):
         assert TRANSITIONS[state][event] is State.WITHDRAWING
@@ -138,7 +138,7 @@ def test_the_first_failure_is_kept(life: list[Session]) -> None:
 
 @given(walks())
 def test_progress_never_falls_during_a_launch(life: list[Session]) -> None:
-    shown = [progress(session) for session in life if session.state in LAUNCHING_STATES]
+    shown = [progress(session) for session in life if session.state in PHASES[Phase.LAUNCHING]]
     assert shown == sorted(shown)
     assert all(0 <= share <= 1 for share in shown)
 
@@ -146,7 +146,7 @@ def test_progress_never_falls_during_a_launch(life: list[Session]) -> None:
 @given(walks())
 def test_only_stopped_has_nothing_due(life: list[Session]) -> None:
     for session in life:
-        assert (session.due_at is None) == (session.state is State.STOPPED)
+        assert (session.next_attempt_at is None) == (session.state is State.STOPPED)
         assert (next_effect(session) is None) == (session.state is State.STOPPED)
 
 
@@ -166,7 +166,7 @@ def test_a_silent_endpoint_holds_no_state_longer_than_its_patience(state: State)
         if missed:
             break
         session = advance(session, e.EffectDelayed(FAILURE), now)
-        now = session.due_at
+        now = session.next_attempt_at
     assert missed == e.PatienceExpired(FAILURE)
     assert now - NOW <= PATIENCE[state] + 61
     assert advance(session, missed, now).failure == FAILURE
@@ -188,8 +188,8 @@ def test_only_the_hubs_own_stores_are_waited_for_without_end() -> None:
 
 @pytest.mark.parametrize("state", State)
 def test_a_session_does_not_outlive_its_lifetime(state: State) -> None:
-    missed = overdue(a_session(state=state, heard_at=NOW + LIFETIME), NOW + LIFETIME)
-    assert missed == (None if state in LEAVING_STATES | {State.STOPPED} else e.SessionExpired())
+    missed = overdue(a_session(state=state, last_news_at=NOW + LIFETIME), NOW + LIFETIME)
+    assert missed == (None if state in PHASES[Phase.LEAVING] | {State.STOPPED} else e.SessionExpired())
 
 
 def test_progress_of_a_pull_is_news_that_keeps_it_alive() -> None:
@@ -210,7 +210,7 @@ def test_a_pull_that_fails_again_and_again_at_the_same_place_is_given_up() -> No
             now += 5
             session = advance(session, e.PullProgressed(share, f"Pulling: {share:.0%}"), now)
         session = advance(session, e.EffectDelayed(FAILURE), now)
-        now = session.due_at
+        now = session.next_attempt_at
     assert missed == e.PatienceExpired(FAILURE)
     assert now - NOW < 2 * PATIENCE[State.PULLING]
 
@@ -222,7 +222,7 @@ def test_a_pull_that_gets_further_each_time_is_not_given_up() -> None:
         now += PATIENCE[State.PULLING] - 10
         session = advance(session, e.PullProgressed(share / 100, f"Pulling: {share}%"), now)
         session = advance(session, e.EffectDelayed(FAILURE), now)
-        now = session.due_at
+        now = session.next_attempt_at
 
 
 def test_a_pull_that_stands_still_is_given_up_however_often_its_status_is_repeated() -> None:
@@ -249,7 +249,7 @@ def test_a_container_that_could_not_be_removed_is_named(event: e.Event) -> None:
 def test_a_watch_that_fails_does_not_outlast_the_lifetime() -> None:
     session = a_session(state=State.READY, container="homeport-x-1")
     session = advance(session, e.EffectDelayed(FAILURE), session.expires_at - 1)
-    assert session.due_at == session.expires_at
+    assert session.next_attempt_at == session.expires_at
 
 
 def test_the_lines_of_one_pull_replace_each_other_under_new_numbers() -> None:
@@ -296,7 +296,7 @@ def test_one_tick_holds_a_session_and_gives_it_back_to_wait() -> None:
     assert is_held_by_another(session, "tick-2", NOW + 1)
     assert not is_held_by_another(session, "tick-1", NOW + 1)
     assert not is_held_by_another(session, "tick-2", NOW + LEASE_SECONDS)
-    waiting = with_lease(replace(session, due_at=NOW + 5), NOW)
+    waiting = with_lease(replace(session, next_attempt_at=NOW + 5), "tick-1", NOW)
     assert not is_held_by_another(waiting, "tick-2", NOW + 1)
 
 

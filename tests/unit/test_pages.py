@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from jinja2 import UndefinedError
 
-from chalicelib.session import machine
+from chalicelib.session.values import PHASES, Phase, State
+from chalicelib.web import json as documents
 from chalicelib.web import pages
+from tests.documents import a_session_document
 
 FOLDER = Path(pages.__file__).parent
 
@@ -42,30 +44,11 @@ NAUGHTY = (
 )
 
 
-def a_session(**changes: Any) -> pages.Session:
-    session: dict[str, Any] = {
-        "id": "0123456789abcdefghij",
-        "name": "thesis",
-        "state": "pulling",
-        "progress": 0.4,
-        "message": "Pulling",
-        "error": None,
-        "url": None,
-        "created_at": "2026-11-23T01:02:03Z",
-        "expires_at": "2026-11-26T01:02:03Z",
-        "image": "quay.io/jupyter/minimal-notebook",
-        "endpoint": "tcp://203.0.113.7:2376",
-        "credentials_held": True,
-        "container": "homeport-0123456789abcdefghij-1",
-    }
-    return session | changes  # type: ignore[return-value]
+def a_line(text: str = "Launch 1", number: int = 1) -> documents.Line:
+    return {"number": number, "at": "2026-11-23T01:02:03Z", "text": text, "progress": False}
 
 
-def a_line(text: str = "Launch 1", number: int = 1) -> pages.Line:
-    return {"number": number, "at": "2026-11-23T01:02:03Z", "text": text}
-
-
-def a_check(text: str = "x") -> pages.Check:
+def a_check(text: str = "x") -> documents.Check:
     return {
         "format": text,
         "endpoint": text,
@@ -85,15 +68,15 @@ def a_home(text: str = "x", **changes: Any) -> pages.HomePage:
         "default_image": text,
         "session_hours": 72.0,
         "idle_minutes": 120.0,
-        "sessions": [a_session(name=text)],
+        "sessions": [a_session_document(name=text)],
     }
     return pages.HomePage(**(values | changes))
 
 
 def every_page(text: str) -> Iterator[pages.Page]:
     """Each page with `text` wherever a visitor's or an endpoint's words are shown."""
-    failed = a_session(name=text, state="stopped", progress=None, error={"code": "x", "message": text})
-    said = a_session(name=text, message=text, image=text, endpoint=text, container=text)
+    failed = a_session_document(name=text, state="stopped", progress=None, error={"code": "x", "message": text})
+    said = a_session_document(name=text, message=text, image=text, endpoint=text, container=text)
     yield a_home(text)
     yield a_home(text, name=text, sessions=())
     yield pages.SessionsPage(root="", sessions=[said, failed])
@@ -101,7 +84,7 @@ def every_page(text: str) -> Iterator[pages.Page]:
     yield pages.SessionPage(root="../", session=failed, log=[])
     yield pages.EnterPage(root="../../", name=text, action="https://x.example/.homeport/enter", ticket=text, path=text)
     yield pages.BundlePage(root="", check=a_check(text))
-    yield pages.ErrorPage(root="../", status=400, code="bad-name", message=text)
+    yield pages.ErrorPage(root="../", status=400, title=text, code="bad-name", message=text)
 
 
 class Outline(HTMLParser):
@@ -146,14 +129,14 @@ def test_no_words_of_a_visitor_change_the_shape_of_a_page(naughty: str) -> None:
 
 @pytest.mark.parametrize("naughty", NAUGHTY)
 def test_names_are_shown_as_typed(naughty: str) -> None:
-    outline = Outline(pages.SessionPage(root="../", session=a_session(name=naughty), log=[]).html())
+    outline = Outline(pages.SessionPage(root="../", session=a_session_document(name=naughty), log=[]).html())
     assert naughty in outline.text
     home = Outline(a_home(name=naughty).html())
     assert naughty in [field.get("value") for field in home.all("input")]
 
 
 def test_a_name_cannot_leave_the_query_of_the_link_that_carries_it() -> None:
-    session = a_session(name='a&image=evil#"', state="stopped", progress=None)
+    session = a_session_document(name='a&image=evil#"', state="stopped", progress=None)
     html = pages.SessionPage(root="../", session=session, log=[]).html()
     assert 'href="../?name=a%26image%3Devil%23%22"' in html
 
@@ -165,7 +148,7 @@ def test_templates_never_turn_escaping_off() -> None:
 
 def test_a_missing_value_is_an_error_and_not_an_empty_place() -> None:
     with pytest.raises(UndefinedError, match="message"):
-        pages.render("error.html", root="", status=400, code="x")
+        pages.render("error.html", root="", status=400, title="x", code="x")
 
 
 # ── what the policy allows ───────────────────────────────────────────────────────────────────────────────────────
@@ -244,7 +227,7 @@ def test_root_leads_up_to_the_first_page(path: str, root: str) -> None:
 # ── what a session's page offers ─────────────────────────────────────────────────────────────────────────────────
 
 
-def offered(session: pages.Session) -> set[str]:
+def offered(session: documents.Session) -> set[str]:
     """The forms and links that can be seen on the session's page."""
     outline = Outline(pages.SessionPage(root="../", session=session, log=[]).html())
     seen = {
@@ -253,37 +236,37 @@ def offered(session: pages.Session) -> set[str]:
         if "hidden" not in attributes and (tag == "details" or attributes.get("data-for"))
         for part in [attributes.get("data-act") or attributes.get("data-for") or ""]
     }
-    return seen & {"stop", "forget", "ready", "stopped failed"}
+    return seen & {"stop", "forget", "ready", "stopped"}
 
 
-@pytest.mark.parametrize("state", list(machine.State))
-def test_session_page_offers_what_the_state_allows(state: machine.State) -> None:
-    expected = {"stop"} if state in machine.LAUNCHING else set()
-    if state in (machine.State.READY, machine.State.FORGETTING):
+@pytest.mark.parametrize("state", list(State))
+def test_session_page_offers_what_the_state_allows(state: State) -> None:
+    expected = {"stop"} if state in PHASES[Phase.LAUNCHING] else set()
+    if state in (State.READY, State.FORGETTING):
         expected = {"stop", "forget", "ready"}
-    if state is machine.State.STOPPED:
-        expected = {"stopped failed"}
-    assert offered(a_session(state=state.value, progress=None)) == expected
+    if state is State.STOPPED:
+        expected = {"stopped"}
+    assert offered(a_session_document(state=state.value, progress=None)) == expected
 
 
 def test_forgotten_credentials_cannot_be_forgotten_again() -> None:
-    assert offered(a_session(state="ready", credentials_held=False)) == {"stop", "ready"}
+    assert offered(a_session_document(state="ready", credentials_held=False)) == {"stop", "ready"}
 
 
-@pytest.mark.parametrize("state", [state for state in machine.State if state is not machine.State.STOPPED])
-def test_session_page_refreshes_without_script_until_it_is_stopped(state: machine.State) -> None:
-    html = pages.SessionPage(root="../", session=a_session(state=state.value, progress=None), log=[]).html()
+@pytest.mark.parametrize("state", [state for state in State if state is not State.STOPPED])
+def test_session_page_refreshes_without_script_until_it_is_stopped(state: State) -> None:
+    html = pages.SessionPage(root="../", session=a_session_document(state=state.value, progress=None), log=[]).html()
     assert '<noscript><meta http-equiv="refresh"' in html
 
 
 def test_stopped_session_page_does_not_refresh() -> None:
-    html = pages.SessionPage(root="../", session=a_session(state="stopped", progress=None), log=[]).html()
+    html = pages.SessionPage(root="../", session=a_session_document(state="stopped", progress=None), log=[]).html()
     assert "http-equiv" not in html
 
 
 def test_failure_is_shown_once_with_its_code() -> None:
-    error: pages.Error = {"code": "image-not-found", "message": "There is no such image"}
-    session = a_session(state="stopped", progress=None, error=error, message=error["message"])
+    error: documents.Error = {"code": "image-not-found", "message": "There is no such image"}
+    session = a_session_document(state="stopped", progress=None, error=error, message=error["message"])
     html = pages.SessionPage(root="../", session=session, log=[]).html()
     assert "image-not-found" in html
     assert re.search(r'id="message" hidden>There is no such image', html)
