@@ -27,7 +27,8 @@ import docker
 
 from local import demo, processes, run
 from local.demo import HubClient
-from local.run import Settings, Stack
+from local.run import Stack
+from local.settings import Settings
 
 ROUNDS = 7
 REGISTRY_CONFIG = """version: 0.1

@@ -1,6 +1,6 @@
-"""The only reader of the environment. Everything else is handed a frozen Config.
+"""The hub's configuration: the declaration of its variables, and the only reader of the environment.
 
-Variables, all read by `Config.from_environ`; a wrong value raises BadConfiguration and names the variable.
+Everything else is handed a frozen Config.
 """
 
 from __future__ import annotations
@@ -8,17 +8,50 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from functools import partial
 from typing import Final
 
+from chalicelib import environment
 from chalicelib.bundle.address import AddressPolicy
-from chalicelib.errors import BadConfiguration
+from chalicelib.environment import NETWORKS, ORIGIN, PORTS, TEXT, Kind, Network, Variable, number, setting
 
 VERSION: Final = "0.1.0"
-DEFAULT_IMAGE: Final = "quay.io/jupyter/minimal-notebook:latest"
-DEFAULT_SESSION_HOURS: Final = 72.0
-LONGEST_SESSION_HOURS: Final = 168.0  # the bucket's backstop deletes credentials after eight days
-DEFAULT_IDLE_MINUTES: Final = 120.0
+LONGEST_SESSION_HOURS: Final = 168  # the bucket's backstop deletes credentials after eight days
+
+
+def _notebook_origins(text: str) -> str:
+    origins = ORIGIN.parse(text)
+    if not origins.partition("://")[2].startswith("*."):
+        raise ValueError
+    return origins
+
+
+# What the hub and the proxy both have to know.
+TABLE: Final = Variable("HOMEPORT_TABLE", TEXT, "the DynamoDB table", default="homeport", output="Table")
+HUB_ORIGIN: Final = Variable(
+    "HOMEPORT_HUB_ORIGIN",
+    ORIGIN,
+    "the hub's own origin, exactly as browsers show it; other origins' forms are refused, here and by the proxy",
+    default="http://localhost:8000",
+)
+NOTEBOOK_URL: Final = Variable(
+    "HOMEPORT_NOTEBOOK_URL",
+    Kind("an origin such as https://*.notebooks.example.org", _notebook_origins),
+    "a notebook's origin as browsers see it; `*` stands for the session",
+    default="http://*.localhost:8080",
+)
+# What `make run` takes over from whoever runs it.
+IMAGE: Final = Variable(
+    "HOMEPORT_IMAGE",
+    TEXT,
+    "the image of a notebook when the visitor names none",
+    default="quay.io/jupyter/minimal-notebook:latest",
+)
+ENDPOINT_NETWORKS: Final = Variable(
+    "HOMEPORT_ENDPOINT_NETWORKS",
+    NETWORKS,
+    "private networks that endpoints may be in, such as `10.1.0.0/16`; link-local and metadata addresses never may",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,42 +62,84 @@ class Config:
     Networks and ports bound the endpoints that are connected to; lifetimes are in seconds.
     """
 
-    table: str
-    bucket: str
-    key: str
-    tick_queue_url: str
-    tick_queue_name: str
-    certificates: str
-    hub_name: str
-    hub_origin: str
-    notebook_url: str
-    image: str = DEFAULT_IMAGE
-    session_lifetime: float = DEFAULT_SESSION_HOURS * 3600
-    idle_lifetime: float = DEFAULT_IDLE_MINUTES * 60
-    allowed_networks: tuple[IPv4Network | IPv6Network, ...] = ()
-    denied_networks: tuple[IPv4Network | IPv6Network, ...] = ()
-    denied_ports: frozenset[int] = frozenset()
+    notebook_url: str = setting(NOTEBOOK_URL)
+    hub_origin: str = setting(HUB_ORIGIN)
+    hub_name: str = setting(
+        Variable(
+            "HOMEPORT_HUB_NAME",
+            TEXT,
+            "labels the hub's containers on the visitors' endpoints; do not change it while notebooks run",
+            default="homeport",
+        )
+    )
+    image: str = setting(IMAGE)
+    session_lifetime: float = setting(
+        Variable(
+            "HOMEPORT_SESSION_HOURS",
+            Kind(
+                f"a number above 0 and at most {LONGEST_SESSION_HOURS}",
+                partial(number, most=LONGEST_SESSION_HOURS, unit=3600),
+            ),
+            f"the longest life of a session, and so of its credentials; at most {LONGEST_SESSION_HOURS}",
+            default="72",
+        )
+    )
+    idle_lifetime: float = setting(
+        Variable(
+            "HOMEPORT_IDLE_MINUTES",
+            Kind("a number above 0", partial(number, unit=60)),
+            "a notebook without activity ends after so long; a busy kernel never does",
+            default="120",
+        )
+    )
+    allowed_networks: tuple[Network, ...] = setting(ENDPOINT_NETWORKS)
+    denied_networks: tuple[Network, ...] = setting(
+        Variable(
+            "HOMEPORT_ENDPOINT_DENIED_NETWORKS",
+            NETWORKS,
+            "networks that no endpoint may be in: the hub's and the proxy's own",
+        )
+    )
+    denied_ports: frozenset[int] = setting(
+        Variable("HOMEPORT_ENDPOINT_DENIED_PORTS", PORTS, "ports no endpoint may have, besides 2375")
+    )
+    table: str = setting(TABLE)
+    bucket: str = setting(
+        Variable(
+            "HOMEPORT_BUCKET", TEXT, "the S3 bucket of the sealed credentials", default="homeport", output="Bucket"
+        )
+    )
+    key: str = setting(
+        Variable(
+            "HOMEPORT_KEY",
+            TEXT,
+            "the KMS key that seals them, its ARN or alias",
+            default="alias/homeport",
+            output="Key",
+        )
+    )
+    tick_queue_name: str = setting(
+        Variable(
+            "HOMEPORT_TICK_QUEUE", TEXT, "the tick queue's name in SQS", default="homeport-tick", output="TickQueueName"
+        )
+    )
+    tick_queue_url: str = setting(
+        Variable("HOMEPORT_TICK_QUEUE_URL", TEXT, "the tick queue's address", output="TickQueueUrl")
+    )
+    certificates: str = setting(
+        Variable(
+            "HOMEPORT_CERTIFICATES",
+            TEXT,
+            "where in SSM the hub's own certificates are: the prefix of their parameters",
+            default="/homeport",
+            output="Certificates",
+        )
+    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Config:
         """Read the HOMEPORT_… variables; raises BadConfiguration."""
-        return cls(
-            table=_text(environ, "HOMEPORT_TABLE", "homeport"),
-            bucket=_text(environ, "HOMEPORT_BUCKET", "homeport"),
-            key=_text(environ, "HOMEPORT_KEY", "alias/homeport"),
-            tick_queue_url=_text(environ, "HOMEPORT_TICK_QUEUE_URL", ""),
-            tick_queue_name=_text(environ, "HOMEPORT_TICK_QUEUE", "homeport-tick"),
-            certificates=_text(environ, "HOMEPORT_CERTIFICATES", "/homeport"),
-            hub_name=_text(environ, "HOMEPORT_HUB_NAME", "homeport"),
-            hub_origin=_text(environ, "HOMEPORT_HUB_ORIGIN", "http://localhost:8000").rstrip("/"),
-            notebook_url=_notebook_url(environ),
-            image=_text(environ, "HOMEPORT_IMAGE", DEFAULT_IMAGE),
-            session_lifetime=_session_hours(environ) * 3600,
-            idle_lifetime=_positive(environ, "HOMEPORT_IDLE_MINUTES", DEFAULT_IDLE_MINUTES) * 60,
-            allowed_networks=_networks(environ, "HOMEPORT_ENDPOINT_NETWORKS"),
-            denied_networks=_networks(environ, "HOMEPORT_ENDPOINT_DENIED_NETWORKS"),
-            denied_ports=_ports(environ, "HOMEPORT_ENDPOINT_DENIED_PORTS"),
-        )
+        return environment.from_environ(cls, environ)
 
     @property
     def address_policy(self) -> AddressPolicy:
@@ -74,51 +149,3 @@ class Config:
     def notebook_origin(self, sid: str) -> str:
         """The origin (scheme, host, port) at which the proxy serves the notebook of session `sid`."""
         return self.notebook_url.replace("*", sid)
-
-
-def _text(environ: Mapping[str, str], name: str, default: str) -> str:
-    return environ.get(name, "").strip() or default
-
-
-def _notebook_url(environ: Mapping[str, str]) -> str:
-    url = _text(environ, "HOMEPORT_NOTEBOOK_URL", "http://*.localhost:8080").rstrip("/")
-    scheme, separator, host = url.partition("://")
-    if scheme not in ("http", "https") or not separator or not host.startswith("*.") or "/" in host:
-        raise BadConfiguration("HOMEPORT_NOTEBOOK_URL must look like https://*.notebooks.example.org")
-    return url
-
-
-def _positive(environ: Mapping[str, str], name: str, default: float) -> float:
-    text = _text(environ, name, str(default))
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise BadConfiguration(f"{name} must be a number above 0, not {text!r}")
-    return value
-
-
-def _session_hours(environ: Mapping[str, str]) -> float:
-    hours = _positive(environ, "HOMEPORT_SESSION_HOURS", DEFAULT_SESSION_HOURS)
-    if hours > LONGEST_SESSION_HOURS:
-        raise BadConfiguration(f"HOMEPORT_SESSION_HOURS must be at most {LONGEST_SESSION_HOURS:.0f}, not {hours:g}")
-    return hours
-
-
-def _networks(environ: Mapping[str, str], name: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    try:
-        return tuple(ip_network(part) for part in _words(environ, name))
-    except ValueError as error:
-        raise BadConfiguration(f"{name} must be a list of networks such as 10.1.0.0/16: {error}") from error
-
-
-def _ports(environ: Mapping[str, str], name: str) -> frozenset[int]:
-    words = _words(environ, name)
-    if not all(word.isascii() and word.isdigit() and 0 < int(word) < 65536 for word in words):
-        raise BadConfiguration(f"{name} must be a list of ports such as 22,25")
-    return frozenset(int(word) for word in words)
-
-
-def _words(environ: Mapping[str, str], name: str) -> list[str]:
-    return environ.get(name, "").replace(",", " ").split()

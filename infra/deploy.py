@@ -1,7 +1,7 @@
 """Deploy a stage of the hub: `python -m infra.deploy --stage dev`, or `make deploy STAGE=dev`.
 
 1. The stack of infra/resources.yaml is created or updated.
-2. The hub's own certificates are made, if they are not there (infra/authority.py).
+2. The hub's own certificates are made, if they are not there (infra/certificates.py).
 3. Chalice's own deployer runs on a copy of the project that is filled with the stack's outputs (infra/project.py).
 
 Every step may be repeated; a run that failed is repeated by running it again. Options come from HOMEPORT_ variables
@@ -29,42 +29,39 @@ from chalice.cli.factory import CLIFactory
 from chalice.deploy.deployer import ChaliceDeploymentError
 from chalice.utils import UI
 
+import local.settings
+import proxy.settings
 from chalicelib.config import Config
+from chalicelib.environment import TEXT, Variable, variables
 from chalicelib.errors import BadConfiguration, HomeportError
-from infra.authority import ensure_authorities
+from infra.certificates import ensure_certificates
 from infra.project import APP, deployed_resources, record_deployed, set_environment, stage_project
 from infra.stack import deploy_stack
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
-# What the operator may choose; handed to the functions as it is, after Config has read it.
-OPTIONS: Final = frozenset(
-    {
-        "HOMEPORT_ENDPOINT_DENIED_NETWORKS",
-        "HOMEPORT_ENDPOINT_DENIED_PORTS",
-        "HOMEPORT_ENDPOINT_NETWORKS",
-        "HOMEPORT_HUB_NAME",
-        "HOMEPORT_HUB_ORIGIN",
-        "HOMEPORT_IDLE_MINUTES",
-        "HOMEPORT_IMAGE",
-        "HOMEPORT_NOTEBOOK_URL",
-        "HOMEPORT_SESSION_HOURS",
-    }
+ALARM_EMAIL: Final = Variable(
+    "HOMEPORT_ALARM_EMAIL",
+    TEXT,
+    "read by `make deploy` alone: who is told of alarms. Confirm the message that SNS sends",
+    note="as before",
 )
-# What the deployment knows itself: function's variable → the stack's output.
-FROM_OUTPUTS: Final[Mapping[str, str]] = {
-    "HOMEPORT_AUTHORITY": "Authority",
-    "HOMEPORT_BUCKET": "Bucket",
-    "HOMEPORT_KEY": "Key",
-    "HOMEPORT_TABLE": "Table",
-    "HOMEPORT_TICK_QUEUE": "TickQueueName",
-    "HOMEPORT_TICK_QUEUE_URL": "TickQueueUrl",
+# What the deployment knows itself: the function's variable → the stack's output.
+FROM_OUTPUTS: Final[Mapping[str, str]] = {known.name: known.output for known in variables(Config) if known.output}
+# What the operator may choose; handed to the functions as it is, after Config has read it.
+OPTIONS: Final = frozenset(known.name for known in variables(Config)) - FROM_OUTPUTS.keys()
+# What an option is when it is not chosen, where that is not Config's own default.
+DEFAULTS: Final[Mapping[str, str]] = {
+    "HOMEPORT_NOTEBOOK_URL": "none, required",
+    "HOMEPORT_HUB_ORIGIN": "API Gateway's",
+    "HOMEPORT_HUB_NAME": f"`{APP}-<stage>`",
 }
-ALARM_EMAIL: Final = "HOMEPORT_ALARM_EMAIL"
-# What `make run` and the proxy's container understand and the functions have no use for.
-NOT_OURS: Final = ("HOMEPORT_HUB_PORT", "HOMEPORT_ENDPOINT_PORT", "HOMEPORT_STATE_DIR", "HOMEPORT_PROXY_")
-
-# The bucket's lifecycle deletes credentials after 8 days, whatever else failed; no session may live to see that.
+# What `make run` and the proxy understand and the functions have no use for.
+NOT_OURS: Final = (
+    frozenset(known.name for known in variables(local.settings.Settings) + variables(proxy.settings.Settings))
+    - OPTIONS
+    - FROM_OUTPUTS.keys()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +77,9 @@ def read_request(stage: str, environ: Mapping[str, str]) -> Request:
     """Read the operator's wishes; raises BadConfiguration, before anything is touched."""
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,15}", stage):
         raise BadConfiguration("The stage must be 1 to 16 of a-z, 0-9 and -, beginning with a letter")
-    ours = [name for name in environ if name.startswith("HOMEPORT_") and not name.startswith(NOT_OURS)]
+    ours = [name for name in environ if name.startswith("HOMEPORT_") and name not in NOT_OURS]
     given = {name: environ[name] for name in ours}
-    alarm_email = given.pop(ALARM_EMAIL, None)
+    alarm_email = given.pop(ALARM_EMAIL.name, None)
     if known := sorted(given.keys() & FROM_OUTPUTS.keys()):
         raise BadConfiguration(f"{', '.join(known)}: the deployment sets this itself; unset it")
     if unknown := sorted(given.keys() - OPTIONS):
@@ -116,7 +113,7 @@ def deploy(request: Request, session: boto3.Session, environ: MutableMapping[str
         parameters=parameters,
     )
     _say(f"Stack {APP}-{request.stage} is up to date")
-    made = ensure_authorities(session.client("ssm"), prefix=outputs["Authority"], key_id=outputs["Key"], now=now)
+    made = ensure_certificates(session.client("ssm"), prefix=outputs["Certificates"], key_id=outputs["Key"], now=now)
     _say(f"The hub's certificates: {'made ' + ', '.join(made) if made else 'all there'}")
     return _deploy_functions(request, session, environ, outputs)
 
@@ -188,7 +185,7 @@ def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:
         print(f"Not deployed. {error.message}", file=sys.stderr)
         return 1
     except (BotoCoreError, ClientError, ChaliceDeploymentError) as error:
-        print(f"Not deployed. AWS said: {error}\nRun the same command again when that is mended.", file=sys.stderr)
+        print(f"Not deployed. AWS said: {error}\nRun the same command again once that is fixed.", file=sys.stderr)
         return 1
     if origin := request.options.get("HOMEPORT_HUB_ORIGIN"):
         _say(f"The hub: {origin}/, once its domain points to {url}")

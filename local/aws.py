@@ -4,12 +4,11 @@
 2. Its DynamoDB loses writes under concurrency; one lock around its calls makes it exact. Its SQS looks for delayed
    messages once a second; here it looks 50 times.
 3. The stack is created from infra/resources.yaml through CloudFormation, and the hub's certificates by
-   infra/authority.py, as `make deploy` does. Credentials and account are made up.
+   infra/certificates.py, as `make deploy` does. Credentials and account are made up.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -18,31 +17,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 
-from infra.authority import ensure_authorities
+from chalicelib.aws.hub_certificates import read_pair
+from chalicelib.notebook.pair import Pair
+from infra.certificates import ensure_certificates
 from infra.stack import deploy_stack
 from local import processes
 from local.processes import LOOPBACK
 
-if TYPE_CHECKING:
-    from mypy_boto3_ssm import SSMClient
-
 ROOT: Final = Path(__file__).parent.parent
 STAGE: Final = "local"
-AUTHORITY: Final = "/homeport/local"
+CERTIFICATES: Final = "/homeport/local"
 REGION: Final = "us-east-1"
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A certificate and its key, both PEM; no key is empty."""
-
-    certificate: bytes
-    key: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +46,9 @@ class Aws:
         """Make a boto3 client of the embedded AWS, whatever this process's own environment says."""
         return _client(service, self.url)
 
-    def secret_pair(self, name: str) -> Pair:
-        """Read one of the hub's certificates, such as "proxy-client"; the key is empty where none is kept."""
-        ssm: SSMClient = self.client("ssm")
-        found = ssm.get_parameter(Name=f"{AUTHORITY}/{name}", WithDecryption=True)["Parameter"]["Value"]
-        parts = json.loads(found)
-        return Pair(parts["certificate"].encode(), parts.get("key", "").encode())
+    def secret_pair(self, name: str, *, with_key: bool = True) -> Pair:
+        """Read one of the hub's certificates, such as "proxy-client"; some are kept without their key."""
+        return read_pair(self.client("ssm"), f"{CERTIFICATES}/{name}", Pair, with_key=with_key)
 
 
 @contextmanager
@@ -100,7 +87,7 @@ def _with_stack(url: str) -> Aws:
     outputs = deploy_stack(
         _client("cloudformation", url), name=f"homeport-{STAGE}", template=template, parameters={"Stage": STAGE}
     )
-    ensure_authorities(_client("ssm", url), prefix=AUTHORITY, key_id=outputs["Key"], now=time.time())
+    ensure_certificates(_client("ssm", url), prefix=CERTIFICATES, key_id=outputs["Key"], now=time.time())
     environ = aws_environ(url) | {
         "HOMEPORT_TABLE": outputs["Table"],
         "HOMEPORT_BUCKET": outputs["Bucket"],
@@ -108,7 +95,7 @@ def _with_stack(url: str) -> Aws:
         # The stack's own output names AWS's host; the queue here answers at another.
         "HOMEPORT_TICK_QUEUE_URL": _client("sqs", url).get_queue_url(QueueName=outputs["TickQueueName"])["QueueUrl"],
         "HOMEPORT_TICK_QUEUE": outputs["TickQueueName"],
-        "HOMEPORT_AUTHORITY": AUTHORITY,
+        "HOMEPORT_CERTIFICATES": CERTIFICATES,
     }
     return Aws(url, environ)
 

@@ -26,7 +26,8 @@ from chalicelib.errors import BadConfiguration
 from local import containers, run
 from local.aws import Aws
 from local.processes import LOOPBACK, StackError
-from local.run import Report, Settings, Stack
+from local.run import Report, Stack
+from local.settings import Settings
 
 PATIENCE: Final = 900.0  # seconds from upload to ready, and from the stop to stopped
 POLL_INTERVAL: Final = 0.2

@@ -1,10 +1,10 @@
 """A Docker endpoint over mutual TLS in front of an engine's socket, and the credentials bundle for it.
 
 1. The engine's configuration stays as it is: HAProxy takes TLS on 127.0.0.1, demands a client certificate of a
-   throwaway authority, and passes the bytes on to the unix socket.
-2. Authority and certificates stay the same from run to run, in `pki.json` of the folder (mode 0600), and so does the
+   throwaway CA, and passes the bytes on to the unix socket.
+2. CA and certificates stay the same from run to run, in `pki.json` of the folder (mode 0600), and so does the
    port unless it is taken: the same visitor, the same bundle. They are made anew when less than a week is left.
-3. The bundle is a zip in the layout that Carina gave its users in late 2015, less the authority's key: that is thrown
+3. The bundle is a zip in the layout that Carina gave its users in late 2015, less the CA's key: that is thrown
    away as soon as it has signed.
 """
 
@@ -29,7 +29,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from local import processes
 from local.processes import LOOPBACK
 
-DOCKER_PORT: Final = 2376  # the registered port of Docker over TLS; another one when it is taken
 LIFETIME: Final = datetime.timedelta(days=90)
 RENEWAL: Final = datetime.timedelta(days=7)
 CLUSTER: Final = "local"
@@ -74,7 +73,7 @@ Upload the zip to the hub that made it. It also works by itself: `source docker.
 
 @dataclass(frozen=True, slots=True)
 class Pki:
-    """The endpoint's throwaway authority, its server certificate and the visitor's client certificate, all PEM."""
+    """The endpoint's throwaway CA, its server certificate and the visitor's client certificate, all PEM."""
 
     port: int
     not_after: float
@@ -156,19 +155,19 @@ def _load_pki(folder: Path, preferred_port: int) -> Pki:
 
 
 def _new_pki(port: int, now: datetime.datetime) -> Pki:
-    authority_key, server_key, client_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
+    ca_key, server_key, client_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     issuer = _name("Homeport local endpoint")
     constraints = x509.BasicConstraints(ca=True, path_length=0)
-    authority = _builder(issuer, issuer, authority_key, now).add_extension(constraints, critical=True)
+    ca = _builder(issuer, issuer, ca_key, now).add_extension(constraints, critical=True)
     addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(LOOPBACK)), x509.DNSName("localhost")])
     server = _builder(_name(LOOPBACK), issuer, server_key, now, ExtendedKeyUsageOID.SERVER_AUTH)
     client = _builder(_name("visitor"), issuer, client_key, now, ExtendedKeyUsageOID.CLIENT_AUTH)
     return Pki(
         port=port,
         not_after=(now + LIFETIME).timestamp(),
-        ca=_signed(authority, authority_key),
-        server=_signed(server.add_extension(addresses, critical=False), authority_key) + _key_pem(server_key),
-        certificate=_signed(client, authority_key),
+        ca=_signed(ca, ca_key),
+        server=_signed(server.add_extension(addresses, critical=False), ca_key) + _key_pem(server_key),
+        certificate=_signed(client, ca_key),
         key=_key_pem(client_key),
     )
 

@@ -28,7 +28,7 @@ from typing import Any, Final
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound
 
-from chalicelib.config import DEFAULT_IMAGE
+from chalicelib.config import IMAGE
 from local.processes import StackError
 
 Report = Callable[[str], None]
@@ -71,15 +71,15 @@ ENGINE_DEADLINE: Final = 600  # seconds; an import is silent while it writes
 
 def provide(engine_url: str, folder: Path, environ: Mapping[str, str], report: Report) -> str:
     """Name the image notebooks start from, once the engine has it; raises StackError when there is none."""
-    wanted = environ.get("HOMEPORT_IMAGE", "").strip()
+    wanted = environ.get(IMAGE.name, "").strip()
     if wanted:
         return wanted
     with _client(engine_url) as client:
-        for image in (LOCAL_IMAGE, DEFAULT_IMAGE):
+        for image in (LOCAL_IMAGE, IMAGE.default):
             if _present(client, image):
                 return image
-        if not built(folder) and _pulled(engine_url, DEFAULT_IMAGE, report):
-            return DEFAULT_IMAGE
+        if not built(folder) and _pulled(engine_url, IMAGE.default, report):
+            return IMAGE.default
     return provide_local(engine_url, folder, report)
 
 
@@ -239,7 +239,7 @@ def _apt_sources() -> list[str]:
 
 
 def _apt_settings() -> list[str]:
-    """Give the machine's own ways to reach and trust its mirrors (proxy, authority, dates)."""
+    """Give the machine's own ways to reach and trust its mirrors (proxy, CA, dates)."""
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
     wanted = re.compile(r'Acquire::(http|https|Check|Retries|ForceIPv)[^ ]* "[^"]+";')
     return [line for line in dump.splitlines() if wanted.fullmatch(line)]

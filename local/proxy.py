@@ -11,22 +11,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
+from chalicelib.notebook.pair import Pair
 from local import processes
 from local.processes import LOOPBACK, Child
 from proxy.settings import Settings, agent_command, agent_environ, haproxy_command, haproxy_environ, prepare
 
 START_DEADLINE: Final = 20.0
-
-
-class Pair(Protocol):
-    """A certificate and its key, both PEM (chalicelib.certificates.Leaf and others)."""
-
-    @property
-    def certificate(self) -> bytes: ...
-    @property
-    def key(self) -> bytes: ...
 
 
 class Proxy:
@@ -100,8 +92,8 @@ def running(
         **environ,
         "HOMEPORT_PROXY_RUN": str(folder.absolute()),
         "HOMEPORT_PROXY_BIND": f"{LOOPBACK}:{port}",
-        "HOMEPORT_PROXY_NOTEBOOK_CA": notebook_ca.decode(),
-        "HOMEPORT_PROXY_CLIENT": (client.certificate.rstrip() + b"\n" + client.key).decode(),
+        "HOMEPORT_PROXY_NOTEBOOK_CA": Pair(notebook_ca).to_json(),
+        "HOMEPORT_PROXY_CLIENT": client.to_json(),
     }
     settings = Settings.from_environ(given)
     prepare(settings)

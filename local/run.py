@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import signal
@@ -27,46 +26,20 @@ from typing import Final, NoReturn
 
 from docker.errors import DockerException
 
+from chalicelib.config import ENDPOINT_NETWORKS
 from chalicelib.errors import BadConfiguration
 from local import containers, image, processes, proxy
 from local.aws import Aws, aws, own_environ
-from local.endpoint import DOCKER_PORT, endpoint, write_bundle, write_private
+from local.endpoint import endpoint, write_bundle, write_private
 from local.engine import Engine, engine
 from local.hub import hub
 from local.processes import LOOPBACK, Child, StackError
 from local.pump import pump
+from local.settings import Settings
 
-ROOT: Final = Path(__file__).parent.parent
 WATCH_INTERVAL: Final = 0.5  # seconds between two looks at the children
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """Where a stack keeps its state and which ports it takes."""
-
-    state: Path
-    hub_port: int
-    proxy_port: int
-
-    @classmethod
-    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
-        """Read HOMEPORT_STATE_DIR, HOMEPORT_HUB_PORT and HOMEPORT_PROXY_PORT; raises BadConfiguration."""
-        return cls(
-            state=Path(environ.get("HOMEPORT_STATE_DIR") or ROOT / ".homeport").absolute(),
-            hub_port=_port(environ, "HOMEPORT_HUB_PORT", 8000),
-            proxy_port=_port(environ, "HOMEPORT_PROXY_PORT", 8080),
-        )
-
-    @property
-    def hub_name(self) -> str:
-        """What this hub labels its containers with: the same from run to run of one state folder."""
-        return f"local-{hashlib.sha256(str(self.state).encode()).hexdigest()[:8]}"
-
-    @property
-    def hub_url(self) -> str:
-        return f"http://localhost:{self.hub_port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,13 +72,6 @@ class Running:
     engine_socket: Path
 
 
-def _port(environ: Mapping[str, str], name: str, default: int) -> int:
-    text = environ.get(name) or str(default)
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
-        raise BadConfiguration(f"{name} must be a port number, not {text!r}")
-    return int(text)
-
-
 @contextmanager
 def stack(settings: Settings, environ: Mapping[str, str], report: Report) -> Iterator[Running]:
     """Run the whole stack for as long as the block lasts; raises StackError with what is missing or failed."""
@@ -119,7 +85,7 @@ def stack(settings: Settings, environ: Mapping[str, str], report: Report) -> Ite
         name = image.provide(started.url, settings.state / "image", environ, report)
         report(f"notebook image {name}")
         offered = parts.enter_context(
-            endpoint(settings.state / "endpoint", started.socket, preferred_port=_endpoint_port(environ))
+            endpoint(settings.state / "endpoint", started.socket, preferred_port=settings.endpoint_port)
         )
         bundle = write_bundle(settings.state / "credentials.zip", offered)
         report(f"Docker endpoint {offered.url} (mutual TLS)")
@@ -141,7 +107,7 @@ def _serve(
         proxy.running(
             folder=settings.state / "proxy",
             port=settings.proxy_port,
-            notebook_ca=cloud.secret_pair("notebook-ca-certificate").certificate,
+            notebook_ca=cloud.secret_pair("notebook-ca-certificate", with_key=False).certificate,
             client=cloud.secret_pair("proxy-client"),
             environ=environ,
         )
@@ -156,13 +122,13 @@ def _serve(
 
 def hub_environ(settings: Settings, cloud: Aws, image_name: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Give the HOMEPORT_… variables of hub, functions and proxy; endpoints on loopback are allowed here."""
-    networks = f"{environ.get('HOMEPORT_ENDPOINT_NETWORKS', '')} 127.0.0.0/8 ::1/128".strip()
+    networks = f"{environ.get(ENDPOINT_NETWORKS.name, '')} 127.0.0.0/8 ::1/128".strip()
     return dict(cloud.environ) | {
         "HOMEPORT_HUB_NAME": settings.hub_name,
         "HOMEPORT_HUB_ORIGIN": settings.hub_url,
         "HOMEPORT_NOTEBOOK_URL": f"http://*.localhost:{settings.proxy_port}",
         "HOMEPORT_IMAGE": image_name,
-        "HOMEPORT_ENDPOINT_NETWORKS": networks,
+        ENDPOINT_NETWORKS.name: networks,
     }
 
 
@@ -179,10 +145,6 @@ def _describe(settings: Settings, cloud: Aws, started: Engine, name: str, bundle
         table=cloud.environ["HOMEPORT_TABLE"],
         image=name,
     )
-
-
-def _endpoint_port(environ: Mapping[str, str]) -> int:
-    return _port(environ, "HOMEPORT_ENDPOINT_PORT", DOCKER_PORT)
 
 
 def _remove_containers(started: Engine, settings: Settings, report: Report) -> None:

@@ -6,76 +6,168 @@ proxy-client.pem, routes.map, grants.map, the pages, haproxy.sock and agent.sock
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from chalicelib.config import Config
+from chalicelib import environment
+from chalicelib.config import HUB_ORIGIN, NOTEBOOK_URL, TABLE
+from chalicelib.environment import COUNT, POSITIVE, TEXT, URL, Kind, Variable, setting
 from chalicelib.errors import BadConfiguration
+from chalicelib.notebook.pair import Pair
 from proxy import pages
 
 PACKAGE: Final = Path(__file__).resolve().parent
 MAPS: Final = ("routes.map", "grants.map")
-FULL_SYNC_SECONDS: Final = 600.0  # 100,000 items cost about $0.0005 to read
-POLL_SECONDS: Final = 0.5
-DRAIN_SECONDS: Final = 100.0  # Fargate gives a container 120 at most
-MAXCONN: Final = 9000  # two descriptors each fit CI's and many hosts' limit of 20,000
+
+
+def _pem(name: str, with_key: bool, text: str) -> str:
+    """Read PEM itself, JSON as the hub's parameters are, or @ and the name of a file with either.
+
+    Raises ValueError, and BadConfiguration for a file that cannot be read and for JSON that is not a pair.
+    """
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadConfiguration(f"{name} names a file that cannot be read") from error
+    if text.startswith("{"):
+        pair = Pair.from_json(text, name=name, with_key=with_key)
+        text = b"\n".join(part.strip() for part in (pair.certificate, pair.key)).decode("ascii")
+    if "-----BEGIN CERTIFICATE-----" not in text or (with_key and "PRIVATE KEY-----" not in text):
+        raise ValueError
+    return text.strip() + "\n"
+
+
+def _pem_variable(name: str, meaning: str, *, with_key: bool) -> Variable[str]:
+    parts = "a certificate and its key" if with_key else "a certificate"
+    kind = Kind(f"{parts}: PEM, JSON of PEM, or @ and the name of a file", partial(_pem, name, with_key))
+    return Variable(name, kind, meaning, note="none, required", secret=True)  # a key may have got into either
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """One proxy's configuration. Times in seconds; `notebook_ca` and `client` are PEM, `client` holds both parts."""
 
-    run: Path
-    table: str
-    hub_origin: str
-    hub_url: str
-    scheme: str
-    host_suffix: str
-    port: int
-    bind: str
-    maxconn: int
-    poll: float
-    full_sync: float
-    entry_rate: int
-    tunnel: str
-    drain: float
-    certificate: str | None
-    notebook_ca: str
-    client: str = field(repr=False)
+    table: str = setting(TABLE)
+    hub_origin: str = setting(HUB_ORIGIN)
+    hub_url: str = setting(
+        Variable(
+            "HOMEPORT_HUB_URL",
+            Kind(URL.must_be, lambda text: text and URL.parse(text)),
+            "where the pages' link leads, if the hub's first page has a path (an API Gateway stage)",
+            note="the origin's `/`",
+        )
+    )
+    notebook_url: str = setting(NOTEBOOK_URL)
+    notebook_ca: str = setting(
+        _pem_variable(
+            "HOMEPORT_PROXY_NOTEBOOK_CA",
+            "the certificate that notebooks' certificates are checked with",
+            with_key=False,
+        )
+    )
+    client: str = setting(
+        _pem_variable(
+            "HOMEPORT_PROXY_CLIENT", "the certificate and key that the proxy shows to notebooks", with_key=True
+        )
+    )
+    bind: str = setting(
+        Variable(
+            "HOMEPORT_PROXY_BIND",
+            TEXT,
+            "where HAProxy listens; `0.0.0.0:8080 accept-proxy` behind a load balancer that sends the PROXY protocol",
+            note="`0.0.0.0:8080` in the container, else `127.0.0.1` and the notebook URL's port",
+        )
+    )
+    certificate: str = setting(
+        Variable(
+            "HOMEPORT_PROXY_CERTIFICATE",
+            TEXT,
+            "a PEM file with certificate and key: TLS and HTTP/2 here. Empty: plain HTTP, on loopback or behind a load "
+            "balancer that terminates TLS",
+        )
+    )
+    maxconn: int = setting(
+        # Two descriptors each: 9000 fit CI's and many hosts' limit of 20,000.
+        Variable(
+            "HOMEPORT_PROXY_MAXCONN",
+            COUNT,
+            "connections; HAProxy needs two file descriptors for each",
+            default="9000",
+        )
+    )
+    tunnel: str = setting(
+        Variable(
+            "HOMEPORT_PROXY_TUNNEL",
+            TEXT,
+            "how long a silent websocket is kept (HAProxy's notation)",
+            default="24h",
+        )
+    )
+    entry_rate: int = setting(
+        Variable(
+            "HOMEPORT_PROXY_ENTRY_RATE",
+            COUNT,
+            "entries and unknown names per source address in ten seconds; more are answered 429",
+            default="200",
+        )
+    )
+    poll: float = setting(
+        Variable("HOMEPORT_PROXY_POLL", POSITIVE, "seconds between two looks at the change feed", default="0.5")
+    )
+    full_sync: float = setting(
+        # 100,000 items cost about $0.0005 to read.
+        Variable("HOMEPORT_PROXY_FULL_SYNC", POSITIVE, "seconds between two full readings", default="600")
+    )
+    drain: float = setting(
+        # Fargate gives a container 120 at most.
+        Variable(
+            "HOMEPORT_PROXY_DRAIN",
+            POSITIVE,
+            "seconds that open connections are given after SIGTERM",
+            default="100",
+        )
+    )
+    run: Path = setting(
+        Variable(
+            "HOMEPORT_PROXY_RUN",
+            Kind("a folder", lambda text: Path(text).absolute()),
+            "the run folder",
+            default="/run/homeport",
+        )
+    )
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
-        """Read the variables; raises BadConfiguration, which names the variable."""
-        config = Config.from_environ(environ)
-        scheme, _, host = config.notebook_url.partition("://")
-        port = urlsplit(config.notebook_url.replace("*", "sid")).port or (443 if scheme == "https" else 80)
-        certificate = environ.get("HOMEPORT_PROXY_CERTIFICATE", "").strip()
-        return cls(
-            run=Path(environ.get("HOMEPORT_PROXY_RUN", "/run/homeport")).absolute(),
-            table=config.table,
-            hub_origin=config.hub_origin,
-            hub_url=_hub_url(environ, config.hub_origin),
-            scheme=scheme,
-            host_suffix=host.removeprefix("*").lower(),
-            port=port,
-            bind=environ.get("HOMEPORT_PROXY_BIND", "").strip() or f"127.0.0.1:{port}",
-            maxconn=int(_number(environ, "HOMEPORT_PROXY_MAXCONN", MAXCONN)),
-            poll=_number(environ, "HOMEPORT_PROXY_POLL", POLL_SECONDS),
-            full_sync=_number(environ, "HOMEPORT_PROXY_FULL_SYNC", FULL_SYNC_SECONDS),
-            entry_rate=int(_number(environ, "HOMEPORT_PROXY_ENTRY_RATE", 200)),
-            tunnel=environ.get("HOMEPORT_PROXY_TUNNEL", "").strip() or "24h",
-            drain=_number(environ, "HOMEPORT_PROXY_DRAIN", DRAIN_SECONDS),
-            certificate=certificate or None,
-            notebook_ca=_pem(environ, "HOMEPORT_PROXY_NOTEBOOK_CA", ("certificate",)),
-            client=_pem(environ, "HOMEPORT_PROXY_CLIENT", ("certificate", "key")),
+        """Read the variables; raises BadConfiguration, which names the variable and shows no certificate or key."""
+        found = environment.from_environ(cls, environ)
+        return replace(
+            found,
+            hub_url=found.hub_url or f"{found.hub_origin}/",
+            bind=found.bind or f"127.0.0.1:{found.port}",
         )
+
+    @property
+    def scheme(self) -> str:
+        """The scheme that browsers use."""
+        return urlsplit(self.notebook_url).scheme
+
+    @property
+    def host_suffix(self) -> str:
+        """What follows the session's id in a notebook's `Host`."""
+        return self.notebook_url.partition("://*")[2].lower()
+
+    @property
+    def port(self) -> int:
+        """The port that browsers use."""
+        return urlsplit(self.notebook_url.replace("*", "sid")).port or (443 if self.scheme == "https" else 80)
 
 
 def prepare(settings: Settings) -> None:
@@ -121,44 +213,6 @@ def agent_command() -> list[str]:
 def agent_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     """The given environment with the folder and the import path that the agent needs."""
     return {**environ, "HOMEPORT_PROXY_RUN": str(settings.run), "PYTHONPATH": str(PACKAGE.parent)}
-
-
-def _hub_url(environ: Mapping[str, str], origin: str) -> str:
-    """The hub's first page, where API Gateway adds a stage to the path: links only, nothing is trusted for it."""
-    url = environ.get("HOMEPORT_HUB_URL", "").strip() or f"{origin}/"
-    if not url.startswith(("https://", "http://")):
-        raise BadConfiguration("HOMEPORT_HUB_URL must begin with https:// or http://")
-    return url
-
-
-def _number(environ: Mapping[str, str], name: str, default: float) -> float:
-    text = environ.get(name, "").strip()
-    try:
-        value = float(text) if text else float(default)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise BadConfiguration(f"{name} must be a number above 0")
-    return value
-
-
-def _pem(environ: Mapping[str, str], name: str, parts: tuple[str, ...]) -> str:
-    """Read a certificate variable: PEM itself, JSON of PEM parts (as the hub's parameters are), or @ and a file."""
-    text = environ.get(name, "").strip()
-    if text.startswith("@"):
-        try:
-            text = Path(text[1:]).read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadConfiguration(f"{name} names a file that cannot be read") from error
-    if text.startswith("{"):
-        try:
-            values = json.loads(text)
-            text = "".join(values[part].strip() + "\n" for part in parts)
-        except (ValueError, KeyError, AttributeError):
-            raise BadConfiguration(f"{name} must be JSON with {' and '.join(parts)}") from None
-    if "-----BEGIN CERTIFICATE-----" not in text or ("key" in parts and "PRIVATE KEY-----" not in text):
-        raise BadConfiguration(f"{name} must hold {' and '.join(parts)} as PEM, as JSON of PEM, or as @file")
-    return text.strip() + "\n"
 
 
 def _write_private(path: Path, content: bytes) -> None:

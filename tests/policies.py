@@ -19,8 +19,8 @@ ACCOUNT, REGION, STAGE = "111122223333", "eu-west-1", "test"
 
 # What the stack of a stage called "test" would put out.
 OUTPUTS: Mapping[str, str] = {
-    "Authority": "/homeport/test",
-    "AuthorityArn": f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/homeport/test",
+    "Certificates": "/homeport/test",
+    "CertificatesArn": f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/homeport/test",
     "BucketArn": "arn:aws:s3:::homeport-test-bucket",
     "KeyArn": f"arn:aws:kms:{REGION}:{ACCOUNT}:key/0a1b2c3d-0000-4000-8000-000000000000",
     "RedriveLogsArn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/homeport-test-redrive:*",

@@ -76,7 +76,7 @@ def notebook_image(engine: Engine, report: Callable[[str], None]) -> str:
 def running_stack(state: Path, engine: Engine, notebook_image: str, report: Callable[[str], None]) -> Iterator[Running]:
     """What `make run` runs, on free ports: the stack and its children."""
     from local import containers, processes, run
-    from local.run import Settings
+    from local.settings import Settings
 
     _need_haproxy()
     settings = Settings(state=state / "stack", hub_port=processes.free_port(), proxy_port=processes.free_port())

@@ -23,7 +23,7 @@ from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
 from chalicelib.session.values import State, Target
 from chalicelib.wiring import Wiring
-from infra.authority import ensure_authorities
+from infra.certificates import ensure_certificates
 from infra.stack import deploy_stack
 from tests.builders import NOW, a_session
 from tests.policies import REGION, ROOT, STAGE, Context, Document, allows, function_policy, proxy_policy
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 
 SESSION: Final = a_session()
 # Not a real key: nothing here reads it.
-CREDENTIALS: Final = Credentials(Endpoint("203.0.113.7", 2376), b"authority", b"certificate", b"key")
+CREDENTIALS: Final = Credentials(Endpoint("203.0.113.7", 2376), b"a CA", b"certificate", b"key")
 
 S3_ACTIONS: Final = {  # operations whose action has another name
     "HeadObject": "s3:GetObject",
@@ -49,7 +49,7 @@ def outputs() -> Iterator[dict[str, str]]:
         cloudformation = _plain_client("cloudformation")
         template = (ROOT / "infra" / "resources.yaml").read_text()
         made = deploy_stack(cloudformation, name=f"homeport-{STAGE}", template=template, parameters={"Stage": STAGE})
-        ensure_authorities(_plain_client("ssm"), prefix=made["Authority"], key_id=made["Key"], now=NOW)
+        ensure_certificates(_plain_client("ssm"), prefix=made["Certificates"], key_id=made["Key"], now=NOW)
         yield made
 
 
@@ -103,7 +103,7 @@ def _requests(
             assert params["KeyId"] == outputs["Key"]
             yield _kms(operation, params.get("EncryptionContext", {}), outputs)
         case "ssm":
-            arn = outputs["AuthorityArn"] + params["Name"].removeprefix(outputs["Authority"])
+            arn = outputs["CertificatesArn"] + params["Name"].removeprefix(outputs["Certificates"])
             yield f"ssm:{operation}", arn, {}
             yield _kms("Decrypt", {"PARAMETER_ARN": arn}, outputs, "SsmService")
         case "sqs":
@@ -171,7 +171,7 @@ def test_the_launcher_may_do_all_that_a_session_needs(
     credentials = credentials_store(tick, outputs)
     assert credentials.get(SESSION.sid, 7, SESSION.owner) == CREDENTIALS
     credentials.purge(SESSION.sid, 7)
-    load_trust(tick("ssm"), outputs["Authority"])
+    load_trust(tick("ssm"), outputs["Certificates"])
     _wiring(tick, outputs).enqueue(SESSION.sid, delay=5.0)
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from chalicelib.errors import BadConfiguration
 from local.aws import Aws, aws, own_environ
 
 
@@ -27,9 +28,11 @@ def test_the_stack_has_what_the_hub_is_told(cloud: Aws) -> None:
     assert queue.startswith(cloud.url)
 
 
-def test_the_hubs_own_certificates_are_there_and_the_client_authoritys_key_is_nowhere(cloud: Aws) -> None:
+def test_the_hubs_own_certificates_are_there_and_the_client_cas_key_is_nowhere(cloud: Aws) -> None:
     assert b"PRIVATE KEY" in cloud.secret_pair("proxy-client").key
-    assert cloud.secret_pair("client-ca").key == b""
+    assert b"BEGIN CERTIFICATE" in cloud.secret_pair("client-ca", with_key=False).certificate
+    with pytest.raises(BadConfiguration, match="client-ca"):
+        cloud.secret_pair("client-ca")
 
 
 def test_concurrent_conditional_writes_lose_nothing(cloud: Aws) -> None:

@@ -15,7 +15,8 @@ from local import demo, image, run
 from local.aws import Aws
 from local.demo import NotSeen, ProgressBar
 from local.processes import StackError, free_port
-from local.run import Settings, Stack
+from local.run import Stack
+from local.settings import Settings
 
 
 def settings(folder: Path, **changes: int) -> Settings:

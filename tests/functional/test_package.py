@@ -103,7 +103,7 @@ def test_neither_lambdas_own_libraries_nor_the_other_parts_are_shipped(archive: 
     foreign = {"boto3", "botocore", "moto", "pytest", "tests", "local", "infra", "proxy", "bench", "docs", ".chalice"}
     assert not tops & foreign
     secrets = [name for name in archive.namelist() if name.endswith((".pem", ".key", ".env", ".p12", ".pyc"))]
-    assert secrets == ["certifi/cacert.pem"]  # public authorities
+    assert secrets == ["certifi/cacert.pem"]  # public CAs
 
 
 def test_compiled_parts_are_for_the_architecture_the_functions_run_on(archive: ZipFile, sam: dict[str, Any]) -> None:

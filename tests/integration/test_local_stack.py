@@ -19,7 +19,8 @@ import pytest
 from local import containers, demo, run
 from local.engine import Engine, Names, engine_version, own_engine
 from local.processes import free_port, wait_until
-from local.run import Running, Settings, Stack
+from local.run import Running, Stack
+from local.settings import Settings
 
 needs_own_engine = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("dockerd") is None, reason="needs root and `apt-get install docker.io`"

@@ -62,13 +62,13 @@ def running() -> Iterator[Running]:
     with aws(folder) as cloud:
         environ = own_environ(os.environ) | dict(cloud.environ)
         environ |= {"HOMEPORT_HUB_ORIGIN": HUB, "HOMEPORT_NOTEBOOK_URL": f"http://*.localhost:{port}"}
-        ca = cloud.secret_pair("notebook-ca-certificate").certificate
+        ca = cloud.secret_pair("notebook-ca-certificate", with_key=False).certificate
         client = cloud.secret_pair("proxy-client")
         with proxy.running(folder=folder / "proxy", port=port, notebook_ca=ca, client=client, environ=environ) as pair:
             sid = new_sid()
-            authority = cloud.secret_pair("notebook-ca")
-            leaf = issue_notebook(Ca(authority.certificate, authority.key), sid, now=time.time(), lifetime=3600)
-            notebook = NotebookServer(sid, leaf, cloud.secret_pair("client-ca").certificate, folder)
+            ca_pair = cloud.secret_pair("notebook-ca")
+            leaf = issue_notebook(Ca(ca_pair.certificate, ca_pair.key), sid, now=time.time(), lifetime=3600)
+            notebook = NotebookServer(sid, leaf, cloud.secret_pair("client-ca", with_key=False).certificate, folder)
             thread = Thread(target=notebook.serve_forever, kwargs={"poll_interval": 0.05})
             thread.start()
             session = a_session(sid=sid, target=Target("127.0.0.1", notebook.port), expires_at=time.time() + 3600)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from ipaddress import ip_network
 
 import pytest
 
+import local.settings
+import proxy.settings
 from chalicelib.config import Config
+from chalicelib.environment import PORT, TEXT, Kind, Variable, from_environ, setting, variables
 from chalicelib.errors import BadConfiguration
 
 
@@ -35,11 +39,67 @@ def test_lists_may_be_separated_by_commas_or_spaces() -> None:
         ("HOMEPORT_IDLE_MINUTES", "inf"),
         ("HOMEPORT_NOTEBOOK_URL", "https://notebooks.example.org"),
         ("HOMEPORT_NOTEBOOK_URL", "https://*.example.org/path"),
+        ("HOMEPORT_NOTEBOOK_URL", "*.example.org"),
+        ("HOMEPORT_HUB_ORIGIN", "hub.example.com"),
+        ("HOMEPORT_HUB_ORIGIN", "https://"),
+        ("HOMEPORT_HUB_ORIGIN", "https://hub.example.com/path"),
+        ("HOMEPORT_HUB_ORIGIN", "javascript://hub.example.com"),
         ("HOMEPORT_ENDPOINT_NETWORKS", "10.1.0.0/33"),
         ("HOMEPORT_ENDPOINT_DENIED_NETWORKS", "everything"),
         ("HOMEPORT_ENDPOINT_DENIED_PORTS", "70000"),
+        ("HOMEPORT_ENDPOINT_DENIED_PORTS", "22,ssh"),
+        ("HOMEPORT_ENDPOINT_DENIED_PORTS", "٢٢"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(name: str, value: str) -> None:
     with pytest.raises(BadConfiguration, match=name):
         Config.from_environ({name: value})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """Settings of a program that does not exist."""
+
+    port: int = setting(Variable("EXAMPLE_PORT", PORT, "a port", default="80"))
+    password: int = setting(Variable("EXAMPLE_PASSWORD", Kind("a number", int), "a password", secret=True))
+
+
+def test_a_blank_variable_is_its_default() -> None:
+    assert from_environ(Example, {"EXAMPLE_PORT": " ", "EXAMPLE_PASSWORD": "7"}).port == 80
+
+
+def test_settings_made_by_hand_have_the_same_defaults() -> None:
+    assert Config() == Config.from_environ({})
+
+
+def test_a_variable_without_a_default_is_required() -> None:
+    with pytest.raises(BadConfiguration, match="EXAMPLE_PASSWORD must be a number"):
+        from_environ(Example, {})
+
+
+def test_a_wrong_value_is_shown_shortened_and_on_one_line() -> None:
+    with pytest.raises(BadConfiguration) as caught:
+        from_environ(Example, {"EXAMPLE_PORT": "x\n" * 1000, "EXAMPLE_PASSWORD": "7"})
+    assert caught.value.message.startswith("EXAMPLE_PORT must be a port number, not 'x x ")
+    assert len(caught.value.message) < 150
+
+
+def test_a_secret_is_shown_neither_when_it_is_wrong_nor_in_a_repr() -> None:
+    with pytest.raises(BadConfiguration) as caught:
+        from_environ(Example, {"EXAMPLE_PASSWORD": "letters"})
+    assert "letters" not in caught.value.message
+    assert caught.value.__suppress_context__, "a traceback would show the parser's own error, and the value in it"
+    assert "12345" not in repr(from_environ(Example, {"EXAMPLE_PASSWORD": "12345"}))
+
+
+def test_every_variable_is_declared_once_and_has_a_meaning() -> None:
+    declared = [
+        known for owner in (Config, proxy.settings.Settings, local.settings.Settings) for known in variables(owner)
+    ]
+    by_name = {known.name: known for known in declared}
+    assert all(by_name[known.name] is known for known in declared), "shared variables are one object"
+    assert all(known.meaning and known.kind.must_be for known in declared)
+
+
+def test_a_text_may_be_anything() -> None:
+    assert Variable("EXAMPLE", TEXT, "any text").read({"EXAMPLE": " * "}) == "*"

@@ -16,7 +16,7 @@ ROLES: dict[str, Document] = {
     "proxy-start": proxy_policy("ExecutionRole"),
 }
 TABLE, BUCKET, KEY = OUTPUTS["TableArn"], OUTPUTS["BucketArn"], OUTPUTS["KeyArn"]
-QUEUE, AUTHORITY = OUTPUTS["TickQueueArn"], OUTPUTS["AuthorityArn"]
+QUEUE, CERTIFICATES = OUTPUTS["TickQueueArn"], OUTPUTS["CertificatesArn"]
 OBJECT = f"{BUCKET}/credentials/abc/1"
 NAMES = ["homeport:session", "homeport:generation", "homeport:owner"]
 
@@ -31,7 +31,7 @@ def through_s3(arn: str) -> Context:
 
 
 def through_ssm(name: str) -> Context:
-    arn = f"{AUTHORITY}/{name}"
+    arn = f"{CERTIFICATES}/{name}"
     return {
         "kms:ViaService": OUTPUTS["SsmService"],
         "kms:EncryptionContext:PARAMETER_ARN": arn,
@@ -106,7 +106,7 @@ def test_neither_the_schedule_nor_the_proxy_touches_credentials() -> None:
 
 def test_each_certificate_is_read_by_those_who_need_it_alone() -> None:
     readers = {
-        name: who("ssm:GetParameter", f"{AUTHORITY}/{name}") | who("ssm:GetParameters", f"{AUTHORITY}/{name}")
+        name: who("ssm:GetParameter", f"{CERTIFICATES}/{name}") | who("ssm:GetParameters", f"{CERTIFICATES}/{name}")
         for name in ("notebook-ca", "notebook-ca-certificate", "client-ca", "launcher-client", "proxy-client")
     }
     assert readers == {
@@ -123,7 +123,7 @@ def test_each_certificate_is_read_by_those_who_need_it_alone() -> None:
 def test_nobody_writes_certificates() -> None:
     for name in ("notebook-ca", "client-ca", "proxy-client"):
         for action in ("ssm:PutParameter", "ssm:DeleteParameter"):
-            assert who(action, f"{AUTHORITY}/{name}") == set()
+            assert who(action, f"{CERTIFICATES}/{name}") == set()
 
 
 # ── the table ──

@@ -18,12 +18,12 @@ Rules
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from chalicelib.errors import BadConfiguration
 from chalicelib.notebook import certificates
+from chalicelib.notebook.pair import Pair
 
 if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
@@ -36,7 +36,7 @@ NAMES: Final = NOTEBOOK_SET + CLIENT_SET
 LIFETIME: Final = 10 * 365 * 86400.0  # seconds
 
 
-def ensure_authorities(ssm: SSMClient, *, prefix: str, key_id: str, now: float) -> tuple[str, ...]:
+def ensure_certificates(ssm: SSMClient, *, prefix: str, key_id: str, now: float) -> tuple[str, ...]:
     """Make what is missing of the hub's certificates under `prefix`; return the names made, nothing secret.
 
     `key_id` is the KMS key, its ARN or alias; `now` in seconds since the epoch. Raises BadConfiguration when half a
@@ -78,23 +78,14 @@ def _is_missing(existing: frozenset[str], prefix: str, names: tuple[str, ...]) -
 
 
 def _notebook_set(now: float) -> Mapping[str, str]:
-    authority = certificates.new_ca("Homeport notebooks", now=now, lifetime=LIFETIME)
-    return {
-        "notebook-ca": authority.to_json(),
-        "notebook-ca-certificate": _certificate_only(authority),
-    }
+    ca = certificates.new_ca("Homeport notebooks", now=now, lifetime=LIFETIME)
+    return {"notebook-ca": ca.to_json(), "notebook-ca-certificate": Pair(ca.certificate).to_json()}
 
 
 def _client_set(now: float) -> Mapping[str, str]:
-    authority = certificates.new_ca("Homeport clients", now=now, lifetime=LIFETIME)
+    ca = certificates.new_ca("Homeport clients", now=now, lifetime=LIFETIME)
     return {
-        "client-ca": _certificate_only(authority),
-        "launcher-client": certificates.issue_client(
-            authority, "Homeport launcher", now=now, lifetime=LIFETIME
-        ).to_json(),
-        "proxy-client": certificates.issue_client(authority, "Homeport proxy", now=now, lifetime=LIFETIME).to_json(),
+        "client-ca": Pair(ca.certificate).to_json(),
+        "launcher-client": certificates.issue_client(ca, "Homeport launcher", now=now, lifetime=LIFETIME).to_json(),
+        "proxy-client": certificates.issue_client(ca, "Homeport proxy", now=now, lifetime=LIFETIME).to_json(),
     }
-
-
-def _certificate_only(authority: certificates.Ca) -> str:
-    return json.dumps({"certificate": authority.certificate.decode("ascii")})

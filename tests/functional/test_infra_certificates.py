@@ -13,7 +13,7 @@ from moto import mock_aws
 from mypy_boto3_ssm import SSMClient
 
 from chalicelib.errors import BadConfiguration
-from infra.authority import CLIENT_SET, NAMES, ensure_authorities
+from infra.certificates import CLIENT_SET, NAMES, ensure_certificates
 
 NOW = 1_800_000_000.0
 PREFIX = "/homeport/test"
@@ -41,14 +41,14 @@ def certificate(pair: dict[str, str]) -> x509.Certificate:
 
 
 def test_every_parameter_is_encrypted_with_the_hubs_key(ssm: SSMClient, key_id: str) -> None:
-    ensure_authorities(ssm, prefix=PREFIX, key_id=key_id, now=NOW)
+    ensure_certificates(ssm, prefix=PREFIX, key_id=key_id, now=NOW)
     described = ssm.describe_parameters()["Parameters"]
     assert {found["Name"] for found in described} == {f"{PREFIX}/{name}" for name in NAMES}
     assert {(found["Type"], found["KeyId"]) for found in described} == {("SecureString", key_id)}
 
 
-def test_the_two_clients_are_signed_by_the_client_authority_and_by_no_other(ssm: SSMClient, key_id: str) -> None:
-    ensure_authorities(ssm, prefix=PREFIX, key_id=key_id, now=NOW)
+def test_the_two_clients_are_signed_by_the_client_ca_and_by_no_other(ssm: SSMClient, key_id: str) -> None:
+    ensure_certificates(ssm, prefix=PREFIX, key_id=key_id, now=NOW)
     made = values(ssm)
     for name in ("launcher-client", "proxy-client"):
         certificate(made[name]).verify_directly_issued_by(certificate(made["client-ca"]))
@@ -56,8 +56,8 @@ def test_the_two_clients_are_signed_by_the_client_authority_and_by_no_other(ssm:
             certificate(made[name]).verify_directly_issued_by(certificate(made["notebook-ca"]))
 
 
-def test_the_client_authoritys_key_is_kept_nowhere(ssm: SSMClient, key_id: str) -> None:
-    ensure_authorities(ssm, prefix=PREFIX, key_id=key_id, now=NOW)
+def test_the_client_cas_key_is_kept_nowhere(ssm: SSMClient, key_id: str) -> None:
+    ensure_certificates(ssm, prefix=PREFIX, key_id=key_id, now=NOW)
     made = values(ssm)
     assert set(made["client-ca"]) == {"certificate"}
     assert set(made["notebook-ca-certificate"]) == {"certificate"}
@@ -69,30 +69,30 @@ def test_the_client_authoritys_key_is_kept_nowhere(ssm: SSMClient, key_id: str) 
 
 
 def test_a_second_run_makes_nothing_and_changes_nothing(ssm: SSMClient, key_id: str) -> None:
-    assert set(ensure_authorities(ssm, prefix=PREFIX, key_id=key_id, now=NOW)) == set(NAMES)
+    assert set(ensure_certificates(ssm, prefix=PREFIX, key_id=key_id, now=NOW)) == set(NAMES)
     before = values(ssm)
-    assert ensure_authorities(ssm, prefix=PREFIX, key_id=key_id, now=NOW + 1) == ()
+    assert ensure_certificates(ssm, prefix=PREFIX, key_id=key_id, now=NOW + 1) == ()
     assert values(ssm) == before
 
 
 def test_a_deleted_set_is_made_anew_and_the_other_stays(ssm: SSMClient, key_id: str) -> None:
-    ensure_authorities(ssm, prefix=PREFIX, key_id=key_id, now=NOW)
+    ensure_certificates(ssm, prefix=PREFIX, key_id=key_id, now=NOW)
     before = values(ssm)
     ssm.delete_parameters(Names=[f"{PREFIX}/{name}" for name in CLIENT_SET])
-    assert set(ensure_authorities(ssm, prefix=PREFIX, key_id=key_id, now=NOW)) == set(CLIENT_SET)
+    assert set(ensure_certificates(ssm, prefix=PREFIX, key_id=key_id, now=NOW)) == set(CLIENT_SET)
     after = values(ssm)
     assert after["notebook-ca"] == before["notebook-ca"]
     assert after["client-ca"] != before["client-ca"]
 
 
 def test_half_a_set_is_refused_and_says_what_to_delete(ssm: SSMClient, key_id: str) -> None:
-    ensure_authorities(ssm, prefix=PREFIX, key_id=key_id, now=NOW)
+    ensure_certificates(ssm, prefix=PREFIX, key_id=key_id, now=NOW)
     ssm.delete_parameter(Name=f"{PREFIX}/proxy-client")
     with pytest.raises(BadConfiguration, match="proxy-client") as refusal:
-        ensure_authorities(ssm, prefix=PREFIX, key_id=key_id, now=NOW)
+        ensure_certificates(ssm, prefix=PREFIX, key_id=key_id, now=NOW)
     assert f"{PREFIX}/launcher-client" in refusal.value.message
     assert "PRIVATE KEY" not in refusal.value.message
 
 
 def test_what_comes_back_is_names_only(ssm: SSMClient, key_id: str) -> None:
-    assert "-----" not in "".join(ensure_authorities(ssm, prefix=PREFIX, key_id=key_id, now=NOW))
+    assert "-----" not in "".join(ensure_certificates(ssm, prefix=PREFIX, key_id=key_id, now=NOW))
