@@ -64,8 +64,8 @@ format: venv ## Put the code into its style
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-docs: venv ## Generate the pages of docs/ that come from code
-	$(RUN) -m local.docs
+docs: venv ## Generate what the documentation takes from the code
+	$(RUN) -m docs.generate
 
 bench: setup-test-apt venv ## Measure against the peers
 	$(RUN) -m bench

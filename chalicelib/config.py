@@ -27,7 +27,7 @@ def _notebook_origins(text: str) -> str:
 
 
 # What the hub and the proxy both have to know.
-TABLE: Final = Variable("HOMEPORT_TABLE", TEXT, "the DynamoDB table", default="homeport", output="Table")
+TABLE: Final = Variable("HOMEPORT_TABLE", TEXT, "the hub's DynamoDB table", default="homeport", output="Table")
 HUB_ORIGIN: Final = Variable(
     "HOMEPORT_HUB_ORIGIN",
     ORIGIN,

@@ -1,0 +1,267 @@
+"""Writes what the documentation takes from the code: `make docs`, or `python -m docs.generate`.
+
+Whole pages (docs/state-machine.md, docs/error-codes.md) and sections of other pages, each between a line
+`<!-- generated: name -->` and a line `<!-- end -->`: the tables of variables and the graph of imports. A test
+(tests/unit/test_docs.py) fails when any of it is not current.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+from typing import Any, Final
+
+import chalicelib
+import infra.deploy
+import local.settings
+import proxy.settings
+from chalicelib.config import Config
+from chalicelib.environment import Variable, variables
+from chalicelib.errors import HomeportError
+from chalicelib.session import events
+from chalicelib.session.machine import EFFECTS, PATIENCE, TRANSITIONS
+from chalicelib.session.narration import MESSAGES
+from chalicelib.session.values import PHASES, Phase, State
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+_ANY: Final = (events.EffectFailed, events.PatienceExpired, events.StopRequested, events.SessionExpired)
+
+
+def pages(root: Path = ROOT) -> Mapping[str, str]:
+    """The pages that are generated as a whole or in part, by their path below `root`."""
+    return {
+        "docs/state-machine.md": state_machine(),
+        "docs/error-codes.md": error_codes(),
+        "docs/architecture.md": _with_section(root / "docs/architecture.md", "imports", import_graph(root)),
+        "docs/operations.md": _with_section(root / "docs/operations.md", "configuration", deployment_variables()),
+        "README.md": _with_section(root / "README.md", "configuration", hub_variables()),
+        "proxy/README.md": _with_section(root / "proxy/README.md", "configuration", proxy_variables()),
+    }
+
+
+def _with_section(page: Path, name: str, content: str) -> str:
+    """The page with the section of that name replaced; its markers have to be there."""
+    begin, end = f"<!-- generated: {name} -->\n", "<!-- end -->\n"
+    before, found, rest = page.read_text().partition(begin)
+    _old, ended, after = rest.partition(end)
+    assert found and ended, f"{page} has no section {name!r}"
+    return f"{before}{begin}{content}{end}{after}"
+
+
+def _table(columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [columns, ("---",) * len(columns), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+# ── the state machine ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def state_machine() -> str:
+    """The states, their effects and patience, and the diagram, from `chalicelib.session.machine`."""
+    return "\n".join(
+        [
+            "# The state machine of a session",
+            "",
+            "Generated from `chalicelib/session/machine.py` by `make docs`; a test fails when it is not current.",
+            "",
+            "One state has one effect; each effect ends in one event; the event decides the next state. Any launching",
+            "state, and `ready`, also leaves to `withdrawing` when the visitor stops the notebook, when an effect",
+            "fails for good, when the endpoint stays silent for longer than the state's patience, and when the",
+            "session's lifetime is over. An effect that may succeed later (`EffectDelayed`) is repeated.",
+            "",
+            "```mermaid",
+            "stateDiagram-v2",
+            "    [*] --> verifying",
+            *(f"    {line}" for line in _transitions()),
+            "    stopped --> [*]",
+            "```",
+            "",
+            _table(("state", "effect", "patience", "what the visitor reads"), map(_state, State)),
+        ]
+    )
+
+
+def _transitions() -> Iterator[str]:
+    for state, row in TRANSITIONS.items():
+        targets: dict[State, list[str]] = {}
+        for event, target in row.items():
+            if target is not state and not (event in _ANY and target is State.WITHDRAWING):
+                targets.setdefault(target, []).append(event.__name__)
+        for target, names in targets.items():
+            yield f"{state} --> {target}: {', '.join(names)}"
+        if state not in PHASES[Phase.LEAVING] and state is not State.STOPPED:
+            yield f"{state} --> withdrawing"
+
+
+def _state(state: State) -> tuple[str, ...]:
+    effect = f"`{type(EFFECTS[state]).__name__}`" if state in EFFECTS else "–"
+    patience = f"{PATIENCE[state]:.0f} s" if state in PATIENCE else "–"
+    return f"`{state}`", effect, patience, MESSAGES[state]
+
+
+# ── error codes ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+# The families, by the module that holds them: heading, and who raises it when.
+FAMILIES: Final[Mapping[str, tuple[str, str]]] = {
+    "web.errors": ("Requests", "The web function, about the request itself or the moment it comes at."),
+    "bundle.errors": (
+        "Bundles and endpoints' addresses",
+        "The web function while it reads an upload; a forbidden address also the launcher, which checks what the "
+        "endpoint's name resolves to before each connection.",
+    ),
+    "engine.errors": ("The visitor's endpoint", "The launcher, when the Docker engine or the notebook fails it."),
+    "launcher.effects": ("Launching", "The launcher, about a session that cannot go on."),
+    "aws.errors": (
+        "The hub's own stores",
+        "The web function and the launcher, when AWS or what is stored there fails.",
+    ),
+    "session.machine": ("The state machine", "Nobody, unless Homeport has a defect."),
+    "errors": ("The hub itself", "Any part, about the hub's own configuration and state."),
+}
+
+
+def error_codes() -> str:
+    """Every stable code, grouped by the wing that raises it."""
+    found: dict[str, list[type[HomeportError]]] = {family: [] for family in FAMILIES}
+    for error in all_errors():
+        found[error.__module__.removeprefix("chalicelib.")].append(error)
+    return "\n".join(
+        [
+            "# Error codes",
+            "",
+            "Generated from the error classes of `chalicelib` by `make docs`; a test fails when it is not current.",
+            "",
+            "Errors are `application/problem+json` (RFC 9457): `code` is stable, `title` is for people, and `detail` is",
+            "a sentence for the visitor that says what to do next. A session's `error` has the same codes. *Later* means",
+            "that the same request can succeed without being changed.",
+            "",
+            *(_family(family, errors) for family, errors in found.items()),
+        ]
+    )
+
+
+def _family(family: str, errors: list[type[HomeportError]]) -> str:
+    heading, raised_by = FAMILIES[family]
+    file = f"`chalicelib/{family.replace('.', '/')}.py`"
+    rows = map(_error, sorted(errors, key=lambda error: error.code))
+    return f"## {heading}\n\n{raised_by} Defined in {file}.\n\n" + _table(
+        ("code", "title", "status", "later", "meaning"), rows
+    )
+
+
+def _error(error: type[HomeportError]) -> tuple[str, ...]:
+    meaning = " ".join((error.__doc__ or "").split("\n\n")[0].split())
+    return f"`{error.code}`", error.title, str(error.status), "yes" if error.retryable else "no", meaning
+
+
+def all_errors() -> list[type[HomeportError]]:
+    """Every error class of chalicelib, whichever of its modules holds it."""
+    for module in walk_packages(chalicelib.__path__, "chalicelib."):
+        import_module(module.name)
+    return [error for error in _tree(HomeportError) if error.__module__.startswith("chalicelib.")]
+
+
+def _tree(error: type[HomeportError]) -> Iterator[type[HomeportError]]:
+    yield error
+    for child in error.__subclasses__():
+        yield from _tree(child)
+
+
+# ── variables ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_COLUMNS: Final = ("variable", "default", "meaning")
+
+
+def hub_variables() -> str:
+    """What may be chosen for a hub, wherever it runs, and for `make run`."""
+    chosen = [known for known in variables(Config) if not known.output]
+    return _table(_COLUMNS, map(_variable, (*chosen, *variables(local.settings.Settings))))
+
+
+def proxy_variables() -> str:
+    """What the proxy reads."""
+    return _table(_COLUMNS, map(_variable, variables(proxy.settings.Settings)))
+
+
+def deployment_variables() -> str:
+    """What the functions read, as a deployment sets it."""
+    read = sorted(variables(Config), key=lambda known: bool(known.output))
+    chosen = sum(not known.output for known in read)
+    return _table(_COLUMNS, map(_deployed, (*read[:chosen], infra.deploy.ALARM_EMAIL, *read[chosen:])))
+
+
+def _variable(variable: Variable[Any]) -> tuple[str, ...]:
+    default = variable.note or (f"`{variable.default}`" if variable.default else "–")
+    return f"`{variable.name}`", default, variable.meaning
+
+
+def _deployed(variable: Variable[Any]) -> tuple[str, ...]:
+    name, default, meaning = _variable(variable)
+    default = "set by the deployment" if variable.output else infra.deploy.DEFAULTS.get(variable.name, default)
+    return name, default, meaning
+
+
+# ── imports ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+BASE: Final = ("environment", "errors", "text")  # values that every wing may use: one node
+ALONE: Final = ("app", "proxy", "config")
+GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
+    "edge": ("wiring", "web", "launcher", "aws", "engine"),
+    "pure": ("notebook", "session", "bundle", "base"),
+}
+
+
+def import_graph(root: Path = ROOT) -> str:
+    """The imports between the wings as a Mermaid flowchart, from the code as it is."""
+    lines = ["```mermaid", "flowchart TD", *(f"    {_node(wing)}" for wing in ALONE)]
+    for group, wings in GROUPS.items():
+        lines += [f"    subgraph {group}", *(f"        {_node(wing)}" for wing in wings), "    end"]
+    lines += [f"    {source} --> {target}" for source, target in sorted(wing_imports(root))]
+    return "\n".join([*lines, "```", ""])
+
+
+def _node(wing: str) -> str:
+    return {"base": f"base[{', '.join(BASE)}]", "app": "app[app.py]"}.get(wing, wing)
+
+
+def wing_imports(root: Path = ROOT) -> set[tuple[str, str]]:
+    """Which wing imports which other one, as pairs; app.py and proxy/ are the wings outside chalicelib."""
+    files = [root / "app.py", *(root / "chalicelib").rglob("*.py"), *(root / "proxy").rglob("*.py")]
+    found = {
+        (_wing(".".join(file.relative_to(root).with_suffix("").parts)), _wing(module))
+        for file in files
+        for module in imported(file)
+        if module.startswith("chalicelib.")
+    }
+    return {(source, target) for source, target in found if source != target}
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The modules (and their members) that a file imports, wherever in it the import stands."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        match node:
+            case ast.Import(names=names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=str(module), names=names):
+                yield from (f"{module}.{alias.name}" for alias in names)
+
+
+def _wing(module: str) -> str:
+    top, *rest = module.split(".")
+    if top != "chalicelib":
+        return top
+    return "base" if rest[0] in BASE else rest[0]
+
+
+def main() -> None:
+    """Write every generated page."""
+    for name, text in pages().items():
+        (ROOT / name).write_text(text)
+        print(name)
+
+
+if __name__ == "__main__":
+    main()
