@@ -5,7 +5,6 @@ the parts that `wiring` makes to the web and to the launcher, which do not know 
 """
 
 import logging
-import os
 from typing import Any
 
 from chalice.app import Chalice, CloudWatchEvent, Rate, SQSEvent
@@ -27,7 +26,7 @@ attach(app, hub)
 
 
 @app.on_sqs_message(
-    queue=Config.from_environ(os.environ).tick_queue_name,
+    queue=Config.from_environ().tick_queue_name,
     batch_size=1,
     maximum_concurrency=100,  # a burst of launches must not take the account's functions from everybody else
     name="tick",

@@ -137,7 +137,7 @@ class Config:
     )
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Config:
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Config:  # noqa: TID251 - the only reader
         """Read the HOMEPORT_… variables; raises BadConfiguration."""
         return environment.from_environ(cls, environ)
 

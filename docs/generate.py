@@ -45,9 +45,9 @@ def pages(root: Path = ROOT) -> Mapping[str, str]:
 def _with_section(page: Path, name: str, content: str) -> str:
     """The page with the section of that name replaced; its markers have to be there."""
     begin, end = f"<!-- generated: {name} -->\n", "<!-- end -->\n"
-    before, found, rest = page.read_text().partition(begin)
+    before, _found, rest = page.read_text().partition(begin)
     _old, ended, after = rest.partition(end)
-    assert found and ended, f"{page} has no section {name!r}"
+    assert ended, f"{page} has no section {name!r}"
     return f"{before}{begin}{content}{end}{after}"
 
 
@@ -134,9 +134,9 @@ def error_codes() -> str:
             "",
             "Generated from the error classes of `chalicelib` by `make docs`; a test fails when it is not current.",
             "",
-            "Errors are `application/problem+json` (RFC 9457): `code` is stable, `title` is for people, and `detail` is",
-            "a sentence for the visitor that says what to do next. A session's `error` has the same codes. *Later* means",
-            "that the same request can succeed without being changed.",
+            "Errors are `application/problem+json` (RFC 9457): `code` is stable, `title` is for people, and `detail`",
+            "is a sentence for the visitor that says what to do next. A session's `error` has the same codes. *Later*",
+            "means that the same request can succeed without being changed.",
             "",
             *(_family(family, errors) for family, errors in found.items()),
         ]
