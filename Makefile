@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 STATE := $(VENV)/.installed
+PURE := chalicelib/session/*,chalicelib/bundle/*,chalicelib/notebook/*,chalicelib/text.py,chalicelib/errors.py,chalicelib/environment.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-apt setup-test-apt venv run demo test test-unit test-functional test-integration test-browser \
-	lint format docs bench deploy clean
+	coverage lint format docs bench deploy clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -55,10 +56,18 @@ test-integration: setup-test-apt venv ## Test on a real engine, HAProxy and Jupy
 test-browser: setup-test-apt venv ## Test the pages in Chromium
 	$(RUN) -m pytest tests/browser
 
-lint: venv ## Check style and types
+coverage: setup-test-apt venv ## Measure the branch coverage of every test; the pure wings' has to be whole
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest tests
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report
+	$(RUN) -m coverage report --include='$(PURE)' --fail-under=100
+
+lint: venv ## Check style, types and imports
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
 
 format: venv ## Put the code into its style
 	$(RUN) -m ruff check --fix .
@@ -75,5 +84,5 @@ deploy: venv ## Deploy to AWS: make deploy STAGE=prod
 	$(RUN) -m infra.deploy --stage $(STAGE)
 
 clean: ## Remove the virtual environment, the state of `make run`, and what the tools left
-	rm -rf $(VENV) .homeport .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+	rm -rf $(VENV) .homeport .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis .coverage .coverage.* build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -264,10 +264,7 @@ def _check_signature(certificate: Certificate) -> None:
 
 
 def _subject(certificate: x509.Certificate) -> str:
-    try:
-        text = certificate.subject.rfc4514_string()
-    except ValueError:
-        return ""
+    text = certificate.subject.rfc4514_string()
     return "".join(c if c.isprintable() else "�" for c in text)[:SUBJECT_LIMIT]
 
 

@@ -153,8 +153,7 @@ def _json_sources(file: File, text: str) -> tuple[Source, ...]:
         if file.name in ("meta.json", "config.json"):
             raise _context_unreadable(file.path) from None
         return ()
-    if not isinstance(document, dict):
-        return ()
+    assert isinstance(document, dict), "what begins with { and is JSON is an object"
     if isinstance(document.get("Endpoints"), dict):
         return _context_source(file.path, document["Endpoints"])
     if isinstance(document.get("Driver"), dict):

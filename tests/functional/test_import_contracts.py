@@ -50,7 +50,7 @@ def tree(tmp_path: Path) -> Path:
 def broken(tree: Path) -> set[str]:
     """The ids of the contracts that lint-imports finds broken."""
     environ = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"COLUMNS": "500"}
-    command = [PROGRAMS / "lint-imports", "--no-cache"]
+    command = [str(PROGRAMS / "lint-imports"), "--no-cache"]
     found = subprocess.run(command, cwd=tree, env=environ, capture_output=True, text=True, timeout=120)
     verdicts = dict(re.findall(r"^(.+?) (KEPT|BROKEN)\b", found.stdout, re.MULTILINE))
     assert verdicts.keys() == set(NAMES.values()), found.stdout + found.stderr
@@ -85,7 +85,7 @@ def test_neither_the_environment_nor_the_clock_is_read_anywhere_in_chalicelib(fi
 
 def banned(file: str, text: str) -> list[str]:
     """What ruff finds banned in `text`, as if it stood in `file`."""
-    command = [PROGRAMS / "ruff", "check", "--no-cache", "--output-format=concise", "--stdin-filename", file, "-"]
+    command = [str(PROGRAMS / "ruff"), "check", "--no-cache", "--output-format=concise", "--stdin-filename", file, "-"]
     found = subprocess.run(command, cwd=ROOT, input=text, capture_output=True, text=True, timeout=60)
     return re.findall(r"TID251 `([\w.]+)` is banned", found.stdout)
 
