@@ -99,23 +99,23 @@ TABLE: Final[tuple[Row, ...]] = (
     _row("240.0.0.0/4", Reach.NEVER, "reserved (and broadcast)", "RFC 1112 §4, RFC 919"),
     # IPv6: forbidden unless it is global unicast.
     _row("::/0", Reach.PRIVATE, "not allocated for public use", "IANA IPv6 Address Space"),
-    _row("::/96", Reach.NEVER, "an IPv4 address in IPv6 clothes (compatible)", "RFC 4291 §2.5.5.1, deprecated"),
+    _row("::/96", Reach.NEVER, "an IPv4 address embedded in IPv6 (compatible)", "RFC 4291 §2.5.5.1, deprecated"),
     _row("::/128", Reach.NEVER, "the unspecified address, which means the hub itself", "RFC 4291 §2.5.2"),
     _row("::1/128", Reach.PRIVATE, "the loopback address, which means the hub itself", "RFC 4291 §2.5.3"),
-    _row("::ffff:0:0/96", Reach.NEVER, "an IPv4 address in IPv6 clothes (mapped)", "RFC 4291 §2.5.5.2"),
-    _row("::ffff:0:0:0/96", Reach.NEVER, "an IPv4 address in IPv6 clothes (translated)", "RFC 2765 §2.1"),
+    _row("::ffff:0:0/96", Reach.NEVER, "an IPv4 address embedded in IPv6 (mapped)", "RFC 4291 §2.5.5.2"),
+    _row("::ffff:0:0:0/96", Reach.NEVER, "an IPv4 address embedded in IPv6 (translated)", "RFC 2765 §2.1"),
     _row("64:ff9b::/96", Reach.PUBLIC, "a public address behind NAT64", "RFC 6052 §2.1; inner address judged too"),
     _row("64:ff9b:1::/48", Reach.NEVER, "behind a local NAT64, its inner address unknown", "RFC 8215"),
     _row("100::/64", Reach.PRIVATE, "discard-only", "RFC 6666"),
     _row("100:0:0:1::/64", Reach.PRIVATE, "a dummy prefix", "RFC 9780"),
     _row("2000::/3", Reach.PUBLIC, "a public address", "RFC 4291 §2.4; IANA IPv6 Global Unicast"),
     _row("2001::/23", Reach.PRIVATE, "reserved for protocols", "RFC 2928 (with 2001:1::/32 … 2001:30::/28)"),
-    _row("2001::/32", Reach.NEVER, "an IPv4 address in IPv6 clothes (Teredo)", "RFC 4380"),
+    _row("2001::/32", Reach.NEVER, "an IPv4 address embedded in IPv6 (Teredo)", "RFC 4380"),
     _row("2001:2::/48", Reach.PRIVATE, "reserved for benchmarks", "RFC 5180"),
     _row("2001:10::/28", Reach.PRIVATE, "an identifier and no address (ORCHID)", "RFC 4843, deprecated"),
     _row("2001:20::/28", Reach.PRIVATE, "an identifier and no address (ORCHIDv2)", "RFC 7343"),
     _row("2001:db8::/32", Reach.PRIVATE, "reserved for documentation", "RFC 3849"),
-    _row("2002::/16", Reach.NEVER, "an IPv4 address in IPv6 clothes (6to4)", "RFC 3056, RFC 7526"),
+    _row("2002::/16", Reach.NEVER, "an IPv4 address embedded in IPv6 (6to4)", "RFC 3056, RFC 7526"),
     _row("2620:4f:8000::/48", Reach.PRIVATE, "a DNS sink", "RFC 7534 (AS112)"),
     _row("3ffe::/16", Reach.PRIVATE, "returned to IANA (6bone)", "RFC 3701"),
     _row("3fff::/20", Reach.PRIVATE, "reserved for documentation", "RFC 9637"),
@@ -298,7 +298,7 @@ def _authority(rest: str) -> str:
         )
     if any(c in rest for c in "/\\?#"):
         raise errors.EndpointPath(
-            "The endpoint's address goes on after the port (a path, “?” or “#”). Give only tcp://name:2376"
+            "The endpoint's address has something after the port (a path, “?” or “#”). Give only tcp://name:2376"
         )
     return rest
 
@@ -336,9 +336,7 @@ def _ipv6(text: str) -> str:
     try:
         return str(IPv6Address(text))
     except ValueError:
-        raise errors.EndpointHostInvalid(
-            "What stands in brackets must be an IPv6 address: tcp://[address]:2376"
-        ) from None
+        raise errors.EndpointHostInvalid("The text in brackets must be an IPv6 address: tcp://[address]:2376") from None
 
 
 def _name(text: str) -> str:

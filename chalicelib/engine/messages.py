@@ -92,13 +92,14 @@ _PULL_FAILURES: Final[tuple[tuple[tuple[str, ...], type[errors.EndpointError], s
     (
         ("pull access denied", "repository does not exist", "manifest unknown", "not found", "name unknown", "no such"),
         errors.ImageNotFound,
-        "The registry has no such image, or keeps it private. Check the image's name; a private one pull on the "
+        "The registry has no such image, or keeps it private. Check the image's name; pull a private one on the "
         "endpoint yourself, then launch again",
     ),
     (
         ("unauthorized", "authentication required", "no basic auth credentials", "access denied", "denied:"),
         errors.RegistryDenied,
-        "The registry wants a login, and the hub has none. Pull the image on the endpoint yourself, then launch again",
+        "The registry requires a login, and the hub has none. Pull the image on the endpoint yourself, then launch "
+        "again",
     ),
     (
         ("invalid reference format", "invalid repository name", "repository name must be"),

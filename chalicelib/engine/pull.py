@@ -72,7 +72,7 @@ class Pull:
             if self._progress.changes != changes:
                 changes, changed_at = self._progress.changes, now
             if now - changed_at > SILENCE_SECONDS:
-                raise errors.EndpointTimeout("The pull made no progress for ten minutes. It is begun anew")
+                raise errors.EndpointTimeout("The pull made no progress for ten minutes. It is started again")
             if not joined:
                 joined = self._progress.joined or begun  # for sure, or its first layer was named a whole tick ago
                 begun = self._progress.begun

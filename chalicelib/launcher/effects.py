@@ -1,7 +1,7 @@
 """Everything the launcher can do to the outside: one match from effects to the events they cause.
 
-Effects are made for one tick of one session and keeps that session's credentials no longer than the tick lasts; there
-is no cache that two sessions could share. Each effect resolves and checks the endpoint's address anew.
+One Effects object serves one tick of one session and keeps its credentials no longer than the tick lasts; there
+is no cache that two sessions could share. Each effect resolves and checks the endpoint's address again.
 """
 
 from __future__ import annotations

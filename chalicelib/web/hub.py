@@ -278,5 +278,5 @@ def _see_same_endpoint(session: Session, bundle: Bundle) -> None:
     if brought != session.endpoint:
         raise EndpointsDisagree(
             f"“{session.name}” is on {session.endpoint}, and this bundle is for {brought}. "
-            "Bring the bundle it was launched with, or choose another name"
+            "Use the bundle it was launched with, or choose another name"
         )
