@@ -173,14 +173,11 @@ class AddressPolicy:
             raise errors.ForbiddenAddress(
                 "The endpoint's name has no address. Check its spelling, or give its IP address"
             )
-        checked = [self._checked(text) for text in addresses]  # every one, before the first is used
-        return checked[0]
-
-    def _checked(self, text: str) -> str:
-        address = _address(text)
-        for reading in _readings(address):
-            self._judge(reading)
-        return str(address)
+        checked = [_address(text) for text in addresses]
+        for address in checked:  # every one, before the first is used
+            for reading in _readings(address):
+                self._judge(reading)
+        return str(checked[0])
 
     def _judge(self, address: Address) -> None:
         row = row_of(address)
@@ -264,9 +261,14 @@ def parse_endpoint(text: str) -> Endpoint:
             "The endpoint's address holds a space or an invisible character. Type it again as tcp://name:2376"
         )
     scheme, rest = _split_scheme(text)
-    host, port = _split_port(_authority(rest))
-    default = HTTPS_PORT if scheme == "https" else DOCKER_TLS_PORT
-    return Endpoint(_host(host), default if port is None else _port(port))
+    host, port = _split_port(_host_and_port(rest))
+    if not host:
+        raise errors.EndpointMissing("The endpoint's address names no host. Give it as tcp://name:2376")
+    if port is None:
+        port = str(HTTPS_PORT if scheme == "https" else DOCKER_TLS_PORT)
+    if _PORT.fullmatch(port) is None or int(port) > 65535:
+        raise errors.EndpointPortInvalid("The endpoint's port must be a number from 1 to 65535, usually 2376")
+    return Endpoint(_ipv6(host[1:-1]) if host.startswith("[") else _name(host), int(port))
 
 
 def _split_scheme(text: str) -> tuple[str, str]:
@@ -288,7 +290,7 @@ def _split_scheme(text: str) -> tuple[str, str]:
     return scheme, text[match.end() :]
 
 
-def _authority(rest: str) -> str:
+def _host_and_port(rest: str) -> str:
     """Cut a URL down to host and port; a bare trailing slash is forgiven, all else after the port is refused."""
     rest = rest.removesuffix("/")
     if "@" in rest:
@@ -303,28 +305,16 @@ def _authority(rest: str) -> str:
     return rest
 
 
-def _split_port(authority: str) -> tuple[str, str | None]:
-    if authority.startswith("["):
-        host, bracket, tail = authority.partition("]")
+def _split_port(text: str) -> tuple[str, str | None]:
+    if text.startswith("["):
+        host, bracket, tail = text.partition("]")
         if not bracket or (tail and not tail.startswith(":")):
             raise errors.EndpointHostInvalid("The endpoint's IPv6 address must stand in brackets: tcp://[address]:2376")
         return host + bracket, tail[1:] if tail else None
-    if authority.count(":") > 1:
+    if text.count(":") > 1:
         raise errors.EndpointHostInvalid("The endpoint's IPv6 address must stand in brackets: tcp://[address]:2376")
-    host, colon, port = authority.partition(":")
+    host, colon, port = text.partition(":")
     return host, port if colon else None
-
-
-def _port(text: str) -> int:
-    if _PORT.fullmatch(text) is None or int(text) > 65535:
-        raise errors.EndpointPortInvalid("The endpoint's port must be a number from 1 to 65535, usually 2376")
-    return int(text)
-
-
-def _host(text: str) -> str:
-    if not text:
-        raise errors.EndpointMissing("The endpoint's address names no host. Give it as tcp://name:2376")
-    return _ipv6(text[1:-1]) if text.startswith("[") else _name(text)
 
 
 def _ipv6(text: str) -> str:

@@ -48,7 +48,8 @@ class Pems:
     @classmethod
     def of(cls, files: Sequence[File]) -> Pems:
         """Find the folder and read its PEM files; raises KeyMissing, SeveralBundles, PemDamaged."""
-        pems = [file for file in files if role(file.name) != IGNORED and _is_pem(file) and _base(file) is not None]
+        texts = [(file, text_of(file.data)) for file in files if role(file.name) != IGNORED and _base(file) is not None]
+        pems = [file for file, text in texts if is_pem(text) and not is_prose(file) and not is_json(text)]
         bases = sorted({_base(file) or "" for file in pems if role(file.name) != CA and has_key(file)})
         if not bases:
             raise _key_missing()
@@ -81,11 +82,6 @@ def _key_missing() -> errors.KeyMissing:
     return errors.KeyMissing(
         "The bundle holds no private key for you. Put the key of your client certificate in as key.pem, in PEM form"
     )
-
-
-def _is_pem(file: File) -> bool:
-    text = text_of(file.data)
-    return is_pem(text) and not is_prose(file) and not is_json(text)
 
 
 def has_key(file: File) -> bool:

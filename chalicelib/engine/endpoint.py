@@ -260,7 +260,9 @@ class DockerEndpoint:
 
     def published_port(self, container: str) -> int:
         """Say at which port of the endpoint the notebook is published; raises NotADockerEngine, ContainerMissing."""
-        found = self._found(container)
+        found = self._find(container)
+        if found is None:
+            raise error_for(404, "")
         ports = part_of(part_of(found, "NetworkSettings"), "Ports").get(f"{NOTEBOOK_PORT}/tcp")
         bindings = [binding for binding in ports if isinstance(binding, dict)] if isinstance(ports, list) else []
         if not bindings:
@@ -336,12 +338,6 @@ class DockerEndpoint:
                 if answer.status == 404:
                     return None
                 raise
-
-    def _found(self, container: str) -> dict[str, Any]:
-        found = self._find(container)
-        if found is None:
-            raise error_for(404, "")
-        return found
 
     def _pause(self) -> None:
         with self._channel.failures():
