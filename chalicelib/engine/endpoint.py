@@ -172,8 +172,8 @@ class DockerEndpoint:
     def _translated(self, meaning: Callable[[int, str], errors.EndpointError]) -> Iterator[None]:
         try:
             yield
-        except ApiError as answer:
-            raise meaning(answer.status, answer.text) from answer
+        except ApiError as error:
+            raise meaning(error.status, error.text) from error
         except InvalidVersion as error:
             raise errors.EndpointTooOld(
                 "The endpoint's Docker Engine is too old for what was asked (GPUs need Docker 19.03). Update it"
@@ -198,8 +198,8 @@ class DockerEndpoint:
         with self._calls() as docker:
             try:
                 return object_of(docker.inspect_image(name))  # type: ignore[no-untyped-call]
-            except ApiError as answer:
-                if answer.status == 404:
+            except ApiError as error:
+                if error.status == 404:
                     return None
                 raise
 
@@ -239,8 +239,8 @@ class DockerEndpoint:
                     config = container_config(docker, spec)
                     docker.create_container_from_config(config, spec.name)  # type: ignore[no-untyped-call]
                     return
-                except ApiError as answer:
-                    if answer.status != 409:
+                except ApiError as error:
+                    if error.status != 409:
                         raise
             found = self._find(spec.name)
             if found is not None:
@@ -318,8 +318,8 @@ class DockerEndpoint:
                 docker.stop(identity, timeout=STOP_SECONDS)
             try:
                 docker.remove_container(identity, v=False, force=True)
-            except ApiError as answer:
-                if answer.status not in (404, 409):  # gone, or "removal … is already in progress": inspect tells
+            except ApiError as error:
+                if error.status not in (404, 409):  # gone, or "removal … is already in progress": inspect tells
                     raise
 
     def _check_removable(self, found: Mapping[str, Any], container: str) -> None:
@@ -334,8 +334,8 @@ class DockerEndpoint:
         with self._calls() as docker:
             try:
                 return object_of(docker.inspect_container(container))
-            except ApiError as answer:
-                if answer.status == 404:
+            except ApiError as error:
+                if error.status == 404:
                     return None
                 raise
 
