@@ -9,7 +9,8 @@ Rules
    DockerEndpoint's calls ends when its deadline does. A pull has a connection and a budget of its own.
 4. Every call is safe to repeat. A name that is taken is looked at: our labels mean it is ours, anything else is
    a conflict. What is not ours is never removed, and no volume ever is.
-5. From what the endpoint says, only known words, small numbers and short quotes are believed.
+5. From what the endpoint says, only known words, small numbers and short quotes are believed, and nothing is quoted
+   before it has named its API version as an engine does: a bundle may lead the hub to somebody else's server.
 
 Source: Docker Engine API 1.24 to 1.45, https://docs.docker.com/reference/api/engine/
 """
@@ -23,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from docker.constants import DEFAULT_DOCKER_API_VERSION, MINIMUM_DOCKER_API_VERSION
 from docker.errors import InvalidVersion
@@ -55,6 +56,12 @@ POLL_SECONDS: Final = 0.1
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _OUR_NAME: Final = re.compile(r"homeport-(?P<session>[0-9a-z]+)-(?P<generation>[0-9]+)")
 _STATUSES: Final = frozenset({"created", "running", "paused", "restarting", "removing", "exited", "dead"})
+
+
+class Meaning(Protocol):
+    """Turns an error answer into what it means; see messages.error_for."""
+
+    def __call__(self, status: int, text: str, *, quote: bool) -> errors.EndpointError: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +164,11 @@ class DockerEndpoint:
         self._negotiated = True
 
     @contextmanager
-    def _calls(self, meaning: Callable[[int, str], errors.EndpointError] = error_for) -> Iterator[Client]:
+    def _calls(self, meaning: Meaning = error_for) -> Iterator[Client]:
         """Give the client, its API version chosen, and turn what the engine refuses into what it means."""
         if not self._negotiated:
-            version = self._docker.ping_version()
+            with self._translated(error_for):
+                version = self._docker.ping_version()
             if version is None:
                 self._version()
             else:
@@ -169,11 +177,11 @@ class DockerEndpoint:
             yield self._docker
 
     @contextmanager
-    def _translated(self, meaning: Callable[[int, str], errors.EndpointError]) -> Iterator[None]:
+    def _translated(self, meaning: Meaning) -> Iterator[None]:
         try:
             yield
         except ApiError as error:
-            raise meaning(error.status, error.text) from error
+            raise meaning(error.status, error.text, quote=self._negotiated) from error
         except InvalidVersion as error:
             raise errors.EndpointTooOld(
                 "The endpoint's Docker Engine is too old for what was asked (GPUs need Docker 19.03). Update it"
