@@ -2,7 +2,7 @@
 
 HAProxy says in X-Homeport-… what a request is about, and lets no visitor's header of that name through.
 
-1. A session is entered by POST of a ticket, sent by the hub's own page (Origin); everything else is refused.
+1. A session is entered by POST of a ticket, sent by the hub's own page (Origin); everything else is rejected.
 2. The answer to an entry is a cookie that only this session's origin gets back (`__Host-`: Secure, Path=/, no Domain;
    RFC 6265bis §4.1.3) and that no script can read, and a redirection to a path on this origin.
 3. A look-up that found what was missing sends the visitor to the same address once more.
@@ -25,7 +25,8 @@ from urllib.parse import parse_qs
 
 from chalicelib.errors import StoreUnavailable
 from proxy import pages
-from proxy.agent.sync import Agent, Entered, Verdict
+from proxy.agent.lookups import Entered, Lookups, Verdict
+from proxy.agent.table import Table
 
 COOKIE: Final = "__Host-homeport"
 DEFAULT_PATH: Final = "/lab"
@@ -80,7 +81,7 @@ class Entry(ThreadingMixIn, UnixStreamServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, path: Path, agent: Agent, *, hub_origin: str, hub_url: str) -> None:
+    def __init__(self, path: Path, lookups: Lookups, table: Table, *, hub_origin: str, hub_url: str) -> None:
         path.unlink(missing_ok=True)
         super().__init__(str(path), _Handler, bind_and_activate=False)
         previous = os.umask(0o177)
@@ -89,7 +90,8 @@ class Entry(ThreadingMixIn, UnixStreamServer):
         finally:
             os.umask(previous)
         self.server_activate()
-        self.agent = agent
+        self.lookups = lookups
+        self.table = table
         self.hub_origin = hub_origin
         self.hub_url = hub_url
 
@@ -148,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         ticket, path = form
         try:
-            entered = self.server.agent.enter(self.headers.get("X-Homeport-Sid", ""), ticket)
+            entered = self.server.lookups.enter(self.headers.get("X-Homeport-Sid", ""), ticket)
         except StoreUnavailable:
             self._page(503)
             return
@@ -160,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _look_up(self) -> None:
         sid = self.headers.get("X-Homeport-Sid", "")
         try:
-            verdict = self.server.agent.look_up(sid, self.headers.get("X-Homeport-Digest"))
+            verdict = self.server.lookups.look_up(sid, self.headers.get("X-Homeport-Digest"))
         except StoreUnavailable:
             verdict = Verdict.BUSY
         if verdict is Verdict.REPEAT and not self.path.startswith("/"):
@@ -171,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._page(_STATUS[verdict])
 
     def _health(self) -> None:
-        ready = self.path == "/.homeport/health" or self.server.agent.synced
+        ready = self.path == "/.homeport/health" or self.server.table.synced
         body = b"ok\n" if ready else b"not synchronised yet\n"
         self._answer(200 if ready else 503, {"Content-Type": "text/plain", "Cache-Control": "no-store"}, body)
 
