@@ -21,9 +21,13 @@ _COMMAND = re.compile(r"(\w+) map (?:@(\d+) )?([\w.]+)(?: (\S+))?(?: (.+))?")
 
 @dataclass
 class Gate:
-    """A command at which HAProxy hangs: `reached` is set when the first one is there, `open` lets all go on."""
+    """A command at which HAProxy hangs: `reached` is set when the first one is there, `open` lets all go on.
+
+    `once`: only the first such command hangs.
+    """
 
     prefix: str
+    once: bool = False
     reached: Event = field(default_factory=Event)
     open: Event = field(default_factory=Event)
 
@@ -53,9 +57,9 @@ class HaproxyTwin(ThreadingMixIn, UnixStreamServer):
             with suppress(OSError):  # the agent hung up already
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def hold(self, prefix: str) -> Gate:
+    def hold(self, prefix: str, *, once: bool = False) -> Gate:
         """From now on hang at commands that begin with `prefix`, until the gate is opened."""
-        gate = Gate(prefix)
+        gate = Gate(prefix, once)
         self._gates.append(gate)
         return gate
 
@@ -82,9 +86,10 @@ class HaproxyTwin(ThreadingMixIn, UnixStreamServer):
 
     def answer(self, pid: int, command: str, payload: list[str]) -> str:
         for gate in self._gates:
-            if command.startswith(gate.prefix) and not gate.open.is_set():
-                gate.reached.set()
-                assert gate.open.wait(60), command
+            if not command.startswith(gate.prefix) or (gate.once and gate.reached.is_set()):
+                continue
+            gate.reached.set()
+            assert gate.open.wait(60), command
         with self._lock:
             if pid != self._pid:
                 raise ConnectionResetError

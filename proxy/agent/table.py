@@ -282,10 +282,11 @@ class Table:
             self._unsaved = False
             return self._values.copy()
 
-    def wait(self, seconds: float) -> None:
-        """Wait until something changes, or for so many seconds."""
-        self._changed.wait(seconds)
+    def wait(self, seconds: float) -> bool:
+        """Wait until something changes, for so many seconds at most; say whether anything did."""
+        changed = self._changed.wait(seconds)
         self._changed.clear()
+        return changed
 
     def wake(self) -> None:
         """End the pusher's `wait` although nothing changed."""

@@ -22,7 +22,7 @@ from proxy.agent.feed import Feed
 from proxy.agent.lookups import Lookups, Verdict
 from proxy.agent.pusher import Pusher
 from proxy.agent.runtime import RuntimeSocket
-from proxy.agent.table import Key, Map, Table, key_of, newest, value_of
+from proxy.agent.table import MANY, Key, Map, Table, key_of, newest, value_of
 from tests.builders import NOW
 from tests.contract.runtime_socket import RuntimeSocketContract
 from tests.haproxy_twin import HaproxyTwin, haproxy_twin
@@ -205,8 +205,9 @@ def test_no_look_up_waits_for_the_disk(parts: Parts, folder: Path, threads: Thre
 # ── what is told, and in which order ─────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("changes", [0, 2 * MANY])
 def test_a_look_up_puts_its_entry_while_a_swap_is_under_way_and_the_swap_does_not_take_it_out(
-    folder: Path, haproxy: HaproxyTwin, threads: ThreadPoolExecutor
+    folder: Path, haproxy: HaproxyTwin, threads: ThreadPoolExecutor, changes: int
 ) -> None:
     parts = Parts(folder)
     parts.publish("one")
@@ -214,6 +215,8 @@ def test_a_look_up_puts_its_entry_while_a_swap_is_under_way_and_the_swap_does_no
     gate = haproxy.hold("add map @")
     pushing = threads.submit(parts.pusher.push)
     assert gate.reached.wait(20)
+    for number in range(changes):
+        parts.publish(f"other{number}")
     parts.publish("one", generation=2)
     parts.publish("two")
     parts.feed.poll()
@@ -224,7 +227,9 @@ def test_a_look_up_puts_its_entry_while_a_swap_is_under_way_and_the_swap_does_no
     assert not pushing.done()
     gate.open.set()
     assert pushing.result(20)
-    assert haproxy.table(ROUTES) == both
+    assert both.items() <= haproxy.table(ROUTES).items()
+    assert parts.pusher.push()
+    assert len(haproxy.table(ROUTES)) == changes + 2
 
 
 def test_what_is_withdrawn_while_a_swap_is_under_way_is_gone_when_it_ends(
@@ -259,6 +264,21 @@ def test_a_withdrawal_overtaken_by_its_own_publication_leaves_haproxy(
     assert publishing.result(20)
     assert withdrawing.result(20)
     assert "late" not in haproxy.table(ROUTES)
+
+
+def test_a_look_up_that_is_overtaken_by_a_withdrawal_puts_nothing_back(
+    parts: Parts, haproxy: HaproxyTwin, threads: ThreadPoolExecutor
+) -> None:
+    gate = haproxy.hold("prompt", once=True)
+    putting = threads.submit(parts.pusher.force_put, [(ROUTES, "one"), (ROUTES, "two")])
+    assert gate.reached.wait(20)
+    parts.store.put(a_route("one", published=False))
+    parts.feed.poll()
+    assert parts.pusher.push()
+    assert not putting.done()
+    gate.open.set()
+    assert putting.result(20)
+    assert set(haproxy.table(ROUTES)) == {"two"}
 
 
 def test_a_repeat_is_answered_only_when_haproxy_holds_the_entries(
@@ -319,6 +339,21 @@ def test_before_the_first_full_reading_a_change_is_told_alone_and_takes_nothing_
     assert after.lookups.look_up("two", None) is Verdict.REPEAT
     assert after.pusher.push()
     assert set(haproxy.table(ROUTES)) == {"one", "two"}
+
+
+def test_a_change_that_could_not_be_told_before_the_first_full_reading_is_told_alone_later(
+    folder: Path, haproxy: HaproxyTwin, threads: ThreadPoolExecutor
+) -> None:
+    parts = Parts(folder)
+    parts.table.learn([a_route("one")], NOW)
+    gate = haproxy.hold("add map")
+    pushing = threads.submit(parts.pusher.push)
+    assert gate.reached.wait(20)
+    haproxy.restart()
+    gate.open.set()
+    assert not pushing.result(20)
+    assert parts.pusher.push()
+    assert set(haproxy.table(ROUTES)) == {"one"}
 
 
 @pytest.fixture

@@ -199,6 +199,16 @@ def test_before_the_first_full_reading_nothing_is_swapped_and_every_change_is_to
     assert (len(known.take_changes()), len(known.take_changes())) == (MANY, 1)
 
 
+def test_what_was_left_for_the_next_time_wakes_the_pusher_again() -> None:
+    known = a_synced_table()
+    known.learn([replace(ROUTE, sid=f"r{n}") for n in range(MANY + 1)], NOW)
+    assert known.wait(0)
+    assert len(known.take_changes()) == MANY
+    assert known.wait(0)
+    assert len(known.take_changes()) == 1
+    assert not known.wait(0)
+
+
 def test_an_entry_is_confirmed_only_with_its_current_value() -> None:
     known, key = Table({}), table.key_of(ROUTE)
     known.learn([ROUTE], NOW)
