@@ -30,7 +30,7 @@ _AWS = AwsConfig(
 
 
 def main() -> None:
-    """Keep HAProxy's maps current and answer its questions until SIGTERM."""
+    """Keep HAProxy's maps current and answer entries and look-ups until SIGTERM."""
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="agent: %(levelname)s %(message)s")
     logging.getLogger("botocore").setLevel(logging.WARNING)
     settings = Settings.from_environ(os.environ)

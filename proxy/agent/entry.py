@@ -1,6 +1,6 @@
 """The agent's HTTP side, behind HAProxy and reachable only through a socket file: entering, look-ups, health.
 
-HAProxy says in X-Homeport-… what a request is about, and lets no visitor's header of that name through.
+HAProxy says in X-Homeport-… what a request is about, and passes on no visitor's header of that name.
 
 1. A session is entered by POST of a ticket, sent by the hub's own page (Origin); everything else is rejected.
 2. The answer to an entry is a cookie that only this session's origin gets back (`__Host-`: Secure, Path=/, no Domain;
@@ -35,7 +35,7 @@ READ_SECONDS: Final = 10.0
 
 _log = logging.getLogger("homeport.agent")
 
-# A path on this origin: "//host" and "/\host" would leave it, and "/.homeport/" is no notebook's.
+# A path on this origin: "//host" and "/\host" would leave it, and "/.homeport/" is the agent's.
 _LOCAL_PATH: Final = re.compile(r"/(?!/|\.homeport(?:/|$|\?))[!-\[\]-~]{0,2047}")
 _TICKET: Final = re.compile(r"[A-Za-z0-9_.~-]{16,512}")
 
@@ -51,18 +51,18 @@ _STATUS: Final[Mapping[Verdict, int]] = MappingProxyType(
 
 
 def local_path(*candidates: str) -> str:
-    """The first of the candidates that is not empty, if it stays on this origin, else the default."""
+    """Return the first candidate that is not empty if it stays on this origin, else the default."""
     wanted = next(filter(None, candidates), DEFAULT_PATH)
     return wanted if _LOCAL_PATH.fullmatch(wanted) else DEFAULT_PATH
 
 
 def set_cookie(entered: Entered) -> str:
-    """The Set-Cookie field of an entry."""
+    """Return the Set-Cookie field of an entry."""
     return f"{COOKIE}={entered.cookie}; Max-Age={entered.max_age}; Path=/; Secure; HttpOnly; SameSite=Lax"
 
 
 def ticket_and_path(content_type: str, body: bytes) -> tuple[str, str] | None:
-    """Read the form of an entry; None when it is none."""
+    """Read the form of an entry; None if it is not one."""
     if content_type.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         return None
     try:
@@ -96,7 +96,7 @@ class Entry(ThreadingMixIn, UnixStreamServer):
         self.hub_url = hub_url
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Let a peer that hung up go in silence; log anything else."""
+        """Ignore a peer that hung up; log anything else."""
         if not isinstance(sys.exception(), OSError):
             _log.exception("a request failed")
 
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_PUT = do_DELETE = do_PATCH = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: HAProxy's log has the request without its secrets."""
+        """Log nothing: HAProxy's log has the request without its secrets."""
 
     def address_string(self) -> str:
         return "haproxy"
