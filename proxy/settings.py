@@ -1,6 +1,6 @@
-"""What the proxy is told through its environment, and the run folder made from it.
+"""The proxy's configuration from its environment, and the run folder made from it.
 
-HAProxy and the agent work in one run folder and find everything in it by bare names: notebook-ca.pem,
+The run folder is the working directory of HAProxy and the agent, which name its files without a path: notebook-ca.pem,
 proxy-client.pem, routes.map, grants.map, the pages, haproxy.sock and agent.sock. README.md has the table of variables.
 """
 
