@@ -10,7 +10,7 @@ import pytest
 from chalicelib.aws.dynamodb import digest_of
 from chalicelib.aws.errors import StoreUnavailable
 from chalicelib.aws.routes import Grant, ProxyStore, Redeemed, Route, RouteStore
-from chalicelib.aws.sessions import SessionStore
+from chalicelib.aws.tokens import TokenStore
 from chalicelib.session.values import Target
 from proxy.agent import files
 from proxy.agent.agent import Agent
@@ -39,12 +39,12 @@ class TestProxyStoreTwin(ProxyStoreContract):
 class TestProxyStore(ProxyStoreContract):
     @pytest.fixture
     def store(self, dynamodb: Any) -> ProxyStore:
-        self._sessions = SessionStore(dynamodb, TABLE, lambda: NOW)
+        self._tokens = TokenStore(dynamodb, TABLE, lambda: NOW)
         return ProxyStore(dynamodb, TABLE, lambda: NOW)
 
     def put_ticket(self, ticket: str, redeemed: Redeemed, *, expires_at: float = NOW + 60) -> None:
         session = a_session(sid=redeemed.sid, generation=redeemed.generation, expires_at=float(redeemed.expires_at))
-        self._sessions.put_ticket(ticket, session, path=redeemed.path, expires_at=expires_at)
+        self._tokens.put_ticket(ticket, session, path=redeemed.path, expires_at=expires_at)
 
 
 class World:
@@ -95,7 +95,7 @@ def test_entering_makes_a_grant_whose_digest_alone_is_stored(dynamodb: Any, tmp_
     session = a_session(target=Target("192.0.2.7", 8000))
     store = ProxyStore(dynamodb, TABLE, lambda: NOW)
     RouteStore(dynamodb, TABLE, lambda: NOW).publish(session)
-    SessionStore(dynamodb, TABLE, lambda: NOW).put_ticket("t" * 43, session, path="/lab", expires_at=NOW + 60)
+    TokenStore(dynamodb, TABLE, lambda: NOW).put_ticket("t" * 43, session, path="/lab", expires_at=NOW + 60)
     agent = Agent(store, tmp_path, clock=lambda: NOW, new_cookie=lambda: "secret-cookie-value")
     entered = agent.lookups.enter(session.sid, "t" * 43)
     assert entered is not None
