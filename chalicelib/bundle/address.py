@@ -23,6 +23,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 from chalicelib.bundle import errors
+from chalicelib.text import is_visible
 
 DOCKER_TLS_PORT: Final = 2376  # IANA docker-s; the default of DOCKER_TLS_VERIFY
 HTTPS_PORT: Final = 443
@@ -256,7 +257,7 @@ def parse_endpoint(text: str) -> Endpoint:
         raise errors.EndpointMissing("The endpoint's address is empty. Give it as tcp://name:2376")
     if len(text) > LONGEST_ENDPOINT:
         raise errors.EndpointHostInvalid(f"The endpoint's address is longer than {LONGEST_ENDPOINT} characters")
-    if not text.isprintable() or any(c.isspace() for c in text):
+    if " " in text or not is_visible(text):
         raise errors.EndpointCharacters(
             "The endpoint's address holds a space or an invisible character. Type it again as tcp://name:2376"
         )

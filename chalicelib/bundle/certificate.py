@@ -32,6 +32,7 @@ from chalicelib.bundle.private_key import (
     spki_of,
     wrong_type,
 )
+from chalicelib.text import one_line
 
 CERTIFICATE_LIMIT: Final = 16
 CHAIN_LIMIT: Final = 4  # certificates from the leaf to the CA, both counted
@@ -265,10 +266,9 @@ def _check_signature(certificate: Certificate) -> None:
 
 def _subject(certificate: x509.Certificate) -> str:
     try:
-        text = certificate.subject.rfc4514_string()
+        return one_line(certificate.subject.rfc4514_string(), SUBJECT_LIMIT)
     except ValueError:
         return ""
-    return "".join(c if c.isprintable() else "�" for c in text)[:SUBJECT_LIMIT]
 
 
 # ── the chain ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,7 @@ from typing import Final
 from multipart import MultipartError, MultipartParser, MultipartPart, parse_options_header
 
 from chalicelib.session.values import Limits
-from chalicelib.text import BLANK, one_line
+from chalicelib.text import BLANK, is_visible, one_line
 from chalicelib.web.errors import BadField, BadForm, BadName, BodyTooLarge, MissingField
 
 BODY_LIMIT: Final = 96 * 1024  # a bundle of at most 64 KiB, the other fields and their headers
@@ -178,6 +178,6 @@ def _text(name: str, part: MultipartPart) -> str:
         text: str = part.raw.decode("utf-8")
     except UnicodeDecodeError:
         raise BadField(f"The field “{name}” is not UTF-8 text") from None
-    if name != "name" and not text.isprintable():
-        raise BadField(f"The field “{name}” holds control characters")
+    if name != "name" and not is_visible(text):
+        raise BadField(f"The field “{name}” holds control or invisible characters")
     return text if name == "name" else text.strip()

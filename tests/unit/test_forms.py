@@ -251,14 +251,25 @@ def test_a_form_gives_its_fields_and_hides_the_bundle_from_its_repr() -> None:
         pytest.param(form(FILE, part("name", b"\xed\xa0\x80")), BadField, "UTF-8", id="a surrogate in UTF-8"),
         pytest.param(form(FILE, part("name", b"\xc0\xaf")), BadField, "UTF-8", id="an overlong slash"),
         pytest.param(
-            form(FILE, part("host", "a\r\nX: y")), BadField, "control characters", id="a host with a line end"
+            form(FILE, part("host", "a\r\nX: y")),
+            BadField,
+            "control or invisible characters",
+            id="a host with a line end",
         ),
-        pytest.param(form(FILE, part("host", "a\0b")), BadField, "control characters", id="a host with NUL"),
         pytest.param(
-            form(FILE, part("image", "a\x1b[31m")), BadField, "control characters", id="an image with an escape"
+            form(FILE, part("host", "a\0b")), BadField, "control or invisible characters", id="a host with NUL"
         ),
         pytest.param(
-            form(FILE, part("open", "a\u202egnp.exe")), BadField, "control characters", id="a path turned around"
+            form(FILE, part("image", "a\x1b[31m")),
+            BadField,
+            "control or invisible characters",
+            id="an image with an escape",
+        ),
+        pytest.param(
+            form(FILE, part("open", "a\u202egnp.exe")),
+            BadField,
+            "control or invisible characters",
+            id="a path turned around",
         ),
         pytest.param(form(FILE, part("name", "a\tb")), BadName, "control", id="a name with a tab"),
     ],
