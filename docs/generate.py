@@ -207,9 +207,9 @@ def _deployed(variable: Variable[Any]) -> tuple[str, ...]:
 # ── imports ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 BASE: Final = ("environment", "errors", "text")  # values that every wing may use: one node
-ALONE: Final = ("app", "proxy", "config")
+ALONE: Final = ("app", "proxy")
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
-    "edge": ("wiring", "web", "launcher", "aws", "engine"),
+    "edge": ("wiring", "web", "launcher", "aws", "engine", "config"),
     "pure": ("notebook", "session", "bundle", "base"),
 }
 

@@ -1,7 +1,7 @@
-"""The pages a visitor sees when the door stays shut: one sentence each, and the way back to the hub.
+"""The proxy's error pages: a title, what happened and what to do, and a link to the hub.
 
-HAProxy serves them from files holding whole HTTP answers, the agent renders the same ones. Nothing but the hub's
-address is put into them; they load nothing and may be kept nowhere.
+HAProxy serves them from files with whole HTTP responses, the agent renders the same ones. The hub's address is the
+only thing put into them; they load nothing and must not be cached.
 """
 
 from __future__ import annotations
@@ -13,25 +13,26 @@ from typing import Final
 
 # fmt: off
 PAGES: Final[Mapping[int, tuple[str, str, str]]] = MappingProxyType({
-    400: ("Bad Request", "That request was not clear",
-          "Your browser sent something twice. Delete this site’s cookies, then open the notebook again."),
+    400: ("Bad Request", "Bad request",
+          "Your browser sent a header or a cookie twice. Delete this site’s cookies, then open the notebook again."),
     401: ("Unauthorized", "Open this notebook from the hub",
-          "This browser has not entered the notebook yet. Go to the hub’s page and choose “Open”."),
-    403: ("Forbidden", "This way in is not good any more",
-          "The entry was made for another notebook or launch, was used already, or came from another site. "
+          "This browser is not signed in to this notebook, or its sign-in has expired. "
+          "Go to the hub’s page and choose “Open”."),
+    403: ("Forbidden", "This link is no longer valid",
+          "It was for another notebook or launch, has been used or has expired, or the request came from another site. "
           "Go back to the hub’s page and choose “Open” again."),
     404: ("Not Found", "There is no notebook here",
-          "It was stopped, or the address is not complete. The hub’s page shows your notebooks."),
+          "It was stopped, or the address is incomplete. The hub’s page shows your notebooks."),
     405: ("Method Not Allowed", "Open this notebook from the hub",
-          "This address only takes what the hub’s page sends. Go there and choose “Open”."),
-    408: ("Request Timeout", "That took too long",
+          "This address only accepts requests from the hub’s page. Go there and choose “Open”."),
+    408: ("Request Timeout", "Request timed out",
           "The request did not arrive in time. Try again."),
-    413: ("Content Too Large", "That is too much",
-          "The request to enter a notebook is short; this one was not. Go back to the hub’s page."),
+    413: ("Content Too Large", "Request too large",
+          "A request to open a notebook is at most 8 KiB long. Go back to the hub’s page and choose “Open” again."),
     429: ("Too Many Requests", "One moment, please",
-          "Too many tries came from your network. Wait ten seconds, then try again."),
+          "Too many requests came from your network. Wait ten seconds, then try again."),
     503: ("Service Unavailable", "The notebook does not answer",
-          "It may be starting, stopping, or its computer may be out of reach. Try again in a moment, "
+          "It may be starting, stopping, or its computer may be unreachable. Try again in a moment, "
           "or look at the hub’s page."),
 })
 # fmt: on
@@ -83,7 +84,7 @@ small {{ display: block; margin-top: 3rem; padding-top: 1rem; border-top: 1px so
 
 
 def reason(status: int) -> str:
-    """The status line's words."""
+    """Return the reason phrase of the status line."""
     return PAGES[status][0]
 
 
@@ -97,7 +98,7 @@ def html(status: int, hub_url: str) -> bytes:
 
 
 def answer(status: int, hub_url: str) -> bytes:
-    """Render a whole HTTP answer, as HAProxy's `errorfile` wants it."""
+    """Render a whole HTTP response, as HAProxy's `errorfile` wants it."""
     body = html(status, hub_url)
     fields = {**HEADERS, "Content-Length": str(len(body))}
     if status in (408, 429, 503):

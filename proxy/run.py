@@ -1,6 +1,6 @@
-"""What the container runs: HAProxy and the agent, side by side; when either ends, the other is stopped and so are we.
+"""The container's main program: runs HAProxy and the agent; when either ends, it stops the other and exits.
 
-1. Restarting is left to whoever runs the container: it starts with empty maps and is right again within a second.
+1. Restarting is left to whoever runs the container: it starts with empty maps and is up to date within a second.
 2. On SIGTERM HAProxy takes no new connections and lets the open ones end for a while (HOMEPORT_PROXY_DRAIN); the agent
    stays for as long. SIGINT ends both at once.
 """

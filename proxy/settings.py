@@ -1,6 +1,6 @@
-"""What the proxy is told through its environment, and the run folder made from it.
+"""The proxy's configuration from its environment, and the run folder made from it.
 
-HAProxy and the agent work in one run folder and find everything in it by bare names: notebook-ca.pem,
+The run folder is the working directory of HAProxy and the agent, which name its files without a path: notebook-ca.pem,
 proxy-client.pem, routes.map, grants.map, the pages, haproxy.sock and agent.sock. README.md has the table of variables.
 """
 
@@ -69,13 +69,15 @@ class Settings:
     notebook_ca: str = setting(
         _pem_variable(
             "HOMEPORT_PROXY_NOTEBOOK_CA",
-            "the certificate that notebooks' certificates are checked with",
+            "the CA certificate that notebooks' certificates are checked against",
             with_key=False,
         )
     )
     client: str = setting(
         _pem_variable(
-            "HOMEPORT_PROXY_CLIENT", "the certificate and key that the proxy shows to notebooks", with_key=True
+            "HOMEPORT_PROXY_CLIENT",
+            "the client certificate and key that the proxy presents to notebooks",
+            with_key=True,
         )
     )
     bind: str = setting(
@@ -107,7 +109,7 @@ class Settings:
         Variable(
             "HOMEPORT_PROXY_TUNNEL",
             TEXT,
-            "how long a silent websocket is kept (HAProxy's notation)",
+            "how long an idle websocket is kept open (HAProxy's notation)",
             default="24h",
         )
     )
@@ -115,12 +117,12 @@ class Settings:
         Variable(
             "HOMEPORT_PROXY_ENTRY_RATE",
             COUNT,
-            "entries and unknown names per source address in ten seconds; more are answered 429",
+            "entries and look-ups per source address in ten seconds; more get 429",
             default="200",
         )
     )
     poll: float = setting(
-        Variable("HOMEPORT_PROXY_POLL", POSITIVE, "seconds between two looks at the change feed", default="0.5")
+        Variable("HOMEPORT_PROXY_POLL", POSITIVE, "seconds between two readings of the change feed", default="0.5")
     )
     full_sync: float = setting(
         # 100,000 items cost about $0.0005 to read.
@@ -131,7 +133,7 @@ class Settings:
         Variable(
             "HOMEPORT_PROXY_DRAIN",
             POSITIVE,
-            "seconds that open connections are given after SIGTERM",
+            "seconds that open connections may go on after SIGTERM",
             default="100",
         )
     )

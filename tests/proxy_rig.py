@@ -31,10 +31,10 @@ from chalicelib.notebook.certificates import Ca, Leaf, issue_client, issue_noteb
 from chalicelib.session.values import Target
 from local import processes
 from local.proxy import Proxy
+from proxy.agent.agent import Agent
 from proxy.agent.entry import Entry
-from proxy.agent.plan import Map
 from proxy.agent.runtime import RuntimeSocket
-from proxy.agent.sync import Agent
+from proxy.agent.table import Map
 from proxy.settings import Settings, prepare
 from tests.twins import ProxyStoreTwin
 
@@ -215,7 +215,9 @@ class AgentThreads:
 
     def __init__(self, store: Any, folder: Path, *, poll: float = 0.1, full_sync: float = 600.0) -> None:
         self.agent = Agent(store, folder, clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
-        self._entry = Entry(folder / "agent.sock", self.agent, hub_origin=HUB, hub_url=f"{HUB}/")
+        self._entry = Entry(
+            folder / "agent.sock", self.agent.lookups, self.agent.table, hub_origin=HUB, hub_url=f"{HUB}/"
+        )
         self._stop = Event()
         run = self.agent.run
         self._threads = [
@@ -265,7 +267,7 @@ class Rig:
         """Start the agent; `wait` until it has read the store."""
         self.agent = AgentThreads(self.store, self.run, poll=self._poll, full_sync=self._full_sync)
         if wait:
-            eventually(lambda: self.agent and self.agent.agent.synced, "the first reading")
+            eventually(lambda: self.agent and self.agent.agent.table.synced, "the first reading")
 
     def stop_agent(self) -> None:
         """Stop the agent."""
@@ -315,7 +317,7 @@ class Rig:
     def ticket(self, sid: str, *, generation: int = 1, path: str = "/lab") -> str:
         """A ticket for the session."""
         ticket = secrets.token_urlsafe(24)
-        self.store.tickets[ticket] = Redeemed(sid, generation, path, self._later())
+        self.store.put_ticket(ticket, Redeemed(sid, generation, path, self._later()), expires_at=time.time() + 60)
         return ticket
 
     def cookie(self, sid: str, *, generation: int = 1) -> str:

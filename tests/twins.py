@@ -16,13 +16,15 @@ from chalicelib.aws.routes import Grant, Redeemed, Route
 class ProxyStoreTwin:
     """chalicelib.session_store.ProxyStore in memory; `down` makes every call fail as DynamoDB does when it is away.
 
-    `reads` counts the look-ups by kind. Tickets are put into `tickets`, routes and grants with `put`.
+    `breaks_after`: so many items of a reading arrive, then it fails. `reads` counts the look-ups by kind. Tickets are
+    put with `put_ticket`, routes and grants with `put`.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self.tickets: dict[str, Redeemed] = {}
         self.reads: Counter[str] = Counter()
         self.down = False
+        self.breaks_after: int | None = None
+        self._tickets: dict[str, tuple[Redeemed, int]] = {}
         self._items: dict[tuple[str, str], Route | Grant] = {}
         self._clock = clock
         self._lock = Lock()
@@ -40,11 +42,19 @@ class ProxyStoreTwin:
         with self._lock:
             del self._items[_proxy_key(item)]
 
+    def put_ticket(self, ticket: str, redeemed: Redeemed, *, expires_at: float) -> None:
+        """Store a ticket that can be redeemed before `expires_at` (seconds since the epoch)."""
+        with self._lock:
+            self._tickets[ticket] = (redeemed, int(expires_at))
+
     def changes(self, since: int) -> Iterator[Route | Grant]:
         self._count("changes" if since else "everything")
         with self._lock:
             items = sorted(self._items.values(), key=lambda item: item.changed_at)
-        yield from (item for item in items if item.changed_at >= since)
+        read = [item for item in items if item.changed_at >= since]
+        yield from read[: self.breaks_after]
+        if self.breaks_after is not None:
+            raise _unavailable()
 
     def route(self, sid: str) -> Route | None:
         self._count("route")
@@ -59,8 +69,11 @@ class ProxyStoreTwin:
     def redeem_ticket(self, ticket: str, sid: str) -> Redeemed | None:
         self._count("ticket")
         with self._lock:
-            redeemed = self.tickets.get(ticket)
-            return self.tickets.pop(ticket) if redeemed is not None and redeemed.sid == sid else None
+            redeemed, expires_at = self._tickets.get(ticket, (None, 0))
+            if redeemed is None or redeemed.sid != sid or expires_at <= int(self._clock()):
+                return None
+            del self._tickets[ticket]
+            return redeemed
 
     def put_grant(self, grant: Grant) -> None:
         self._count("put")
@@ -69,7 +82,11 @@ class ProxyStoreTwin:
     def _count(self, kind: str) -> None:
         self.reads[kind] += 1
         if self.down:
-            raise StoreUnavailable("The hub's table did not answer; try again in a moment")
+            raise _unavailable()
+
+
+def _unavailable() -> StoreUnavailable:
+    return StoreUnavailable("The hub's table did not answer; try again in a moment")
 
 
 def _proxy_key(item: Route | Grant) -> tuple[str, str]:

@@ -23,7 +23,7 @@ Rules:
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -85,10 +85,4 @@ def _header_size(envelope: bytes) -> int:
 def _canonical(context: Mapping[str, str]) -> bytes:
     """Encode a context so that equal contexts, and only they, give equal bytes (rule 2)."""
     entries = sorted((key.encode(), value.encode()) for key, value in context.items())
-    return _U32.pack(len(entries)) + b"".join(_framed(entries))
-
-
-def _framed(entries: list[tuple[bytes, bytes]]) -> Iterator[bytes]:
-    for entry in entries:
-        for part in entry:
-            yield _U32.pack(len(part)) + part
+    return _U32.pack(len(entries)) + b"".join(_U32.pack(len(part)) + part for entry in entries for part in entry)

@@ -12,7 +12,7 @@ class SessionNotFound(HomeportError):
 
 
 class StaleSession(HomeportError):
-    """Somebody else saved the session first; load it again and decide anew."""
+    """Somebody else saved the session first; load it and decide again."""
 
     status = 409
     retryable = True

@@ -23,6 +23,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 from chalicelib.bundle import errors
+from chalicelib.text import is_visible
 
 DOCKER_TLS_PORT: Final = 2376  # IANA docker-s; the default of DOCKER_TLS_VERIFY
 HTTPS_PORT: Final = 443
@@ -99,23 +100,23 @@ TABLE: Final[tuple[Row, ...]] = (
     _row("240.0.0.0/4", Reach.NEVER, "reserved (and broadcast)", "RFC 1112 §4, RFC 919"),
     # IPv6: forbidden unless it is global unicast.
     _row("::/0", Reach.PRIVATE, "not allocated for public use", "IANA IPv6 Address Space"),
-    _row("::/96", Reach.NEVER, "an IPv4 address in IPv6 clothes (compatible)", "RFC 4291 §2.5.5.1, deprecated"),
+    _row("::/96", Reach.NEVER, "an IPv4 address embedded in IPv6 (compatible)", "RFC 4291 §2.5.5.1, deprecated"),
     _row("::/128", Reach.NEVER, "the unspecified address, which means the hub itself", "RFC 4291 §2.5.2"),
     _row("::1/128", Reach.PRIVATE, "the loopback address, which means the hub itself", "RFC 4291 §2.5.3"),
-    _row("::ffff:0:0/96", Reach.NEVER, "an IPv4 address in IPv6 clothes (mapped)", "RFC 4291 §2.5.5.2"),
-    _row("::ffff:0:0:0/96", Reach.NEVER, "an IPv4 address in IPv6 clothes (translated)", "RFC 2765 §2.1"),
+    _row("::ffff:0:0/96", Reach.NEVER, "an IPv4 address embedded in IPv6 (mapped)", "RFC 4291 §2.5.5.2"),
+    _row("::ffff:0:0:0/96", Reach.NEVER, "an IPv4 address embedded in IPv6 (translated)", "RFC 2765 §2.1"),
     _row("64:ff9b::/96", Reach.PUBLIC, "a public address behind NAT64", "RFC 6052 §2.1; inner address judged too"),
     _row("64:ff9b:1::/48", Reach.NEVER, "behind a local NAT64, its inner address unknown", "RFC 8215"),
     _row("100::/64", Reach.PRIVATE, "discard-only", "RFC 6666"),
     _row("100:0:0:1::/64", Reach.PRIVATE, "a dummy prefix", "RFC 9780"),
     _row("2000::/3", Reach.PUBLIC, "a public address", "RFC 4291 §2.4; IANA IPv6 Global Unicast"),
     _row("2001::/23", Reach.PRIVATE, "reserved for protocols", "RFC 2928 (with 2001:1::/32 … 2001:30::/28)"),
-    _row("2001::/32", Reach.NEVER, "an IPv4 address in IPv6 clothes (Teredo)", "RFC 4380"),
+    _row("2001::/32", Reach.NEVER, "an IPv4 address embedded in IPv6 (Teredo)", "RFC 4380"),
     _row("2001:2::/48", Reach.PRIVATE, "reserved for benchmarks", "RFC 5180"),
     _row("2001:10::/28", Reach.PRIVATE, "an identifier and no address (ORCHID)", "RFC 4843, deprecated"),
     _row("2001:20::/28", Reach.PRIVATE, "an identifier and no address (ORCHIDv2)", "RFC 7343"),
     _row("2001:db8::/32", Reach.PRIVATE, "reserved for documentation", "RFC 3849"),
-    _row("2002::/16", Reach.NEVER, "an IPv4 address in IPv6 clothes (6to4)", "RFC 3056, RFC 7526"),
+    _row("2002::/16", Reach.NEVER, "an IPv4 address embedded in IPv6 (6to4)", "RFC 3056, RFC 7526"),
     _row("2620:4f:8000::/48", Reach.PRIVATE, "a DNS sink", "RFC 7534 (AS112)"),
     _row("3ffe::/16", Reach.PRIVATE, "returned to IANA (6bone)", "RFC 3701"),
     _row("3fff::/20", Reach.PRIVATE, "reserved for documentation", "RFC 9637"),
@@ -173,14 +174,11 @@ class AddressPolicy:
             raise errors.ForbiddenAddress(
                 "The endpoint's name has no address. Check its spelling, or give its IP address"
             )
-        checked = [self._checked(text) for text in addresses]  # every one, before the first is used
-        return checked[0]
-
-    def _checked(self, text: str) -> str:
-        address = _address(text)
-        for reading in _readings(address):
-            self._judge(reading)
-        return str(address)
+        checked = [_address(text) for text in addresses]
+        for address in checked:  # every one, before the first is used
+            for reading in _readings(address):
+                self._judge(reading)
+        return str(checked[0])
 
     def _judge(self, address: Address) -> None:
         row = row_of(address)
@@ -259,14 +257,19 @@ def parse_endpoint(text: str) -> Endpoint:
         raise errors.EndpointMissing("The endpoint's address is empty. Give it as tcp://name:2376")
     if len(text) > LONGEST_ENDPOINT:
         raise errors.EndpointHostInvalid(f"The endpoint's address is longer than {LONGEST_ENDPOINT} characters")
-    if not text.isprintable() or any(c.isspace() for c in text):
+    if " " in text or not is_visible(text):
         raise errors.EndpointCharacters(
             "The endpoint's address holds a space or an invisible character. Type it again as tcp://name:2376"
         )
     scheme, rest = _split_scheme(text)
-    host, port = _split_port(_authority(rest))
-    default = HTTPS_PORT if scheme == "https" else DOCKER_TLS_PORT
-    return Endpoint(_host(host), default if port is None else _port(port))
+    host, port = _split_port(_host_and_port(rest))
+    if not host:
+        raise errors.EndpointMissing("The endpoint's address names no host. Give it as tcp://name:2376")
+    if port is None:
+        port = str(HTTPS_PORT if scheme == "https" else DOCKER_TLS_PORT)
+    if _PORT.fullmatch(port) is None or int(port) > 65535:
+        raise errors.EndpointPortInvalid("The endpoint's port must be a number from 1 to 65535, usually 2376")
+    return Endpoint(_ipv6(host[1:-1]) if host.startswith("[") else _name(host), int(port))
 
 
 def _split_scheme(text: str) -> tuple[str, str]:
@@ -288,7 +291,7 @@ def _split_scheme(text: str) -> tuple[str, str]:
     return scheme, text[match.end() :]
 
 
-def _authority(rest: str) -> str:
+def _host_and_port(rest: str) -> str:
     """Cut a URL down to host and port; a bare trailing slash is forgiven, all else after the port is refused."""
     rest = rest.removesuffix("/")
     if "@" in rest:
@@ -298,33 +301,21 @@ def _authority(rest: str) -> str:
         )
     if any(c in rest for c in "/\\?#"):
         raise errors.EndpointPath(
-            "The endpoint's address goes on after the port (a path, “?” or “#”). Give only tcp://name:2376"
+            "The endpoint's address has something after the port (a path, “?” or “#”). Give only tcp://name:2376"
         )
     return rest
 
 
-def _split_port(authority: str) -> tuple[str, str | None]:
-    if authority.startswith("["):
-        host, bracket, tail = authority.partition("]")
+def _split_port(text: str) -> tuple[str, str | None]:
+    if text.startswith("["):
+        host, bracket, tail = text.partition("]")
         if not bracket or (tail and not tail.startswith(":")):
             raise errors.EndpointHostInvalid("The endpoint's IPv6 address must stand in brackets: tcp://[address]:2376")
         return host + bracket, tail[1:] if tail else None
-    if authority.count(":") > 1:
+    if text.count(":") > 1:
         raise errors.EndpointHostInvalid("The endpoint's IPv6 address must stand in brackets: tcp://[address]:2376")
-    host, colon, port = authority.partition(":")
+    host, colon, port = text.partition(":")
     return host, port if colon else None
-
-
-def _port(text: str) -> int:
-    if _PORT.fullmatch(text) is None or int(text) > 65535:
-        raise errors.EndpointPortInvalid("The endpoint's port must be a number from 1 to 65535, usually 2376")
-    return int(text)
-
-
-def _host(text: str) -> str:
-    if not text:
-        raise errors.EndpointMissing("The endpoint's address names no host. Give it as tcp://name:2376")
-    return _ipv6(text[1:-1]) if text.startswith("[") else _name(text)
 
 
 def _ipv6(text: str) -> str:
@@ -336,9 +327,7 @@ def _ipv6(text: str) -> str:
     try:
         return str(IPv6Address(text))
     except ValueError:
-        raise errors.EndpointHostInvalid(
-            "What stands in brackets must be an IPv6 address: tcp://[address]:2376"
-        ) from None
+        raise errors.EndpointHostInvalid("The text in brackets must be an IPv6 address: tcp://[address]:2376") from None
 
 
 def _name(text: str) -> str:

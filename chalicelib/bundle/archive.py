@@ -113,7 +113,7 @@ def _unpacked(entry: Entry) -> bytes:
         raise _file_too_large(entry.path)
     data = _inflated(entry) if entry.deflated else entry.packed
     if len(data) != entry.size:
-        raise damaged("says a wrong size for a file")
+        raise damaged("states a wrong size for a file")
     if entry.crc is not None and zlib.crc32(data) != entry.crc:
         raise damaged("has a wrong checksum for a file")
     return data
@@ -128,7 +128,7 @@ def _inflated(entry: Entry) -> bytes:
     if len(data) > FILE_LIMIT:
         raise _file_too_large(entry.path)
     if not engine.eof or engine.unused_data:
-        raise damaged("holds a file that cannot be unpacked whole")
+        raise damaged("holds a file that cannot be unpacked completely")
     return data
 
 

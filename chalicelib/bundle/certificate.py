@@ -4,7 +4,7 @@
 2. It is a leaf, valid now, for clients when it says what it is for, and issued by a CA of ca.pem, directly or through
    intermediates in the bundle, without MD5 or SHA-1. Names and usages may be missing, as they are in certificates of
    2015.
-3. What is kept is written anew from what was parsed, so that nothing rides along between the lines.
+3. What is kept is written from what was parsed, so that nothing else comes along with it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from chalicelib.bundle.private_key import (
     spki_of,
     wrong_type,
 )
+from chalicelib.text import one_line
 
 CERTIFICATE_LIMIT: Final = 16
 CHAIN_LIMIT: Final = 4  # certificates from the leaf to the CA, both counted
@@ -43,7 +44,7 @@ _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A checked client certificate with its key and is_ca: PEM, written anew. Times are epoch seconds."""
+    """A checked client certificate with its key and CA: PEM, written from what was parsed. Times are epoch seconds."""
 
     ca: bytes
     certificate: bytes
@@ -69,7 +70,7 @@ class Certificate:
 
     @property
     def pem(self) -> bytes:
-        """The certificate as PEM, written anew."""
+        """The certificate as PEM, written from what was parsed."""
         return self.parsed.public_bytes(serialization.Encoding.PEM)
 
     @property
@@ -93,13 +94,13 @@ class Certificate:
 
     @property
     def is_ca(self) -> bool | None:
-        """Whether it says that it is an is_ca's; None when it says nothing, as certificates of version 1."""
+        """Whether it says that it is a CA certificate; None when it says nothing, as certificates of version 1."""
         constraints = self._extension(x509.BasicConstraints)
         return None if constraints is None else constraints.ca
 
     @property
     def could_sign(self) -> bool:
-        """Whether it is an is_ca's by what it says, or by having signed itself when it says nothing."""
+        """Whether it is a CA certificate by what it says, or by having signed itself when it says nothing."""
         said = self.is_ca
         return self.parsed.issuer == self.parsed.subject if said is None else said
 
@@ -132,7 +133,7 @@ def load_certificates(found: Iterable[Block]) -> tuple[Certificate, ...]:
     encoded = {block.der: block.path for block in found if block.label in CERTIFICATE_LABELS}
     if len(encoded) > CERTIFICATE_LIMIT:
         raise errors.TooManyCertificates(
-            "The bundle holds more than 16 certificates. Keep only your endpoint's is_ca in ca.pem and your own "
+            "The bundle holds more than 16 certificates. Keep only your endpoint's CA in ca.pem and your own "
             "certificate in cert.pem"
         )
     return tuple(Certificate(_load_certificate(der, path), path) for der, path in encoded.items())
@@ -151,7 +152,7 @@ def _load_certificate(der: bytes, path: str) -> x509.Certificate:
 
 def _certificate_unreadable(path: str) -> errors.CertificateUnreadable:
     return errors.CertificateUnreadable(
-        f"A certificate in {shown(path)} cannot be read. Take the file from where you got the bundle again"
+        f"A certificate in {shown(path)} cannot be read. Get the file again from where you got the bundle"
     )
 
 
@@ -182,8 +183,8 @@ def pick(own: Sequence[Certificate], key: PrivateKey) -> tuple[Certificate, tupl
 
 def _is_ca_itself(path: str) -> errors.ClientCertificateIsCa:
     return errors.ClientCertificateIsCa(
-        f"The certificate in {shown(path)} is an is_ca's own, which can sign others. Upload a client certificate "
-        "that this is_ca issued, as cert.pem"
+        f"The certificate in {shown(path)} is a CA certificate, which can sign others. Upload a client certificate "
+        "that this CA issued, as cert.pem"
     )
 
 
@@ -201,7 +202,7 @@ def check(
     intermediates: Sequence[Certificate],
     now: float,
 ) -> Identity:
-    """Check a client certificate against its key, the time and the cas (rules 1 to 3); raises BadBundle's
+    """Check a client certificate against its key, the time and the CAs (rules 1 to 3); raises BadBundle's
     subclasses. `now` is in epoch seconds.
     """
     _check_leaf(leaf, now)
@@ -211,7 +212,7 @@ def check(
         raise _key_mismatch(leaf.path)
     chain = _chain(leaf, cas, intermediates, now)
     return Identity(
-        ca=b"".join(is_ca.pem for is_ca in cas),
+        ca=b"".join(ca.pem for ca in cas),
         certificate=b"".join(certificate.pem for certificate in chain),
         key=key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -264,8 +265,7 @@ def _check_signature(certificate: Certificate) -> None:
 
 
 def _subject(certificate: x509.Certificate) -> str:
-    text = certificate.subject.rfc4514_string()
-    return "".join(c if c.isprintable() else "�" for c in text)[:SUBJECT_LIMIT]
+    return one_line(certificate.subject.rfc4514_string(), SUBJECT_LIMIT)
 
 
 # ── the chain ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -274,7 +274,7 @@ def _subject(certificate: x509.Certificate) -> str:
 def _chain(
     leaf: Certificate, cas: Sequence[Certificate], intermediates: Sequence[Certificate], now: float
 ) -> tuple[Certificate, ...]:
-    """Find the way from the leaf to an is_ca: the leaf and the intermediates a server needs to be sent.
+    """Find the way from the leaf to a CA: the leaf and the intermediates a server needs to be sent.
 
     Breadth first, each intermediate tried once and one way kept for each next issuer's name: nobody is asked twice at
     one depth, so at most CHAIN_LIMIT × 2 × CERTIFICATE_LIMIT signatures are verified.
@@ -284,7 +284,7 @@ def _chain(
     anchors: list[Certificate] = []
     for _ in range(CHAIN_LIMIT - 1):
         for way in ways:
-            issuers = [is_ca for is_ca in cas if _is_issued(way[-1], is_ca)]
+            issuers = [ca for ca in cas if _is_issued(way[-1], ca)]
             if any(_is_usable(issuer, now) for issuer in issuers):
                 return way
             anchors += issuers
@@ -297,21 +297,22 @@ def _chain(
 def _no_chain(leaf: Certificate, anchors: Sequence[Certificate]) -> errors.BadBundle:
     if not anchors:
         return errors.CaMismatch(
-            f"The certificate in {shown(leaf.path)} was not issued by the is_ca in the bundle's ca.pem. "
+            f"The certificate in {shown(leaf.path)} was not issued by the CA in the bundle's ca.pem. "
             "Upload the ca.pem that belongs to it"
         )
     name = shown(anchors[0].path)
     if anchors[0].is_ca is False:
         return errors.NotACa(
-            f"The certificate in {name} is not an is_ca's. Upload the is_ca that issued cert.pem as ca.pem"
+            f"The certificate in {name} is not a CA certificate. Upload the certificate of the CA that issued "
+            "cert.pem as ca.pem"
         )
     return errors.CaExpired(
-        f"The is_ca's certificate in {name} has expired or is not valid yet. Renew it on your Docker host"
+        f"The CA certificate in {name} has expired or is not valid yet. Renew it on your Docker host"
     )
 
 
-def _is_usable(is_ca: Certificate, now: float) -> bool:
-    return is_ca.is_ca is not False and is_ca.begins() <= now + SKEW and now <= is_ca.ends()
+def _is_usable(ca: Certificate, now: float) -> bool:
+    return ca.is_ca is not False and ca.begins() <= now + SKEW and now <= ca.ends()
 
 
 def _is_issued(certificate: Certificate, issuer: Certificate) -> bool:

@@ -34,7 +34,7 @@ class ArchiveDamaged(BadBundle):
 
 
 class ArchivePrefixed(BadBundle):
-    """Something stands in front of the zip archive, as in a self-extracting program."""
+    """There is data before the zip archive, as in a self-extracting program."""
 
 
 class ArchiveZip64(BadBundle):
@@ -98,7 +98,7 @@ class ContextUnreadable(BadBundle):
 
 
 class PemDamaged(BadBundle):
-    """A PEM file's BEGIN and END lines do not pair, or what stands between them is not base64."""
+    """A PEM file's BEGIN and END lines do not pair, or the text between them is not base64."""
 
 
 class KeyMissing(BadBundle):
@@ -158,7 +158,7 @@ class TooManyCertificates(BadBundle):
 
 
 class ClientCertificateIsCa(BadBundle):
-    """The client certificate is an authority's own certificate."""
+    """The client certificate is a CA certificate."""
 
 
 class CertificateNotForClients(BadBundle):
@@ -178,19 +178,19 @@ class CertificateWeakSignature(BadBundle):
 
 
 class CaMissing(BadBundle):
-    """The bundle holds no certificate of an authority (ca.pem)."""
+    """The bundle holds no CA certificate (ca.pem)."""
 
 
 class CaMismatch(BadBundle):
-    """The client certificate was not issued by the authority in the bundle."""
+    """The client certificate was not issued by the CA in the bundle."""
 
 
 class CaExpired(BadBundle):
-    """The authority's certificate has expired or is not valid yet."""
+    """The CA certificate has expired or is not valid yet."""
 
 
 class NotACa(BadBundle):
-    """The certificate in ca.pem is not an authority's."""
+    """The certificate in ca.pem is not a CA certificate."""
 
 
 class BundleUnreadable(BadBundle):

@@ -61,7 +61,7 @@ def clean_path(name: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in parts:
         raise errors.FileNameForbidden(
-            "A file's name in the archive leads out of it (it begins with “/” or a drive, or holds “..”). "
+            "A file's name in the archive points outside the archive (it begins with “/” or a drive, or holds “..”). "
             "Pack the folder from inside your file manager and upload that"
         )
     if "\\" in name:
@@ -87,6 +87,6 @@ def damaged(what: str) -> errors.ArchiveDamaged:
 
 def not_regular(path: str) -> errors.FileNotRegular:
     return errors.FileNotRegular(
-        f"In the archive, {shown(path)} is a link, a device or something else that is no file. "
+        f"In the archive, {shown(path)} is a link, a device or something else that is not a file. "
         "Pack the files themselves"
     )

@@ -21,7 +21,7 @@ from chalicelib.bundle.sources import is_json, is_prose
 CA, CERTIFICATE, KEY, IGNORED = "ca", "certificate", "key", "ignored"
 
 # What a file's name, without extension, says about its PEM blocks. IGNORED's files belong to the server, to the
-# authority or to SSH and are never used.
+# CA or to SSH and are never used.
 ROLES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("ca", "ca-cert", "cacert"), CA),
     **dict.fromkeys(("cert", "user", "client", "client-cert", "user-cert"), CERTIFICATE),
@@ -48,7 +48,8 @@ class Pems:
     @classmethod
     def of(cls, files: Sequence[File]) -> Pems:
         """Find the folder and read its PEM files; raises KeyMissing, SeveralBundles, PemDamaged."""
-        pems = [file for file in files if role(file.name) != IGNORED and _is_pem(file) and _base(file) is not None]
+        texts = [(file, text_of(file.data)) for file in files if role(file.name) != IGNORED and _base(file) is not None]
+        pems = [file for file, text in texts if is_pem(text) and not is_prose(file) and not is_json(text)]
         bases = sorted({_base(file) or "" for file in pems if role(file.name) != CA and has_key(file)})
         if not bases:
             raise _key_missing()
@@ -83,11 +84,6 @@ def _key_missing() -> errors.KeyMissing:
     )
 
 
-def _is_pem(file: File) -> bool:
-    text = text_of(file.data)
-    return is_pem(text) and not is_prose(file) and not is_json(text)
-
-
 def has_key(file: File) -> bool:
     return "PRIVATE KEY-----" in text_of(file.data)
 
@@ -101,7 +97,7 @@ def _base(file: File) -> str | None:
 
 
 def find_identity(pems: Pems, now: float) -> tuple[Identity, set[str]]:
-    """Find and check certificate, key and authority; give also the paths of the files they are in."""
+    """Find and check certificate, key and CA; give also the paths of the files they are in."""
     keys = pems.find(KEY, CERTIFICATE, None, private=True)
     if not keys:
         raise _key_missing()
@@ -114,7 +110,7 @@ def find_identity(pems: Pems, now: float) -> tuple[Identity, set[str]]:
     own = load_certificates(pems.find(CERTIFICATE, KEY, None, private=False))
     if not own:
         raise errors.CertificateMissing(
-            "Beside the key, the bundle holds no client certificate. Put it in as cert.pem, in PEM form "
+            "The bundle has a key but no client certificate. Add it as cert.pem, in PEM form "
             "(it begins with “BEGIN CERTIFICATE”)"
         )
     if not pems.has(CERTIFICATE, KEY):
@@ -125,8 +121,8 @@ def find_identity(pems: Pems, now: float) -> tuple[Identity, set[str]]:
         cas = tuple(found for found in cas if found != leaf and found.could_sign)
     if not cas:
         raise errors.CaMissing(
-            "Beside the key, the bundle holds no certificate of the authority your endpoint's certificates are from. "
-            "Put it in as ca.pem, in PEM form"
+            "The bundle has a key but no certificate of the CA that your endpoint's certificates are from. Add it as "
+            "ca.pem, in PEM form"
         )
     identity = check(leaf, key, cas=cas, intermediates=others, now=now)
     return identity, pems.paths({keys[0].der, *(certificate.der for certificate in (*own, *cas))})

@@ -90,7 +90,7 @@ def _check_kind(block: Block, name: str) -> None:
 def _key_unreadable(name: str) -> errors.KeyUnreadable:
     return errors.KeyUnreadable(
         f"The private key in {name} cannot be read: it is damaged or of an unknown kind. "
-        "Take the file from where you got the bundle again"
+        "Get the file again from where you got the bundle"
     )
 
 

@@ -94,7 +94,7 @@ def _endpoint(source: Source) -> Endpoint:
     if re.search(r"[$`]|%[A-Za-z_]+%", source.address):
         raise errors.EndpointNotLiteral(
             f"In the bundle, {shown(source.path)} computes DOCKER_HOST instead of naming it, and nothing in a bundle "
-            "is ever run. Write the address itself there, or take that line out and use the host field"
+            "is ever run. Write the address itself there, or remove that line and use the host field"
         )
     return parse_endpoint(source.address)
 

@@ -99,7 +99,7 @@ def _tar_name(raw: bytes) -> str:
 def _octal(raw: bytes) -> int:
     digits = raw.strip(b" \0")
     if re.fullmatch(rb"[0-7]{0,11}", digits) is None:
-        raise damaged("says a size that is no number")
+        raise damaged("states a size that is not a number")
     return int(digits or b"0", 8)
 
 
@@ -123,7 +123,7 @@ def _paxclean_path(data: bytes) -> str | None:
         if key.startswith(_SPARSE):
             raise _sparse()
         if key in (b"size", b"hdrcharset"):
-            raise damaged("says a file's size twice, or uses an unusual alphabet")
+            raise damaged("states a file's size twice, or uses an unusual character set")
         if key == b"path":
             path = _tar_name(value[:-1])
         position = end
@@ -142,5 +142,5 @@ def _tar_entry(header: _Header, name: str, data: bytes) -> Entry:
         raise not_regular(path)
     is_folder = header.kind == b"5" or name.endswith("/")
     if is_folder and header.size:
-        raise damaged("says two different things about a folder")
+        raise damaged("has inconsistent headers for a folder")
     return Entry(path, is_folder, header.size, data)

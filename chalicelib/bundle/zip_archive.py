@@ -70,7 +70,7 @@ def zip_entries(body: bytes) -> list[Entry]:
 
 def _prefixed() -> errors.ArchivePrefixed:
     return errors.ArchivePrefixed(
-        "Something stands in front of the zip archive, as in a self-extracting program. Upload a plain zip file"
+        "There is data before the zip archive, as in a self-extracting program. Upload a plain zip file"
     )
 
 
@@ -135,16 +135,16 @@ def _zip_span(body: bytes, header: _Central, limit: int) -> tuple[int, int]:
     magic, _, flags, method, _, _, crc, packed, size, name, extra = _LOCAL.unpack_from(body, header.offset)
     names = header.offset + _LOCAL.size
     if magic != b"PK\3\4" or body[names : names + name] != header.raw_name:
-        raise damaged("says two different things about a file")
+        raise damaged("has inconsistent headers for a file")
     if (flags | header.flags) & _ENCRYPTED or _AES in (method, header.method):
         raise errors.ArchiveEncrypted("The archive is protected with a password. Make it again without one")
     if method != header.method:
-        raise damaged("says two different things about a file")
+        raise damaged("has inconsistent headers for a file")
     if 0x0001 in _extra_ids(body[names + name : names + name + extra]):
         raise _zip64()
     said, known = (crc, packed, size), (header.crc, header.packed_size, header.size)
     if any(one != other and (one or not flags & _DESCRIPTOR) for one, other in zip(said, known, strict=True)):
-        raise damaged("says two different sizes for a file")
+        raise damaged("states two different sizes for a file")
     return header.offset, data + header.packed_size
 
 
@@ -166,7 +166,7 @@ def _zip_entry(body: bytes, header: _Central) -> Entry:
         raise not_regular(path)
     is_folder = header.name.endswith("/")
     if (kind == stat.S_IFDIR and not is_folder) or (is_folder and header.size):
-        raise damaged("says two different things about a folder")
+        raise damaged("has inconsistent headers for a folder")
     if header.method not in (_STORED, _DEFLATED):
         raise errors.ArchiveMethod(
             f"In the archive, {shown(path)} is packed with a method this hub does not read. "

@@ -20,15 +20,15 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool
 
 from chalicelib.engine import errors
 from chalicelib.engine.answers import json_of, minor_version
-from chalicelib.engine.messages import message_of, quoted
+from chalicelib.engine.messages import message_of
 from chalicelib.engine.transport import Channel
 
 
 class ApiError(Exception):
-    """The engine answered with an error status and this sentence."""
+    """The engine answered with an error status and this sentence, which is not part of the exception's own text."""
 
     def __init__(self, status: int, text: str) -> None:
-        super().__init__(f"{status}: {quoted(text)}")
+        super().__init__(str(status))
         self.status = status
         self.text = text
 

@@ -40,7 +40,9 @@ def _host_config(docker: Client, spec: Specification) -> HostConfig:
     if minor_version(docker.api_version) in range(30):  # docker-py knows mounts from API 1.30 on
         options["binds"] = {spec.volume: {"bind": spec.workdir, "mode": "rw"}}
     else:
-        options["mounts"] = [Mount(spec.workdir, spec.volume, type="volume", labels=_volume_labels(spec))]
+        lasting = (f"{LABEL}{key}" for key in ("hub", "session", "owner", "name"))  # the volume outlives the launch
+        labels = {label: spec.labels[label] for label in lasting}
+        options["mounts"] = [Mount(spec.workdir, spec.volume, type="volume", labels=labels)]
     if limits.memory is not None:
         options["mem_limit"] = limits.memory
     if limits.cpus is not None:
@@ -50,12 +52,8 @@ def _host_config(docker: Client, spec: Specification) -> HostConfig:
     return docker.create_host_config(**options)
 
 
-def _volume_labels(spec: Specification) -> dict[str, str]:
-    """A volume outlives the launch, so it carries what does too."""
-    return {f"{LABEL}{key}": spec.labels[f"{LABEL}{key}"] for key in ("hub", "session", "owner", "name")}
-
-
 def check_adoptable(found: Mapping[str, Any], spec: Specification) -> None:
+    """See that a container found under the name is this launch's own; raises ContainerConflict, EndpointFailed."""
     labels = labels_of(found)
     if any(labels.get(f"{LABEL}{key}") != spec.labels[f"{LABEL}{key}"] for key in ("hub", "session", "generation")):
         raise conflict(spec.name)
@@ -64,6 +62,7 @@ def check_adoptable(found: Mapping[str, Any], spec: Specification) -> None:
 
 
 def conflict(container: str) -> errors.ContainerConflict:
+    """What is said of a container of that name that is not ours."""
     return errors.ContainerConflict(
         f"A container called {container} is on the endpoint and was not made by this hub for this session. Look at it "
         "there, and rename or remove it"

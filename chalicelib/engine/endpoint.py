@@ -9,7 +9,8 @@ Rules
    DockerEndpoint's calls ends when its deadline does. A pull has a connection and a budget of its own.
 4. Every call is safe to repeat. A name that is taken is looked at: our labels mean it is ours, anything else is
    a conflict. What is not ours is never removed, and no volume ever is.
-5. From what the endpoint says, only known words, small numbers and short quotes are believed.
+5. From what the endpoint says, only known words, small numbers and short quotes are believed, and nothing is quoted
+   before it has named its API version as an engine does: a bundle may lead the hub to somebody else's server.
 
 Source: Docker Engine API 1.24 to 1.45, https://docs.docker.com/reference/api/engine/
 """
@@ -23,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
 from docker.constants import DEFAULT_DOCKER_API_VERSION, MINIMUM_DOCKER_API_VERSION
 from docker.errors import InvalidVersion
@@ -55,6 +56,12 @@ POLL_SECONDS: Final = 0.1
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _OUR_NAME: Final = re.compile(r"homeport-(?P<session>[0-9a-z]+)-(?P<generation>[0-9]+)")
 _STATUSES: Final = frozenset({"created", "running", "paused", "restarting", "removing", "exited", "dead"})
+
+
+class Meaning(Protocol):
+    """Turns an error answer into what it means; see messages.error_for."""
+
+    def __call__(self, status: int, text: str, *, quote: bool) -> errors.EndpointError: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +164,11 @@ class DockerEndpoint:
         self._negotiated = True
 
     @contextmanager
-    def _calls(self, meaning: Callable[[int, str], errors.EndpointError] = error_for) -> Iterator[Client]:
+    def _calls(self, meaning: Meaning = error_for) -> Iterator[Client]:
         """Give the client, its API version chosen, and turn what the engine refuses into what it means."""
         if not self._negotiated:
-            version = self._docker.ping_version()
+            with self._translated(error_for):
+                version = self._docker.ping_version()
             if version is None:
                 self._version()
             else:
@@ -169,11 +177,11 @@ class DockerEndpoint:
             yield self._docker
 
     @contextmanager
-    def _translated(self, meaning: Callable[[int, str], errors.EndpointError]) -> Iterator[None]:
+    def _translated(self, meaning: Meaning) -> Iterator[None]:
         try:
             yield
-        except ApiError as answer:
-            raise meaning(answer.status, answer.text) from answer
+        except ApiError as error:
+            raise meaning(error.status, error.text, quote=self._negotiated) from error
         except InvalidVersion as error:
             raise errors.EndpointTooOld(
                 "The endpoint's Docker Engine is too old for what was asked (GPUs need Docker 19.03). Update it"
@@ -198,8 +206,8 @@ class DockerEndpoint:
         with self._calls() as docker:
             try:
                 return object_of(docker.inspect_image(name))  # type: ignore[no-untyped-call]
-            except ApiError as answer:
-                if answer.status == 404:
+            except ApiError as error:
+                if error.status == 404:
                     return None
                 raise
 
@@ -239,8 +247,8 @@ class DockerEndpoint:
                     config = container_config(docker, spec)
                     docker.create_container_from_config(config, spec.name)  # type: ignore[no-untyped-call]
                     return
-                except ApiError as answer:
-                    if answer.status != 409:
+                except ApiError as error:
+                    if error.status != 409:
                         raise
             found = self._find(spec.name)
             if found is not None:
@@ -260,7 +268,9 @@ class DockerEndpoint:
 
     def published_port(self, container: str) -> int:
         """Say at which port of the endpoint the notebook is published; raises NotADockerEngine, ContainerMissing."""
-        found = self._found(container)
+        found = self._find(container)
+        if found is None:
+            raise error_for(404, "")
         ports = part_of(part_of(found, "NetworkSettings"), "Ports").get(f"{NOTEBOOK_PORT}/tcp")
         bindings = [binding for binding in ports if isinstance(binding, dict)] if isinstance(ports, list) else []
         if not bindings:
@@ -316,8 +326,8 @@ class DockerEndpoint:
                 docker.stop(identity, timeout=STOP_SECONDS)
             try:
                 docker.remove_container(identity, v=False, force=True)
-            except ApiError as answer:
-                if answer.status not in (404, 409):  # gone, or "removal … is already in progress": inspect tells
+            except ApiError as error:
+                if error.status not in (404, 409):  # gone, or "removal … is already in progress": inspect tells
                     raise
 
     def _check_removable(self, found: Mapping[str, Any], container: str) -> None:
@@ -332,16 +342,10 @@ class DockerEndpoint:
         with self._calls() as docker:
             try:
                 return object_of(docker.inspect_container(container))
-            except ApiError as answer:
-                if answer.status == 404:
+            except ApiError as error:
+                if error.status == 404:
                     return None
                 raise
-
-    def _found(self, container: str) -> dict[str, Any]:
-        found = self._find(container)
-        if found is None:
-            raise error_for(404, "")
-        return found
 
     def _pause(self) -> None:
         with self._channel.failures():

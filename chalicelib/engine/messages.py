@@ -33,18 +33,22 @@ def message_of(body: bytes) -> str:
     return message if isinstance(message, str) else ""
 
 
-def error_for(status: int, text: str) -> errors.EndpointError:
-    """Say what an error answer to any request but a pull means."""
+def error_for(status: int, text: str, *, quote: bool = True) -> errors.EndpointError:
+    """Say what an error answer to any request but a pull means.
+
+    `quote` is False for what has not proven to be a Docker Engine: its words are looked at and never repeated.
+    """
     words = text.lower()
+    said = f": “{quoted(text)}”" if quote else ""
     if "no space left on device" in words:
         return _no_space()
     if status in (401, 403):
         return errors.EndpointForbidden(
-            f"The endpoint forbids this: “{quoted(text)}”. Ask who runs it for more rights, or use another endpoint"
+            f"The endpoint forbids this{said}. Ask who runs it for more rights, or use another endpoint"
         )
     if "client version" in words and "too old" in words:
         return errors.EndpointTooNew(
-            f"The endpoint's Docker Engine is newer than this hub knows: “{quoted(text)}”. Tell the hub's operator"
+            f"The endpoint's Docker Engine is newer than this hub knows{said}. Tell the hub's operator"
         )
     if "no such image" in words:
         return errors.ImageNotFound("The image is not on the endpoint any more. Launch again to pull it")
@@ -54,26 +58,27 @@ def error_for(status: int, text: str) -> errors.EndpointError:
             "without GPUs"
         )
     if any(part in words for part in ("memory limit", "range of cpus", "nanocpus", "cpu cfs", "cpu quota")):
-        return errors.LimitsRefused(f"The endpoint cannot give what was asked for: “{quoted(text)}”. Ask for less")
+        return errors.LimitsRefused(f"The endpoint cannot give what was asked for{said}. Ask for less")
     if status >= 500:
-        return errors.EndpointFailed(f"The endpoint's Docker Engine reports an error: “{quoted(text)}”")
+        return errors.EndpointFailed(f"The endpoint's Docker Engine reports an error ({status}){said}")
     if status == 404:
         return errors.ContainerMissing(
             "The session's container is not on the endpoint any more. Launch again; your files are kept in its volume"
         )
-    return errors.RequestRejected(f"The endpoint's Docker Engine declined a request ({status}): “{quoted(text)}”")
+    return errors.RequestRejected(f"The endpoint's Docker Engine rejected a request ({status}){said}")
 
 
-def start_error_for(status: int, text: str) -> errors.EndpointError:
+def start_error_for(status: int, text: str, *, quote: bool = True) -> errors.EndpointError:
     """Say what an error answer to the start of a container means."""
     if "executable file not found" in text.lower():
         return errors.ImageWithoutJupyter(
             "The image has no program called jupyter. Choose one that has JupyterLab, such as "
             "quay.io/jupyter/minimal-notebook"
         )
-    error = error_for(status, text)
+    error = error_for(status, text, quote=quote)
     if isinstance(error, errors.EndpointFailed | errors.RequestRejected):
-        return errors.StartFailed(f"The endpoint could not start the container: “{quoted(text)}”")
+        said = f": “{quoted(text)}”" if quote else ""
+        return errors.StartFailed(f"The endpoint could not start the container{said}")
     return error
 
 
@@ -92,13 +97,14 @@ _PULL_FAILURES: Final[tuple[tuple[tuple[str, ...], type[errors.EndpointError], s
     (
         ("pull access denied", "repository does not exist", "manifest unknown", "not found", "name unknown", "no such"),
         errors.ImageNotFound,
-        "The registry has no such image, or keeps it private. Check the image's name; a private one pull on the "
+        "The registry has no such image, or keeps it private. Check the image's name; pull a private one on the "
         "endpoint yourself, then launch again",
     ),
     (
         ("unauthorized", "authentication required", "no basic auth credentials", "access denied", "denied:"),
         errors.RegistryDenied,
-        "The registry wants a login, and the hub has none. Pull the image on the endpoint yourself, then launch again",
+        "The registry requires a login, and the hub has none. Pull the image on the endpoint yourself, then launch "
+        "again",
     ),
     (
         ("invalid reference format", "invalid repository name", "repository name must be"),

@@ -26,7 +26,7 @@ def probe(
         status = _status(channel)
     except errors.EndpointWrongCertificate as error:
         raise errors.NotebookWrongCertificate(
-            f"Port {target.port} of the endpoint is answered by something else than this notebook. Launch again"
+            f"Port {target.port} of the endpoint is answered by something other than this notebook. Launch again"
         ) from error
     except (errors.EndpointTimeout, errors.EndpointUnreachable) as error:
         raise errors.NotebookSilent(

@@ -32,7 +32,7 @@ QUEUE_CHUNKS: Final = 8
 
 
 class Pull:
-    """One pull on a connection of its own; a thread reads it, so that the caller hears something while it is silent.
+    """One pull; a thread reads it, so that the caller hears something while it is silent.
 
     At most QUEUE_CHUNKS chunks are in memory and TICK_BYTES read per tick: a flood only fills the network's buffers.
     """
@@ -63,7 +63,13 @@ class Pull:
         self._reader.start()
 
     def statuses(self) -> Iterator[PullStatus]:
-        """Yield statuses until the pull ends; raises an EndpointError."""
+        """Yield statuses until the pull ends; raises an EndpointError.
+
+        Three clocks run here. Silence: a pull whose layers do not change at all is given up after ten minutes.
+        Joining: it must have joined in time, or its caller would wait for a handover that never comes. Telling: what
+        changed is said once a second, what did not every other second, so that the caller can save, renew its lease
+        and let go.
+        """
         said: PullStatus | None = None
         said_at = changed_at = self._clock()
         changes, begun, joined = -1, False, False
@@ -72,9 +78,11 @@ class Pull:
             if self._progress.changes != changes:
                 changes, changed_at = self._progress.changes, now
             if now - changed_at > SILENCE_SECONDS:
-                raise errors.EndpointTimeout("The pull made no progress for ten minutes. It is begun anew")
+                raise errors.EndpointTimeout("The pull made no progress for ten minutes. It is started again")
             if not joined:
-                joined = self._progress.joined or begun  # for sure, or its first layer was named a whole tick ago
+                # The engine names a layer just before it joins that layer's download. So a layer that got further has
+                # been joined for sure, and one that was named a whole tick ago has been in all likelihood.
+                joined = self._progress.joined or begun
                 begun = self._progress.begun
                 if not joined and now > self._joins_by:
                     raise errors.EndpointTimeout("The endpoint did not begin the pull in time. It is tried again")
@@ -94,7 +102,7 @@ class Pull:
         """Take in what comes until then; True when the pull has ended."""
         allowance = TICK_BYTES
         while (left := until - self._clock()) > 0:
-            if allowance <= 0:
+            if allowance <= 0:  # a flood: leave it in the network's buffers for the rest of this tick
                 self._closed.wait(left)
                 continue
             try:
@@ -110,7 +118,7 @@ class Pull:
 
     def _feed(self, chunk: bytes) -> bool:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
-        for line in lines if chunk else (self._rest,):
+        for line in lines if chunk else (self._rest,):  # an empty chunk is the stream's end: the rest is a line, too
             self._progress.feed(line)
         if len(self._rest) > LINE_BYTES:
             raise errors.NotADockerEngine("The endpoint's report of the pull is not a Docker Engine's. Launch again")
@@ -138,7 +146,7 @@ class Pull:
 
 
 def pull_error_for(status: int, text: str) -> errors.EndpointError:
-    """Say what an error answer to a pull means: the registry's words, or the endpoint's own error_for."""
+    """Say what an error answer to a pull means: the registry's words, or an error of the endpoint itself."""
     error = error_for(status, text)
     plain = isinstance(error, errors.RequestRejected | errors.EndpointFailed | errors.ContainerMissing)
     return pull_error(text) if plain else error

@@ -140,8 +140,8 @@ class Channel:
             match_hostname(certificate, self.name, hostname_checks_common_name=False)
         except CertificateError as error:
             raise errors.EndpointWrongName(
-                f"The certificate that {self.host} showed is made for another name. Give the endpoint's address as it "
-                "stands in that certificate, or make the certificate anew with this name as subjectAltName"
+                f"The certificate that {self.host} showed is for another name. Give the endpoint's address as it "
+                "appears in that certificate, or make a new certificate with this name as subjectAltName"
             ) from error
 
     @contextmanager
@@ -183,7 +183,7 @@ class Channel:
             return self._hung_up()
         if isinstance(error, OSError) and error.errno is not None:
             return errors.EndpointUnreachable(
-                f"No way leads to {self.host} ({os.strerror(error.errno)}). Check the endpoint's address, and that the "
+                f"No route to {self.host} ({os.strerror(error.errno)}). Check the endpoint's address, and that the "
                 "computer is connected to the Internet"
             )
         return self._gibberish()
@@ -195,7 +195,7 @@ class Channel:
 
     def _hung_up(self) -> errors.EndpointError:
         return errors.EndpointHungUp(
-            f"{self.host} closed the connection without a whole answer. If it stays so, look at the log of the Docker "
+            f"{self.host} closed the connection before it had answered. If this goes on, look at the log of the Docker "
             "Engine, or of the proxy in front of it"
         )
 
@@ -224,7 +224,7 @@ class Channel:
                 "never offer Docker without TLS: whoever reaches it owns the computer"
             )
         return errors.EndpointTls(
-            f"{self.host} and the hub found no common TLS ({reason.lower().replace('_', ' ') or 'unknown reason'}). "
+            f"{self.host} and the hub could not agree on TLS ({reason.lower().replace('_', ' ') or 'unknown reason'}). "
             "The hub needs TLS 1.2 or later; update the Docker Engine, or the proxy in front of it"
         )
 

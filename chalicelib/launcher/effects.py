@@ -1,7 +1,7 @@
 """Everything the launcher can do to the outside: one match from effects to the events they cause.
 
-Effects are made for one tick of one session and keeps that session's credentials no longer than the tick lasts; there
-is no cache that two sessions could share. Each effect resolves and checks the endpoint's address anew.
+One Effects object serves one tick of one session and keeps its credentials no longer than the tick lasts; there
+is no cache that two sessions could share. Each effect resolves and checks the endpoint's address again.
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ class Effects:
             case e.InspectContainer():
                 yield self._inspect(session)
             case e.WithdrawRoute():
-                yield self._withdraw(session)
+                with suppress(GenerationWithdrawn):  # the route belongs to a later launch: this one's is gone
+                    self._routes.withdraw(session)
+                yield e.RouteWithdrawn()
             case e.RemoveContainer():
                 yield self._remove(session)
             case e.ForgetCredentials() | e.PurgeCredentials():
@@ -175,7 +177,8 @@ class Effects:
                 session,
                 hub_name=self._config.hub_name,
                 image_workdir=endpoint.image_workdir(session.image),
-                publish_address=_publish_address(endpoint.address),
+                # Where the engine binds the notebook's port: loopback stays on loopback, otherwise every address.
+                publish_address=endpoint.address if ip_address(endpoint.address).is_loopback else "",
                 idle_lifetime=self._config.idle_lifetime,
             )
             endpoint.create(container)
@@ -255,11 +258,6 @@ class Effects:
                 if not endpoint.inspect(_container(session)).running:
                     raise self._exited(endpoint, _container(session))
 
-    def _withdraw(self, session: Session) -> Event:
-        with suppress(GenerationWithdrawn):  # the route belongs to a later launch: this one's is gone
-            self._routes.withdraw(session)
-        return e.RouteWithdrawn()
-
 
 def _container(session: Session) -> str:
     if session.container is None:
@@ -278,8 +276,3 @@ def _is_tried_again(effect: Effect, error: HomeportError) -> bool:
             return error.retryable and not isinstance(error, CredentialsMissing)  # once purged, they stay away
         case _:
             return error.retryable
-
-
-def _publish_address(endpoint_address: str) -> str:
-    """Where the engine binds the notebook's port: loopback stays on loopback, otherwise every address ("")."""
-    return endpoint_address if ip_address(endpoint_address).is_loopback else ""

@@ -106,9 +106,10 @@ def work_folder(image_workdir: str) -> str:
     """Choose where the volume goes: the image's working directory, unless that is none or part of the system."""
     usable = len(image_workdir) <= _WORKDIR_LENGTH and _WORKDIR.fullmatch(image_workdir) is not None
     parts = image_workdir.split("/")
-    if not usable or ".." in parts or "." in parts or image_workdir in _SYSTEM or _inside(image_workdir, FOLDER):
-        return DEFAULT_WORKDIR
-    return image_workdir
+    beside_ours = not f"{image_workdir}/".startswith(f"{FOLDER}/") and not FOLDER.startswith(f"{image_workdir}/")
+    if usable and beside_ours and ".." not in parts and "." not in parts and image_workdir not in _SYSTEM:
+        return image_workdir
+    return DEFAULT_WORKDIR
 
 
 def injected_files(session: Session, *, leaf: Leaf, client_ca: bytes, idle_lifetime: float) -> bytes:
@@ -161,10 +162,6 @@ def jupyter_config(idle_lifetime: float) -> dict[str, Any]:
         "KernelManager": {"transport": "ipc"},
         "TerminalManager": {"cull_inactive_timeout": idle, "cull_interval": interval},
     }
-
-
-def _inside(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder + "/") or folder.startswith(path + "/")
 
 
 def _member(name: str, mode: int, modified: float, kind: bytes) -> tarfile.TarInfo:

@@ -12,7 +12,7 @@ event leads to. That is all there is:
 `advance` is a function of its arguments: the state of the world enters as an event, the time as a number. Whoever
 wants to change a session (the launcher, a visitor who presses Stop, a deadline) makes an event, calls `advance` and
 saves the result on condition that the stored version is the one before. Who loses that race loads the session again and
-decides anew; nothing was done that cannot be done twice. What the visitor reads about it is said in narration.py.
+decides again; nothing was done that cannot be done twice. What the visitor reads about it is said in narration.py.
 
 An event that does not lead on leads back: the state's row names the state itself. Those self-loops are news (the pull
 got further), requests (Stop, pressed again) or a problem that may pass (EffectDelayed, after which the effect is
@@ -276,7 +276,7 @@ def _entered(session: Session, now: float) -> Session:
 
 
 def _heard(session: Session, now: float) -> Session:
-    """The session with news: its patience begins anew, and its problems are over."""
+    """The session with news: its patience starts again, and its problems are over."""
     look = _next_look(session, now)
     return replace(session, last_news_at=now, attempts=0, last_problem=None, next_attempt_at=look)
 

@@ -241,7 +241,12 @@ class Hub:
     def _rejoin(self, session: Session, bundle: Bundle) -> Launched:
         lost = session.last_problem is not None and session.last_problem.code == "credentials-missing"
         if accepts(session, CredentialsRenewed) and (lost or not session.credentials_held):
-            _see_same_endpoint(session, bundle)
+            brought = str(bundle.credentials.endpoint)
+            if brought != session.endpoint:  # the container is on another one
+                raise EndpointsDisagree(
+                    f"“{session.name}” is on {session.endpoint}, and this bundle is for {brought}. "
+                    "Use the bundle it was launched with, or choose another name"
+                )
             session = self._save_event(session, CredentialsRenewed())
             self._store_credentials(session, bundle)
             self._wake(session.sid)
@@ -270,13 +275,3 @@ class Hub:
             self._wake(session.sid)
             return after
         raise StoreUnavailable("The session changes too quickly at the moment; try again")
-
-
-def _see_same_endpoint(session: Session, bundle: Bundle) -> None:
-    """Raise EndpointsDisagree unless the bundle opens the endpoint that the session's container is on."""
-    brought = str(bundle.credentials.endpoint)
-    if brought != session.endpoint:
-        raise EndpointsDisagree(
-            f"“{session.name}” is on {session.endpoint}, and this bundle is for {brought}. "
-            "Bring the bundle it was launched with, or choose another name"
-        )

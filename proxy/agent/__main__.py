@@ -16,8 +16,8 @@ import boto3
 from botocore.config import Config as AwsConfig
 
 from chalicelib.aws.routes import ProxyStore
+from proxy.agent.agent import Agent
 from proxy.agent.entry import Entry
-from proxy.agent.sync import Agent
 from proxy.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _AWS = AwsConfig(
 
 
 def main() -> None:
-    """Keep HAProxy's maps current and answer its questions until SIGTERM."""
+    """Keep HAProxy's maps current and answer entries and look-ups until SIGTERM."""
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="agent: %(levelname)s %(message)s")
     logging.getLogger("botocore").setLevel(logging.WARNING)
     settings = Settings.from_environ(os.environ)
@@ -41,7 +41,9 @@ def main() -> None:
     client: DynamoDBClient = boto3.client("dynamodb", config=_AWS)
     store = ProxyStore(client, settings.table, time.time)
     agent = Agent(store, Path(), clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
-    with Entry(Path("agent.sock"), agent, hub_origin=settings.hub_origin, hub_url=settings.hub_url) as entry:
+    with Entry(
+        Path("agent.sock"), agent.lookups, agent.table, hub_origin=settings.hub_origin, hub_url=settings.hub_url
+    ) as entry:
         Thread(target=entry.serve_forever, name="entry", daemon=True).start()
         agent.run(stop, poll=settings.poll, full_sync=settings.full_sync)
         entry.shutdown()

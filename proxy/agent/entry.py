@@ -1,8 +1,8 @@
 """The agent's HTTP side, behind HAProxy and reachable only through a socket file: entering, look-ups, health.
 
-HAProxy says in X-Homeport-… what a request is about, and lets no visitor's header of that name through.
+HAProxy says in X-Homeport-… what a request is about, and passes on no visitor's header of that name.
 
-1. A session is entered by POST of a ticket, sent by the hub's own page (Origin); everything else is refused.
+1. A session is entered by POST of a ticket, sent by the hub's own page (Origin); everything else is rejected.
 2. The answer to an entry is a cookie that only this session's origin gets back (`__Host-`: Secure, Path=/, no Domain;
    RFC 6265bis §4.1.3) and that no script can read, and a redirection to a path on this origin.
 3. A look-up that found what was missing sends the visitor to the same address once more.
@@ -25,7 +25,8 @@ from urllib.parse import parse_qs
 
 from chalicelib.aws.errors import StoreUnavailable
 from proxy import pages
-from proxy.agent.sync import Agent, Entered, Verdict
+from proxy.agent.lookups import Entered, Lookups, Verdict
+from proxy.agent.table import Table
 
 COOKIE: Final = "__Host-homeport"
 DEFAULT_PATH: Final = "/lab"
@@ -34,7 +35,7 @@ READ_SECONDS: Final = 10.0
 
 _log = logging.getLogger("homeport.agent")
 
-# A path on this origin: "//host" and "/\host" would leave it, and "/.homeport/" is no notebook's.
+# A path on this origin: "//host" and "/\host" would leave it, and "/.homeport/" is the agent's.
 _LOCAL_PATH: Final = re.compile(r"/(?!/|\.homeport(?:/|$|\?))[!-\[\]-~]{0,2047}")
 _TICKET: Final = re.compile(r"[A-Za-z0-9_.~-]{16,512}")
 
@@ -50,18 +51,18 @@ _STATUS: Final[Mapping[Verdict, int]] = MappingProxyType(
 
 
 def local_path(*candidates: str) -> str:
-    """The first of the candidates that is not empty, if it stays on this origin, else the default."""
+    """Return the first candidate that is not empty if it stays on this origin, else the default."""
     wanted = next(filter(None, candidates), DEFAULT_PATH)
     return wanted if _LOCAL_PATH.fullmatch(wanted) else DEFAULT_PATH
 
 
 def set_cookie(entered: Entered) -> str:
-    """The Set-Cookie field of an entry."""
+    """Return the Set-Cookie field of an entry."""
     return f"{COOKIE}={entered.cookie}; Max-Age={entered.max_age}; Path=/; Secure; HttpOnly; SameSite=Lax"
 
 
 def ticket_and_path(content_type: str, body: bytes) -> tuple[str, str] | None:
-    """Read the form of an entry; None when it is none."""
+    """Read the form of an entry; None if it is not one."""
     if content_type.partition(";")[0].strip().lower() != "application/x-www-form-urlencoded":
         return None
     try:
@@ -80,7 +81,7 @@ class Entry(ThreadingMixIn, UnixStreamServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, path: Path, agent: Agent, *, hub_origin: str, hub_url: str) -> None:
+    def __init__(self, path: Path, lookups: Lookups, table: Table, *, hub_origin: str, hub_url: str) -> None:
         path.unlink(missing_ok=True)
         super().__init__(str(path), _Handler, bind_and_activate=False)
         previous = os.umask(0o177)
@@ -89,12 +90,13 @@ class Entry(ThreadingMixIn, UnixStreamServer):
         finally:
             os.umask(previous)
         self.server_activate()
-        self.agent = agent
+        self.lookups = lookups
+        self.table = table
         self.hub_origin = hub_origin
         self.hub_url = hub_url
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Let a peer that hung up go in silence; log anything else."""
+        """Ignore a peer that hung up; log anything else."""
         if not isinstance(sys.exception(), OSError):
             _log.exception("a request failed")
 
@@ -128,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_PUT = do_DELETE = do_PATCH = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: HAProxy's log has the request without its secrets."""
+        """Log nothing: HAProxy's log has the request without its secrets."""
 
     def address_string(self) -> str:
         return "haproxy"
@@ -148,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         ticket, path = form
         try:
-            entered = self.server.agent.enter(self.headers.get("X-Homeport-Sid", ""), ticket)
+            entered = self.server.lookups.enter(self.headers.get("X-Homeport-Sid", ""), ticket)
         except StoreUnavailable:
             self._page(503)
             return
@@ -160,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _look_up(self) -> None:
         sid = self.headers.get("X-Homeport-Sid", "")
         try:
-            verdict = self.server.agent.look_up(sid, self.headers.get("X-Homeport-Digest"))
+            verdict = self.server.lookups.look_up(sid, self.headers.get("X-Homeport-Digest"))
         except StoreUnavailable:
             verdict = Verdict.BUSY
         if verdict is Verdict.REPEAT and not self.path.startswith("/"):
@@ -171,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._page(_STATUS[verdict])
 
     def _health(self) -> None:
-        ready = self.path == "/.homeport/health" or self.server.agent.synced
+        ready = self.path == "/.homeport/health" or self.server.table.synced
         body = b"ok\n" if ready else b"not synchronised yet\n"
         self._answer(200 if ready else 503, {"Content-Type": "text/plain", "Cache-Control": "no-store"}, body)
 

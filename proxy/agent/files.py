@@ -1,4 +1,4 @@
-"""The maps on disk: what a HAProxy that starts anew begins with.
+"""The maps on disk: what a HAProxy process starts with.
 
 A file is replaced in one rename, so a reader sees the old table or the new one, never a part.
 """
@@ -9,11 +9,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from proxy.agent.plan import Key, Map
+from proxy.agent.table import Key, Map
 
 
 def read(folder: Path) -> dict[Key, str]:
-    """Read both maps; a file that is not there is empty, a line that is not an entry is passed over."""
+    """Read both maps; a file that is not there is empty, a line that is not an entry is skipped."""
     table: dict[Key, str] = {}
     for name in Map:
         try:

@@ -4,42 +4,56 @@
    process than the last one says so, because that one has read its maps from disk.
 2. A table is swapped in one transaction (`prepare map` … `commit map`), so no request sees half of it.
 3. Every reply is read. One that is not understood raises HaproxyUnavailable; the caller sends whole tables next.
+4. An entry counts as present only if `get map` finds it. HAProxy 2.6 applies `set map` and `del map` to prepared
+   versions too, so `set map` succeeds for an entry that only a prepared version has and no request sees. `get map`
+   reads what requests see, and searches a tree where `set map` searches a list (0.2 ms, not 10 ms, in 200,000 entries).
 
-Source: HAProxy 2.6 management guide, section 9.3.
+Source: HAProxy 2.6 management guide, section 9.3; rule 4 was tried on 2.6.12.
 """
 
 from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from proxy.agent.plan import Command, Delete, Map, Put, Replace
+from proxy.agent.table import Command, Delete, Map, Put, Replace
 
 DEADLINE: Final = 5.0  # seconds for one read; HAProxy answers in microseconds
 CHUNK: Final = 12_000  # bytes of payload per command; HAProxy's buffer takes 16,384
 _PROMPT: Final = b"\n> "
 _PAYLOAD_PROMPTS: Final = re.compile(r"\A(\+ )+")  # one for each line of a payload
+_FOUND: Final = re.compile(r'found=(no|yes)\b(?:.*, value="([^"]*)")?')
 
 
 class HaproxyUnavailable(Exception):
     """HAProxy is not there, or did not understand."""
 
 
-class RuntimeSocket:
-    """The runtime socket at `path`."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A version of a map that is complete and that no request sees yet."""
 
-    def __init__(self, path: Path) -> None:
+    map: Map
+    version: str
+
+
+class RuntimeSocket:
+    """The runtime socket at `path`; one read waits for `deadline` seconds at most."""
+
+    def __init__(self, path: Path, deadline: float = DEADLINE) -> None:
         self._path = path
+        self._deadline = deadline
 
     @contextmanager
     def connected(self) -> Iterator[Connection]:
         """Open one connection; raises HaproxyUnavailable."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(DEADLINE)
+            connection.settimeout(self._deadline)
             try:
                 connection.connect(str(self._path))
                 yield Connection(connection)
@@ -48,7 +62,7 @@ class RuntimeSocket:
 
 
 class Connection:
-    """One conversation with one HAProxy process."""
+    """One connection to one HAProxy process."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
@@ -65,15 +79,29 @@ class Connection:
         return f"{pid[1]}@{uptime[1] if uptime else ''}"
 
     def execute(self, commands: Iterable[Command]) -> None:
-        """Carry out the commands in their order."""
+        """Carry out the commands in their order; requests see each at once."""
         for command in commands:
             match command:
                 case Put(name, key, value):
                     self._put(name, key, value)
                 case Delete(name, key):
                     self._expect(f"del map {name} {key}", "", "Key not found")
-                case Replace(name, entries):
-                    self._replace(name, entries)
+
+    def prepare(self, replacement: Replace) -> Prepared:
+        """Send a whole map as a version that no request sees until it is committed."""
+        name = replacement.map
+        reply = self.ask(f"prepare map {name}")
+        version = re.search(r"New version created: (\d+)", reply)
+        if version is None:
+            raise HaproxyUnavailable(f"HAProxy did not prepare {name}: {reply}")
+        for payload in _chunks(f"{key} {value}\n" for key, value in replacement.entries.items()):
+            self._expect(f"add map @{version[1]} {name} <<\n{payload}", "")
+        return Prepared(name, version[1])
+
+    def commit(self, versions: Iterable[Prepared]) -> None:
+        """Let requests see the prepared versions instead of the present ones."""
+        for prepared in versions:
+            self._expect(f"commit map @{prepared.version} {prepared.map}", "")
 
     def table(self, name: Map) -> dict[str, str]:
         """Read a map as HAProxy holds it."""
@@ -86,17 +114,14 @@ class Connection:
         return self._read()
 
     def _put(self, name: Map, key: str, value: str) -> None:
-        if self._expect(f"set map {name} {key} {value}", "", "entry not found"):
+        reply = self.ask(f"get map {name} {key}")
+        found = _FOUND.search(reply)
+        if found is None:
+            raise HaproxyUnavailable(f"HAProxy did not understand: {reply[:200]}")
+        if found[1] == "no":
             self._expect(f"add map {name} {key} {value}", "")
-
-    def _replace(self, name: Map, entries: Mapping[str, str]) -> None:
-        reply = self.ask(f"prepare map {name}")
-        version = re.search(r"New version created: (\d+)", reply)
-        if version is None:
-            raise HaproxyUnavailable(f"HAProxy did not prepare {name}: {reply}")
-        for payload in _chunks(f"{key} {value}\n" for key, value in entries.items()):
-            self._expect(f"add map @{version[1]} {name} <<\n{payload}", "")
-        self._expect(f"commit map @{version[1]} {name}", "")
+        elif found[2] != value:
+            self._expect(f"set map {name} {key} {value}", "")
 
     def _expect(self, command: str, *replies: str) -> str:
         """Send a command whose reply must be, or begin with, one of `replies`."""

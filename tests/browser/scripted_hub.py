@@ -16,8 +16,8 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from chalicelib.web import pages
 from chalicelib.web.json import Check, Line, Session
+from chalicelib.web.routes import pages
 from tests.documents import SID, a_session_document
 
 STAGE = "/stage"

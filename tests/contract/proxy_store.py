@@ -16,8 +16,8 @@ class ProxyStoreContract(ABC):
     """`store` is a fixture of the inheriting class; its clock says NOW."""
 
     @abstractmethod
-    def put_ticket(self, ticket: str, redeemed: Redeemed) -> None:
-        """Have the hub make a ticket."""
+    def put_ticket(self, ticket: str, redeemed: Redeemed, *, expires_at: float = NOW + 60) -> None:
+        """Have the hub make a ticket that can be redeemed before `expires_at`."""
 
     def test_a_grant_that_was_put_is_found_and_fed(self, store: Any) -> None:
         store.put_grant(replace(GRANT, changed_at=0))
@@ -37,3 +37,11 @@ class ProxyStoreContract(ABC):
         assert store.redeem_ticket("t" * 43, "other") is None
         assert store.redeem_ticket("t" * 43, "sid") == redeemed
         assert store.redeem_ticket("t" * 43, "sid") is None
+
+    def test_a_ticket_is_refused_from_the_second_it_expires(self, store: Any) -> None:
+        redeemed = Redeemed("sid", 2, "/lab", int(NOW) + 60)
+        for late in (NOW, NOW - 1, NOW - 3600):
+            self.put_ticket("t" * 43, redeemed, expires_at=late)
+            assert store.redeem_ticket("t" * 43, "sid") is None
+        self.put_ticket("t" * 43, redeemed, expires_at=NOW + 1)
+        assert store.redeem_ticket("t" * 43, "sid") == redeemed

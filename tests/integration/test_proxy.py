@@ -6,6 +6,7 @@ import http.client
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 import pytest
@@ -14,7 +15,9 @@ from chalicelib.aws.routes import Grant, Route
 from chalicelib.notebook.certificates import new_ca
 from chalicelib.session.values import Target
 from proxy.agent import files
-from proxy.agent.plan import Map
+from proxy.agent.runtime import RuntimeSocket
+from proxy.agent.table import Map
+from tests.contract.runtime_socket import RuntimeSocketContract
 from tests.proxy_rig import HUB, Rig, ask, eventually, new_sid, rig
 
 pytestmark = pytest.mark.skipif(
@@ -36,6 +39,13 @@ def open_session(door: Rig) -> tuple[str, str]:
     sid = new_sid()
     door.publish(sid, door.notebook(sid).port)
     return sid, door.cookie(sid)
+
+
+class TestHaproxy(RuntimeSocketContract):
+    @pytest.fixture
+    def runtime(self) -> Iterator[RuntimeSocket]:
+        with rig(agent=False) as running:
+            yield RuntimeSocket(running.run / "haproxy.sock")
 
 
 # ── entering ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -433,7 +443,8 @@ def test_a_killed_haproxy_comes_back_with_its_routes() -> None:
     with rig() as door:
         sid, cookie = open_session(door)
         assert door.agent is not None
-        eventually(lambda: (Map.ROUTES, sid) in files.read(door.run), "the route on disk")
+        entries = {(Map.ROUTES, sid), (Map.GRANTS, sha256(cookie.encode()).hexdigest())}
+        eventually(lambda: entries <= set(files.read(door.run)), "the route and the grant on disk")
         haproxy = door.proxy.haproxy
         assert haproxy is not None
         haproxy.process.kill()
@@ -470,6 +481,27 @@ def test_a_restarted_agent_reads_everything_and_mends_the_maps() -> None:
         eventually(lambda: late in door.table(Map.ROUTES), "the new route")
         assert gone not in door.table(Map.ROUTES)
         assert door.ask(sid, cookie=cookie).status == 200
+
+
+def test_publications_and_withdrawals_raced_end_with_haproxy_holding_what_the_table_says() -> None:
+    with rig(poll=0.01) as door, ThreadPoolExecutor() as threads:
+        later = int(time.time()) + 3600
+        sids = [new_sid() for _ in range(30)]
+
+        def launch_and_stop(own: list[str]) -> None:
+            for generation in range(1, 6):
+                for sid in own:
+                    target = Target("127.0.0.1", 1000 + generation)
+                    door.store.put(Route(sid, generation, target, True, door.store.now_ms(), later))
+                    assert door.ask(sid).status in (307, 401, 404)  # looked up, or told already, or not yet known again
+                for sid in own if generation < 5 else own[::2]:
+                    door.store.put(Route(sid, generation, None, False, door.store.now_ms(), later))
+
+        for thread in [threads.submit(launch_and_stop, sids[number::3]) for number in range(3)]:
+            thread.result(60)
+        withdrawn = {sid for number in range(3) for sid in sids[number::3][::2]}
+        expected = {sid: "127.0.0.1|1005|5" for sid in sids if sid not in withdrawn}
+        eventually(lambda: door.table(Map.ROUTES) == expected, "HAProxy holding what the table says")
 
 
 def test_ten_thousand_routes_are_brought_into_haproxy() -> None:

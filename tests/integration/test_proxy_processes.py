@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 
 from chalicelib.aws.routes import RouteStore
-from chalicelib.aws.sessions import SessionStore
+from chalicelib.aws.tokens import TokenStore
 from chalicelib.notebook.certificates import Ca, issue_notebook
 from chalicelib.session.values import Session, Target
 from local import processes, proxy
@@ -41,7 +41,7 @@ class Running:
         return ask(self.proxy.port, f"{self.session.sid}.localhost:{self.proxy.port}", path, headers=headers)
 
     def enter(self) -> str:
-        store = SessionStore(self.cloud.client("dynamodb"), self.cloud.environ["HOMEPORT_TABLE"], time.time)
+        store = TokenStore(self.cloud.client("dynamodb"), self.cloud.environ["HOMEPORT_TABLE"], time.time)
         store.put_ticket("t" * 43, self.session, path="/lab", expires_at=time.time() + 60)
         answer = ask(
             self.proxy.port,

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.aws.routes import Route
 from chalicelib.errors import BadConfiguration
+from chalicelib.session.values import Target
 from proxy import pages
 from proxy.agent.entry import DEFAULT_PATH, local_path, set_cookie, ticket_and_path
-from proxy.agent.plan import Map
-from proxy.agent.sync import MISSES, Allowance, Entered, Missing
+from proxy.agent.lookups import RECENT_MOST, Allowance, Entered, Recent
+from proxy.agent.table import Map
 from proxy.settings import Settings
 
 FORM = "application/x-www-form-urlencoded"
@@ -81,22 +83,22 @@ def test_the_cookie_is_for_this_origin_and_no_script() -> None:
 
 
 def test_a_miss_is_remembered_for_a_while_until_there_are_news() -> None:
-    missing = Missing()
+    missing = Recent()
     key = (Map.ROUTES, "junk")
-    assert not missing.has(key, 100.0)
-    missing.add(key, 100.0)
-    assert missing.has(key, 104.9)
-    assert not missing.has(key, 105.1)
-    missing.forget([key])
-    assert not missing.has(key, 100.0)
+    news = Route("junk", 1, Target("192.0.2.7", 1), True, 1000, 2000)
+    assert not missing.has((key, None), 100.0)
+    missing.add((key, None), 100.0)
+    assert missing.has((key, None), 104.9)
+    assert not missing.has((key, None), 105.1)
+    assert not missing.has((key, news), 100.0)
 
 
 def test_only_so_many_misses_are_remembered() -> None:
-    missing = Missing()
-    for number in range(MISSES + 1):
+    missing = Recent()
+    for number in range(RECENT_MOST + 1):
         missing.add((Map.ROUTES, str(number)), 100.0)
     assert not missing.has((Map.ROUTES, "0"), 100.0)
-    assert missing.has((Map.ROUTES, str(MISSES)), 100.0)
+    assert missing.has((Map.ROUTES, str(RECENT_MOST)), 100.0)
 
 
 def test_look_ups_are_bounded_with_a_burst() -> None:

@@ -112,7 +112,7 @@ def test_a_host_field_that_says_the_same_as_the_bundle_is_fine(pki: Pki) -> None
 def test_the_authoritys_key_is_dropped_with_a_warning(pki: Pki) -> None:
     found = parsed(bundles.carina(pki))
     assert "ca-key.pem" in found.dropped
-    assert "authority's private key" in found.warnings[0]
+    assert "CA's private key" in found.warnings[0]
 
 
 def test_a_context_that_skips_verification_is_taken_with_a_warning(pki: Pki) -> None:

@@ -1,0 +1,56 @@
+"""The agent: a cache of DynamoDB's routes and grants, kept in HAProxy's maps. DynamoDB is the truth.
+
+    DynamoDB ──feed──▶ table ──pusher──▶ HAProxy's runtime socket, map files
+                        ▲ │
+                        │ ▼
+    browser ─HAProxy─▶ lookups ◀──▶ DynamoDB (one item each)
+
+`table` decides and does no I/O; `feed` and `pusher` have a thread each, look-ups run in those of `entry`. Each module
+has its rules at its top.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+from threading import Event
+from typing import Protocol
+
+from proxy.agent import files
+from proxy.agent.feed import Feed, FeedStore
+from proxy.agent.lookups import Lookups, LookupStore
+from proxy.agent.pusher import Pusher
+from proxy.agent.runtime import RuntimeSocket
+from proxy.agent.table import Table
+
+
+class Store(FeedStore, LookupStore, Protocol):
+    """What the agent needs of chalicelib.session_store.ProxyStore."""
+
+
+class Agent:
+    """The parts, wired together for one run folder."""
+
+    def __init__(
+        self, store: Store, folder: Path, *, clock: Callable[[], float], new_cookie: Callable[[], str]
+    ) -> None:
+        self.table = Table(files.read(folder))
+        self.pusher = Pusher(self.table, RuntimeSocket(folder / "haproxy.sock"), folder, clock=clock)
+        self.feed = Feed(store, self.table, clock=clock)
+        self.lookups = Lookups(store, self.table, self.pusher, clock=clock, new_cookie=new_cookie)
+
+    def run(self, stop: Event, *, poll: float, full_sync: float) -> None:
+        """Keep the maps current until `stop` is set; `poll` and `full_sync` are the seconds between readings.
+
+        An error in one of the two threads ends both and is raised here: half an agent would serve stale maps.
+        """
+        with ThreadPoolExecutor(max_workers=2) as threads:
+            feeding = threads.submit(self.feed.run, stop, poll=poll, full_sync=full_sync)
+            pushing = threads.submit(self.pusher.run, stop, poll=poll)
+            wait([feeding, pushing], return_when=FIRST_COMPLETED)
+            stop.set()
+            self.table.wake()
+        for thread in (feeding, pushing):
+            thread.result()
+        self.pusher.save()

@@ -1,0 +1,232 @@
+"""The agent's decisions: what the maps shall hold, whatever order the news come in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from random import Random
+from types import MappingProxyType
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib.aws.routes import Grant, Route
+from chalicelib.session.values import Target
+from proxy.agent import table
+from proxy.agent.table import MANY, PENDING_SECONDS, Delete, Item, Key, Map, Put, Replace, Table
+
+NOW = 1_790_000_000.0
+SID = "0123456789abcdefghij"
+DIGEST = "ab" * 32
+ROUTE = Route(SID, 3, Target("192.0.2.7", 32768), True, 1000, int(NOW) + 60)
+GRANT = Grant(DIGEST, SID, 3, False, 1000, int(NOW) + 60)
+
+
+def test_a_route_is_worth_address_port_and_generation() -> None:
+    assert table.value_of(ROUTE, NOW) == "192.0.2.7|32768|3"
+    assert table.value_of(replace(ROUTE, target=Target("2001:DB8::1", 1)), NOW) == "2001:db8::1|1|3"
+
+
+def test_a_grant_is_worth_its_session_and_generation() -> None:
+    assert table.value_of(GRANT, NOW) == f"{SID}/3"
+
+
+def test_withdrawn_revoked_and_expired_means_absent() -> None:
+    assert table.value_of(replace(ROUTE, published=False, target=None), NOW) is None
+    assert table.value_of(replace(GRANT, revoked=True), NOW) is None
+    assert table.value_of(ROUTE, NOW + 60) is None
+    assert table.value_of(GRANT, NOW + 60) is None
+    assert table.value_of(None, NOW) is None
+
+
+@given(st.text(), st.integers(), st.text(), st.integers())
+def test_nothing_malformed_gets_into_a_command(address: str, port: int, sid: str, generation: int) -> None:
+    routes = [
+        replace(ROUTE, target=Target(address, 80)),
+        replace(ROUTE, target=Target("192.0.2.7", port)),
+        replace(ROUTE, sid=sid),
+        replace(ROUTE, generation=generation),
+    ]
+    grants = [replace(GRANT, sid=sid), replace(GRANT, digest=sid), replace(GRANT, generation=generation)]
+    for item in (*routes, *grants):
+        value = table.value_of(item, NOW)
+        if value is not None:
+            line = f"{table.key_of(item)[1]} {value}"
+            assert line.isascii()
+            assert line.isprintable()
+            assert line.count(" ") == 1
+
+
+def test_an_address_that_is_none_or_link_local_is_absent() -> None:
+    metadata = ("169.254.169.254", "::ffff:169.254.169.254", "fe80::1", "0.0.0.0", "224.0.0.1")
+    for address in (*metadata, "notebook.example", "192.0.2.7\nset map", "fe80::1%eth0", "", "1.2.3.4|5|6"):
+        assert table.value_of(replace(ROUTE, target=Target(address, 80)), NOW) is None
+
+
+changes = st.lists(
+    st.builds(
+        lambda generation, published, at: Route(
+            SID, generation, Target("192.0.2.7", generation) if published else None, published, at, int(NOW) + 60
+        ),
+        st.integers(1, 3),
+        st.booleans(),
+        st.integers(1, 5),
+    ),
+    max_size=8,
+)
+
+
+@given(changes, st.randoms(use_true_random=False))
+def test_news_in_any_order_and_repeated_end_in_the_same_entry(news: list[Route], random: Random) -> None:
+    shuffled = [*news, *news]
+    random.shuffle(shuffled)
+
+    def end(*readings: Sequence[Item]) -> tuple[Item | None, dict[Key, str]]:
+        learner = Table({})
+        for reading in readings:
+            learner.learn(reading, NOW)
+        return learner.item((Map.ROUTES, SID)), learner.take_all()
+
+    def one_by_one(items: Sequence[Item]) -> tuple[Item | None, dict[Key, str]]:
+        return end(*([item] for item in items))
+
+    _, values = end(news)
+    assert one_by_one(news)[1] == one_by_one(shuffled)[1] == end(shuffled)[1] == values
+    last = end(news)[0]
+    assert values == ({} if table.value_of(last, NOW) is None else {(Map.ROUTES, SID): table.value_of(last, NOW)})
+
+
+def test_a_withdrawal_is_final_for_its_launch_and_says_nothing_of_the_next() -> None:
+    withdrawn = replace(ROUTE, published=False, target=None, changed_at=500)
+    assert table.newest(ROUTE, withdrawn) is withdrawn
+    assert table.newest(withdrawn, ROUTE) is withdrawn
+    relaunched = replace(ROUTE, generation=4, changed_at=400)
+    assert table.newest(withdrawn, relaunched) is relaunched
+    assert table.newest(relaunched, withdrawn) is relaunched
+
+
+def test_known_news_change_nothing() -> None:
+    known = a_synced_table(ROUTE)
+    known.learn([ROUTE, ROUTE], NOW)
+    assert known.take_changes() == {}
+    assert known.take_unsaved() is None
+
+
+def a_synced_table(*items: Item, values: Mapping[Key, str] = MappingProxyType({})) -> Table:
+    """A table after a full reading of these items, all told and saved."""
+    made = Table(values)
+    made.replace(items, started=NOW, now=NOW)
+    made.take_all()
+    made.confirm()
+    made.take_unsaved()
+    return made
+
+
+def test_a_full_reading_replaces_all_but_what_is_pending() -> None:
+    other, pending = replace(ROUTE, sid="other"), replace(ROUTE, sid="pending")
+    known = Table({})
+    known.learn([ROUTE, other], NOW - PENDING_SECONDS)
+    known.learn([pending], NOW - PENDING_SECONDS + 1)
+    known.replace([ROUTE], started=NOW, now=NOW)
+    assert [known.item(table.key_of(item)) for item in (ROUTE, other, pending)] == [ROUTE, None, pending]
+    assert set(known.take_all()) == {table.key_of(ROUTE), table.key_of(pending)}
+
+
+def test_what_is_learnt_while_a_full_reading_is_taken_in_stays() -> None:
+    known = a_synced_table(ROUTE)
+    late = replace(ROUTE, sid="late")
+
+    def reading() -> Iterator[Item]:
+        yield ROUTE
+        known.learn([late], NOW + 1)
+
+    known.replace(list(reading()), started=NOW, now=NOW + 2)
+    assert known.item(table.key_of(late)) == late
+
+
+def test_a_full_reading_that_is_behind_undoes_nothing() -> None:
+    withdrawn = replace(ROUTE, published=False, target=None, changed_at=2000)
+    key = table.key_of(ROUTE)
+    for learnt_at in (NOW - PENDING_SECONDS, NOW):  # not pending any more, and pending
+        known = Table({})
+        known.learn([withdrawn], learnt_at)
+        known.replace([ROUTE], started=NOW, now=NOW)
+        assert known.item(key) is withdrawn
+        assert known.take_all() == {}
+
+
+def test_what_came_from_the_files_stays_until_a_full_reading_lacks_it() -> None:
+    held = {(Map.ROUTES, SID): "192.0.2.7|32768|3", (Map.ROUTES, "gone"): "192.0.2.8|1|1"}
+    known = Table(held)
+    known.expire(NOW)
+    assert (known.synced, known.take_all()) == (False, held)
+    known.replace([ROUTE], started=NOW, now=NOW)
+    assert (known.synced, known.take_changes()) == (True, {(Map.ROUTES, "gone"): None})
+
+
+def test_only_differences_become_commands_and_leaving_goes_first() -> None:
+    a, b, grant = replace(ROUTE, sid="a"), replace(ROUTE, sid="b"), GRANT
+    known = a_synced_table(a, b, grant)
+    news = [a, replace(b, generation=9), replace(ROUTE, sid="c"), replace(grant, revoked=True)]
+    known.learn(news, NOW)
+    assert table.single(known.take_changes()) == [
+        Delete(Map.GRANTS, DIGEST),
+        Put(Map.ROUTES, "b", "192.0.2.7|32768|9"),
+        Put(Map.ROUTES, "c", "192.0.2.7|32768|3"),
+    ]
+    known.learn([replace(ROUTE, sid="unknown", published=False, target=None)], NOW)
+    assert table.single(known.take_changes()) == []
+
+
+def test_many_changes_are_one_swap_that_keeps_what_was_not_named() -> None:
+    kept = replace(ROUTE, sid="kept")
+    known = a_synced_table(kept, GRANT)
+    known.learn([replace(ROUTE, sid=f"r{n}") for n in range(MANY)], NOW)
+    assert not known.has_many_changes
+    known.learn([replace(GRANT, revoked=True)], NOW)
+    assert known.has_many_changes
+    value = "192.0.2.7|32768|3"
+    assert table.whole(known.take_all()) == [
+        Replace(Map.GRANTS, {}),
+        Replace(Map.ROUTES, {"kept": value} | {f"r{n}": value for n in range(MANY)}),
+    ]
+
+
+def test_before_the_first_full_reading_nothing_is_swapped_and_every_change_is_told_in_its_turn() -> None:
+    known = Table({})
+    known.learn([replace(ROUTE, sid=f"r{n}") for n in range(MANY + 1)], NOW)
+    assert not known.has_many_changes
+    assert (len(known.take_changes()), len(known.take_changes())) == (MANY, 1)
+
+
+def test_what_was_left_for_the_next_time_wakes_the_pusher_again() -> None:
+    known = a_synced_table()
+    known.learn([replace(ROUTE, sid=f"r{n}") for n in range(MANY + 1)], NOW)
+    assert known.wait(0)
+    assert len(known.take_changes()) == MANY
+    assert known.wait(0)
+    assert len(known.take_changes()) == 1
+    assert not known.wait(0)
+
+
+def test_an_entry_is_confirmed_only_with_its_current_value() -> None:
+    known, key = Table({}), table.key_of(ROUTE)
+    known.learn([ROUTE], NOW)
+    assert not known.confirmed([key])
+    assert known.take_changes() == {key: "192.0.2.7|32768|3"}
+    assert not known.confirmed([key])
+    known.learn([replace(ROUTE, published=False, target=None)], NOW)
+    known.confirm()
+    assert not known.confirmed([key])
+    assert known.take_changes() == {key: None}
+    known.confirm()
+    assert known.confirmed([key])
+
+
+def test_what_haproxy_may_not_have_is_given_back_with_its_current_value() -> None:
+    known, key = Table({}), table.key_of(ROUTE)
+    known.learn([ROUTE], NOW)
+    known.take_changes()
+    known.learn([replace(ROUTE, generation=4)], NOW)
+    known.give_back()
+    assert known.take_changes() == {key: "192.0.2.7|32768|4"}
