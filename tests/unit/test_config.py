@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
+import infra.deploy
 import local.settings
 import proxy.settings
 from chalicelib.config import Config
@@ -92,13 +95,32 @@ def test_a_secret_is_shown_neither_when_it_is_wrong_nor_in_a_repr() -> None:
     assert "12345" not in repr(from_environ(Example, {"EXAMPLE_PASSWORD": "12345"}))
 
 
+ROOT = Path(__file__).resolve().parents[2]
+DECLARED = [
+    *(known for owner in (Config, proxy.settings.Settings, local.settings.Settings) for known in variables(owner)),
+    infra.deploy.ALARM_EMAIL,
+]
+INSIDE_THE_PROXY = {"HOMEPORT_HOST_SUFFIX", "HOMEPORT_SCHEME", "HOMEPORT_PORT"}  # settings.py gives them to haproxy.cfg
+
+
 def test_every_variable_is_declared_once_and_has_a_meaning() -> None:
-    declared = [
-        known for owner in (Config, proxy.settings.Settings, local.settings.Settings) for known in variables(owner)
-    ]
-    by_name = {known.name: known for known in declared}
-    assert all(by_name[known.name] is known for known in declared), "shared variables are one object"
-    assert all(known.meaning and known.kind.must_be for known in declared)
+    by_name = {known.name: known for known in DECLARED}
+    assert all(by_name[known.name] is known for known in DECLARED), "shared variables are one object"
+    assert all(known.meaning and known.kind.must_be for known in DECLARED)
+
+
+def test_every_variable_that_is_named_anywhere_is_declared() -> None:
+    """A misspelled one in a template or a page would be without effect, and nobody would be told."""
+    places = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    places += [path for folder in ("infra", "local", "proxy") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    named = {
+        name: path.relative_to(ROOT).as_posix()
+        for path in places
+        if path.suffix != ".pyc"
+        for name in re.findall(r"HOMEPORT_[A-Z_]*[A-Z]\b", path.read_text())
+    }
+    unknown = named.keys() - {known.name for known in DECLARED} - INSIDE_THE_PROXY
+    assert {name: named[name] for name in unknown} == {}
 
 
 def test_a_text_may_be_anything() -> None:
