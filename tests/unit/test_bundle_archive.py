@@ -60,6 +60,6 @@ def test_droppings_are_not_even_unpacked() -> None:
 
 def test_whatever_a_parser_raises_becomes_a_refusal_without_a_cause() -> None:
     with pytest.raises(errors.BundleUnreadable) as caught:
-        parse(bundles.zip_of(good()), host=5, now=0)  # type: ignore[arg-type]
+        parse(bundles.zip_of(good()), host=5, now=0)  # type: ignore[arg-type]  # wrong on purpose
     assert caught.value.__context__ is None
     assert caught.value.__cause__ is None
