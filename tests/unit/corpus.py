@@ -113,7 +113,14 @@ def craft_zip(
         size = len(m.data) if m.size is None else m.size
         length = len(packed) if m.packed_size is None else m.packed_size
         offset = len(body) - base if m.offset is None else m.offset
-        said: dict[str, Any] = {"name": m.name, "flags": m.flags, "method": m.method, "crc": crc, "packed": length, "size": size}
+        said: dict[str, Any] = {
+            "name": m.name,
+            "flags": m.flags,
+            "method": m.method,
+            "crc": crc,
+            "packed": length,
+            "size": size,
+        }
         said |= {"extra": m.extra, **m.local}
         body += struct.pack(
             "<4s5H3L2H", b"PK\3\4", 20, said["flags"], said["method"], 0, 33, said["crc"], said["packed"], said["size"],
@@ -331,7 +338,9 @@ def _not_archives() -> dict[str, Bad]:
         "one byte over the limit": Bad(lambda: zip_of(good()).ljust(65537, b"\0"), "bundle-too-large"),
         "8 MiB of certificates": Bad(lambda: pki().client.certificate * 15000, "bundle-too-large"),
         "a single key": Bad(lambda: pki().client.key, "not-an-archive"),
-        "three PEM files in a row": Bad(lambda: b"".join(bytes_of(data) for data in pki().files.values()), "not-an-archive"),
+        "three PEM files in a row": Bad(
+            lambda: b"".join(bytes_of(data) for data in pki().files.values()), "not-an-archive"
+        ),
         "an environment file": Bad(lambda: b"export DOCKER_HOST=tcp://h\n", "not-an-archive"),
         "a PDF": Bad(lambda: b"%PDF-1.7\n" + bytes(2000), "not-an-archive"),
         "a PNG": Bad(lambda: b"\x89PNG\r\n\x1a\n" + bytes(2000), "not-an-archive"),
@@ -510,9 +519,7 @@ def _tars() -> dict[str, Bad]:
         "Solaris ACL": b"A",
         "unknown kind": b"?",
     }
-    table = {
-        f"tar, {n}": Bad(partial(tar_with, tar_header(b"x", 0, k)), "file-not-regular") for n, k in kinds.items()
-    }
+    table = {f"tar, {n}": Bad(partial(tar_with, tar_header(b"x", 0, k)), "file-not-regular") for n, k in kinds.items()}
     big = bytes(range(256)) * 65
     return table | {
         "tar, 65 members": Bad(lambda: tar_with(*(tar_header(b"%d" % i) for i in range(65))), "too-many-files"),

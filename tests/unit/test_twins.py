@@ -1,12 +1,19 @@
-"""The twins keep the contracts of the stores they stand for."""
+"""The twins keep the contracts of what they stand for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
+from chalicelib.launcher.effects import Engine
+from chalicelib.notebook.container import Specification, specification
 from chalicelib.session.values import Target
+from tests.builders import a_session, some_credentials
+from tests.contract.credentials import CredentialsContract
+from tests.contract.engine import FILES, EngineContract
 from tests.contract.stores import RouteStoreContract, SessionStoreContract
-from tests.launcher_twins import RouteStoreTwin, SessionStoreTwin
+from tests.launcher_twins import CredentialsTwin, EngineTwin, RouteStoreTwin, SessionStoreTwin
 
 
 class TestSessionStoreTwin(SessionStoreContract):
@@ -21,5 +28,32 @@ class TestRouteStoreTwin(RouteStoreContract):
         self._routes = RouteStoreTwin()
         return self._routes
 
-    def published(self) -> list[tuple[str, int, Target]]:
+    def published(self) -> Sequence[tuple[str, int, Target | None]]:
         return [(route.sid, route.generation, route.target) for route in self._routes.published()]
+
+
+class TestCredentialsTwin(CredentialsContract):
+    @pytest.fixture
+    def credentials(self) -> CredentialsTwin:
+        return CredentialsTwin()
+
+
+class TestEngineTwin(EngineContract):
+    @pytest.fixture
+    def opened(self, spec: Specification) -> EngineTwin:
+        self._engine = EngineTwin(images={spec.image})
+        return self._engine.connect(some_credentials(), address=EngineTwin.address, deadline=30.0, hub_name="hub")
+
+    @pytest.fixture
+    def spec(self) -> Specification:
+        return specification(a_session(), hub_name="hub", image_workdir="/w", publish_address="", idle_lifetime=60.0)
+
+    @pytest.fixture
+    def pullable(self) -> str:
+        return "registry.example.org/notebook:latest"
+
+    def let_it_end(self, opened: Engine, spec: Specification, exit_code: int, line: str) -> None:
+        opened.create(spec)
+        opened.put_files(spec.name, FILES)
+        opened.start(spec.name)
+        self._engine.containers[spec.name].end(exit_code, f"{line}\n")
