@@ -45,7 +45,7 @@ class Trouble:
 
 
 class Clock:
-    """Time that passes only when told, but for a millisecond at every look. `during_sleep` is what happens meanwhile."""
+    """Time that passes only when told, but for a millisecond at every look; `during_sleep` happens in every sleep."""
 
     def __init__(self, now: float, during_sleep: Callable[[], None] = lambda: None) -> None:
         self.now = now

@@ -435,7 +435,7 @@ def test_an_upload_that_never_completed_ends_by_itself() -> None:
 def test_a_notebook_that_ends_says_why() -> None:
     def die() -> None:
         for container in stage.engine.containers.values():
-            container.end(1, "ModuleNotFoundError: No module named 'jupyterlab'\n")
+            container.end(1, "ModuleNotFoundError: No module named 'jupyterlab'")
 
     stage = Stage(silent=True, clock=Clock(NOW, during_sleep=die))
     stage.run(State.STOPPED)

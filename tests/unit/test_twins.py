@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 import pytest
 
+from chalicelib.aws.queues import Enqueue, TickMessage
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.container import Specification, specification
 from chalicelib.session.values import Target
 from tests.builders import a_session, some_credentials
 from tests.contract.credentials import CredentialsContract
 from tests.contract.engine import FILES, EngineContract
+from tests.contract.queue import QueueContract
 from tests.contract.stores import RouteStoreContract, SessionStoreContract
-from tests.launcher_twins import CredentialsTwin, EngineTwin, RouteStoreTwin, SessionStoreTwin
+from tests.launcher_twins import CredentialsTwin, EngineTwin, QueueTwin, RouteStoreTwin, SessionStoreTwin
 
 
 class TestSessionStoreTwin(SessionStoreContract):
@@ -38,6 +40,16 @@ class TestCredentialsTwin(CredentialsContract):
         return CredentialsTwin()
 
 
+class TestQueueTwin(QueueContract):
+    @pytest.fixture
+    def enqueue(self) -> Enqueue:
+        self._queue = QueueTwin()
+        return self._queue.enqueue
+
+    def received(self) -> Sequence[TickMessage]:
+        return [message for message, delay in self._queue.sent if delay == 0]
+
+
 class TestEngineTwin(EngineContract):
     @pytest.fixture
     def opened(self, spec: Specification) -> EngineTwin:
@@ -56,4 +68,4 @@ class TestEngineTwin(EngineContract):
         opened.create(spec)
         opened.put_files(spec.name, FILES)
         opened.start(spec.name)
-        self._engine.containers[spec.name].end(exit_code, f"{line}\n")
+        self._engine.containers[spec.name].end(exit_code, line)
