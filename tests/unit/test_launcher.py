@@ -582,3 +582,33 @@ def test_a_late_publication_never_brings_a_withdrawn_route_back() -> None:
     stage.run(State.STOPPED)
     assert [type(event) for event in stage.effects().perform(e.PublishRoute(), late)] == [e.EffectFailed]
     assert not stage.routes.published()
+
+
+def test_a_session_of_a_later_version_is_not_touched_by_a_tick() -> None:
+    stage = Stage()
+    stage.store.sessions[stage.sid] = newer = replace(stage.session, state=State.READY, newer=True)
+    for _ in range(3):
+        stage.tick()
+        stage.clock.now += LEASE_SECONDS + 1
+    assert stage.session == newer
+    assert stage.store.history == []
+    assert stage.queue.sent == []
+
+
+def test_a_session_of_a_later_version_ends_with_its_lifetime_and_leaves_nothing() -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    stage.store.sessions[stage.sid] = replace(stage.session, newer=True, container=None)
+    stage.clock.now = stage.session.expires_at
+    stage.run(State.STOPPED)
+    stage.assert_nothing_is_left()
+    assert not stage.session.newer
+
+
+def test_a_session_of_a_later_version_can_be_stopped() -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    stage.store.sessions[stage.sid] = replace(stage.session, newer=True)
+    stage.ask_for(e.StopRequested())
+    stage.tick()
+    stage.assert_nothing_is_left()
