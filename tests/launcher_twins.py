@@ -14,7 +14,7 @@ from typing import Self
 
 from chalicelib.aws.errors import CredentialsMissing, GenerationWithdrawn, SessionNotFound, StaleSession
 from chalicelib.aws.queues import TickMessage
-from chalicelib.aws.routes import Route
+from chalicelib.aws.routes import Redeemed, Route
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.engine.endpoint import MISSING, ContainerStatus
 from chalicelib.engine.errors import ContainerConflict, ContainerMissing, EndpointFailed, ImageNotFound
@@ -144,14 +144,16 @@ class RouteStoreTwin:
 
 
 class CredentialsTwin:
-    """CredentialsStore in a dictionary."""
+    """CredentialsStore in a dictionary. `before_put` happens before an object is there, and may raise."""
 
-    def __init__(self, trouble: Trouble | None = None) -> None:
+    def __init__(self, trouble: Trouble | None = None, *, before_put: Callable[[], None] = lambda: None) -> None:
         self.objects: dict[tuple[str, int], tuple[str, Credentials]] = {}
         self.trouble = trouble or Trouble()
+        self.before_put = before_put
 
     def put(self, sid: str, generation: int, owner: str, credentials: Credentials) -> None:
         self.trouble.step()
+        self.before_put()
         self.objects[sid, generation] = (owner, credentials)
         self.trouble.step()
 
@@ -168,6 +170,33 @@ class CredentialsTwin:
         for key in [key for key in self.objects if key[0] == sid and key[1] <= generation]:
             del self.objects[key]
         self.trouble.step()
+
+
+class TokenStoreTwin:
+    """TokenStore in two dictionaries, with the one door of ProxyStore that tickets are for."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.tokens: dict[str, tuple[frozenset[str], float]] = {}
+        self.tickets: dict[str, tuple[Redeemed, float]] = {}
+        self.clock = clock
+
+    def put_token(self, token: str, owners: frozenset[str], *, expires_at: float) -> None:
+        self.tokens[token] = (owners, expires_at)
+
+    def owners_of(self, token: str) -> frozenset[str]:
+        owners, expires_at = self.tokens.get(token, (frozenset(), 0.0))
+        return owners if expires_at > self.clock() else frozenset()
+
+    def put_ticket(self, ticket: str, session: Session, *, path: str, expires_at: float) -> None:
+        redeemed = Redeemed(session.sid, session.generation, path, int(session.expires_at))
+        self.tickets[ticket] = (redeemed, expires_at)
+
+    def redeem_ticket(self, ticket: str, sid: str) -> Redeemed | None:
+        redeemed, expires_at = self.tickets.get(ticket, (None, 0.0))
+        if redeemed is None or redeemed.sid != sid or expires_at <= self.clock():
+            return None
+        del self.tickets[ticket]
+        return redeemed
 
 
 class QueueTwin:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from chalicelib.aws.queues import Enqueue, TickMessage
+from chalicelib.aws.routes import Redeemed
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.container import Specification, specification
 from chalicelib.session.values import Target
@@ -15,7 +16,15 @@ from tests.contract.credentials import CredentialsContract
 from tests.contract.engine import FILES, EngineContract
 from tests.contract.queue import QueueContract
 from tests.contract.stores import RouteStoreContract, SessionStoreContract
-from tests.launcher_twins import CredentialsTwin, EngineTwin, QueueTwin, RouteStoreTwin, SessionStoreTwin
+from tests.contract.tokens import TokenStoreContract
+from tests.launcher_twins import (
+    CredentialsTwin,
+    EngineTwin,
+    QueueTwin,
+    RouteStoreTwin,
+    SessionStoreTwin,
+    TokenStoreTwin,
+)
 
 
 class TestSessionStoreTwin(SessionStoreContract):
@@ -38,6 +47,16 @@ class TestCredentialsTwin(CredentialsContract):
     @pytest.fixture
     def credentials(self) -> CredentialsTwin:
         return CredentialsTwin()
+
+
+class TestTokenStoreTwin(TokenStoreContract):
+    @pytest.fixture(autouse=True)
+    def tokens(self) -> TokenStoreTwin:
+        self._tokens = TokenStoreTwin(lambda: self.now)
+        return self._tokens
+
+    def redeem(self, ticket: str, sid: str) -> Redeemed | None:
+        return self._tokens.redeem_ticket(ticket, sid)
 
 
 class TestQueueTwin(QueueContract):
