@@ -1,4 +1,4 @@
-"""Writers of the credential bundles that real tools make, byte layout and droppings included.
+"""Writers of the credential bundles that real tools make, byte layout and OS clutter included.
 
 Each takes a Pki (or makes one) and gives the bytes a visitor would upload. `zip_of` and `tar_of` pack any files.
 """

@@ -77,7 +77,7 @@ def renamed_codes() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("before", "now"), renamed_codes())
-def test_a_code_that_was_renamed_is_gone_and_its_successor_is_there(before: str, now: str) -> None:
+def test_a_code_that_was_renamed_is_gone_and_the_new_one_is_there(before: str, now: str) -> None:
     codes = {error.code for error in ERRORS}
     assert before not in codes
     assert now in codes

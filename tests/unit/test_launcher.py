@@ -241,7 +241,7 @@ def test_a_stop_during_any_call_is_obeyed_by_the_tick_at_work(call: str) -> None
     stage.assert_nothing_is_left()
 
 
-def test_a_tick_whose_lease_is_over_may_act_beside_its_successor_and_nothing_is_doubled() -> None:
+def test_a_tick_whose_lease_is_over_may_act_beside_the_next_one_and_nothing_is_doubled() -> None:
     stage = Stage()
     raced: list[str] = []
 
@@ -288,7 +288,7 @@ def test_a_handover_offered_twice_is_taken_once() -> None:
     assert stage.session == before
 
 
-def test_a_successor_takes_the_pull_over_although_its_predecessor_goes_on_saving_progress() -> None:
+def test_the_next_tick_takes_the_pull_over_although_the_first_goes_on_saving_progress() -> None:
     stage = Stage()
     calls = []
 
@@ -297,7 +297,7 @@ def test_a_successor_takes_the_pull_over_although_its_predecessor_goes_on_saving
             calls.append(stage.session.written_by)
             if len(calls) == 2:
                 stage.tick(Handover("tick-1"))
-            elif len(calls) == 3:  # the successor is about to join, and its predecessor saves what it heard
+            elif len(calls) == 3:  # the next tick is about to join, and the first saves what it heard
                 stage.ask_for(e.PullProgressed(0.9, "Pulling: almost there"))
 
     stage.engine.during = meanwhile
@@ -307,7 +307,7 @@ def test_a_successor_takes_the_pull_over_although_its_predecessor_goes_on_saving
     assert stage.engine.pulls == 2
 
 
-def test_a_successor_that_cannot_join_leaves_the_pull_to_its_predecessor() -> None:
+def test_a_tick_that_cannot_join_leaves_the_pull_to_the_first() -> None:
     stage = Stage()
     stage.engine.during = lambda name: None
 
@@ -326,7 +326,7 @@ def test_a_successor_that_cannot_join_leaves_the_pull_to_its_predecessor() -> No
     assert stage.engine.pulls == 1
 
 
-def test_a_successor_is_called_again_when_nobody_comes() -> None:
+def test_the_next_tick_is_called_again_when_none_comes() -> None:
     stage = Stage()
     left = iter([PLENTY, PLENTY, HANDOVER_SECONDS - 1, HANDOVER_SECONDS - 2, 20.0, 19.0])
     stage.launcher(time_left=lambda: next(left, PLENTY)).tick(TickMessage(stage.sid))
@@ -354,7 +354,7 @@ def test_a_message_that_comes_a_moment_early_is_sent_again() -> None:
     assert 0 < delay < 0.5
 
 
-def test_without_time_for_another_effect_the_tick_asks_for_a_successor() -> None:
+def test_without_time_for_another_effect_the_tick_calls_the_next_one() -> None:
     stage = Stage()
     stage.launcher(time_left=lambda: 1.0).tick(TickMessage(stage.sid))
     assert stage.queue.sent == [(TickMessage(stage.sid), 0.0)]
@@ -445,7 +445,7 @@ def test_a_notebook_that_ends_says_why() -> None:
     stage.assert_nothing_is_left()
 
 
-def test_a_notebooks_last_words_are_quoted_short() -> None:
+def test_a_notebooks_last_log_line_is_quoted_short() -> None:
     stage = Stage()
     stage.run(State.READY)
     stage.container.end(1, "first\n" + "x" * 4000)
