@@ -362,7 +362,9 @@ def _zips() -> dict[str, Bad]:
     m = good_members
     table: dict[str, Bad] = {
         "empty zip": Bad(lambda: craft_zip([]), "bundle-empty"),
-        "zip with only OS clutter": Bad(lambda: zip_of({"__MACOSX/._key.pem": b"x", ".DS_Store": b"x"}), "bundle-empty"),
+        "zip with only OS clutter": Bad(
+            lambda: zip_of({"__MACOSX/._key.pem": b"x", ".DS_Store": b"x"}), "bundle-empty"
+        ),
         "zip with only a folder": Bad(lambda: zip_of({"certs/": b""}), "bundle-empty"),
         "zip cut in its directory": Bad(lambda: whole()[:-30], "archive-damaged"),
         "zip cut in its end": Bad(lambda: whole()[:-1], "archive-damaged"),
