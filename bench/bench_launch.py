@@ -28,7 +28,7 @@ import docker
 from local import demo, processes, run
 from local.demo import HubClient
 from local.run import Stack
-from local.settings import Settings
+from local.settings import ROOT, Settings
 
 ROUNDS = 7
 REGISTRY_CONFIG = """version: 0.1
@@ -37,14 +37,32 @@ http: {{addr: "127.0.0.1:{port}"}}
 """
 
 
+class BenchClient(HubClient):
+    """The hub's JSON interface, for a notebook of any image."""
+
+    def upload(self, bundle: Path, name: str, image: str | None) -> dict[str, Any]:
+        """Launch a notebook, of the hub's default image if there is no other, and remember the owner's token."""
+        if image is None:
+            return self.launch(bundle, name)
+        answer = self._http.post(
+            f"{self._address}/sessions",
+            files={"credentials": (bundle.name, bundle.read_bytes())},
+            data={"name": name, "image": image},
+            timeout=60,
+        )
+        answer.raise_for_status()
+        session: dict[str, Any] = answer.json()
+        self._http.headers["Authorization"] = f"Bearer {session['owner_token']}"
+        return session
+
+
 def launch(stack: Stack, image: str | None = None) -> dict[str, float]:
     """Launch, enter, ask, stop; give the seconds from the upload to ready, to the first 200, and of the stop."""
-    hub = HubClient(stack.hub_address)
+    hub = BenchClient(stack.hub_address)
     try:
         begun = time.perf_counter()
-        session = _upload(hub, stack, image)
-        demo.POLL_INTERVAL = 0.02  # type: ignore[misc]  # a page asks once a second; the figure is the launch's own
-        demo.follow(hub, session["id"], "ready", lambda _session: None)
+        session = hub.upload(Path(stack.bundle), f"bench-{secrets.token_hex(3)}", image)
+        _follow(hub, session["id"], "ready")
         ready = time.perf_counter() - begun
         notebook = demo.enter(stack.hub_url, hub.enter(session["id"]), stack.proxy_port)
         status, _, _ = notebook.request("GET", "/api/status")
@@ -52,25 +70,17 @@ def launch(stack: Stack, image: str | None = None) -> dict[str, float]:
         assert status == 200, status
         begun = time.perf_counter()
         hub.stop(session["id"])
-        demo.follow(hub, session["id"], "stopped", lambda _session: None)
+        _follow(hub, session["id"], "stopped")
         return {"ready": ready, "first 200": first, "stop": time.perf_counter() - begun}
     finally:
         hub.close()
 
 
-def _upload(hub: HubClient, stack: Stack, image: str | None) -> dict[str, Any]:
-    name = f"bench-{secrets.token_hex(3)}"
-    if image is None:
-        return hub.launch(Path(stack.bundle), name)
-    answer = hub._http.post(
-        f"{stack.hub_address}/sessions",
-        files={"credentials": ("credentials.zip", Path(stack.bundle).read_bytes())},
-        data={"name": name, "image": image},
-        timeout=60,
-    )
-    session: dict[str, Any] = answer.json()
-    hub._http.headers["Authorization"] = f"Bearer {session['owner_token']}"
-    return session
+def _follow(hub: HubClient, sid: str, wanted: str) -> None:
+    """Wait for the state. A page asks once a second; the figure is to be the launch's own."""
+    while (session := hub.session(sid))["state"] != wanted:
+        assert session["error"] is None, session["error"]
+        time.sleep(0.02)
 
 
 def docker_run(engine: docker.DockerClient, image: str) -> float:
@@ -80,7 +90,7 @@ def docker_run(engine: docker.DockerClient, image: str) -> float:
         image,
         ["jupyter", "lab", "--no-browser", "--ip=0.0.0.0", "--ServerApp.token=", "--ServerApp.password="],
         detach=True,
-        ports={"8888/tcp": ("127.0.0.1", None)},
+        ports={"8888/tcp": ("127.0.0.1", 0)},  # any free one
     )
     try:
         container.reload()
@@ -140,7 +150,7 @@ def measure(report: Callable[[str], None]) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HOMEPORT_")}
     with tempfile.TemporaryDirectory(prefix="homeport-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        kept = run.ROOT / ".homeport" / "image"
+        kept = ROOT / ".homeport" / "image"
         if kept.exists():
             shutil.copytree(kept, folder / "state" / "image")
         settings = Settings(state=folder / "state", hub_port=processes.free_port(), proxy_port=processes.free_port())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from chalicelib.bundle.address import Endpoint
+from chalicelib.bundle.credentials import Credentials
 from chalicelib.session.machine import new_session
 from chalicelib.session.values import Limits, Session
 
@@ -26,3 +28,10 @@ def a_session(**changes: Any) -> Session:
         request="request-1",
     )
     return replace(session, **changes)
+
+
+def some_credentials(**changes: Any) -> Credentials:
+    """Credentials for the endpoint of `a_session`. Only their form is good."""
+    return replace(
+        Credentials(Endpoint("203.0.113.7", 2376), b"a CA\n", b"a client certificate\n", b"its key\n"), **changes
+    )

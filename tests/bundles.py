@@ -1,4 +1,4 @@
-"""Writers of the credential bundles that real tools make, byte layout and droppings included.
+"""Writers of the credential bundles that real tools make, byte layout and OS clutter included.
 
 Each takes a Pki (or makes one) and gives the bytes a visitor would upload. `zip_of` and `tar_of` pack any files.
 """
@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -233,6 +234,11 @@ def under(folder: str, files: Files, *, entry: bool = True) -> dict[str, bytes |
     return top | {f"{folder}/{name}": data for name, data in files.items()}
 
 
+def bytes_of(data: bytes | str) -> bytes:
+    """A file's content as it is packed."""
+    return data.encode() if isinstance(data, str) else data
+
+
 def zip_of(files: Files, *, method: int = zipfile.ZIP_DEFLATED) -> bytes:
     """Pack a zip as Python and Info-ZIP do: sizes in the local headers."""
     stream = io.BytesIO()
@@ -262,15 +268,15 @@ def tar_of(
     files: Files,
     *,
     form: int = tarfile.USTAR_FORMAT,
-    mode: str = "w",
+    mode: Literal["w", "w:gz", "w:bz2", "w:xz"] = "w",
     names_as_in_go: bool = False,
     dotted: bool = False,
 ) -> bytes:
     """Pack a tar; `mode` "w:gz" compresses; `dotted` begins names with "./" as `tar cf x.tar .` does."""
     stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode=mode, format=form) as packed:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=stream, mode=mode, format=form) as packed:
         for name, data in files.items():
-            encoded = data.encode() if isinstance(data, str) else data
+            encoded = bytes_of(data)
             member = tarfile.TarInfo(("./" if dotted else "") + (name.rstrip("/") if names_as_in_go else name))
             member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
             member.size = 0 if name.endswith("/") else len(encoded)

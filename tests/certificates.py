@@ -116,7 +116,6 @@ class Authority:
         key: str | PrivateKey = "p256",
         not_before: float = NOT_BEFORE,
         not_after: float = NOT_AFTER,
-        signature_hash: hashes.HashAlgorithm | None = None,
         ca: bool = True,
     ) -> Authority:
         """Make a self-signed authority; with `ca` false, one that says it is none."""
@@ -126,7 +125,7 @@ class Authority:
             builder = _as_authority(builder, private)
         else:
             builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        return cls(_signed(builder, private, signature_hash), key_pem(private))
+        return cls(_signed(builder, private), key_pem(private))
 
     def issue(
         self,
@@ -140,7 +139,6 @@ class Authority:
         not_after: float = NOT_AFTER,
         ca: bool = False,
         issuer_name: str | None = None,
-        signature_hash: hashes.HashAlgorithm | None = None,
         key_format: KeyFormat = "pkcs8",
     ) -> Leaf:
         """Issue a certificate.
@@ -162,7 +160,7 @@ class Authority:
         usages = [ExtendedKeyUsageOID.CLIENT_AUTH] * client + [ExtendedKeyUsageOID.SERVER_AUTH] * server
         if usages:
             builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        certificate = _signed(builder, signer, signature_hash)
+        certificate = _signed(builder, signer)
         return Leaf(certificate, key_pem(private, form=key_format))
 
     def intermediate(self, name: str = "Test intermediate", *, key: str | PrivateKey = "p256") -> Authority:
@@ -212,12 +210,9 @@ def _as_authority(builder: x509.CertificateBuilder, private: PrivateKey) -> x509
     )
 
 
-def _signed(
-    builder: x509.CertificateBuilder, private: PrivateKey, signature_hash: hashes.HashAlgorithm | None
-) -> bytes:
-    algorithm = None if isinstance(private, ed25519.Ed25519PrivateKey) else signature_hash or hashes.SHA256()
-    certificate = builder.sign(private, algorithm)  # type: ignore[arg-type]
-    return certificate.public_bytes(serialization.Encoding.PEM)
+def _signed(builder: x509.CertificateBuilder, private: PrivateKey) -> bytes:
+    algorithm = None if isinstance(private, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.sign(private, algorithm).public_bytes(serialization.Encoding.PEM)
 
 
 def _name(cn: str) -> x509.Name:

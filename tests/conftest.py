@@ -18,6 +18,8 @@ from tests.real_parts import (  # noqa: F401 - fixtures for every tier
     state,
 )
 
+pytest.register_assert_rewrite("tests.contract")  # its modules hold tests, under names pytest does not look for
+
 # A busy machine is no reason to fail: no deadline, no complaint of slowness. Fuzzers set their own, larger numbers.
 settings.register_profile("homeport", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("homeport")

@@ -1,20 +1,29 @@
-"""In-memory twins of what the launcher talks to. The stores' twins run the same contract suites as the real ones.
+"""In-memory twins of what the launcher talks to. Each runs the contract suite of what it stands for (test_twins.py).
 
-`Trouble` makes a twin fail on purpose: it is asked before and after everything that has an effect outside.
+`Trouble` makes a twin fail on purpose: it is asked before and after everything that has an effect outside. Other
+failures are given to the twin they are to happen in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from types import SimpleNamespace
+from types import TracebackType
+from typing import Self
 
 from chalicelib.aws.errors import CredentialsMissing, GenerationWithdrawn, SessionNotFound, StaleSession
-from chalicelib.aws.routes import Route
+from chalicelib.aws.queues import TickMessage
+from chalicelib.aws.routes import Redeemed, Route
+from chalicelib.bundle.credentials import Credentials
+from chalicelib.engine.endpoint import MISSING, ContainerStatus
+from chalicelib.engine.errors import ContainerConflict, ContainerMissing, EndpointFailed, ImageNotFound
+from chalicelib.engine.pull_progress import PullStatus
+from chalicelib.errors import BadEnvelope
 from chalicelib.notebook.certificates import HubTrust, issue_client, new_ca
-from chalicelib.notebook.container import Specification
-from chalicelib.session.values import Session
+from chalicelib.notebook.container import LABEL, Specification
+from chalicelib.session.machine import IllegalTransition
+from chalicelib.session.values import Session, container_name
 from tests.builders import LIFETIME, NOW
 
 
@@ -36,26 +45,40 @@ class Trouble:
 
 
 class Clock:
-    """Time that passes only when told, but for a millisecond at every look."""
+    """Time that passes only when told, but for a millisecond at every look; `during_sleep` happens in every sleep."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, during_sleep: Callable[[], None] = lambda: None) -> None:
         self.now = now
+        self.during_sleep = during_sleep
 
     def __call__(self) -> float:
         self.now += 0.001
         return self.now
 
     def sleep(self, seconds: float) -> None:
+        self.during_sleep()
         self.now += seconds
 
 
-class SessionStoreTwin:
-    """SessionStore in a dictionary."""
+def _nothing(session: Session) -> None:
+    """What goes wrong with a save: nothing."""
 
-    def __init__(self, trouble: Trouble | None = None) -> None:
+
+class SessionStoreTwin:
+    """SessionStore in a dictionary. `before_save` and `after_save` may raise: the save is lost, or only its answer."""
+
+    def __init__(
+        self,
+        trouble: Trouble | None = None,
+        *,
+        before_save: Callable[[Session], None] = _nothing,
+        after_save: Callable[[Session], None] = _nothing,
+    ) -> None:
         self.sessions: dict[str, Session] = {}
         self.history: list[Session] = []
         self.trouble = trouble or Trouble()
+        self.before_save = before_save
+        self.after_save = after_save
 
     def find(self, sid: str) -> Session | None:
         return self.sessions.get(sid)
@@ -67,12 +90,14 @@ class SessionStoreTwin:
 
     def save(self, session: Session) -> None:
         self.trouble.step()
+        self.before_save(session)
         present = self.sessions.get(session.sid)
         if (present.version if present else 0) != session.version - 1:
             raise StaleSession("Somebody else changed the session")
         self.sessions[session.sid] = session
         self.history.append(session)
         self.trouble.step()
+        self.after_save(session)
 
     def of_owner(self, owner: str) -> list[Session]:
         found = [session for session in self.sessions.values() if session.owner == owner]
@@ -92,6 +117,8 @@ class RouteStoreTwin:
         self.trouble = trouble or Trouble()
 
     def publish(self, session: Session) -> None:
+        if session.target is None:
+            raise IllegalTransition("a session without a target cannot be published")
         present = self.routes.get(session.sid)
         if present and (
             present.generation > session.generation
@@ -117,21 +144,26 @@ class RouteStoreTwin:
 
 
 class CredentialsTwin:
-    """CredentialsStore in a dictionary."""
+    """CredentialsStore in a dictionary. `before_put` happens before an object is there, and may raise."""
 
-    def __init__(self, trouble: Trouble | None = None) -> None:
-        self.objects: dict[tuple[str, int], object] = {}
+    def __init__(self, trouble: Trouble | None = None, *, before_put: Callable[[], None] = lambda: None) -> None:
+        self.objects: dict[tuple[str, int], tuple[str, Credentials]] = {}
         self.trouble = trouble or Trouble()
+        self.before_put = before_put
 
-    def put(self, sid: str, generation: int, owner: str, credentials: object) -> None:
+    def put(self, sid: str, generation: int, owner: str, credentials: Credentials) -> None:
         self.trouble.step()
-        self.objects[sid, generation] = credentials
+        self.before_put()
+        self.objects[sid, generation] = (owner, credentials)
         self.trouble.step()
 
-    def get(self, sid: str, generation: int, owner: str) -> object:
+    def get(self, sid: str, generation: int, owner: str) -> Credentials:
         if (sid, generation) not in self.objects:
             raise CredentialsMissing("No credentials are stored for this session")
-        return self.objects[sid, generation]
+        sealed_for, credentials = self.objects[sid, generation]
+        if sealed_for != owner:
+            raise BadEnvelope("The stored credentials belong to another session")
+        return credentials
 
     def purge(self, sid: str, generation: int) -> None:
         self.trouble.step()
@@ -140,17 +172,71 @@ class CredentialsTwin:
         self.trouble.step()
 
 
+class TokenStoreTwin:
+    """TokenStore in two dictionaries, with the one door of ProxyStore that tickets are for."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.tokens: dict[str, tuple[frozenset[str], float]] = {}
+        self.tickets: dict[str, tuple[Redeemed, float]] = {}
+        self.clock = clock
+
+    def put_token(self, token: str, owners: frozenset[str], *, expires_at: float) -> None:
+        self.tokens[token] = (owners, expires_at)
+
+    def owners_of(self, token: str) -> frozenset[str]:
+        owners, expires_at = self.tokens.get(token, (frozenset(), 0.0))
+        return owners if expires_at > self.clock() else frozenset()
+
+    def put_ticket(self, ticket: str, session: Session, *, path: str, expires_at: float) -> None:
+        redeemed = Redeemed(session.sid, session.generation, path, int(session.expires_at))
+        self.tickets[ticket] = (redeemed, expires_at)
+
+    def redeem_ticket(self, ticket: str, sid: str) -> Redeemed | None:
+        redeemed, expires_at = self.tickets.get(ticket, (None, 0.0))
+        if redeemed is None or redeemed.sid != sid or expires_at <= self.clock():
+            return None
+        del self.tickets[ticket]
+        return redeemed
+
+
+class QueueTwin:
+    """TickQueue in a list. While `refuses` is set, it takes no message."""
+
+    def __init__(self, trouble: Trouble | None = None, *, refuses: Exception | None = None) -> None:
+        self.sent: list[tuple[TickMessage, float]] = []
+        self.trouble = trouble or Trouble()
+        self.refuses = refuses
+
+    def enqueue(self, message: TickMessage, *, delay: float) -> None:
+        self.trouble.step()
+        if self.refuses:
+            raise self.refuses
+        self.sent.append((message, delay))
+
+
 @dataclass
 class ContainerTwin:
+    """A container as the engine has it; `end` and `pause` are what may happen to it."""
+
     specification: Specification
     files: bytes = b""
     status: str = "created"
-    exit_code: int | None = None
+    exit_code: int = 0
+    log: str = ""
+
+    def end(self, exit_code: int, log: str = "") -> None:
+        self.status, self.exit_code, self.log = "exited", exit_code, log
+
+    def pause(self) -> None:
+        self.status = "paused"
 
 
 @dataclass
 class EngineTwin:
-    """A Docker Engine with images and containers; `connect` is what Effects is given."""
+    """A Docker Engine with images and containers; `connect` is what Effects is given.
+
+    While `refuses` is set, nothing can connect. `during` is told every call that acts, and may raise.
+    """
 
     trouble: Trouble = field(default_factory=Trouble)
     images: set[str] = field(default_factory=set)
@@ -161,23 +247,23 @@ class EngineTwin:
     refuses: Exception | None = None
     during: Callable[[str], None] = lambda call: None
     address: str = "203.0.113.7"
+    credentials: Credentials = field(init=False)
+    hub_name: str = field(init=False)
 
-    def connect(self, credentials: object, *, address: str, deadline: float, hub_name: str) -> EngineTwin:
-        self.credentials = credentials
+    def connect(self, credentials: Credentials, *, address: str, deadline: float, hub_name: str) -> Self:
+        self.credentials, self.hub_name = credentials, hub_name
         self.deadlines.append(deadline)
         return self
 
-    def __enter__(self) -> EngineTwin:
+    def __enter__(self) -> Self:
         if self.refuses:
             raise self.refuses
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         pass
-
-    def _acting(self, call: str) -> None:
-        self.trouble.step()
-        self.during(call)
 
     def verify(self) -> tuple[str, str]:
         self._acting("verify")
@@ -187,53 +273,84 @@ class EngineTwin:
         return image in self.images
 
     def image_workdir(self, image: str) -> str:
+        self._need_image(image)
         return "/home/jovyan"
 
-    def pull(self, image: str) -> Iterator[SimpleNamespace]:
+    def pull(self, image: str) -> Generator[PullStatus, None, None]:
         self.pulls += 1
         for layer in range(4):
             self._acting("pull")
-            yield SimpleNamespace(fraction=layer / 4, line=f"Pulling: {layer} of 4 layers")
+            yield PullStatus(layer / 4, f"Pulling: {layer} of 4 layers")
         self.images.add(image)
         self.trouble.step()
 
-    def create(self, specification: Specification) -> None:
+    def create(self, spec: Specification) -> None:
         self._acting("create")
-        if specification.name not in self.containers:
-            self.containers[specification.name] = ContainerTwin(specification)
-            self.created.append(specification.name)
+        present = self.containers.get(spec.name)
+        if present is None:
+            self._need_image(spec.image)
+            self.containers[spec.name] = ContainerTwin(spec)
+            self.created.append(spec.name)
+        elif _identity(present.specification) != _identity(spec):
+            raise ContainerConflict(f"A container called {spec.name} is on the endpoint and is not this session's")
         self.trouble.step()
 
-    def put_files(self, name: str, files: bytes) -> None:
+    def put_files(self, container: str, tar: bytes) -> None:
         self._acting("put_files")
-        self.containers[name].files = files
+        self._found(container).files = tar
         self.trouble.step()
 
-    def start(self, name: str) -> None:
+    def start(self, container: str) -> None:
         self._acting("start")
-        assert self.containers[name].files, "a container must not start without its certificate"
-        self.containers[name].status = "running"
+        found = self._found(container)
+        assert found.files, "a container must not start without its certificate"
+        found.status = "running"
         self.trouble.step()
 
-    def inspect(self, name: str) -> SimpleNamespace:
-        container = self.containers.get(name)
-        if container is None:
-            return SimpleNamespace(exists=False, status="", running=False, exit_code=None, oom=False)
-        running = container.status == "running"
-        return SimpleNamespace(
-            exists=True, status=container.status, running=running, exit_code=container.exit_code, oom=False
-        )
+    def inspect(self, container: str) -> ContainerStatus:
+        found = self.containers.get(container)
+        if found is None:
+            return MISSING
+        running = found.status == "running"
+        exit_code = None if running else found.exit_code
+        return ContainerStatus(exists=True, status=found.status, running=running, exit_code=exit_code, oom=False)
 
-    def published_port(self, name: str) -> int:
+    def published_port(self, container: str) -> int:
+        if self._found(container).status != "running":
+            raise EndpointFailed("The endpoint has not published the notebook's port yet")
         return 32768
 
-    def log_tail(self, name: str) -> str:
-        return "ModuleNotFoundError: No module named 'jupyterlab'\n"
+    def log_tail(self, container: str) -> str:
+        found = self.containers.get(container)
+        return found.log if found else ""
 
-    def remove(self, name: str) -> None:
+    def remove(self, container: str) -> None:
         self._acting("remove")
-        self.containers.pop(name, None)
+        found = self.containers.get(container)
+        if found is not None:
+            hub, sid, generation = _identity(found.specification)
+            if hub != self.hub_name or container != container_name(sid, int(generation)):
+                raise ContainerConflict(f"A container called {container} is on the endpoint and is not this session's")
+            del self.containers[container]
         self.trouble.step()
+
+    def _acting(self, call: str) -> None:
+        self.trouble.step()
+        self.during(call)
+
+    def _need_image(self, image: str) -> None:
+        if image not in self.images:
+            raise ImageNotFound("The image is not on the endpoint any more")
+
+    def _found(self, container: str) -> ContainerTwin:
+        if container not in self.containers:
+            raise ContainerMissing("The session's container is not on the endpoint any more")
+        return self.containers[container]
+
+
+def _identity(spec: Specification) -> tuple[str, str, str]:
+    """Whose container it is: hub, session and generation."""
+    return spec.labels[f"{LABEL}hub"], spec.labels[f"{LABEL}session"], spec.labels[f"{LABEL}generation"]
 
 
 @cache

@@ -42,6 +42,8 @@ class TickMessage:
     def from_body(cls, body: str) -> Self:
         """Read a message's body; unknown entries are passed over. Raises KeyError, ValueError for another queue's."""
         values = json.loads(body)
+        if not isinstance(values, dict):
+            raise ValueError("a tick's message is a JSON object")
         tick = values.get("handover")
         return cls(str(values["session"]), Handover(str(tick)) if tick else None)
 

@@ -26,6 +26,7 @@ Rules
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -53,7 +54,7 @@ _NAMES_IN_FORMAT_0: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-_UNREADABLE_FIELD: Final = (AttributeError, KeyError, TypeError, ValueError)
+_UNREADABLE_FIELD: Final = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 
 _Value = TypeVar("_Value", Target, Failure, Limits, Line)
 
@@ -84,8 +85,10 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
 
 def session_of(item: Item) -> Session:
     """Read a session, whatever the item holds besides `pk` and `version` (rules 2 to 4)."""
-    stored_format = int(item["format"]["N"]) if "format" in item else 0
+    stored_format = _format_of(item)
     values = _values_of(item, stored_format)
+    if stored_format is None:
+        return _broken(item, values)
     if stored_format > FORMAT:
         return _newer(item, values)
     try:
@@ -102,7 +105,13 @@ def sid_of(item: Item) -> str:
     return str(item["pk"]["S"]).removeprefix(_PREFIX)
 
 
-def _values_of(item: Item, stored_format: int) -> dict[str, Any]:
+def _format_of(item: Item) -> int | None:
+    """The number of the item's format; None when it cannot be read."""
+    number = item.get("format", {"N": "0"}).get("N", "")
+    return int(number) if number.isascii() and number.isdigit() else None
+
+
+def _values_of(item: Item, stored_format: int | None) -> dict[str, Any]:
     """All known fields of the item, unchecked, by their present names."""
     try:
         values = json.loads(item["session"]["S"])
@@ -121,7 +130,10 @@ def _values_of(item: Item, stored_format: int) -> dict[str, Any]:
 
 def _defaults(item: Item) -> dict[str, Any]:
     """What a field is when the item has none of that name, where Session itself gives no default."""
-    created_at = float(item["created_at"]["N"]) if "created_at" in item else 0.0
+    try:
+        created_at = _number(json.loads(item["created_at"]["N"]))
+    except _UNREADABLE_FIELD:
+        created_at = 0.0
     due_at = created_at if "redrive" in item else None
     times = {"entered_at": created_at, "last_news_at": created_at, "next_attempt_at": due_at, "expires_at": created_at}
     return {"name": "", "endpoint": "", "image": "", "created_at": created_at, **times}
@@ -129,30 +141,31 @@ def _defaults(item: Item) -> dict[str, Any]:
 
 def _newer(item: Item, values: Mapping[str, Any]) -> Session:
     """Rule 3: every field that can be read, and defaults for the rest."""
-    stopped = "redrive" not in item
-    read: dict[str, Any] = {"state": State.STOPPED if stopped else State.READY, "owner": "", "generation": 1}
-    for name, value in (_defaults(item) | dict(values)).items():
+    read = _defaults(item) | {"state": State.READY, "owner": "", "generation": _generation_of(item, values)}
+    for name, value in values.items():
         try:
             read[name] = _READ[name](value)
         except _UNREADABLE_FIELD:
             continue
-    due_at = None if stopped else (read["next_attempt_at"] or 0.0)
-    return Session(**read | {"next_attempt_at": due_at, "message": NEWER, "newer": True})
+    if "redrive" not in item:
+        read |= {"state": State.STOPPED, "next_attempt_at": None}
+    else:
+        stays = State.READY if read["state"] is State.STOPPED else read["state"]
+        read |= {"state": stays, "next_attempt_at": read["next_attempt_at"] or 0.0}
+    return Session(**read | {"message": NEWER, "newer": True})
 
 
 def _broken(item: Item, values: Mapping[str, Any]) -> Session:
-    """Rule 4. A generation is never above the version, since every launch is a save."""
-    sid, version = sid_of(item), int(item["version"]["N"])
-    written = re.search(r'"generation":\s*([0-9]{1,9})', item.get("session", {}).get("S", ""))
-    generation = values.get("generation") or (int(written[1]) if written else version)
+    """Rule 4."""
+    sid, generation = sid_of(item), _generation_of(item, values)
     owner, name = values.get("owner"), values.get("name")
     defaults = _defaults(item)
     return Session(
         sid=sid,
         owner=owner if isinstance(owner, str) else "",
         name=name if isinstance(name, str) else "",
-        generation=generation if type(generation) is int else version,
-        version=version,
+        generation=generation,
+        version=int(item["version"]["N"]),
         state=State.WITHDRAWING if "redrive" in item else State.STOPPED,
         endpoint="",
         image="",
@@ -165,6 +178,17 @@ def _broken(item: Item, values: Mapping[str, Any]) -> Session:
         next_attempt_at=defaults["next_attempt_at"],
         expires_at=defaults["expires_at"],
     )
+
+
+def _generation_of(item: Item, values: Mapping[str, Any]) -> int:
+    """The generation, from wherever it can be read.
+
+    It is never above the version, since every launch is a save; and purging one generation purges those before it.
+    """
+    version, text = int(item["version"]["N"]), item.get("session", {}).get("S", "")
+    written = re.findall(rf'"generation":\s*([0-9]{{1,9}})|"homeport-{sid_of(item)}-([0-9]{{1,9}})"', text)
+    candidates = [values.get("generation"), *(int(number or suffix) for number, suffix in written)]
+    return next((known for known in candidates if type(known) is int and 0 < known <= version), version)
 
 
 # ── reading one field: the value, or one of _UNREADABLE_FIELD ────────────────────────────────────────────────────────
@@ -195,9 +219,9 @@ def _whole(value: object) -> int:
 
 
 def _number(value: object) -> float:
-    if type(value) not in (int, float):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise TypeError
-    return float(value)  # type: ignore[arg-type]  # it is one of the two
+    return float(value)
 
 
 def _optional(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -207,6 +231,12 @@ def _optional(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
 def _parts(kind: type[_Value], **read: Callable[[Any], Any]) -> Callable[[Any], _Value]:
     """Read a nested value from the parts it has; unknown ones are passed over."""
     return lambda value: kind(**{name: read[name](part) for name, part in value.items() if name in read})
+
+
+def _lines(value: object) -> tuple[Line, ...]:
+    if not isinstance(value, list):
+        raise TypeError
+    return tuple(map(_LINE, value))
 
 
 _FAILURE: Final = _parts(Failure, code=_text, message=_text)
@@ -235,7 +265,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "failure": _optional(_FAILURE),
         "last_problem": _optional(_FAILURE),
         "attempts": _count,
-        "log": lambda value: tuple(map(_LINE, value)),
+        "log": _lines,
         "created_at": _number,
         "entered_at": _number,
         "last_news_at": _number,

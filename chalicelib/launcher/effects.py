@@ -9,20 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from ipaddress import ip_address
-from typing import Final, Protocol, assert_never
+from types import TracebackType
+from typing import Final, Protocol, Self, assert_never
 
 from chalicelib.aws.errors import CredentialsMissing, GenerationWithdrawn
 from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
-from chalicelib.engine.endpoint import DockerEndpoint
+from chalicelib.engine.endpoint import ContainerStatus, DockerEndpoint
 from chalicelib.engine.errors import EndpointError, NotebookExited, NotebookSilent
 from chalicelib.engine.messages import quoted
 from chalicelib.engine.probe import probe
+from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.resolve import resolve
 from chalicelib.errors import BadConfiguration, HomeportError
 from chalicelib.notebook.certificates import HubTrust, issue_notebook
-from chalicelib.notebook.container import injected_files, specification
+from chalicelib.notebook.container import Specification, injected_files, specification
 from chalicelib.session import events as e
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lease import EFFECT_SECONDS
@@ -42,10 +44,32 @@ class CredentialsForgotten(HomeportError):
     status = 409
 
 
-class Connect(Protocol):
-    """Opens the visitor's endpoint: chalicelib.engine.endpoint.DockerEndpoint, or its twin."""
+class Engine(Protocol):
+    """What effects need of a visitor's engine: chalicelib.engine.endpoint.DockerEndpoint, or its twin."""
 
-    def __call__(self, credentials: Credentials, *, address: str, deadline: float, hub_name: str) -> DockerEndpoint: ...
+    @property
+    def address(self) -> str: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None: ...
+    def verify(self) -> tuple[str, str]: ...
+    def image_present(self, image: str, /) -> bool: ...
+    def image_workdir(self, image: str, /) -> str: ...
+    def pull(self, image: str, /) -> Generator[PullStatus, None, None]: ...
+    def create(self, spec: Specification, /) -> None: ...
+    def put_files(self, container: str, tar: bytes, /) -> None: ...
+    def start(self, container: str, /) -> None: ...
+    def inspect(self, container: str, /) -> ContainerStatus: ...
+    def published_port(self, container: str, /) -> int: ...
+    def log_tail(self, container: str, /) -> str: ...
+    def remove(self, container: str, /) -> None: ...
+
+
+class Connect(Protocol):
+    """Opens the visitor's endpoint."""
+
+    def __call__(self, credentials: Credentials, *, address: str, deadline: float, hub_name: str) -> Engine: ...
 
 
 class Resolve(Protocol):
@@ -148,7 +172,7 @@ class Effects:
 
     # ── the visitor's endpoint ──
 
-    def _endpoint(self, session: Session) -> DockerEndpoint:
+    def _endpoint(self, session: Session) -> Engine:
         if self._opened is None:
             self._opened = self._credentials.get(session.sid, session.generation, session.owner)
         address = self._resolve(self._opened.endpoint, self._config.address_policy)
@@ -218,7 +242,7 @@ class Effects:
             error = self._exited(endpoint, name)
             return e.ContainerExited(Failure(error.code, error.message))
 
-    def _exited(self, endpoint: DockerEndpoint, name: str) -> NotebookExited:
+    def _exited(self, endpoint: Engine, name: str) -> NotebookExited:
         status = endpoint.inspect(name)
         if status.oom:
             return NotebookExited("The notebook ran out of memory. Launch it again with more memory")

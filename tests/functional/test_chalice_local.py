@@ -10,7 +10,7 @@ import requests
 
 from local import processes
 from local.aws import aws, own_environ
-from local.run import ROOT
+from local.settings import ROOT
 from tests.functional.hub_rig import a_bundle
 
 

@@ -32,6 +32,7 @@ from chalicelib.aws.errors import CredentialsMissing, StoreRefused, StoreUnavail
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.errors import BadEnvelope, HomeportError
+from tests.contract.credentials import CredentialsContract
 
 if TYPE_CHECKING:
     from mypy_boto3_kms import KMSClient
@@ -473,3 +474,9 @@ def test_no_key_is_logged_printed_or_raised(aws: Aws, caplog: pytest.LogCaptureF
         f"{caplog.text}{store!r}{vars(store)!r}{failure.value!r}{failure.value.__cause__!r}{store.get(SID, 1, OWNER)!r}"
     )
     assert "secret key" not in seen
+
+
+class TestCredentialsStore(CredentialsContract):
+    @pytest.fixture
+    def credentials(self, aws: Aws) -> CredentialsStore:
+        return aws.store()

@@ -20,7 +20,7 @@ from local import containers, demo, run
 from local.engine import Engine, Names, engine_version, own_engine
 from local.processes import free_port, wait_until
 from local.run import Running, Stack
-from local.settings import Settings
+from local.settings import ROOT, Settings
 
 needs_own_engine = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("dockerd") is None, reason="needs root and `apt-get install docker.io`"
@@ -77,7 +77,7 @@ def a_run(settings: Settings, engine: Engine, image: str) -> Iterator[subprocess
         "HOMEPORT_ENDPOINT_PORT": str(free_port()),
     }
     command = [sys.executable, "-m", "local.run"]
-    with subprocess.Popen(command, cwd=run.ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         said = ""
         while not said.startswith("Open "):
@@ -167,7 +167,7 @@ def test_an_engine_of_our_own_leaves_nothing_when_its_parent_is_killed(state: Pa
     folder = state / "killed"
     names = Names.of(folder)
     command = [sys.executable, "-c", KEEPER, str(folder)]
-    with subprocess.Popen(command, cwd=run.ROOT, stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"
         assert engine_version(names.socket)

@@ -18,8 +18,8 @@ from chalicelib.bundle.parse import Bundle, parse
 from chalicelib.bundle.sources import CARINA, CERTIFICATES, CONTEXT, MACHINE, UCP
 from chalicelib.errors import BadEnvelope
 from tests import bundles
-from tests.bundles import Pki
-from tests.certificates import Authority, instant, key_pem, new_key, shared_key
+from tests.bundles import Pki, bytes_of
+from tests.certificates import Authority, KeyFormat, instant, key_pem, new_key, shared_key
 
 NOW = instant(2026, 11, 1)
 
@@ -190,15 +190,13 @@ RENAMED: dict[str, Callable[[Pki], dict[str, bytes | str]]] = {
         "key - Copy.pem": pki.client.key,
     },
     "CRLF, byte order mark": lambda pki: {
-        name: b"\xef\xbb\xbf" + bytes(data).replace(b"\n", b"\r\n")  # type: ignore[arg-type]
-        for name, data in pki.files.items()
+        name: b"\xef\xbb\xbf" + bytes_of(data).replace(b"\n", b"\r\n") for name, data in pki.files.items()
     },
     "UTF-16, as PowerShell writes it": lambda pki: {
-        name: data.decode().encode("utf-16")  # type: ignore[union-attr]
-        for name, data in pki.files.items()
+        name: bytes_of(data).decode().encode("utf-16") for name, data in pki.files.items()
     },
     "text around the blocks": lambda pki: {
-        name: b"Bag Attributes\n    friendlyName: \xe9\n" + bytes(data) + b"\nbye\n"  # type: ignore[arg-type]
+        name: b"Bag Attributes\n    friendlyName: \xe9\n" + bytes_of(data) + b"\nbye\n"
         for name, data in pki.files.items()
     },
 }
@@ -286,11 +284,11 @@ def test_two_endpoints_are_refused_with_both_shown(pki: Pki) -> None:
 
 @pytest.mark.parametrize("kind", ["p256", "p384", "p521", "ed25519", "rsa2048", "rsa3482"])
 @pytest.mark.parametrize("form", ["pkcs8", "traditional"])
-def test_every_kind_of_key_docker_uses_is_taken(kind: str, form: str) -> None:
+def test_every_kind_of_key_docker_uses_is_taken(kind: str, form: KeyFormat) -> None:
     if kind == "ed25519" and form == "traditional":
         form = "pkcs8"  # it has no other form
     authority = Authority.new()
-    leaf = authority.issue("old", key=shared_key(kind), client=True, key_format=form)  # type: ignore[arg-type]
+    leaf = authority.issue("old", key=shared_key(kind), client=True, key_format=form)
     pki = Pki(authority, leaf, leaf)
     assert parsed(bundles.carina(pki)).subject == "CN=old"
 

@@ -52,13 +52,13 @@ def test_files_of_exactly_16_kib_and_64_entries_are_taken() -> None:
     assert len(unpacked(bundles.zip_of({str(i): b"x" for i in range(64)}))) == 64
 
 
-def test_droppings_are_not_even_unpacked() -> None:
+def test_os_clutter_is_not_even_unpacked() -> None:
     lie = Member(name=b"__MACOSX/._key.pem", data=b"x" * 99, size=1)
     assert unpacked(craft_zip([*good_members(), lie])) == good()
 
 
 def test_whatever_a_parser_raises_becomes_a_refusal_without_a_cause() -> None:
     with pytest.raises(errors.BundleUnreadable) as caught:
-        parse(bundles.zip_of(good()), host=5, now=0)  # type: ignore[arg-type]
+        parse(bundles.zip_of(good()), host=5, now=0)  # type: ignore[arg-type]  # wrong on purpose
     assert caught.value.__context__ is None
     assert caught.value.__cause__ is None

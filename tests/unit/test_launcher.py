@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 
 import pytest
 
 from chalicelib.aws.errors import StoreUnavailable
 from chalicelib.aws.queues import Handover, TickMessage
+from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.errors import ForbiddenAddress
 from chalicelib.config import Config
-from chalicelib.engine.errors import EndpointError, NotebookSilent
-from chalicelib.launcher.effects import PROBE_SECONDS, Effects
+from chalicelib.engine.errors import EndpointError, EndpointExpiredCertificate, EndpointTimeout, NotebookSilent
+from chalicelib.launcher.effects import PROBE_SECONDS, Effects, Resolve
 from chalicelib.launcher.tick import HANDOVER_SECONDS, Launcher
+from chalicelib.notebook.certificates import HubTrust
 from chalicelib.session import events as e
 from chalicelib.session.lease import EFFECT_SECONDS, LEASE_SECONDS
 from chalicelib.session.machine import PATIENCE, advance
 from chalicelib.session.values import PHASES, Failure, Phase, Session, State, Target, container_name
-from tests.builders import NOW, a_session
+from tests.builders import NOW, a_session, some_credentials
 from tests.launcher_twins import (
     Clock,
+    ContainerTwin,
     CredentialsTwin,
     EngineTwin,
     Killed,
+    QueueTwin,
     RouteStoreTwin,
     SessionStoreTwin,
     Trouble,
@@ -34,36 +37,50 @@ from tests.launcher_twins import (
 PLENTY = 1000.0
 
 
+def _at_once(endpoint: Endpoint, policy: AddressPolicy) -> str:
+    """A name server that always gives the engine's address."""
+    return EngineTwin.address
+
+
 @dataclass
 class Stage:
-    """One session on one engine, and the means to run ticks on it."""
+    """One session on one engine, and the means to run ticks on it. What is to go wrong is given to the part it is in.
+
+    `resolve` is what the name server says of the endpoint, checked. While `silent`, the notebook does not answer.
+    """
 
     trouble: Trouble = field(default_factory=Trouble)
     clock: Clock = field(default_factory=lambda: Clock(NOW))
-    queue: list[tuple[TickMessage, float]] = field(default_factory=list)
-    ticks: int = 0
+    store: SessionStoreTwin = field(default_factory=SessionStoreTwin)
+    queue: QueueTwin = field(default_factory=QueueTwin)
+    resolve: Resolve = _at_once
     silent: bool = False
+    ticks: int = 0
 
     def __post_init__(self) -> None:
-        self.store = SessionStoreTwin(self.trouble)
         self.routes = RouteStoreTwin(self.trouble)
         self.credentials = CredentialsTwin(self.trouble)
         self.engine = EngineTwin(trouble=self.trouble)
+        self.store.trouble = self.queue.trouble = self.trouble
         session = a_session()
         self.sid = session.sid
         self.store.sessions[session.sid] = session
-        self.credentials.objects[session.sid, 1] = SimpleNamespace(endpoint="the visitor's endpoint")
+        self.credentials.objects[session.sid, 1] = (session.owner, some_credentials())
 
     @property
     def session(self) -> Session:
         return self.store.sessions[self.sid]
+
+    @property
+    def container(self) -> ContainerTwin:
+        return self.engine.containers[container_name(self.sid, self.session.generation)]
 
     def launcher(self, time_left: Callable[[], float] = lambda: PLENTY) -> Launcher:
         self.ticks += 1
         return Launcher(
             sessions=self.store,
             effects=self.effects(),
-            enqueue=self.enqueue,
+            enqueue=self.queue.enqueue,
             clock=self.clock,
             time_left=time_left,
             name=f"tick-{self.ticks}",
@@ -78,25 +95,18 @@ class Stage:
             clock=self.clock,
             sleep=self.clock.sleep,
             connect=self.engine.connect,
-            resolve=lambda endpoint, policy: self.resolve(),
+            resolve=self.resolve,
             probe=self.probe,
         )
 
-    def resolve(self) -> str:
-        """What the name server says of the endpoint, checked."""
-        return self.engine.address
-
-    def probe(self, target: Target, sid: str, trust: object, *, deadline: float) -> None:
+    def probe(self, target: Target, sid: str, trust: HubTrust, *, deadline: float) -> None:
         container = self.engine.containers.get(container_name(sid, self.session.generation))
         if self.silent or container is None or container.status != "running":
             raise NotebookSilent("The notebook does not answer yet")
 
-    def enqueue(self, message: TickMessage, *, delay: float) -> None:
-        self.trouble.step()
-        self.queue.append((message, delay))
-
-    def tick(self, handover: Handover | None = None) -> None:
+    def tick(self, handover: Handover | None = None) -> Session:
         self.launcher().tick(TickMessage(self.sid, handover))
+        return self.session
 
     def run(self, until: State, ticks: int = 300) -> Session:
         """What queue and schedule do: wake the session whenever it is due, until it is there."""
@@ -124,7 +134,7 @@ def test_a_warm_launch_takes_one_tick() -> None:
     stage.engine.images.add(stage.session.image)
     stage.tick()
     assert stage.session.state is State.READY
-    assert stage.queue == []
+    assert stage.queue.sent == []
     assert [route.target for route in stage.routes.published()] == [Target("203.0.113.7", 32768)]
 
 
@@ -194,13 +204,13 @@ def test_five_deliveries_of_every_message_do_everything_once() -> None:
     for _ in range(5):
         stage.tick()
     stage.assert_nothing_is_left()
-    assert stage.queue == []
+    assert stage.queue.sent == []
 
 
 @pytest.mark.parametrize("call", ["verify", "pull", "create", "put_files", "start"])
 def test_a_second_tick_during_any_call_leaves_the_session_alone(call: str) -> None:
     stage = Stage()
-    seen = []
+    seen: list[Session] = []
 
     def meanwhile(name: str) -> None:
         if name == call and not seen:
@@ -218,7 +228,7 @@ def test_a_second_tick_during_any_call_leaves_the_session_alone(call: str) -> No
 @pytest.mark.parametrize("call", ["verify", "pull", "create", "put_files", "start"])
 def test_a_stop_during_any_call_is_obeyed_by_the_tick_at_work(call: str) -> None:
     stage = Stage()
-    pressed = []
+    pressed: list[str] = []
 
     def meanwhile(name: str) -> None:
         if name == call and not pressed:
@@ -231,9 +241,9 @@ def test_a_stop_during_any_call_is_obeyed_by_the_tick_at_work(call: str) -> None
     stage.assert_nothing_is_left()
 
 
-def test_a_tick_whose_lease_is_over_may_act_beside_its_successor_and_nothing_is_doubled() -> None:
+def test_a_tick_whose_lease_is_over_may_act_beside_the_next_one_and_nothing_is_doubled() -> None:
     stage = Stage()
-    raced = []
+    raced: list[str] = []
 
     def meanwhile(name: str) -> None:
         if name in ("create", "start") and name not in raced:
@@ -257,9 +267,9 @@ def test_a_pull_is_handed_over_to_the_tick_that_was_called() -> None:
         if name == "pull":
             progress.append(stage.session.written_by)
             if len(progress) == 2:  # the first tick called the next one with its first progress
-                ((message, delay),) = stage.queue
+                ((message, delay),) = stage.queue.sent
                 assert (message, delay) == (TickMessage(stage.sid, Handover("tick-1")), 0.0)
-                stage.queue.clear()
+                stage.queue.sent.clear()
                 stage.tick(message.handover)
 
     stage.engine.during = meanwhile
@@ -278,7 +288,7 @@ def test_a_handover_offered_twice_is_taken_once() -> None:
     assert stage.session == before
 
 
-def test_a_successor_takes_the_pull_over_although_its_predecessor_goes_on_saving_progress() -> None:
+def test_the_next_tick_takes_the_pull_over_although_the_first_goes_on_saving_progress() -> None:
     stage = Stage()
     calls = []
 
@@ -287,7 +297,7 @@ def test_a_successor_takes_the_pull_over_although_its_predecessor_goes_on_saving
             calls.append(stage.session.written_by)
             if len(calls) == 2:
                 stage.tick(Handover("tick-1"))
-            elif len(calls) == 3:  # the successor is about to join, and its predecessor saves what it heard
+            elif len(calls) == 3:  # the next tick is about to join, and the first saves what it heard
                 stage.ask_for(e.PullProgressed(0.9, "Pulling: almost there"))
 
     stage.engine.during = meanwhile
@@ -297,7 +307,7 @@ def test_a_successor_takes_the_pull_over_although_its_predecessor_goes_on_saving
     assert stage.engine.pulls == 2
 
 
-def test_a_successor_that_cannot_join_leaves_the_pull_to_its_predecessor() -> None:
+def test_a_tick_that_cannot_join_leaves_the_pull_to_the_first() -> None:
     stage = Stage()
     stage.engine.during = lambda name: None
 
@@ -316,23 +326,19 @@ def test_a_successor_that_cannot_join_leaves_the_pull_to_its_predecessor() -> No
     assert stage.engine.pulls == 1
 
 
-def test_a_successor_is_called_again_when_nobody_comes() -> None:
+def test_the_next_tick_is_called_again_when_none_comes() -> None:
     stage = Stage()
     left = iter([PLENTY, PLENTY, HANDOVER_SECONDS - 1, HANDOVER_SECONDS - 2, 20.0, 19.0])
     stage.launcher(time_left=lambda: next(left, PLENTY)).tick(TickMessage(stage.sid))
-    assert stage.queue == [(TickMessage(stage.sid, Handover("tick-1")), 0.0)] * 2
+    assert stage.queue.sent == [(TickMessage(stage.sid, Handover("tick-1")), 0.0)] * 2
 
 
 def test_a_write_whose_answer_was_lost_does_not_cut_the_pull() -> None:
-    stage = Stage()
-    save = stage.store.save
-
-    def saved_but_unheard(session: Session) -> None:
-        save(session)
+    def unheard(session: Session) -> None:
         if session.state is State.PULLING:
-            save(session)  # what botocore's retry does: the condition now fails
+            stage.store.save(session)  # what botocore's retry does: the condition now fails
 
-    stage.store.save = saved_but_unheard  # type: ignore[method-assign]
+    stage = Stage(store=SessionStoreTwin(after_save=unheard))
     stage.tick()
     assert stage.session.state is State.READY
     assert stage.engine.pulls == 1
@@ -343,27 +349,26 @@ def test_a_message_that_comes_a_moment_early_is_sent_again() -> None:
     stage.store.sessions[stage.sid] = replace(stage.session, next_attempt_at=NOW + 0.5)
     stage.tick()
     assert stage.session.version == 1
-    ((message, delay),) = stage.queue
+    ((message, delay),) = stage.queue.sent
     assert message == TickMessage(stage.sid)
     assert 0 < delay < 0.5
 
 
-def test_without_time_for_another_effect_the_tick_asks_for_a_successor() -> None:
+def test_without_time_for_another_effect_the_tick_calls_the_next_one() -> None:
     stage = Stage()
     stage.launcher(time_left=lambda: 1.0).tick(TickMessage(stage.sid))
-    assert stage.queue == [(TickMessage(stage.sid), 0.0)]
+    assert stage.queue.sent == [(TickMessage(stage.sid), 0.0)]
     assert stage.session.state is State.VERIFYING
     stage.run(State.READY)
 
 
 def test_an_endpoint_that_comes_late_is_waited_for() -> None:
     stage = Stage()
-    stage.engine.refuses = late = EndpointError("The endpoint does not answer")
-    late.retryable = True  # type: ignore[misc]
+    stage.engine.refuses = EndpointTimeout("The endpoint does not answer")
     stage.tick()
     assert stage.session.state is State.VERIFYING
     assert stage.session.message == "The endpoint does not answer"
-    assert stage.queue[0][0] == TickMessage(stage.sid)
+    assert stage.queue.sent[0][0] == TickMessage(stage.sid)
     stage.engine.refuses = None
     stage.run(State.READY)
     assert stage.session.failure is None
@@ -371,10 +376,9 @@ def test_an_endpoint_that_comes_late_is_waited_for() -> None:
 
 def test_an_endpoint_that_never_comes_is_given_up() -> None:
     stage = Stage()
-    stage.engine.refuses = EndpointError("The endpoint does not answer")
-    stage.engine.refuses.retryable = True  # type: ignore[misc]
+    stage.engine.refuses = EndpointTimeout("The endpoint does not answer")
     stage.run(State.STOPPED)
-    assert stage.session.failure == Failure("endpoint-error", "The endpoint does not answer")
+    assert stage.session.failure == Failure("endpoint-timeout", "The endpoint does not answer")
     assert stage.clock.now - NOW < PATIENCE[State.VERIFYING] + 30
     stage.assert_nothing_is_left()
 
@@ -402,18 +406,18 @@ def test_credentials_that_are_still_on_their_way_are_waited_for() -> None:
 
 def test_the_endpoints_address_is_checked_again_for_every_effect() -> None:
     """A name that is bound to a forbidden address after it was verified gets nothing more."""
-    stage = Stage()
-    stage.engine.images.add(stage.session.image)
-    verified = []
+    verified: list[Endpoint] = []
 
-    def rebound() -> str:
+    def rebound(endpoint: Endpoint, policy: AddressPolicy) -> str:
         if verified:
             raise ForbiddenAddress("The endpoint's address is not one this hub connects to")
-        verified.append(stage.engine.address)
-        return stage.engine.address
+        verified.append(endpoint)
+        return EngineTwin.address
 
-    stage.resolve = rebound  # type: ignore[method-assign]
+    stage = Stage(resolve=rebound)
+    stage.engine.images.add(stage.session.image)
     stage.tick()
+    assert verified == [some_credentials().endpoint]
     assert stage.engine.created == []
     assert stage.session.failure is not None
     assert stage.session.failure.code == "forbidden-address"
@@ -429,15 +433,11 @@ def test_an_upload_that_never_completed_ends_by_itself() -> None:
 
 
 def test_a_notebook_that_ends_says_why() -> None:
-    stage = Stage(silent=True)
-    stage.engine.during = lambda call: None
-
-    def die(name: str) -> None:
+    def die() -> None:
         for container in stage.engine.containers.values():
-            if container.status == "running":
-                container.status, container.exit_code = "exited", 1
+            container.end(1, "ModuleNotFoundError: No module named 'jupyterlab'")
 
-    stage.clock.sleep = lambda seconds: (die("sleep"), setattr(stage.clock, "now", stage.clock.now + 1))[0]
+    stage = Stage(silent=True, clock=Clock(NOW, during_sleep=die))
     stage.run(State.STOPPED)
     assert stage.session.failure is not None
     assert stage.session.failure.code == "notebook-exited"
@@ -445,12 +445,10 @@ def test_a_notebook_that_ends_says_why() -> None:
     stage.assert_nothing_is_left()
 
 
-def test_a_notebooks_last_words_are_quoted_short() -> None:
+def test_a_notebooks_last_log_line_is_quoted_short() -> None:
     stage = Stage()
     stage.run(State.READY)
-    container = stage.engine.containers[container_name(stage.sid, 1)]
-    container.status, container.exit_code = "exited", 1
-    stage.engine.log_tail = lambda name: "first\n" + "x" * 4000  # type: ignore[method-assign]
+    stage.container.end(1, "first\n" + "x" * 4000)
     stage.run(State.STOPPED)
     assert stage.session.failure is not None
     assert "xxx" in stage.session.failure.message
@@ -473,8 +471,7 @@ def test_without_credentials_the_removal_is_given_up_at_once() -> None:
 def test_a_ready_notebook_that_ends_is_cleared_away(exit_code: int, failed: bool) -> None:
     stage = Stage()
     stage.run(State.READY)
-    container = stage.engine.containers[container_name(stage.sid, 1)]
-    container.status, container.exit_code = "exited", exit_code
+    stage.container.end(exit_code)
     stage.run(State.STOPPED)
     assert (stage.session.failure is not None) == failed
     stage.assert_nothing_is_left()
@@ -484,7 +481,7 @@ def test_a_look_that_fails_takes_no_working_notebook_away() -> None:
     """The endpoint's certificate has expired, its name is gone from the DNS: the notebook itself still answers."""
     stage = Stage()
     stage.run(State.READY)
-    stage.engine.refuses = EndpointError("The endpoint showed a certificate that has expired")
+    stage.engine.refuses = EndpointExpiredCertificate("The endpoint showed a certificate that has expired")
     stage.clock.now = stage.session.next_attempt_at or 0.0
     stage.tick()
     assert stage.session.state is State.READY
@@ -499,8 +496,7 @@ def test_a_look_that_fails_takes_no_working_notebook_away() -> None:
 def test_a_paused_container_is_not_taken_for_an_ended_one() -> None:
     stage = Stage()
     stage.run(State.READY)
-    container = stage.engine.containers[container_name(stage.sid, 1)]
-    container.status, container.exit_code = "paused", 0
+    stage.container.pause()
     stage.clock.now = stage.session.next_attempt_at or 0.0
     stage.tick()
     assert stage.session.state is State.READY
@@ -544,8 +540,7 @@ def test_forgotten_credentials_leave_the_notebook_running() -> None:
     assert stage.engine.containers
     assert stage.routes.published()
     stage.ask_for(e.StopRequested())
-    stage.tick()
-    assert stage.session.state is State.STOPPED
+    assert stage.tick().state is State.STOPPED
     assert stage.session.failure is not None
     assert stage.session.failure.code == "credentials-forgotten"
     assert f"docker rm -f {container_name(stage.sid, 1)}" in stage.session.message
@@ -553,16 +548,14 @@ def test_forgotten_credentials_leave_the_notebook_running() -> None:
 
 
 def test_an_unplugged_table_loses_nothing() -> None:
-    stage = Stage()
-    save = stage.store.save
+    clock = Clock(NOW)
 
     def unplugged(session: Session) -> None:
-        if stage.clock.now < NOW + 60:
-            stage.clock.now += 5
+        if clock.now < NOW + 60:
+            clock.now += 5
             raise StoreUnavailable("The hub's table did not answer")
-        save(session)
 
-    stage.store.save = unplugged  # type: ignore[method-assign]
+    stage = Stage(clock=clock, store=SessionStoreTwin(before_save=unplugged))
     for _ in range(20):
         try:
             stage.run(State.READY)
@@ -573,14 +566,8 @@ def test_an_unplugged_table_loses_nothing() -> None:
 
 
 def test_without_the_queue_the_schedule_drives_the_session_on() -> None:
-    stage = Stage()
-    stage.engine.refuses = EndpointError("The endpoint does not answer")
-    stage.engine.refuses.retryable = True  # type: ignore[misc]
-
-    def unplugged(message: TickMessage, *, delay: float) -> None:
-        raise StoreUnavailable("The hub's queue did not answer")
-
-    stage.enqueue = unplugged  # type: ignore[method-assign]
+    stage = Stage(queue=QueueTwin(refuses=StoreUnavailable("The hub's queue did not answer")))
+    stage.engine.refuses = EndpointTimeout("The endpoint does not answer")
     stage.tick()
     assert list(stage.store.due(stage.clock.now + LEASE_SECONDS)) == [stage.sid]
     stage.engine.refuses = None
@@ -595,3 +582,33 @@ def test_a_late_publication_never_brings_a_withdrawn_route_back() -> None:
     stage.run(State.STOPPED)
     assert [type(event) for event in stage.effects().perform(e.PublishRoute(), late)] == [e.EffectFailed]
     assert not stage.routes.published()
+
+
+def test_a_session_of_a_later_version_is_not_touched_by_a_tick() -> None:
+    stage = Stage()
+    stage.store.sessions[stage.sid] = newer = replace(stage.session, state=State.READY, newer=True)
+    for _ in range(3):
+        stage.tick()
+        stage.clock.now += LEASE_SECONDS + 1
+    assert stage.session == newer
+    assert stage.store.history == []
+    assert stage.queue.sent == []
+
+
+def test_a_session_of_a_later_version_ends_with_its_lifetime_and_leaves_nothing() -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    stage.store.sessions[stage.sid] = replace(stage.session, newer=True, container=None)
+    stage.clock.now = stage.session.expires_at
+    stage.run(State.STOPPED)
+    stage.assert_nothing_is_left()
+    assert not stage.session.newer
+
+
+def test_a_session_of_a_later_version_can_be_stopped() -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    stage.store.sessions[stage.sid] = replace(stage.session, newer=True)
+    stage.ask_for(e.StopRequested())
+    stage.tick()
+    stage.assert_nothing_is_left()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from itertools import pairwise
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,7 @@ from chalicelib.session.machine import (
     PATIENCE,
     TRANSITIONS,
     IllegalTransition,
+    accepts,
     advance,
     new_session,
     next_effect,
@@ -51,6 +52,12 @@ EVENT_TYPES = get_args(e.Event)
 
 def example(event: type) -> e.Event:
     return EXAMPLES.get(event) or event()
+
+
+def due(session: Session) -> float:
+    """When a session that is not stopped wants to be looked at."""
+    assert session.next_attempt_at is not None
+    return session.next_attempt_at
 
 
 @st.composite
@@ -138,7 +145,9 @@ def test_the_first_failure_is_kept(life: list[Session]) -> None:
 
 @given(walks())
 def test_progress_never_falls_during_a_launch(life: list[Session]) -> None:
-    shown = [progress(session) for session in life if session.state in PHASES[Phase.LAUNCHING]]
+    launching = [progress(session) for session in life if session.state in PHASES[Phase.LAUNCHING]]
+    shown = [share for share in launching if share is not None]
+    assert len(shown) == len(launching)
     assert shown == sorted(shown)
     assert all(0 <= share <= 1 for share in shown)
 
@@ -166,7 +175,7 @@ def test_a_silent_endpoint_holds_no_state_longer_than_its_patience(state: State)
         if missed:
             break
         session = advance(session, e.EffectDelayed(FAILURE), now)
-        now = session.next_attempt_at
+        now = due(session)
     assert missed == e.PatienceExpired(FAILURE)
     assert now - NOW <= PATIENCE[state] + 61
     assert advance(session, missed, now).failure == FAILURE
@@ -210,7 +219,7 @@ def test_a_pull_that_fails_again_and_again_at_the_same_place_is_given_up() -> No
             now += 5
             session = advance(session, e.PullProgressed(share, f"Pulling: {share:.0%}"), now)
         session = advance(session, e.EffectDelayed(FAILURE), now)
-        now = session.next_attempt_at
+        now = due(session)
     assert missed == e.PatienceExpired(FAILURE)
     assert now - NOW < 2 * PATIENCE[State.PULLING]
 
@@ -222,7 +231,7 @@ def test_a_pull_that_gets_further_each_time_is_not_given_up() -> None:
         now += PATIENCE[State.PULLING] - 10
         session = advance(session, e.PullProgressed(share / 100, f"Pulling: {share}%"), now)
         session = advance(session, e.EffectDelayed(FAILURE), now)
-        now = session.next_attempt_at
+        now = due(session)
 
 
 def test_a_pull_that_stands_still_is_given_up_however_often_its_status_is_repeated() -> None:
@@ -331,3 +340,72 @@ def test_a_second_launch_goes_on_counting() -> None:
 def test_a_session_has_no_field_for_a_secret() -> None:
     names = {field.name for field in fields(Session)}
     assert not {name for name in names if "key" in name or "secret" in name or "token" in name or "pem" in name}
+
+
+# ── a session of a later version (rule 9) ────────────────────────────────────────────────────────────────────────────
+
+
+def a_newer_session(state: State, **changes: Any) -> Session:
+    """A session that a later version of Homeport stored."""
+    return a_session(state=state, newer=True, **{"next_attempt_at": None if state is State.STOPPED else NOW, **changes})
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_newer_session_is_left_alone_until_it_expires(state: State) -> None:
+    """However long it was silent: what it waits for may be something this version does not know."""
+    session = a_newer_session(state, last_problem=FAILURE, last_news_at=0.0, attempts=1000)
+    assert overdue(session, NOW) is None
+    assert overdue(session, session.expires_at - 1) is None
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_newer_session_past_its_end_is_ended_by_what_its_state_knows(state: State) -> None:
+    session = a_newer_session(state)
+    missed = overdue(session, session.expires_at)
+    ends = {Phase.LAUNCHING: e.SessionExpired(), Phase.READY: e.SessionExpired(), Phase.LEAVING: e.StopRequested()}
+    assert missed == ends.get(session.phase)
+    if missed is not None:
+        assert accepts(session, type(missed))
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("event", [e.StopRequested(), e.SessionExpired()])
+def test_an_end_makes_a_newer_session_ours_with_a_container_to_remove(state: State, event: e.Event) -> None:
+    session = a_newer_session(state)
+    if type(event) not in TRANSITIONS[state]:
+        assert not accepts(session, type(event))
+        return
+    ended = advance(session, event, NOW + 1)
+    assert not ended.newer
+    assert ended.container == container_name(session.sid, session.generation)
+    assert ended.phase is Phase.LEAVING
+    assert ended.version == session.version + 1
+    assert advance(a_newer_session(state, container="homeport-x-7"), event, NOW + 1).container == "homeport-x-7"
+
+
+@pytest.mark.parametrize("state", State)
+def test_nothing_else_can_happen_to_a_newer_session(state: State) -> None:
+    session = a_newer_session(state)
+    for event in set(EVENT_TYPES) - {e.StopRequested, e.SessionExpired}:
+        assert not accepts(session, event)
+        with pytest.raises(IllegalTransition, match="of a later version"):
+            advance(session, example(event), NOW + 1)
+
+
+@pytest.mark.parametrize("state", State)
+def test_what_is_accepted_is_what_can_happen(state: State) -> None:
+    for event in EVENT_TYPES:
+        assert accepts(a_session(state=state), event) == (event in TRANSITIONS[state])
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - {State.STOPPED}))
+def test_a_newer_session_that_was_ended_reaches_stopped_like_any_other(state: State) -> None:
+    session = a_newer_session(state)
+    missed = overdue(session, session.expires_at)
+    assert missed is not None
+    session = advance(session, missed, session.expires_at)
+    way: list[e.Event] = [e.RouteWithdrawn(), e.ContainerRemoved(), e.CredentialsPurged()]
+    for event in way[[State.WITHDRAWING, State.REMOVING, State.PURGING].index(session.state) :]:
+        session = advance(session, event, session.expires_at)
+    assert session.state is State.STOPPED
+    assert not session.credentials_held

@@ -1,29 +1,177 @@
-"""What a visitor reads about a session in a word and as a share."""
+"""What a visitor reads about a session, whatever happens to it."""
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from chalicelib.session.narration import PROGRESS, headline, progress
-from chalicelib.session.values import Failure, State
-from tests.builders import a_session
+from chalicelib.session import events as e
+from chalicelib.session.machine import TRANSITIONS, advance
+from chalicelib.session.narration import (
+    LINE_LENGTH,
+    LOG_LINES,
+    MESSAGES,
+    PROGRESS,
+    begin,
+    headline,
+    progress,
+    silence,
+)
+from chalicelib.session.values import PHASES, Failure, Phase, Session, State, phase_of
+from chalicelib.text import is_visible
+from tests.builders import NOW, a_session
 
-FAILURE = Failure("endpoint-timeout", "The endpoint did not answer in time")
+SLOW = Failure("endpoint-timeout", "The endpoint did not answer in time")
 
 
-def test_only_a_session_that_stopped_because_of_a_failure_has_failed() -> None:
-    assert headline(a_session(state=State.STOPPED, failure=FAILURE)) == "Failed"
-    assert headline(a_session(state=State.STOPPED)) == "Stopped"
-    assert headline(a_session(state=State.REMOVING, failure=FAILURE)) == "Stopping"
+def texts(session: Session) -> list[str]:
+    return [line.text for line in session.log]
 
 
-@pytest.mark.parametrize("fraction", [-1.0, 0.0, 0.3, 1.0, 7.0])
-def test_a_pull_fills_the_gap_between_its_own_state_and_the_next(fraction: float) -> None:
+def told(session: Session, *events: e.Event) -> Session:
+    for second, event in enumerate(events):
+        session = advance(session, event, NOW + second)
+    return session
+
+
+# ── where a session is ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_state_has_exactly_one_phase_and_every_phase_a_state() -> None:
+    assert sorted(state for states in PHASES.values() for state in states) == sorted(State)
+    assert {phase_of(state) for state in State} == set(Phase) == set(PHASES)
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("failure", [None, SLOW])
+def test_every_session_has_a_headline_of_one_word(state: State, failure: Failure | None) -> None:
+    session = a_session(state=state, failure=failure)
+    assert headline(session).isalpha()
+    assert (headline(session) == "Failed") is (state is State.STOPPED and failure is not None)
+    assert session.phase is phase_of(state)
+
+
+def test_headlines_of_different_phases_differ() -> None:
+    assert len({headline(a_session(state=state)) for state in State}) == len(Phase)
+
+
+@pytest.mark.parametrize("state", State)
+def test_every_state_has_a_message_and_a_share_of_progress_while_it_stays(state: State) -> None:
+    assert is_visible(MESSAGES[state])
+    assert 0 < len(MESSAGES[state]) <= LINE_LENGTH
+    leaves = phase_of(state) in (Phase.LEAVING, Phase.STOPPED)
+    assert (progress(a_session(state=state)) is None) is leaves
+    assert (state in PROGRESS) is not leaves
+
+
+@pytest.mark.parametrize("fraction", [-1.0, 0.0, 0.5, 1.0, 7.0])
+def test_a_pull_fills_the_gap_to_the_next_state_and_no_more(fraction: float) -> None:
     share = progress(a_session(state=State.PULLING, fraction=fraction))
     assert share is not None
     assert PROGRESS[State.PULLING] <= share <= PROGRESS[State.CREATING]
 
 
-def test_a_pull_that_says_nothing_yet_is_where_it_began_and_one_that_leaves_is_nowhere() -> None:
-    assert progress(a_session(state=State.PULLING)) == PROGRESS[State.PULLING]
-    assert progress(a_session(state=State.REMOVING, fraction=0.5)) is None
+def test_a_fraction_counts_for_nothing_outside_a_pull() -> None:
+    for state in set(State) - {State.PULLING}:
+        assert progress(a_session(state=state, fraction=0.5)) == progress(a_session(state=state))
+
+
+# ── the lines of a pull ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pulled(done: int) -> e.PullProgressed:
+    return e.PullProgressed(done / 10, f"Pulling: {done} of 10 layers")
+
+
+def test_a_pulls_line_replaces_the_one_before_it() -> None:
+    session = told(a_session(state=State.PULLING), pulled(1), pulled(2), pulled(3))
+    assert texts(session)[1:] == ["Pulling: 3 of 10 layers"]
+    assert session.log[-1].progress
+    assert session.log[-1].number == 4
+
+
+def test_what_happened_during_a_pull_stays_and_the_pull_goes_on_below_it() -> None:
+    session = told(a_session(state=State.PULLING), pulled(1), e.EffectDelayed(SLOW), pulled(2), pulled(3))
+    assert texts(session)[1:] == ["Pulling: 1 of 10 layers", SLOW.message, "Pulling: 3 of 10 layers"]
+    assert [line.progress for line in session.log] == [False, True, False, True]
+    assert [line.number for line in session.log] == [1, 2, 3, 5]
+
+
+def test_the_last_line_of_a_pull_is_kept_when_the_pull_is_over() -> None:
+    session = told(a_session(state=State.PULLING), pulled(9), pulled(10), e.ImagePresent(), e.ContainerCreated())
+    assert texts(session)[1:] == ["Pulling: 10 of 10 layers", MESSAGES[State.CREATING], MESSAGES[State.STARTING]]
+
+
+def test_a_pulls_line_never_replaces_a_line_of_another_kind() -> None:
+    """Not even one that says the same."""
+    repeated = Failure("pull-failed", "Pulling: 1 of 10 layers")
+    session = told(a_session(state=State.PULLING), e.EffectDelayed(repeated), pulled(2), pulled(3))
+    assert texts(session)[1:] == ["Pulling: 1 of 10 layers", "Pulling: 3 of 10 layers"]
+
+
+def test_a_status_that_repeats_itself_adds_no_line() -> None:
+    session = told(a_session(state=State.PULLING), pulled(1), pulled(1), pulled(1))
+    assert [(line.number, line.text) for line in session.log[1:]] == [(2, "Pulling: 1 of 10 layers")]
+
+
+@given(st.lists(st.sampled_from([*(pulled(done) for done in range(4)), e.EffectDelayed(SLOW)]), max_size=30))
+def test_two_lines_of_a_pull_never_follow_each_other(happened: list[e.Event]) -> None:
+    session = told(a_session(state=State.PULLING), *happened)
+    assert not any(before.progress and after.progress for before, after in pairwise(session.log))
+    numbers = [line.number for line in session.log]
+    assert numbers == sorted(set(numbers))
+
+
+# ── what is said ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+HOSTILE = "a\x1b[2J\u202e\u200b\n" + "x" * 5000
+HOSTILE_EVENTS: tuple[e.Event, ...] = (
+    e.EndpointVerified(HOSTILE, HOSTILE, HOSTILE),
+    e.PullProgressed(None, HOSTILE),
+    e.EffectDelayed(Failure("a-code", HOSTILE)),
+    e.EffectFailed(Failure("a-code", HOSTILE)),
+    e.PatienceExpired(Failure("a-code", HOSTILE)),
+    e.ContainerExited(Failure("a-code", HOSTILE)),
+)
+
+
+@pytest.mark.parametrize("event", HOSTILE_EVENTS, ids=lambda event: type(event).__name__)
+def test_whatever_an_endpoint_says_the_log_is_short_printable_lines(event: e.Event) -> None:
+    (state, *_) = [state for state, row in TRANSITIONS.items() if type(event) in row]
+    session = told(a_session(state=state), event)
+    assert len(session.log) > 1
+    assert all(is_visible(line.text) and len(line.text) <= LINE_LENGTH for line in session.log)
+
+
+def test_a_hostile_name_is_shown_as_one_line_too() -> None:
+    session = begin(a_session(name="a\u202e\nb" * 100), NOW)
+    assert is_visible(session.log[0].text)
+    assert len(session.log[0].text) <= LINE_LENGTH
+
+
+def test_a_launch_begins_a_new_log_whose_numbers_go_on() -> None:
+    first = told(a_session(state=State.PULLING), pulled(1), pulled(2))
+    again = begin(first, NOW + 10)
+    assert [line.number for line in again.log] == [first.log[-1].number + 1]
+    assert again.log[0].at == NOW + 10
+    assert not again.log[0].progress
+
+
+def test_a_log_keeps_its_last_lines() -> None:
+    session = a_session(state=State.PULLING)
+    for number in range(LOG_LINES + 5):
+        session = advance(session, e.EffectDelayed(Failure("a-code", f"problem {number}")), NOW)
+    assert len(session.log) == LOG_LINES
+    assert session.log[-1].text == f"problem {LOG_LINES + 4}"
+    assert [line.number for line in session.log] == list(range(7, LOG_LINES + 7))
+
+
+@pytest.mark.parametrize("state", State)
+def test_silence_has_a_code_of_its_own_for_every_state_and_names_the_seconds(state: State) -> None:
+    failure = silence(a_session(state=state), 90.4)
+    assert failure.code == f"{state}-timed-out"
+    assert failure.message.startswith(MESSAGES[state])
+    assert "90 seconds" in failure.message

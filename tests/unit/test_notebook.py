@@ -28,7 +28,12 @@ LEAF = Leaf(b"-----BEGIN CERTIFICATE-----\nleaf\n-----END CERTIFICATE-----\n", b
 
 def a_specification(**changes: Any) -> Specification:
     session = a_session(**changes.pop("session", {}))
-    arguments = {"hub_name": "hub", "image_workdir": "", "publish_address": "", "idle_lifetime": 60.0} | changes
+    arguments: dict[str, Any] = {
+        "hub_name": "hub",
+        "image_workdir": "",
+        "publish_address": "",
+        "idle_lifetime": 60.0,
+    } | changes
     return specification(session, **arguments)
 
 

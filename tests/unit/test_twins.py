@@ -1,12 +1,30 @@
-"""The twins keep the contracts of the stores they stand for."""
+"""The twins keep the contracts of what they stand for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
+from chalicelib.aws.queues import Enqueue, TickMessage
+from chalicelib.aws.routes import Redeemed
+from chalicelib.launcher.effects import Engine
+from chalicelib.notebook.container import Specification, specification
 from chalicelib.session.values import Target
+from tests.builders import a_session, some_credentials
+from tests.contract.credentials import CredentialsContract
+from tests.contract.engine import FILES, EngineContract
+from tests.contract.queue import QueueContract
 from tests.contract.stores import RouteStoreContract, SessionStoreContract
-from tests.launcher_twins import RouteStoreTwin, SessionStoreTwin
+from tests.contract.tokens import TokenStoreContract
+from tests.launcher_twins import (
+    CredentialsTwin,
+    EngineTwin,
+    QueueTwin,
+    RouteStoreTwin,
+    SessionStoreTwin,
+    TokenStoreTwin,
+)
 
 
 class TestSessionStoreTwin(SessionStoreContract):
@@ -21,5 +39,52 @@ class TestRouteStoreTwin(RouteStoreContract):
         self._routes = RouteStoreTwin()
         return self._routes
 
-    def published(self) -> list[tuple[str, int, Target]]:
+    def published(self) -> Sequence[tuple[str, int, Target | None]]:
         return [(route.sid, route.generation, route.target) for route in self._routes.published()]
+
+
+class TestCredentialsTwin(CredentialsContract):
+    @pytest.fixture
+    def credentials(self) -> CredentialsTwin:
+        return CredentialsTwin()
+
+
+class TestTokenStoreTwin(TokenStoreContract):
+    @pytest.fixture(autouse=True)
+    def tokens(self) -> TokenStoreTwin:
+        self._tokens = TokenStoreTwin(lambda: self.now)
+        return self._tokens
+
+    def redeem(self, ticket: str, sid: str) -> Redeemed | None:
+        return self._tokens.redeem_ticket(ticket, sid)
+
+
+class TestQueueTwin(QueueContract):
+    @pytest.fixture
+    def enqueue(self) -> Enqueue:
+        self._queue = QueueTwin()
+        return self._queue.enqueue
+
+    def received(self) -> Sequence[TickMessage]:
+        return [message for message, delay in self._queue.sent if delay == 0]
+
+
+class TestEngineTwin(EngineContract):
+    @pytest.fixture
+    def opened(self, spec: Specification) -> EngineTwin:
+        self._engine = EngineTwin(images={spec.image})
+        return self._engine.connect(some_credentials(), address=EngineTwin.address, deadline=30.0, hub_name="hub")
+
+    @pytest.fixture
+    def spec(self) -> Specification:
+        return specification(a_session(), hub_name="hub", image_workdir="/w", publish_address="", idle_lifetime=60.0)
+
+    @pytest.fixture
+    def pullable(self) -> str:
+        return "registry.example.org/notebook:latest"
+
+    def let_it_end(self, opened: Engine, spec: Specification, exit_code: int, line: str) -> None:
+        opened.create(spec)
+        opened.put_files(spec.name, FILES)
+        opened.start(spec.name)
+        self._engine.containers[spec.name].end(exit_code, line)

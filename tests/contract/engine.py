@@ -1,0 +1,114 @@
+"""What every engine must do that effects are performed on: inherited by the tests of the twin and of a real one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import replace
+
+import pytest
+
+from chalicelib.engine.endpoint import MISSING, ContainerStatus
+from chalicelib.engine.errors import ContainerConflict, ContainerMissing, EndpointFailed, ImageNotFound
+from chalicelib.launcher.effects import Engine
+from chalicelib.notebook.certificates import Leaf
+from chalicelib.notebook.container import LABEL, Specification, injected_files
+from tests.builders import a_session
+
+CREATED = ContainerStatus(exists=True, status="created", running=False, exit_code=0, oom=False)
+RUNNING = ContainerStatus(exists=True, status="running", running=True, exit_code=None, oom=False)
+ABSENT = "homeport-nothing-of-that-name:latest"
+FILES = injected_files(a_session(), leaf=Leaf(b"a certificate\n", b"its key\n"), client_ca=b"a CA\n", idle_lifetime=60)
+
+
+class EngineContract(ABC):
+    """`opened` is a fixture of the inheriting class: an engine with an image.
+
+    So are `spec`, a container of that image for nobody's launch yet, which runs until it is removed, and `pullable`,
+    an image that a registry has and the engine has not.
+    """
+
+    @abstractmethod
+    def let_it_end(self, opened: Engine, spec: Specification, exit_code: int, line: str) -> None:
+        """Create and start the container of `spec`, and have it print the line and end."""
+
+    def test_it_says_which_version_it_is(self, opened: Engine) -> None:
+        version, _ = opened.verify()
+        assert version[0].isdigit()
+        assert opened.address
+
+    # ── images ──
+
+    def test_an_image_is_there_or_not(self, opened: Engine, spec: Specification) -> None:
+        assert opened.image_present(spec.image)
+        assert opened.image_workdir(spec.image).startswith("/")
+        assert not opened.image_present(ABSENT)
+        with pytest.raises(ImageNotFound):
+            opened.image_workdir(ABSENT)
+
+    def test_a_pull_ends_with_the_image_and_its_share_never_falls(self, opened: Engine, pullable: str) -> None:
+        assert not opened.image_present(pullable)
+        statuses = list(opened.pull(pullable))
+        assert opened.image_present(pullable)
+        assert all(status.line for status in statuses)
+        shares = [status.fraction for status in statuses if status.fraction is not None]
+        assert shares == sorted(shares)
+
+    # ── a container's life ──
+
+    def test_everything_in_a_containers_life_may_happen_twice(self, opened: Engine, spec: Specification) -> None:
+        for _ in range(2):
+            opened.create(spec)
+            assert opened.inspect(spec.name) == CREATED
+        for _ in range(2):
+            opened.put_files(spec.name, FILES)
+        for _ in range(2):
+            opened.start(spec.name)
+            assert opened.inspect(spec.name) == RUNNING
+        assert opened.published_port(spec.name) == opened.published_port(spec.name)
+        assert 0 < opened.published_port(spec.name) < 65536
+        for _ in range(2):
+            opened.remove(spec.name)
+            assert opened.inspect(spec.name) == MISSING
+
+    def test_a_container_that_runs_is_adopted_as_it_is(self, opened: Engine, spec: Specification) -> None:
+        opened.create(spec)
+        opened.put_files(spec.name, FILES)
+        opened.start(spec.name)
+        opened.create(spec)
+        assert opened.inspect(spec.name) == RUNNING
+
+    @pytest.mark.parametrize("label", ["hub", "session", "generation"])
+    def test_what_is_another_hubs_or_launchs_is_not_adopted(
+        self, opened: Engine, spec: Specification, label: str
+    ) -> None:
+        opened.create(replace(spec, labels={**spec.labels, f"{LABEL}{label}": "7"}))
+        with pytest.raises(ContainerConflict):
+            opened.create(spec)
+        with pytest.raises(ContainerConflict):
+            opened.remove(spec.name)
+        assert opened.inspect(spec.name) == CREATED
+
+    def test_a_container_without_its_image_is_not_created(self, opened: Engine, spec: Specification) -> None:
+        with pytest.raises(ImageNotFound):
+            opened.create(replace(spec, image=ABSENT))
+        assert opened.inspect(spec.name) == MISSING
+
+    def test_what_does_not_run_is_published_nowhere(self, opened: Engine, spec: Specification) -> None:
+        opened.create(spec)
+        with pytest.raises(EndpointFailed):
+            opened.published_port(spec.name)
+
+    def test_a_container_that_ended_says_how(self, opened: Engine, spec: Specification) -> None:
+        self.let_it_end(opened, spec, 3, "boom")
+        ended = ContainerStatus(exists=True, status="exited", running=False, exit_code=3, oom=False)
+        assert opened.inspect(spec.name) == ended
+        assert opened.log_tail(spec.name) == "boom"
+        opened.remove(spec.name)
+        assert opened.inspect(spec.name) == MISSING
+
+    def test_what_is_not_there_is_missing(self, opened: Engine, spec: Specification) -> None:
+        assert opened.inspect(spec.name) == MISSING
+        assert opened.log_tail(spec.name) == ""
+        for call in (opened.start, opened.published_port, lambda name: opened.put_files(name, FILES)):
+            with pytest.raises(ContainerMissing):
+                call(spec.name)

@@ -1,0 +1,332 @@
+"""The hub against stores in memory: what happens between two of its writes, and what answers are lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import count
+from typing import Any
+
+import pytest
+
+from chalicelib.aws.errors import SessionNotFound, StaleSession, StoreUnavailable
+from chalicelib.aws.queues import TickMessage
+from chalicelib.bundle.errors import EndpointsDisagree
+from chalicelib.config import Config
+from chalicelib.session import events as e
+from chalicelib.session.machine import advance
+from chalicelib.session.values import Failure, Limits, Phase, Session, State, session_id
+from chalicelib.web.errors import SessionLeaving, SessionNotReady, SessionOfLaterVersion
+from chalicelib.web.forms import Launch
+from chalicelib.web.hub import OWNERS_PER_TOKEN, RACES, TICKET_SECONDS, Hub
+from tests import bundles
+from tests.builders import NOW
+from tests.bundles import Pki
+from tests.launcher_twins import Clock, CredentialsTwin, Killed, QueueTwin, SessionStoreTwin, TokenStoreTwin, Trouble
+
+UNAVAILABLE = StoreUnavailable("The store did not answer; try again in a moment")
+
+
+@cache
+def pki() -> Pki:
+    return Pki.new()
+
+
+def a_form(*, endpoint: str = "tcp://docker.example.org:2376", name: str = "lessons", **changes: Any) -> Launch:
+    bundle = bundles.carina(pki(), endpoint)
+    form = Launch(bundle=bundle, name=name, host=None, image=None, limits=Limits(), open_path="")
+    return replace(form, **changes)
+
+
+@dataclass
+class Stage:
+    """A hub, and what it wrote. What is to go wrong is given to the part it is in."""
+
+    store: SessionStoreTwin = field(default_factory=SessionStoreTwin)
+    credentials: CredentialsTwin = field(default_factory=CredentialsTwin)
+    queue: QueueTwin = field(default_factory=QueueTwin)
+    clock: Clock = field(default_factory=lambda: Clock(NOW))
+
+    def __post_init__(self) -> None:
+        self.tokens = TokenStoreTwin(self.clock)
+        secrets = count()
+        self.hub = Hub(
+            config=Config.from_environ({"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net"}),
+            sessions=self.store,
+            tokens=self.tokens,
+            credentials=self.credentials,
+            enqueue=self.queue.enqueue,
+            clock=self.clock,
+            secret=lambda: f"secret-{next(secrets)}",
+        )
+
+    @property
+    def session(self) -> Session:
+        (session,) = self.store.sessions.values()
+        return session
+
+    def move(self, state: State, **changes: Any) -> Session:
+        """Have the launcher bring the session to a state, its version one on."""
+        due = None if state is State.STOPPED else self.clock()
+        moved = replace(self.session, state=state, version=self.session.version + 1, next_attempt_at=due, **changes)
+        self.store.save(moved)
+        return moved
+
+
+def launched(state: State = State.VERIFYING, **changes: Any) -> Stage:
+    stage = Stage()
+    stage.hub.launch(a_form())
+    if state is not State.VERIFYING or changes:
+        stage.move(state, **changes)
+    stage.queue.sent.clear()
+    return stage
+
+
+def failing(error: Exception, times: int = 1) -> Callable[..., None]:
+    """Something that raises at its first calls."""
+    left = iter([error] * times)
+
+    def fail(*arguments: object) -> None:
+        for raised in left:
+            raise raised
+
+    return fail
+
+
+# ── launching ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_launch_is_written_down_before_its_credentials_are_stored() -> None:
+    """Rule 1: a hub that ends in between leaves no object that no session would purge."""
+    stage = Stage(credentials=CredentialsTwin(Trouble(at=1)))
+    with pytest.raises(Killed):
+        stage.hub.launch(a_form())
+    assert stage.session.state is State.VERIFYING
+    assert stage.credentials.objects == {}
+    assert list(stage.store.due(stage.clock())) == [stage.session.sid]
+
+
+def test_a_launch_stores_the_credentials_and_calls_a_tick() -> None:
+    stage = Stage()
+    found = stage.hub.launch(a_form())
+    assert (found.created, found.session) == (True, stage.session)
+    owner, credentials = stage.credentials.objects[stage.session.sid, 1]
+    assert (owner, credentials) == (found.bundle.owner, found.bundle.credentials)
+    assert stage.queue.sent == [(TickMessage(stage.session.sid), 0.0)]
+    assert stage.session.sid == session_id(owner, "lessons")
+
+
+def test_a_look_at_a_bundle_stores_nothing() -> None:
+    stage = Stage()
+    assert stage.hub.check(a_form()).credentials.endpoint.host == "docker.example.org"
+    assert (stage.store.sessions, stage.credentials.objects, stage.queue.sent) == ({}, {}, [])
+
+
+def test_the_same_key_and_name_rejoin_the_running_notebook() -> None:
+    stage = launched(State.READY)
+    before = stage.session
+    assert stage.hub.launch(a_form()).created is False
+    assert stage.session == before
+    assert stage.queue.sent == []
+
+
+def test_a_stopped_notebook_is_launched_again_with_the_next_generation() -> None:
+    stage = launched(State.STOPPED, credentials_held=False)
+    assert stage.hub.launch(a_form()).created
+    assert (stage.session.generation, stage.session.state) == (2, State.VERIFYING)
+    assert (stage.session.sid, 2) in stage.credentials.objects
+
+
+@pytest.mark.parametrize("state", [State.WITHDRAWING, State.REMOVING, State.PURGING])
+def test_a_notebook_that_is_being_stopped_cannot_be_launched_yet(state: State) -> None:
+    stage = launched(state)
+    with pytest.raises(SessionLeaving):
+        stage.hub.launch(a_form())
+
+
+def test_a_write_whose_answer_was_lost_is_recognised_as_this_requests_own() -> None:
+    stage = Stage(store=SessionStoreTwin(after_save=failing(StaleSession("what a repeated write finds"))))
+    assert stage.hub.launch(a_form()).created
+    assert (stage.session.generation, stage.session.version) == (1, 1)
+    assert list(stage.credentials.objects) == [(stage.session.sid, 1)]
+
+
+def test_a_session_that_changes_all_the_time_is_given_up_after_some_races() -> None:
+    stage = Stage(store=SessionStoreTwin(before_save=failing(StaleSession("somebody was quicker"), RACES)))
+    with pytest.raises(StoreUnavailable):
+        stage.hub.launch(a_form())
+    assert stage.hub.launch(a_form()).created
+
+
+def test_an_upload_whose_sealing_fails_says_so_and_ends_the_session() -> None:
+    stage = Stage(credentials=CredentialsTwin(before_put=failing(UNAVAILABLE)))
+    with pytest.raises(StoreUnavailable):
+        stage.hub.launch(a_form())
+    assert stage.session.state is State.WITHDRAWING
+    assert stage.session.failure == Failure("store-unavailable", UNAVAILABLE.message)
+    assert stage.queue.sent == [(TickMessage(stage.session.sid), 0.0)]
+
+
+@pytest.mark.parametrize("state", [State.WITHDRAWING, State.PURGING, State.STOPPED])
+def test_an_upload_that_loses_against_stop_is_purged_after_all(state: State) -> None:
+    """Between the item and its credentials, another browser presses Stop, and the launcher gets that far."""
+
+    def stopped() -> None:
+        stage.move(state, credentials_held=False)
+
+    stage = Stage(credentials=CredentialsTwin(before_put=stopped))
+    stage.hub.launch(a_form())
+    assert stage.session.state is (State.PURGING if state is State.STOPPED else state)
+    assert stage.session.credentials_held
+    assert (TickMessage(stage.session.sid), 0.0) in stage.queue.sent
+
+
+def test_while_the_queue_is_down_the_schedule_drives_the_session_on() -> None:
+    stage = Stage(queue=QueueTwin(refuses=UNAVAILABLE))
+    assert stage.hub.launch(a_form()).created
+    assert list(stage.store.due(stage.clock())) == [stage.session.sid]
+
+
+# ── bringing the credentials again ───────────────────────────────────────────────────────────────────────────────────
+
+MISSING = Failure("credentials-missing", "The launcher found none")
+
+
+@pytest.mark.parametrize(
+    ("state", "changes"),
+    [(State.READY, {"credentials_held": False}), (State.READY, {"last_problem": MISSING}),
+     (State.VERIFYING, {"last_problem": MISSING})],
+)  # fmt: skip
+def test_credentials_that_were_forgotten_or_lost_can_be_brought_again(state: State, changes: dict[str, Any]) -> None:
+    stage = launched(state, **changes)
+    stage.credentials.objects.clear()
+    assert stage.hub.launch(a_form()).created is False
+    assert stage.session.credentials_held
+    assert list(stage.credentials.objects) == [(stage.session.sid, 1)]
+    assert (TickMessage(stage.session.sid), 0.0) in stage.queue.sent
+
+
+def test_credentials_of_another_endpoint_are_not_brought_again() -> None:
+    stage = launched(State.READY, credentials_held=False)
+    stage.credentials.objects.clear()
+    with pytest.raises(EndpointsDisagree):
+        stage.hub.launch(a_form(endpoint="tcp://other.example.org:2376"))
+    assert stage.credentials.objects == {}
+    assert not stage.session.credentials_held
+
+
+def test_credentials_brought_again_while_they_are_forgotten_are_forgotten() -> None:
+    """One browser brings them again; before they are stored, another asks to forget them, and the launcher does."""
+    stage = launched(State.READY, credentials_held=False)
+
+    def forgotten() -> None:
+        stage.move(State.READY, credentials_held=False)
+
+    stage.credentials.before_put = forgotten
+    stage.hub.launch(a_form())
+    assert stage.session.state is State.FORGETTING
+
+
+def test_a_session_of_a_later_version_is_rejoined_as_it_is() -> None:
+    stage = launched(State.READY, newer=True, credentials_held=False)
+    before = stage.session
+    assert stage.hub.launch(a_form()).session == before == stage.session
+
+
+# ── stopping and forgetting ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - {State.STOPPED}))
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_stop_is_obeyed_in_every_state(state: State, newer: bool) -> None:
+    stage = launched(state, newer=newer)
+    assert stage.hub.stop(stage.session) == stage.session
+    assert stage.session.phase is Phase.LEAVING
+    assert not stage.session.newer
+    assert stage.queue.sent == [(TickMessage(stage.session.sid), 0.0)]
+
+
+def test_a_session_that_is_stopped_already_is_left_alone() -> None:
+    for newer in (False, True):
+        stage = launched(State.STOPPED, newer=newer)
+        before = stage.session
+        assert stage.hub.stop(before) == before == stage.session
+
+
+def test_a_stop_wins_over_what_the_launcher_saves_meanwhile() -> None:
+    stage = launched(State.PULLING)
+    shown = stage.session
+    stage.store.save(advance(shown, e.PullProgressed(0.5, "Pulling: 1 of 2 layers"), stage.clock()))
+    assert stage.hub.stop(shown).state is State.WITHDRAWING
+    assert stage.session.fraction == 0.5
+
+
+def test_a_stop_that_was_overtaken_changes_nothing() -> None:
+    stage = launched(State.PURGING)
+    shown = stage.session
+    stage.store.save(advance(shown, e.CredentialsPurged(), stage.clock()))
+    assert stage.hub.stop(shown) == stage.session
+    assert stage.session.state is State.STOPPED
+
+
+def test_credentials_are_forgotten_once_the_notebook_is_ready_and_not_before() -> None:
+    stage = launched(State.PROBING)
+    with pytest.raises(SessionNotReady):
+        stage.hub.forget(stage.session)
+    assert stage.hub.forget(stage.move(State.READY)).state is State.FORGETTING
+    forgotten = stage.move(State.READY, credentials_held=False)
+    assert stage.hub.forget(forgotten) == forgotten
+
+
+def test_credentials_of_a_session_of_a_later_version_are_not_forgotten_from_here() -> None:
+    stage = launched(State.READY, newer=True)
+    with pytest.raises(SessionOfLaterVersion):
+        stage.hub.forget(stage.session)
+    assert stage.session.newer
+
+
+# ── looking and entering ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_session_of_another_owner_does_not_exist() -> None:
+    stage = launched()
+    session = stage.session
+    assert stage.hub.session(session.sid, frozenset({session.owner, "cd" * 32})) == session
+    for sid, owners in ((session.sid, {"cd" * 32}), (session.sid, set()), ("0" * 20, {session.owner}), ("x", set())):
+        with pytest.raises(SessionNotFound):
+            stage.hub.session(sid, frozenset(owners))
+
+
+def test_the_sessions_of_several_owners_are_listed_newest_first() -> None:
+    stage = Stage()
+    for name in ("one", "two", "three"):
+        stage.hub.launch(a_form(name=name))
+    owners = frozenset({next(iter(stage.store.sessions.values())).owner, "cd" * 32})
+    assert [session.name for session in stage.hub.sessions(owners)] == ["three", "two", "one"]
+
+
+def test_a_token_stands_for_its_owner_and_the_browsers_others_but_not_for_too_many() -> None:
+    stage = Stage()
+    others = frozenset(f"{number:064x}" for number in range(20))
+    owners = stage.hub.owners_of(stage.hub.token_for("ab" * 32, others))
+    assert "ab" * 32 in owners
+    assert len(owners) == OWNERS_PER_TOKEN
+    assert owners <= others | {"ab" * 32}
+    assert stage.hub.owners_of("unknown") == frozenset()
+
+
+def test_a_ready_notebook_is_entered_by_a_ticket_of_a_minute() -> None:
+    stage = Stage()
+    stage.hub.launch(a_form(open_path="a b/ü.ipynb"))
+    with pytest.raises(SessionNotReady):
+        stage.hub.enter(stage.session)
+    session = stage.move(State.READY)
+    entry = stage.hub.enter(session)
+    assert entry.action == f"https://{session.sid}.notebooks.example.net/.homeport/enter"
+    redeemed = stage.tokens.redeem_ticket(entry.ticket, session.sid)
+    assert redeemed is not None
+    assert (redeemed.generation, redeemed.path) == (1, "/lab/tree/a%20b/%C3%BC.ipynb")
+    late = stage.hub.enter(session)
+    stage.clock.now += TICKET_SECONDS
+    assert stage.tokens.redeem_ticket(late.ticket, session.sid) is None

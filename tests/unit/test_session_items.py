@@ -1,0 +1,591 @@
+"""Sessions as they are stored: items of every format that ever was are read, and whatever else an item may hold."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chalicelib.aws.dynamodb import Item
+from chalicelib.aws.session_items import FORMAT, STOPPED_TTL, item_of, session_of, sid_of
+from chalicelib.session import events as e
+from chalicelib.session.lease import with_lease
+from chalicelib.session.machine import advance, new_session
+from chalicelib.session.narration import NEWER, UNREADABLE
+from chalicelib.session.values import Failure, Limits, Line, Session, State, Target, container_name
+from tests.builders import LIFETIME, NOW, OWNER, a_session
+
+FROZEN: Final = Path(__file__).resolve().parents[1] / "frozen"
+FORMATS: Final = (0, 1)
+SID: Final = "cq6k6qneqve3tkfoe443"
+CONTAINER: Final = f"homeport-{SID}-1"
+IMAGE: Final = "quay.io/jupyter/minimal-notebook:latest"
+TIMED_OUT: Final = Failure("endpoint-timeout", "docker.example.org:2376 did not answer in time")
+REMOVE_BY_HAND: Final = f"The container may still be on your endpoint; remove it with: docker rm -f {CONTAINER}"
+
+# What the hub said in format 0, and what it said at the time the items of format 1 were frozen.
+REWORDED: Final[Mapping[str, str]] = {
+    "Opening the way to your notebook": "Publishing your notebook's address",
+    "Closing the way to your notebook": "Withdrawing your notebook's address",
+}
+LAUNCHED: Final = (
+    "Launch 1 of “lessons” on tcp://docker.example.org:2376",
+    "Connected to Docker 20.10.24 at 203.0.113.7",
+    "Pulling: 1 of 4 layers, 30 of 120 MB",
+    "Creating the container",
+    "Starting the container",
+    "Waiting for JupyterLab to answer",
+    "Publishing your notebook's address",
+    "Your notebook is ready",
+)
+FORGETTING: Final = (*LAUNCHED, "Deleting your credentials; the notebook keeps running")
+FORGOTTEN: Final = (
+    "Your notebook is ready. Your credentials are deleted, so the hub can no longer stop or remove its container; do "
+    f"that with: docker rm -f {CONTAINER}"
+)
+STOPPED: Final = (
+    *LAUNCHED,
+    "Withdrawing your notebook's address",
+    "Stopping and removing the container",
+    "Deleting your credentials",
+    "Stopped: no container, no route and no credentials are left",
+)
+FAILED: Final = (
+    *LAUNCHED,
+    TIMED_OUT.message,
+    "Stopping and removing the container",
+    TIMED_OUT.message,
+    REMOVE_BY_HAND,
+    REMOVE_BY_HAND,
+)
+
+# Of each frozen item: state, version, when it is due and until when it is held (both in seconds after NOW), container,
+# and the log's texts.
+EXPECTED: Final[Mapping[str, tuple[State, int, float | None, float | None, str | None, tuple[str, ...]]]] = {
+    "verifying": (State.VERIFYING, 1, 0.0, None, None, LAUNCHED[:1]),
+    "verifying-delayed": (State.VERIFYING, 2, 1.5, None, None, (LAUNCHED[0], TIMED_OUT.message)),
+    "pulling": (State.PULLING, 2, 2.5, 62.5, None, LAUNCHED[:2]),
+    "pulling-halfway": (State.PULLING, 3, 5.0, 65.0, None, LAUNCHED[:3]),
+    "creating": (State.CREATING, 4, 7.5, 67.5, CONTAINER, LAUNCHED[:4]),
+    "starting": (State.STARTING, 5, 10.0, 70.0, CONTAINER, LAUNCHED[:5]),
+    "probing": (State.PROBING, 6, 12.5, 72.5, CONTAINER, LAUNCHED[:6]),
+    "publishing": (State.PUBLISHING, 7, 15.0, 75.0, CONTAINER, LAUNCHED[:7]),
+    "ready": (State.READY, 8, 317.5, None, CONTAINER, LAUNCHED),
+    "forgetting": (State.FORGETTING, 9, 20.0, 80.0, CONTAINER, FORGETTING),
+    "ready-forgotten": (State.READY, 10, 322.5, None, CONTAINER, (*FORGETTING, FORGOTTEN)),
+    "withdrawing": (State.WITHDRAWING, 9, 20.0, 80.0, CONTAINER, STOPPED[:9]),
+    "removing": (State.REMOVING, 10, 22.5, 82.5, CONTAINER, STOPPED[:10]),
+    "purging": (State.PURGING, 11, 25.0, 85.0, None, STOPPED[:11]),
+    "stopped": (State.STOPPED, 12, None, None, None, STOPPED),
+    "stopped-failed": (State.STOPPED, 12, None, None, CONTAINER, FAILED),
+}
+
+
+def frozen(number: int) -> dict[str, Item]:
+    """The frozen items of one format by case, in DynamoDB's notation.
+
+    The files show the JSON in an item's `session` as JSON, for people to read; the stored form has it as text.
+    """
+    items = json.loads((FROZEN / f"sessions-format-{number}.json").read_text())["items"]
+    return {case: with_values(item, item["session"]["JSON"]) for case, item in items.items()}
+
+
+def a_life() -> Iterator[tuple[str, Session, float]]:
+    """The sixteen cases, as today's machine makes them: case, session, and the time at which it is stored."""
+    now = NOW
+    session = new_session(
+        owner=OWNER,
+        name="lessons",
+        endpoint="tcp://docker.example.org:2376",
+        image=IMAGE,
+        limits=Limits(memory=2 * 1024**3, cpus=1.5, gpus=-1),
+        open_path="lessons/first.ipynb",
+        now=now,
+        lifetime=LIFETIME,
+        request="request-1",
+    )
+    yield "verifying", session, now
+    yield "verifying-delayed", _after(session, e.EffectDelayed(TIMED_OUT), now + 1), now + 1
+    ready = session
+    launch: tuple[tuple[str, e.Event], ...] = (
+        ("pulling", e.EndpointVerified("203.0.113.7", "20.10.24")),
+        ("pulling-halfway", e.PullProgressed(0.25, "Pulling: 1 of 4 layers, 30 of 120 MB")),
+        ("creating", e.ImagePresent()),
+        ("starting", e.ContainerCreated()),
+        ("probing", e.ContainerStarted(Target("203.0.113.7", 32768))),
+        ("publishing", e.NotebookAnswered()),
+        ("ready", e.RoutePublished()),
+    )
+    for case, event in launch:
+        now += 2.5
+        ready = _after(ready, event, now)
+        yield case, ready, now
+    ways_on: tuple[tuple[tuple[str, e.Event], ...], ...] = (
+        (("forgetting", e.ForgetRequested()), ("ready-forgotten", e.CredentialsPurged())),
+        (
+            ("withdrawing", e.StopRequested()),
+            ("removing", e.RouteWithdrawn()),
+            ("purging", e.ContainerRemoved()),
+            ("stopped", e.CredentialsPurged()),
+        ),
+        (
+            ("", e.EffectFailed(TIMED_OUT)),
+            ("", e.RouteWithdrawn()),
+            ("", e.EffectFailed(TIMED_OUT)),
+            ("stopped-failed", e.CredentialsPurged()),
+        ),
+    )
+    for way in ways_on:
+        session, later = ready, now
+        for case, event in way:
+            later += 2.5
+            session = _after(session, event, later)
+            if case:
+                yield case, session, later
+
+
+def _after(session: Session, event: e.Event, now: float) -> Session:
+    return with_lease(advance(session, event, now), "tick-1", now)
+
+
+def to_be_frozen() -> str:
+    """Write today's items down, for a new file in tests/frozen: `python -m tests.unit.test_session_items > FILE`.
+
+    Once, when session_items.FORMAT gets a new number. A file that is there is never written again: it is what a
+    release stored.
+    """
+    blocks = []
+    for case, session, now in a_life():
+        item = item_of(session, now)
+        item["session"] = {"JSON": json.loads(item["session"]["S"])}
+        lines = [f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in item.items()]
+        blocks.append(f" {json.dumps(case)}: {{\n" + ",\n".join(lines) + "\n }")
+    return f'{{\n"format": {FORMAT},\n"items": {{\n' + ",\n".join(blocks) + "\n}\n}\n"
+
+
+def values_in(item: Item) -> dict[str, Any]:
+    """The JSON of an item."""
+    return dict(json.loads(item["session"]["S"]))
+
+
+def with_values(item: Item, values: object) -> Item:
+    """The item with another JSON."""
+    return {**item, "session": {"S": json.dumps(values, ensure_ascii=False, separators=(",", ":"))}}
+
+
+ITEMS: Final = {(number, case): item for number in FORMATS for case, item in frozen(number).items()}
+every_item = pytest.mark.parametrize(("number", "case"), ITEMS)
+both_formats = pytest.mark.parametrize("number", FORMATS)
+
+
+# ── what was stored ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_items_of_every_format_are_frozen() -> None:
+    assert max(FORMATS) == FORMAT
+    for number in FORMATS:
+        assert list(frozen(number)) == list(EXPECTED)
+
+
+@every_item
+def test_a_frozen_item_reads_as_the_session_it_was(number: int, case: str) -> None:
+    session = session_of(ITEMS[number, case])
+    state, version, due, held, container, texts = EXPECTED[case]
+    assert (session.sid, session.state, session.version) == (SID, state, version)
+    assert (session.generation, session.container, session.newer) == (1, container, False)
+    assert session.next_attempt_at == (None if due is None else NOW + due)
+    assert session.lease_expires_at == (0.0 if held is None else NOW + held)
+    assert session.written_by == ("request-1" if case == "verifying" else "tick-1")
+    assert tuple(REWORDED.get(line.text, line.text) for line in session.log) == texts
+    assert [line.number for line in session.log] == list(range(1, len(texts) + 1))
+
+
+@both_formats
+def test_a_session_that_was_just_submitted_reads_field_by_field(number: int) -> None:
+    assert session_of(ITEMS[number, "verifying"]) == Session(
+        sid=SID,
+        owner=OWNER,
+        name="lessons",
+        generation=1,
+        version=1,
+        state=State.VERIFYING,
+        endpoint="tcp://docker.example.org:2376",
+        image=IMAGE,
+        limits=Limits(memory=2 * 1024**3, cpus=1.5, gpus=-1),
+        open_path="lessons/first.ipynb",
+        written_by="request-1",
+        message="Connecting to your Docker endpoint",
+        log=(Line(1, NOW, LAUNCHED[0]),),
+        created_at=NOW,
+        entered_at=NOW,
+        last_news_at=NOW,
+        next_attempt_at=NOW,
+        expires_at=NOW + LIFETIME,
+    )
+
+
+@both_formats
+def test_a_session_in_its_pull_and_in_trouble_reads_field_by_field(number: int) -> None:
+    delayed, pulling = session_of(ITEMS[number, "verifying-delayed"]), session_of(ITEMS[number, "pulling-halfway"])
+    assert (delayed.last_problem, delayed.attempts, delayed.message) == (TIMED_OUT, 1, TIMED_OUT.message)
+    assert (delayed.entered_at, delayed.last_news_at) == (NOW, NOW + 1)
+    assert (pulling.fraction, pulling.message, pulling.address) == (0.25, LAUNCHED[2], "203.0.113.7")
+    assert (pulling.entered_at, pulling.last_news_at) == (NOW + 2.5, NOW + 5)
+    assert [line.at for line in pulling.log] == [NOW, NOW + 2.5, NOW + 5]
+    assert [line.progress for line in pulling.log] == [False, False, number > 0]
+
+
+@both_formats
+def test_a_ready_session_reads_field_by_field(number: int) -> None:
+    ready, forgotten = session_of(ITEMS[number, "ready"]), session_of(ITEMS[number, "ready-forgotten"])
+    assert (ready.target, ready.credentials_held) == (Target("203.0.113.7", 32768), True)
+    assert (ready.failure, ready.last_problem, ready.attempts) == (None, None, 0)
+    assert (forgotten.target, forgotten.credentials_held) == (ready.target, False)
+    assert forgotten.message == FORGOTTEN
+
+
+@both_formats
+def test_a_session_that_failed_reads_field_by_field(number: int) -> None:
+    failed, stopped = session_of(ITEMS[number, "stopped-failed"]), session_of(ITEMS[number, "stopped"])
+    assert (failed.failure, failed.message) == (TIMED_OUT, REMOVE_BY_HAND)
+    assert (failed.target, failed.credentials_held, failed.expires_at) == (None, False, NOW + LIFETIME)
+    assert (stopped.failure, stopped.message, stopped.credentials_held) == (None, STOPPED[-1], False)
+
+
+def test_all_formats_read_alike_but_for_what_only_a_later_one_has() -> None:
+    for case in EXPECTED:
+        old, new = session_of(ITEMS[0, case]), session_of(ITEMS[1, case])
+        retold = tuple(replace(line, text=REWORDED.get(line.text, line.text)) for line in old.log)
+        old = replace(old, message=REWORDED.get(old.message, old.message), log=retold)
+        assert old == replace(new, log=tuple(replace(line, progress=False) for line in new.log)), case
+
+
+@every_item
+def test_a_frozen_item_is_written_again_in_the_present_format_and_reads_the_same(number: int, case: str) -> None:
+    session = session_of(ITEMS[number, case])
+    item = item_of(session, NOW)
+    assert item["format"] == {"N": str(FORMAT)}
+    assert session_of(item) == session
+    assert sid_of(item) == SID
+    assert ("redrive" in item, "ttl" in item) == (session.state is not State.STOPPED, session.state is State.STOPPED)
+
+
+def test_todays_sessions_are_read_as_they_were_written() -> None:
+    for case, session, now in a_life():
+        assert session_of(item_of(session, now)) == session, case
+
+
+def test_an_item_of_the_present_format_is_written_again_as_it_was_frozen() -> None:
+    for case in EXPECTED:
+        session = session_of(ITEMS[FORMAT, case])
+        assert item_of(session, session.last_news_at) == ITEMS[FORMAT, case], case
+
+
+# ── every field ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+CHANGED: Final[Mapping[str, Any]] = {
+    "sid": "0123456789abcdefghij",
+    "owner": "cd" * 32,
+    "name": "Übung 笔记 🛳",
+    "generation": 3,
+    "version": 17,
+    "state": State.READY,
+    "endpoint": "tcp://[2001:db8::1]:2376",
+    "image": "registry.example.org/a:b",
+    "limits": Limits(memory=2**31, cpus=0.25, gpus=-1),
+    "open_path": "a/b c.ipynb",
+    "address": "2001:db8::1",
+    "container": "homeport-0123456789abcdefghij-3",
+    "target": Target("2001:db8::1", 65535),
+    "credentials_held": False,
+    "written_by": "tick-1",
+    "lease_expires_at": NOW + 0.1,
+    "fraction": 1 / 3,
+    "message": "a “message”",
+    "failure": Failure("a-code", "a failure"),
+    "last_problem": Failure("another-code", "a problem"),
+    "attempts": 5,
+    "log": (Line(4, NOW + 0.3, "four"), Line(5, NOW + 0.7, "five", progress=True)),
+    "created_at": NOW + 0.7,
+    "entered_at": NOW + 1.1,
+    "last_news_at": NOW + 1.3,
+    "next_attempt_at": NOW + 1.7,
+    "expires_at": NOW + 1.9,
+}
+
+
+def test_every_field_of_a_session_is_kept() -> None:
+    """A field that is added to Session is stored, or this fails. `newer` is not: it says how the item was read."""
+    assert set(CHANGED) == {field.name for field in fields(Session)} - {"newer"}
+    whole = a_session(**CHANGED)
+    assert session_of(item_of(whole, NOW)) == whole
+    for name, value in CHANGED.items():
+        assert getattr(a_session(), name) != value, "the example must not be the default"
+        changed = a_session(**{name: value})
+        assert session_of(item_of(changed, NOW)) == changed, name
+
+
+def test_what_is_due_is_in_the_index_and_what_is_stopped_has_a_time_to_live() -> None:
+    waiting = item_of(a_session(next_attempt_at=NOW + 5), NOW)
+    held = item_of(a_session(next_attempt_at=NOW + 5, lease_expires_at=NOW + 60), NOW)
+    stopped = item_of(a_session(state=State.STOPPED, next_attempt_at=None), NOW)
+    assert (waiting["redrive"], float(waiting["redrive_at"]["N"])) == ({"S": "due"}, NOW + 5)
+    assert float(held["redrive_at"]["N"]) == NOW + 60
+    assert "ttl" not in waiting
+    assert "redrive" not in stopped
+    assert "redrive_at" not in stopped
+    assert stopped["ttl"] == {"N": str(int(NOW + STOPPED_TTL))}
+
+
+# ── what else an item may hold ───────────────────────────────────────────────────────────────────────────────────────
+
+# The fields that no session can be without; every other one has a default.
+NEEDED: Final = {"owner", "generation", "state"}
+ATTRIBUTES: Final = ("owner", "generation", "created_at", "expires_at")
+OLD_NAMES: Final[Mapping[str, str]] = {
+    "holder": "written_by",
+    "held_until": "lease_expires_at",
+    "heard_at": "last_news_at",
+    "trouble": "last_problem",
+    "due_at": "next_attempt_at",
+}
+
+
+def assert_on_its_way_out(session: Session, item: Item, generation: int = 1) -> None:
+    """Rule 4: whatever could not be read, route, container and credentials of this session will be gone."""
+    stopped = "redrive" not in item
+    assert session.state is (State.STOPPED if stopped else State.WITHDRAWING)
+    assert (session.next_attempt_at is None) is stopped
+    assert (session.sid, session.generation) == (SID, generation)
+    assert session.version == int(item["version"]["N"])
+    assert session.container == container_name(SID, generation)
+    assert (session.failure, session.message, session.newer) == (UNREADABLE, UNREADABLE.message, False)
+    assert session_of(item_of(session, NOW)) == session
+
+
+def assert_is_one_or_on_its_way_out(session: Session, item: Item) -> None:
+    """Whatever an item holds, its session can be driven on, stopped, stored and read again."""
+    assert (session.sid, session.version) == (SID, int(item["version"]["N"]))
+    assert (session.next_attempt_at is None) is (session.state is State.STOPPED)
+    assert session.state is not State.STOPPED or "redrive" not in item
+    assert session_of(item_of(session, NOW)) == replace(session, newer=False)
+
+
+def deepened(value: object) -> object:
+    """The value with an unknown entry in every object of it."""
+    if isinstance(value, dict):
+        return {name: deepened(part) for name, part in value.items()} | {"later": {"a": [1]}}
+    return [deepened(part) for part in value] if isinstance(value, list) else value
+
+
+@both_formats
+def test_fields_that_nobody_knows_do_no_harm_on_any_level(number: int) -> None:
+    for case in EXPECTED:
+        item = with_values(ITEMS[number, case], deepened(values_in(ITEMS[number, case])))
+        assert session_of({**item, "later": {"M": {"a": {"N": "1"}}}}) == session_of(ITEMS[number, case]), case
+
+
+@every_item
+def test_a_field_that_is_missing_has_a_default_or_the_session_is_on_its_way_out(number: int, case: str) -> None:
+    item = ITEMS[number, case]
+    for name in values_in(item):
+        values = values_in(item)
+        del values[name]
+        shorter = with_values(item, values)
+        if number == 0:
+            shorter = {key: value for key, value in shorter.items() if key != name or key == "version"}
+        check_without(shorter, item, OLD_NAMES.get(name, name))
+    for name in ATTRIBUTES if number > 0 else ():
+        check_without({key: value for key, value in item.items() if key != name}, item, name)
+
+
+def check_without(shorter: Item, item: Item, name: str) -> None:
+    before, after = session_of(item), session_of(shorter)
+    if name in NEEDED:
+        told = name != "generation" or before.container is not None
+        assert_on_its_way_out(after, shorter, generation=1 if told else before.version)
+        return
+    assert replace(after, **{name: getattr(before, name)}) == before, name
+    if name not in ("sid", "version"):
+        assert getattr(after, name) == default_of(name, before), name
+
+
+def default_of(name: str, session: Session) -> object:
+    """What a missing field is: Session's own default, or a time that is as early as can be, or nothing."""
+    if name in ("entered_at", "last_news_at", "expires_at"):
+        return session.created_at
+    if name == "next_attempt_at":
+        return None if session.state is State.STOPPED else session.created_at
+    if name in ("name", "endpoint", "image"):
+        return ""
+    if name == "created_at":
+        return 0.0
+    return next(field.default for field in fields(Session) if field.name == name)
+
+
+JUNK: Final[tuple[Any, ...]] = (None, True, -1, 7, 0.5, 1e400, 10**400, float("nan"), "x", "", [], [7], {}, {"a": 1})
+
+
+@both_formats
+@pytest.mark.parametrize("case", ["verifying-delayed", "pulling-halfway", "ready", "removing", "stopped-failed"])
+def test_a_field_of_a_wrong_type_sets_the_session_on_its_way_out(number: int, case: str) -> None:
+    item = ITEMS[number, case]
+    for name, value in values_in(item).items():
+        if number == 0 and name in ("sid", "version", "owner", "created_at"):
+            continue  # the item's attributes of that name count
+        for junk in wrong_for(OLD_NAMES.get(name, name), value):
+            broken = with_values(item, values_in(item) | {name: junk})
+            told = name != "generation" or session_of(item).container is not None
+            generation = 1 if told else session_of(item).version
+            assert_on_its_way_out(session_of(broken), broken, generation)
+
+
+def wrong_for(name: str, value: object) -> Iterator[object]:
+    """The junk that is no value of the field, of which one is given."""
+    optional = name in ("address", "container", "target", "fraction", "failure", "last_problem")
+    numeric = name.endswith("_at") or name == "fraction"
+    for junk in JUNK:
+        known = type(junk)
+        if junk is None:
+            fits = optional or (name == "next_attempt_at" and value is None)
+        elif name == "next_attempt_at" and value is None:
+            fits = False
+        elif numeric:
+            fits = known in (int, float) and abs(junk) < 1e300
+        elif name in ("attempts", "generation"):
+            fits = known is int and junk >= 0
+        elif name in ("limits", "log"):
+            fits = junk in ([], {}, {"a": 1}) and known is type(value)
+        elif name in ("target", "failure", "last_problem"):
+            fits = False
+        else:
+            fits = known is (bool if name == "credentials_held" else str) and (name != "state")
+        if not fits:
+            yield junk
+
+
+@both_formats
+@pytest.mark.parametrize(
+    ("name", "junk"),
+    [
+        ("limits", {"memory": "2g"}),
+        ("limits", {"memory": -1}),
+        ("limits", {"cpus": True}),
+        ("limits", {"gpus": 1.5}),
+        ("target", {"address": "203.0.113.7"}),
+        ("target", {"address": 7, "port": 80}),
+        ("target", {"address": "203.0.113.7", "port": "80"}),
+        ("failure", {"code": "a-code"}),
+        ("failure", {"code": None, "message": "it failed"}),
+        ("log", [{"number": 1, "at": NOW}]),
+        ("log", [{"number": 1, "at": "now", "text": "one"}]),
+        ("log", [{"number": 1, "at": NOW, "text": "one", "progress": 1}]),
+        ("log", [None]),
+    ],
+)
+def test_a_part_of_a_wrong_type_sets_the_session_on_its_way_out(number: int, name: str, junk: object) -> None:
+    for case in ("ready", "stopped"):
+        broken = with_values(ITEMS[number, case], values_in(ITEMS[number, case]) | {name: junk})
+        assert_on_its_way_out(session_of(broken), broken, generation=1)
+
+
+@pytest.mark.parametrize("name", [*ATTRIBUTES, "format"])
+def test_an_attribute_of_a_wrong_type_sets_the_session_on_its_way_out(name: str) -> None:
+    kinds: tuple[Mapping[str, Any], ...] = (
+        {"S": "x"},
+        {"NULL": True},
+        {"L": []},
+        {"M": {}},
+        {"BOOL": True},
+        {"SS": ["a"]},
+        {"N": "-1.5"},
+    )
+    good = {"owner": "S", "created_at": "N", "expires_at": "N"}
+    for junk in (kind for kind in kinds if good.get(name) not in kind):
+        for case in ("verifying", "ready", "stopped-failed"):
+            broken = {**ITEMS[1, case], name: junk}
+            assert_on_its_way_out(session_of(broken), broken, generation=1)  # the first one's version is 1, too
+
+
+def test_what_is_no_json_sets_the_session_on_its_way_out_with_what_else_is_known() -> None:
+    for number in FORMATS:
+        for case in ("creating", "stopped"):
+            item = ITEMS[number, case]
+            cut = {**item, "session": {"S": item["session"]["S"][:-1]}}
+            assert_on_its_way_out(session_of(cut), cut, generation=1)
+            for junk in ({"S": ""}, {"S": "{"}, {"S": "[" * 100_000}, {"S": "9" * 5000}, {"N": "1"}, {"NULL": True}):
+                broken = {**item, "session": junk}
+                assert_on_its_way_out(session_of(broken), broken, 1 if number > 0 else int(item["version"]["N"]))
+                assert session_of(broken).owner == OWNER
+
+
+def test_an_item_without_its_json_is_on_its_way_out() -> None:
+    for case in EXPECTED:
+        bare = {name: value for name, value in ITEMS[1, case].items() if name != "session"}
+        assert_on_its_way_out(session_of(bare), bare)
+
+
+def test_an_item_of_a_later_format_is_read_as_far_as_it_can_be_and_said_to_be_newer() -> None:
+    for case in EXPECTED:
+        item, known = {**ITEMS[1, case], "format": {"N": "99"}}, session_of(ITEMS[1, case])
+        assert session_of(item) == replace(known, newer=True, message=NEWER), case
+
+
+@pytest.mark.parametrize("case", ["ready", "stopped"])
+def test_a_later_format_may_change_everything_but_the_attributes(case: str) -> None:
+    item = {**ITEMS[1, case], "format": {"N": "99"}}
+    for name in values_in(item):
+        for junk in JUNK:
+            changed = with_values(item, values_in(item) | {name: junk})
+            session = session_of(changed)
+            assert (session.newer, session.owner, session.generation) == (True, OWNER, 1)
+            assert_is_one_or_on_its_way_out(session, changed)
+    emptied = with_values(item, {"state": "sleeping"})
+    assert session_of(emptied).state is (State.STOPPED if case == "stopped" else State.READY)
+
+
+json_values: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec="utf-8"), max_size=10),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=100)
+@given(
+    st.sampled_from(sorted(ITEMS)),
+    st.dictionaries(st.sampled_from([*CHANGED, *OLD_NAMES]), json_values, max_size=4),
+    st.sampled_from([None, {"N": "0"}, {"N": "1"}, {"N": "2"}, {"S": "x"}]),
+)
+def test_any_values_of_any_fields_give_a_session(
+    key: tuple[int, str], changes: dict[str, object], stored_format: dict[str, str] | None
+) -> None:
+    item = dict(copy.deepcopy(ITEMS[key]))
+    if stored_format:
+        item["format"] = stored_format
+    changed = with_values(item, values_in(item) | changes)
+    assert_is_one_or_on_its_way_out(session_of(changed), changed)
+
+
+@given(st.sampled_from(sorted(ITEMS)), json_values)
+def test_any_json_gives_a_session(key: tuple[int, str], value: object) -> None:
+    changed = with_values(ITEMS[key], value)
+    assert_is_one_or_on_its_way_out(session_of(changed), changed)
+
+
+@given(st.sampled_from(sorted(ITEMS)), st.text(max_size=40))
+def test_any_text_gives_a_session(key: tuple[int, str], text: str) -> None:
+    changed = {**ITEMS[key], "session": {"S": text}}
+    assert_is_one_or_on_its_way_out(session_of(changed), changed)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(to_be_frozen())
