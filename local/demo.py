@@ -1,6 +1,6 @@
 """`make demo`: a visitor without a browser, from the bundle to a cell's output to nothing left.
 
-Uses the stack of `make run` when one runs in the same state folder, else runs one for itself. Every step is seen, or
+Uses the stack of `make run` when one runs in the same state folder, else runs one for itself. Every step is verified, or
 the exit status is 1: the session ready, the grant, the cell's output through the proxy's websocket, and afterwards no
 container on the engine, no route, no stored credential.
 """
@@ -38,8 +38,8 @@ COOKIE: Final = "__Host-homeport"
 CELL: Final = "import socket; print(socket.gethostname(), {} * {})"
 
 
-class NotSeen(Exception):
-    """Something the demo must show did not happen; the message says what."""
+class DemoFailed(Exception):
+    """A step of the demo did not happen; the message says what."""
 
 
 # ── the hub ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -85,13 +85,13 @@ class HubClient:
 
 def _json(answer: requests.Response) -> dict[str, Any]:
     if not answer.ok:
-        raise NotSeen(f"the hub answered {answer.status_code}: {answer.text[:500]}")
+        raise DemoFailed(f"the hub answered {answer.status_code}: {answer.text[:500]}")
     found: dict[str, Any] = answer.json()
     return found
 
 
 def follow(hub: HubClient, sid: str, wanted: str, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Follow a session until its state is `wanted`; raises NotSeen when it fails or takes too long."""
+    """Follow a session until its state is `wanted`; raises DemoFailed when it fails or takes too long."""
     until = time.monotonic() + PATIENCE
     while True:
         session = hub.session(sid)
@@ -99,9 +99,9 @@ def follow(hub: HubClient, sid: str, wanted: str, show: Callable[[dict[str, Any]
         if session["state"] == wanted:
             return session
         if session["error"] is not None and wanted == "ready":
-            raise NotSeen(f"the session failed: {session['error']['message']}")
+            raise DemoFailed(f"the session failed: {session['error']['message']}")
         if session["state"] == "stopped" or time.monotonic() > until:
-            raise NotSeen(f"the session is {session['state']}, not {wanted}: {session['message']}")
+            raise DemoFailed(f"the session is {session['state']}, not {wanted}: {session['message']}")
         time.sleep(POLL_INTERVAL)
 
 
@@ -166,7 +166,7 @@ class Notebook:
 
 
 def enter(hub_origin: str, entry: Mapping[str, Any], proxy_port: int) -> Notebook:
-    """Redeem a ticket as the hub's page does; raises NotSeen without a grant."""
+    """Redeem a ticket as the hub's page does; raises DemoFailed without a grant."""
     scheme, _, rest = entry["url"].partition("://")
     host, _, path = rest.partition("/")
     notebook = Notebook(proxy_port, host)
@@ -174,7 +174,7 @@ def enter(hub_origin: str, entry: Mapping[str, Any], proxy_port: int) -> Noteboo
     status, answer, _ = notebook.request("POST", f"/{path}", f"ticket={entry['ticket']}".encode(), headers)
     cookies = [value for value in answer.get_all("Set-Cookie", []) if value.startswith(f"{COOKIE}=")]
     if status != 303 or len(cookies) != 1 or scheme != "http":
-        raise NotSeen(f"the ticket was answered with {status} and {len(cookies)} grants")
+        raise DemoFailed(f"the ticket was answered with {status} and {len(cookies)} grants")
     return Notebook(proxy_port, host, cookies[0].partition("=")[2].partition(";")[0])
 
 
@@ -189,7 +189,7 @@ class _KernelClient(KernelWebSocketClient):  # type: ignore[misc]  # the library
 
 
 def run_cell(notebook: Notebook, code: str) -> str:
-    """Start a kernel through the proxy, run a cell over its websocket, and give what it printed; raises NotSeen."""
+    """Start a kernel through the proxy, run a cell over its websocket, and give what it printed; raises DemoFailed."""
     token = secrets.token_hex(16)  # Jupyter's XSRF check: the same value in a cookie and in a header
     headers = {
         "Host": notebook.host,
@@ -206,7 +206,7 @@ def run_cell(notebook: Notebook, code: str) -> str:
     with client:
         reply = client.execute(code, timeout=60)
     if reply["status"] != "ok":
-        raise NotSeen(f"the cell ended with {reply['status']}: {reply['outputs']}")
+        raise DemoFailed(f"the cell ended with {reply['status']}: {reply['outputs']}")
     return "".join(output.get("text", "") for output in reply["outputs"] if output["output_type"] == "stream")
 
 
@@ -234,7 +234,7 @@ def leftovers(stack: Stack, notebook: Notebook, sid: str) -> list[str]:
 
 
 def demonstrate(stack: Stack, name: str, report: Report, output: TextIO) -> None:
-    """Show the whole path; raises NotSeen with the first thing that did not happen."""
+    """Show the whole path; raises DemoFailed with the first thing that did not happen."""
     hub = HubClient(stack.hub_address)
     bar = ProgressBar(output)
     try:
@@ -252,7 +252,7 @@ def demonstrate(stack: Stack, name: str, report: Report, output: TextIO) -> None
         bar.end()
         left = leftovers(stack, notebook, sid)
         if left:
-            raise NotSeen("the session is stopped, but left: " + "; ".join(left))
+            raise DemoFailed("the session is stopped, but left: " + "; ".join(left))
         report("stopped; no container, no route, no stored credential is left")
     finally:
         hub.close()
@@ -267,7 +267,7 @@ def _show_cell(stack: Stack, notebook: Notebook, sid: str, report: Report) -> No
     hostname, _, product = printed.partition(" ")
     names = [name for name in containers.names_of(stack.engine_url, stack.hub_name) if sid in name]
     if product != str(FACTORS[0] * FACTORS[1]) or hostname not in containers.hostnames_of(stack.engine_url, names):
-        raise NotSeen(f"the cell printed {printed!r}, which is not the session's container")
+        raise DemoFailed(f"the cell printed {printed!r}, which is not the session's container")
 
 
 @contextmanager
@@ -283,19 +283,19 @@ def some_stack(settings: Settings, environ: Mapping[str, str], report: Report) -
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Show the whole path; give 0 only when all of it was seen."""
+    """Show the whole path; give 0 only when all steps are verified."""
     run.stop_on_signal()
     report = run.timed_report(time.monotonic)
     try:
         with some_stack(Settings.from_environ(environ), environ, report) as stack:
             demonstrate(stack, f"demo-{secrets.token_hex(2)}", report, sys.stdout)
     except KeyboardInterrupt:
-        report("broken off")
+        report("interrupted")
         return 130
-    except (NotSeen, StackError, BadConfiguration, requests.RequestException, OSError) as error:
+    except (DemoFailed, StackError, BadConfiguration, requests.RequestException, OSError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
-    report("all of it was seen")
+    report("all steps verified")
     return 0
 
 

@@ -13,7 +13,7 @@ import pytest
 from chalicelib.errors import BadConfiguration
 from local import demo, image, run
 from local.aws import Aws
-from local.demo import NotSeen, ProgressBar
+from local.demo import DemoFailed, ProgressBar
 from local.processes import StackError, free_port
 from local.run import Stack
 from local.settings import Settings
@@ -122,12 +122,12 @@ def a_session(state: str, error: str = "") -> dict[str, Any]:
 
 def test_the_demo_ends_at_the_first_failure_with_its_sentence() -> None:
     hub = Hub(a_session("pulling"), a_session("withdrawing", "No space is left"))
-    with pytest.raises(NotSeen, match="No space is left"):
+    with pytest.raises(DemoFailed, match="No space is left"):
         demo.follow(hub, "sid", "ready", lambda _session: None)  # type: ignore[arg-type]
 
 
 def test_the_demo_does_not_wait_for_a_session_that_stopped_by_itself() -> None:
-    with pytest.raises(NotSeen, match="stopped, not ready"):
+    with pytest.raises(DemoFailed, match="stopped, not ready"):
         demo.follow(Hub(a_session("stopped")), "sid", "ready", lambda _session: None)  # type: ignore[arg-type]
 
 
