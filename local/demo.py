@@ -1,8 +1,8 @@
 """`make demo`: a visitor without a browser, from the bundle to a cell's output to nothing left.
 
-Uses the stack of `make run` when one runs in the same state folder, else runs one for itself. Every step is verified, or
-the exit status is 1: the session ready, the grant, the cell's output through the proxy's websocket, and afterwards no
-container on the engine, no route, no stored credential.
+Uses the stack of `make run` when one runs in the same state folder, else runs one for itself. Every step is verified,
+or the exit status is 1: the session ready, the grant, the cell's output through the proxy's websocket, and afterwards
+no container on the engine, no route, no stored credential.
 """
 
 from __future__ import annotations
