@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 import secrets
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -190,7 +189,7 @@ def a_hub(parts: Wiring, *, clock: Callable[[], float]) -> Hub:
     return Hub(
         config=parts.config,
         sessions=parts.sessions,
-        tokens=TokenStore(parts.client("dynamodb"), parts.config.table, time.time),
+        tokens=TokenStore(parts.client("dynamodb"), parts.config.table, clock),
         credentials=parts.credentials,
         enqueue=parts.queue.enqueue,
         clock=clock,

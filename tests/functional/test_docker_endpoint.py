@@ -87,7 +87,12 @@ def code_with(pki: Pki, answers: dict[str, Answer], call: Call = DockerEndpoint.
 
 
 def a_specification(**changes: Any) -> Specification:
-    arguments: dict[str, Any] = {"hub_name": "hub", "image_workdir": "/home/jovyan", "publish_address": LOOPBACK, "idle_lifetime": 60.0}
+    arguments: dict[str, Any] = {
+        "hub_name": "hub",
+        "image_workdir": "/home/jovyan",
+        "publish_address": LOOPBACK,
+        "idle_lifetime": 60.0,
+    }
     return specification(a_session(**changes.pop("session", {})), **(arguments | changes))
 
 

@@ -78,9 +78,7 @@ def the_key_alone(text: str) -> str:
 @pytest.mark.parametrize(
     "spoil", [cut_in_the_key, without_certificate, with_another_type, twice, in_a_list, the_key_alone]
 )
-def test_no_key_is_in_the_refusal_of_a_spoilt_parameter(
-    ssm: SSMClient, name: str, spoil: Callable[[str], str]
-) -> None:
+def test_no_key_is_in_the_refusal_of_a_spoilt_parameter(ssm: SSMClient, name: str, spoil: Callable[[str], str]) -> None:
     trust = a_trust()
     pair = {"notebook-ca": trust.notebook_ca, "launcher-client": trust.probe}[name]
     canary = Canary.of(pair.key)
