@@ -125,7 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/sessions":
             self._json(*following(script.launches))
         elif path == f"/sessions/{SID}/enter":
-            origin = f"http://{SID}.localhost:{self.server.server_address[1]}"
+            assert isinstance(self.server, ThreadingHTTPServer)
+            origin = f"http://{SID}.localhost:{self.server.server_port}"
             page = pages.EnterPage(root="../../", name="thesis", action=f"{origin}/.homeport/enter", ticket="t-1")
             self._page(page, policy=pages.content_security_policy(origin))
         elif path == "/.homeport/enter":

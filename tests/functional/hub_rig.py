@@ -201,7 +201,7 @@ def a_hub(parts: Wiring, *, clock: Callable[[], float]) -> Hub:
 def hub_rig(**environment: str) -> Iterator[HubRig]:
     """A hub of its own, from nothing."""
     with mock_aws():
-        environ = {**ENVIRONMENT, "HOMEPORT_TICK_QUEUE_URL": _made_resources(), **environment}
+        environ = {**ENVIRONMENT, "HOMEPORT_TICK_QUEUE_URL": made_resources(), **environment}
         parts = Wiring(Config.from_environ(environ), aws_client)
         app = Chalice(app_name="homeport", configure_logs=False)
         attach(app, lambda: rig.hub)
@@ -210,7 +210,7 @@ def hub_rig(**environment: str) -> Iterator[HubRig]:
             yield rig
 
 
-def _made_resources() -> str:
+def made_resources() -> str:
     """Make key, bucket, table and queue; gives the queue's address."""
     kms = aws_client("kms")
     kms.create_alias(AliasName=KEY, TargetKeyId=kms.create_key()["KeyMetadata"]["KeyId"])

@@ -273,7 +273,11 @@ def test_a_port_that_does_not_speak_tls_is_told_as_such(
 
 def test_silence_in_the_handshake_ends_at_the_deadline(pki: Pki) -> None:
     released = threading.Event()
-    with HostileEngine(pki, greet=lambda _: released.wait()) as engine:  # type: ignore[arg-type, return-value]
+
+    def hold(_: socket.socket) -> None:
+        released.wait()
+
+    with HostileEngine(pki, greet=hold) as engine:
         assert code_of(an_endpoint(engine, deadline=0.3)) == "endpoint-timeout"
         released.set()
 
