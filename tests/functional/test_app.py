@@ -1,4 +1,4 @@
-"""app.py itself, as Chalice loads it, with the environment of a deployed function: its addresses, queue and schedule."""
+"""app.py itself, as Chalice loads it in a deployed function's environment: its addresses, queue and schedule."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_an_upload_launches_a_session(hub: HubRig) -> None:
     assert answer.status == 201
     session = answer.json
     assert session["name"] == "Übung 1"
-    assert session["state"] == "verifying"
+    assert (session["state"], session["phase"], session["headline"]) == ("verifying", "launching", "Launching")
     assert session["endpoint"] == "tcp://docker.example.org:2376"
     assert session["error"] is None
     assert session["url"] is None
@@ -193,6 +193,7 @@ def test_refusals_are_problem_documents_and_pages_with_the_same_sentence(hub: Hu
     page = hub.upload(b"not an archive", name="one", html=True)
     assert problem.status == page.status == 400
     assert set(problem.json) == {"type", "title", "status", "code", "detail"}
+    assert (problem.json["code"], problem.json["title"]) == ("not-an-archive", "Not an archive")
     assert problem.json["detail"].replace("'", "&#39;") in page.text
     assert problem.json["code"] in page.text
 
@@ -296,6 +297,9 @@ def test_events_tell_what_happened_since(hub: HubRig) -> None:
     path = f"/sessions/{session['id']}/events"
     everything = hub.ask("GET", path, token=session["owner_token"]).json
     assert everything["session"]["state"] == "ready"
+    assert (everything["session"]["phase"], everything["session"]["headline"]) == ("ready", "Ready")
+    assert all(line.keys() == {"number", "at", "text", "progress"} for line in everything["events"])
+    assert not any(line["progress"] for line in everything["events"])
     assert everything["session"]["progress"] == 1.0
     assert [line["number"] for line in everything["events"]] == list(range(1, len(everything["events"]) + 1))
     assert "Connected to Docker 20.10.24 at 203.0.113.7" in [line["text"] for line in everything["events"]]
