@@ -108,7 +108,10 @@ def measure(report: Callable[[str], None]) -> None:
         agent = Agent(rig.store, rig.run, clock=time.time, new_cookie=lambda: "cookie")
         socket = RuntimeSocket(rig.run / "haproxy.sock")
         pushing = Thread(target=agent.pusher.run, args=(stop,), kwargs={"poll": 0.5})
-        first, first_told, again, again_told = [], [], [], []
+        first: list[float] = []
+        first_told: list[float] = []
+        again: list[float] = []
+        again_told: list[float] = []
 
         def read(news: list[Route], taken: list[float], told: list[float]) -> None:
             for route in news:

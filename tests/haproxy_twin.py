@@ -116,7 +116,8 @@ class HaproxyTwin(ThreadingMixIn, UnixStreamServer):
                 self._versions[name] = {number: held for number, held in versions.items() if number >= version}
                 return ""
             case "add" if version is not None:
-                versions[version].update(line.split(" ") for line in payload)
+                entries = (line.partition(" ") for line in payload)
+                versions[version].update((key, value) for key, _, value in entries)
                 return ""
             case "add":
                 assert value is not None

@@ -9,12 +9,14 @@ import traceback
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa, x25519
 
+TESTS: Final = Path(__file__).parent
 WINDOW = 12  # characters; shorter pieces of base64 or hex are in any text by chance
 
 
@@ -198,6 +200,11 @@ def shown_with_locals(error: BaseException) -> str:
     The tests' own frames that caught it are left out: they hold the secrets they sent.
     """
     trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None and "/tests/" in trace.tb_frame.f_code.co_filename:
+    while trace is not None and trace.tb_next is not None and _is_of_tests(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     return "".join(traceback.TracebackException(type(error), error, trace, capture_locals=True).format())
+
+
+def _is_of_tests(file: str) -> bool:
+    """Say whether a file is one of the tests; the checkout itself may lie in a folder called tests."""
+    return TESTS in Path(file).parents

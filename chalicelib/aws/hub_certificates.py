@@ -34,8 +34,12 @@ def load_trust(ssm: SSMClient, prefix: str) -> HubTrust:
 
 def read_pair(ssm: SSMClient, name: str, kind: type[_Pair], *, with_key: bool = True) -> _Pair:
     """Read one parameter; raises StoreUnavailable, BadConfiguration, neither of which holds any of its value."""
+    # The value is no variable here: an error reporter may show the variables of every frame of a BadConfiguration.
+    return kind.from_json(_value_of(ssm, name), name=f"The hub's parameter {name}", with_key=with_key)
+
+
+def _value_of(ssm: SSMClient, name: str) -> str:
     try:
-        value = ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
+        return ssm.get_parameter(Name=name, WithDecryption=True)["Parameter"]["Value"]
     except (ClientError, BotoCoreError) as error:
         raise StoreUnavailable(f"The hub's parameter {name} cannot be read; was the hub deployed?") from error
-    return kind.from_json(value, name=f"The hub's parameter {name}", with_key=with_key)

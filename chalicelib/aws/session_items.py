@@ -69,7 +69,7 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
         "sk": {"S": "session"},
         "format": {"N": str(FORMAT)},
         "version": {"N": str(session.version)},
-        "owner": {"S": session.owner},
+        **({"owner": {"S": session.owner}} if session.owner else {}),  # an index's key cannot be empty (rule 4)
         "generation": {"N": str(session.generation)},
         "created_at": {"N": repr(session.created_at)},
         "expires_at": {"N": repr(session.expires_at)},

@@ -195,5 +195,6 @@ class Launcher:
 
 
 def _can_take_over(session: Session, handover: Handover) -> bool:
-    """Say whether the tick that called is still the one at work, and still at a pull."""
-    return session.written_by == handover.tick and next_effect(session) == EnsureImage()
+    """Say whether the tick that called is still the one at work, and still at a pull; a later version's is its own."""
+    at_work = session.written_by == handover.tick and not session.newer
+    return at_work and next_effect(session) == EnsureImage()

@@ -27,13 +27,17 @@ class Pair:
 
     @classmethod
     def from_json(cls, text: str, *, name: str, with_key: bool = True) -> Self:
-        """Read what `to_json` wrote; raises BadConfiguration, which names `name` and holds nothing of the text."""
+        """Read what `to_json` wrote; raises BadConfiguration, which names `name` and holds nothing of the text.
+
+        Nor does its traceback: half a pair may be a whole key, and an error reporter shows the frames' variables.
+        """
         wanted = ("certificate", "key") if with_key else ("certificate",)
         parts = _strings(text)
-        if not all(parts.get(part) for part in wanted):
-            shape = ", ".join(f'"{part}": PEM' for part in wanted)
-            raise BadConfiguration(f"{name} must be JSON: {{{shape}}}")
-        return cls(**{part: parts[part].encode("ascii") for part in wanted})
+        if all(parts.get(part) for part in wanted):
+            return cls(**{part: parts[part].encode("ascii") for part in wanted})
+        del text, parts
+        shape = ", ".join(f'"{part}": PEM' for part in wanted)
+        raise BadConfiguration(f"{name} must be JSON: {{{shape}}}")
 
 
 def _strings(text: str) -> dict[str, str]:

@@ -16,8 +16,8 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from chalicelib.web import pages
 from chalicelib.web.json import Check, Line, Session
-from chalicelib.web.routes import pages
 from tests.documents import SID, a_session_document
 
 STAGE = "/stage"
@@ -125,7 +125,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/sessions":
             self._json(*following(script.launches))
         elif path == f"/sessions/{SID}/enter":
-            origin = f"http://{SID}.localhost:{self.server.server_address[1]}"
+            assert isinstance(self.server, ThreadingHTTPServer)
+            origin = f"http://{SID}.localhost:{self.server.server_port}"
             page = pages.EnterPage(root="../../", name="thesis", action=f"{origin}/.homeport/enter", ticket="t-1")
             self._page(page, policy=pages.content_security_policy(origin))
         elif path == "/.homeport/enter":

@@ -226,7 +226,7 @@ def test_without_script_the_host_field_is_there_and_a_session_refreshes(
 ) -> None:
     def act(page: Page) -> None:
         page.goto(hub)
-        page.get_by_text("The file names no endpoint").click()
+        page.get_by_text("Endpoint address not in the file?").click()
         expect(page.get_by_label("Address of the endpoint")).to_be_visible()
         page.goto(f"{hub}sessions/{SID}")
         expect(page.locator("#chip")).to_have_text("Launching")

@@ -1,33 +1,41 @@
-"""The web function in this process: Chalice's test client over moto, and what a visitor would send."""
+"""The web function in this process: Chalice's test client over moto, and what a visitor would send.
+
+Failures come in at AWS's door: `on_call` has something happen right before a call, and `losing_an_answer` has a call
+done twice, as botocore does it when the answer to the first is lost.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import secrets
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import boto3
-import pytest
+from botocore import xform_name
+from botocore.exceptions import EndpointConnectionError
+from chalice.app import Chalice
 from chalice.test import Client
 from moto import mock_aws
 from urllib3.filepost import encode_multipart_formdata
 
-from chalicelib.wiring import Wiring, wiring
+from chalicelib.aws.tokens import TokenStore
+from chalicelib.config import Config
+from chalicelib.web.hub import Hub
+from chalicelib.web.routes import attach
+from chalicelib.wiring import Wiring
 from tests.certificates import Authority, shared_key
 from tests.table import TABLE, create_table
 
-BUCKET, QUEUE = "homeport-test", "homeport-test-tick"
+BUCKET, QUEUE, KEY = "homeport-test", "homeport-test-tick", "alias/homeport-test"
 ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_DEFAULT_REGION": "eu-west-1",
     "HOMEPORT_TABLE": TABLE,
     "HOMEPORT_BUCKET": BUCKET,
-    "HOMEPORT_KEY": "alias/homeport-test",
+    "HOMEPORT_KEY": KEY,
     "HOMEPORT_TICK_QUEUE": QUEUE,
     "HOMEPORT_HUB_ORIGIN": "https://hub.example.org",
     "HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net",
@@ -67,11 +75,11 @@ class Answer:
 
 @dataclass
 class HubRig:
-    """What a visitor and a test can do to the hub."""
+    """What a visitor and a test can do to the hub. `client` is served by `hub`, which a test may exchange."""
 
     client: Client
     parts: Wiring
-    aws: dict[str, Any] = field(default_factory=dict)
+    hub: Hub
 
     def ask(
         self,
@@ -103,7 +111,38 @@ class HubRig:
         return self.ask("POST", path, headers=headers, **options)
 
     def client_of(self, service: str) -> Any:
+        """The client that the hub itself uses."""
         return self.parts.client(service)
+
+    @contextmanager
+    def on_call(self, service: str, operation: str, act: Callable[[], object]) -> Iterator[None]:
+        """Have something happen right before every call of an operation; what it raises, the call raises."""
+
+        def handler(**_: Any) -> None:
+            act()
+
+        events, event = self.client_of(service).meta.events, f"before-call.{service}.{operation}"
+        events.register(event, handler)
+        try:
+            yield
+        finally:
+            events.unregister(event, handler)
+
+    @contextmanager
+    def losing_an_answer(self, service: str, operation: str) -> Iterator[list[Any]]:
+        """Have the next call of an operation done, its answer lost, and the call repeated; gives what was lost."""
+        lost: list[Any] = []
+
+        def handler(params: Mapping[str, Any], **_: Any) -> None:
+            if not lost:
+                lost.append(getattr(aws_client(service), xform_name(operation))(**params))
+
+        events, event = self.client_of(service).meta.events, f"provide-client-params.{service}.{operation}"
+        events.register(event, handler)
+        try:
+            yield lost
+        finally:
+            events.unregister(event, handler)
 
     def messages(self) -> list[dict[str, str]]:
         queue = self.parts.config.tick_queue_url
@@ -122,27 +161,60 @@ class HubRig:
         return repr(items) + repr(self.messages()) + repr(stored)
 
 
+def once(act: Callable[[], object]) -> Callable[[], None]:
+    """What does something the first time it is called."""
+    left = [act]
+
+    def first() -> None:
+        if left:
+            left.pop()()
+
+    return first
+
+
+def away() -> NoReturn:
+    """What botocore raises when a service cannot be reached."""
+    raise EndpointConnectionError(endpoint_url="https://aws.example.org")
+
+
+def aws_client(service: str) -> Any:
+    """A client of moto's AWS of its own, with nothing of the environment."""
+    return boto3.client(  # type: ignore[call-overload]  # the name is a variable
+        service, "eu-west-1", aws_access_key_id="test", aws_secret_access_key="test"
+    )
+
+
+def a_hub(parts: Wiring, *, clock: Callable[[], float]) -> Hub:
+    """The hub of these parts, with a clock of the test's."""
+    return Hub(
+        config=parts.config,
+        sessions=parts.sessions,
+        tokens=TokenStore(parts.client("dynamodb"), parts.config.table, clock),
+        credentials=parts.credentials,
+        enqueue=parts.queue.enqueue,
+        clock=clock,
+        secret=lambda: secrets.token_urlsafe(32),
+    )
+
+
 @contextmanager
-def hub_rig(monkeypatch: pytest.MonkeyPatch, **environment: str) -> Iterator[HubRig]:
+def hub_rig(**environment: str) -> Iterator[HubRig]:
     """A hub of its own, from nothing."""
-    for name, value in {**ENVIRONMENT, **environment}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
-        monkeypatch.setenv("HOMEPORT_TICK_QUEUE_URL", _made_resources())
-        wiring.cache_clear()
-        from app import app
-
+        environ = {**ENVIRONMENT, "HOMEPORT_TICK_QUEUE_URL": made_resources(), **environment}
+        parts = Wiring(Config.from_environ(environ), aws_client)
+        app = Chalice(app_name="homeport", configure_logs=False)
+        attach(app, lambda: rig.hub)
         with Client(app) as client:
-            yield HubRig(client, wiring())
-        wiring.cache_clear()
+            rig = HubRig(client, parts, parts.hub)
+            yield rig
 
 
-def _made_resources() -> str:
-    kms = boto3.client("kms")
-    key = kms.create_key()["KeyMetadata"]["KeyId"]
-    kms.create_alias(AliasName="alias/homeport-test", TargetKeyId=key)
+def made_resources() -> str:
+    """Make key, bucket, table and queue; gives the queue's address."""
+    kms = aws_client("kms")
+    kms.create_alias(AliasName=KEY, TargetKeyId=kms.create_key()["KeyMetadata"]["KeyId"])
     location = {"LocationConstraint": "eu-west-1"}
-    boto3.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration=location)  # type: ignore[arg-type]
-    create_table(boto3.client("dynamodb"))
-    return str(boto3.client("sqs").create_queue(QueueName=QUEUE)["QueueUrl"])
+    aws_client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration=location)
+    create_table(aws_client("dynamodb"))
+    return str(aws_client("sqs").create_queue(QueueName=QUEUE)["QueueUrl"])

@@ -14,9 +14,9 @@ import re
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from types import SimpleNamespace
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from botocore.exceptions import EndpointConnectionError, ParamValidationError, R
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from chalicelib.aws.credentials import object_key
+from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import RouteStore
 from chalicelib.bundle.archive import read as read_archive
 from chalicelib.bundle.credentials import Credentials
@@ -31,14 +32,14 @@ from chalicelib.bundle.parse import parse
 from chalicelib.engine.endpoint import DockerEndpoint
 from chalicelib.engine.errors import EndpointError, EndpointFailed, NotADockerEngine
 from chalicelib.errors import BadEnvelope, HomeportError
-from chalicelib.launcher.effects import Effects
+from chalicelib.launcher.effects import CredentialsAccess, Effects
 from chalicelib.launcher.tick import Launcher
-from chalicelib.session.events import VerifyEndpoint
+from chalicelib.session.events import EffectDelayed, EffectFailed, VerifyEndpoint
 from chalicelib.session.values import Limits, Session, State
 from chalicelib.web.forms import Launch
 from tests.certificates import key_pem, shared_key
 from tests.functional.hostile_engine import HostileEngine, Pki, http, of_json, ping, refusal, version
-from tests.functional.hub_rig import BUCKET, Answer, HubRig, a_bundle, hub_rig
+from tests.functional.hub_rig import BUCKET, Answer, HubRig, a_bundle, a_hub, hub_rig
 from tests.launcher_twins import EngineTwin, a_trust
 from tests.secrets_seen import Canary, canary_of_bundle, secret_numbers, shown_with_locals, spellings
 from tests.unit import corpus
@@ -52,10 +53,10 @@ PRIVATE_KEY = rb"-----BEGIN ([A-Z ]*PRIVATE KEY)-----[^-]*-----END \1-----"
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[HubRig]:
+def hub(caplog: pytest.LogCaptureFixture) -> Iterator[HubRig]:
     for name in ("homeport", "docker", "urllib3", "requests", "chalice"):
         caplog.set_level(logging.DEBUG, name)
-    with hub_rig(monkeypatch) as rig:
+    with hub_rig() as rig:
         yield rig
 
 
@@ -121,8 +122,8 @@ def test_no_value_that_holds_a_key_shows_it() -> None:
     for value in (bundle, bundle.credentials, form, read_archive(BUNDLE)):
         assert not CANARY.seen_in(repr(value), str(value), f"{value!a}")
     trust = a_trust()
-    hubs_own = Canary.of(trust.notebook_authority.key, trust.probe.key)
-    for own in (trust, trust.notebook_authority, trust.probe):
+    hubs_own = Canary.of(trust.notebook_ca.key, trust.probe.key)
+    for own in (trust, trust.notebook_ca, trust.probe):
         assert not hubs_own.seen_in(repr(own), str(own))
 
 
@@ -150,18 +151,18 @@ def _has_secret(pem: bytes) -> bool:
 
 def test_no_refusal_of_a_bad_bundle_shows_a_key(hub: HubRig, caplog: pytest.LogCaptureFixture) -> None:
     with_a_key = 0
-    hub.parts.hub._clock = lambda: corpus.NOW
+    hub.hub = a_hub(hub.parts, clock=lambda: corpus.NOW)
     for name, bad in corpus.corpus().items():
         bundle = bad.build()
         canary = _keys_in(bundle)
         with_a_key += len(canary.pieces) > 0
-        fields = {} if bad.host is None else {"host": bad.host}
+        fields: dict[str, Any] = {} if bad.host is None else {"host": bad.host}
         caplog.clear()
         asked = [hub.upload(bundle, **fields), hub.upload(bundle, "/bundles", html=True, **fields)]
         assert all(400 <= answer.status < 500 for answer in asked), name
         form = Launch(bundle=bundle, name="n", host=bad.host, image=None, limits=Limits(), open_path="")
         with pytest.raises(HomeportError) as caught:
-            hub.parts.hub.launch(form)
+            hub.hub.launch(form)
         error = shown_with_locals(caught.value)
         evidence = {"error": error, "log": logged(caplog)} | {f"answer {i}": shown(a) for i, a in enumerate(asked)}
         assert not canary.places({place: text.encode() for place, text in evidence.items()}), name
@@ -258,8 +259,8 @@ def test_no_key_is_shown_whichever_call_to_aws_fails_during_a_launch(
 def _error_of(hub: HubRig, name: str) -> str:
     """Do what the web function does, without its catching errors."""
     try:
-        launched = hub.parts.hub.launch(_form(name))
-        hub.parts.hub.token_for(launched.bundle.owner)
+        launched = hub.hub.launch(_form(name))
+        hub.hub.token_for(launched.bundle.owner)
     except Exception as error:  # noqa: BLE001 - whatever comes out is looked at
         return shown_with_locals(error)
     raise AssertionError("no call failed")
@@ -303,7 +304,7 @@ def every_kind(root: type[EndpointError] = EndpointError) -> Iterator[type[Endpo
 
 @dataclass
 class Stage:
-    """A session whose credentials are really stored, and the world as its launcher sees it."""
+    """A session whose credentials are really stored, and the outside as its launcher sees it."""
 
     hub: HubRig
     session: Session
@@ -313,7 +314,9 @@ class Stage:
         sid = hub.upload(BUNDLE, name=name).json["id"]
         return cls(hub, hub.parts.sessions.load(sid))
 
-    def world(self, connect: Any, address: str = "203.0.113.7", credentials: Any = None) -> Effects:
+    def effects(
+        self, connect: Any, address: str = "203.0.113.7", credentials: CredentialsAccess | None = None
+    ) -> Effects:
         parts = self.hub.parts
         return Effects(
             config=parts.config,
@@ -323,20 +326,20 @@ class Stage:
             clock=lambda: self.session.created_at + 1,
             sleep=lambda seconds: None,
             connect=connect,
-            find=lambda endpoint, policy: address,
-            ask=lambda *arguments, **options: None,
+            resolve=lambda endpoint, policy: address,
+            probe=lambda target, sid, trust, *, deadline: None,
         )
 
     def tick(self, connect: Any) -> Session:
         launcher = Launcher(
             sessions=self.hub.parts.sessions,
-            world=self.world(connect),
-            enqueue=lambda sid, *, delay, takeover="": None,
+            effects=self.effects(connect),
+            enqueue=lambda message, *, delay: None,
             clock=lambda: self.session.created_at + 1,
             time_left=lambda: 1000.0,
             name="tick",
         )
-        launcher.tick(self.session.sid)
+        launcher.tick(TickMessage(self.session.sid))
         return self.hub.parts.sessions.load(self.session.sid)
 
 
@@ -351,7 +354,7 @@ def test_no_key_is_shown_by_a_launch_that_ends_with_any_error_of_the_endpoint(
             engine.refuses = error
         engine.during = lambda call, error=error: _raise_at(call, at, error)  # type: ignore[misc]
         session = Stage.of(hub, kind.__name__).tick(engine.connect)
-        assert CANARY.seen_in(engine.credentials.key), "the launch had no key"  # type: ignore[attr-defined]
+        assert CANARY.seen_in(engine.credentials.key), "the launch had no key"
         assert session.last_problem or session.state is State.STOPPED
         assert not CANARY.seen_in(repr(session), shown_with_locals(error))
     assert not CANARY.seen_in(hub.everything_stored(), logged(caplog))
@@ -390,12 +393,37 @@ def test_no_key_is_shown_by_the_errors_of_a_real_connection(hub: HubRig, kind: s
 
 
 def _look_at_errors(stage: Stage, credentials: Credentials) -> None:
-    """Verify the endpoint for real and look at the error inside the world, before it becomes an event."""
+    """Verify the endpoint for real; look at the error that leaves the endpoint, and at the event it becomes."""
     canary = Canary.of(credentials.key)
-    stored = SimpleNamespace(get=lambda sid, generation, owner: credentials)
-    world = stage.world(DockerEndpoint, credentials.endpoint.host, stored)
-    with pytest.raises(EndpointError) as caught:
-        list(world._perform(VerifyEndpoint(), stage.session))
-    assert not canary.seen_in(shown_with_locals(caught.value))
-    (event,) = world.perform(VerifyEndpoint(), stage.session)
+    leaving: list[BaseException] = []
+
+    class Watched(DockerEndpoint):
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        ) -> None:
+            super().__exit__(kind, error, traceback)
+            if error is not None:
+                leaving.append(error)
+
+    effects = stage.effects(Watched, credentials.endpoint.host, Kept(credentials))
+    (event,) = effects.perform(VerifyEndpoint(), stage.session)
+    (error,) = leaving
+    assert isinstance(error, EndpointError)
+    reported = shown_with_locals(error)
+    assert "in perform" in reported, "the frames are not looked at"
+    assert not canary.seen_in(reported)
+    assert isinstance(event, EffectDelayed | EffectFailed)
     assert not canary.seen_in(repr(event))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Credentials that nobody stored."""
+
+    credentials: Credentials = field(repr=False)
+
+    def get(self, sid: str, generation: int, owner: str) -> Credentials:
+        return self.credentials
+
+    def purge(self, sid: str, generation: int) -> None:
+        pass

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from chalicelib.bundle import errors
 from chalicelib.bundle.address import Endpoint
-from chalicelib.bundle.parse import errors, parse
+from chalicelib.bundle.parse import parse
 from chalicelib.bundle.sources import CONTEXT
 from tests import bundles
 from tests.bundles import Pki

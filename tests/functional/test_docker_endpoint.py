@@ -86,7 +86,12 @@ def code_with(pki: Pki, answers: dict[str, Answer], call: Call = DockerEndpoint.
 
 
 def a_specification(**changes: Any) -> Specification:
-    arguments = {"hub_name": "hub", "image_workdir": "/home/jovyan", "publish_address": LOOPBACK, "idle_lifetime": 60.0}
+    arguments: dict[str, Any] = {
+        "hub_name": "hub",
+        "image_workdir": "/home/jovyan",
+        "publish_address": LOOPBACK,
+        "idle_lifetime": 60.0,
+    }
     return specification(a_session(**changes.pop("session", {})), **(arguments | changes))
 
 
@@ -267,7 +272,11 @@ def test_a_port_that_does_not_speak_tls_is_told_as_such(
 
 def test_silence_in_the_handshake_ends_at_the_deadline(pki: Pki) -> None:
     released = threading.Event()
-    with HostileEngine(pki, greet=lambda _: released.wait()) as engine:  # type: ignore[arg-type, return-value]
+
+    def hold(_: socket.socket) -> None:
+        released.wait()
+
+    with HostileEngine(pki, greet=hold) as engine:
         assert code_of(an_endpoint(engine, deadline=0.3)) == "endpoint-timeout"
         released.set()
 
@@ -464,8 +473,8 @@ def watch(event, args):
                  "subprocess.Popen", "os.system", "os.posix_spawn"):
         written.append(event)
 sys.path.insert(0, os.getcwd())
-from chalicelib.bundle import Credentials
-from chalicelib.docker_endpoint import DockerEndpoint
+from chalicelib.bundle.credentials import Credentials
+from chalicelib.engine.endpoint import DockerEndpoint
 credentials = Credentials.from_bytes(sys.stdin.buffer.read())
 sys.addaudithook(watch)
 open_now = lambda: sorted(f"{fd}" for fd in range(64) if os.path.exists(f"/proc/self/fd/{fd}"))
@@ -813,12 +822,12 @@ def frame(text: bytes, kind: int = 1) -> bytes:
 @pytest.mark.parametrize(
     ("stream", "tail"),
     [
-        (frame(b"one\r\n") + frame(b"two\x1b[31m\xff\n", 2), "one\ntwo [31m\ufffd\n"),
-        (b"a terminal's log\n", "a terminal's log\n"),
+        (frame(b"one\r\n") + frame(b"two\x1b[31m\xff\n", 2), "one\ntwo [31m\ufffd"),
+        (b"a terminal's log\n", "a terminal's log"),
         (frame(b"cut")[:-1], "cu"),
         (b"\1\0\0\0\xff\xff\xff\xffrest", "rest"),
         (b"", ""),
-        (frame(b"x" * 9000), "x" * 4000),
+        (frame(b"x" * 9000), "x" * 3999 + "…"),
     ],
 )
 def test_the_logs_tail_is_short_printable_text(pki: Pki, stream: bytes, tail: str) -> None:
@@ -971,16 +980,16 @@ LIFETIME = 86400.0 * 365
 
 @pytest.fixture(scope="module")
 def trust() -> HubTrust:
-    def authority(name: str) -> certificates.Authority:
-        return certificates.new_authority(name, now=NOW - 10 * LIFETIME, lifetime=20 * LIFETIME)
+    def ca(name: str) -> certificates.Ca:
+        return certificates.new_ca(name, now=NOW - 10 * LIFETIME, lifetime=20 * LIFETIME)
 
-    clients = authority("clients")
+    clients = ca("clients")
     launcher = certificates.issue_client(clients, "launcher", now=NOW - 10 * LIFETIME, lifetime=20 * LIFETIME)
-    return HubTrust(authority("notebooks"), clients.certificate, launcher)
+    return HubTrust(ca("notebooks"), clients.certificate, launcher)
 
 
 def a_notebook(trust: HubTrust, answer: Answer, sid: str = SID) -> HostileEngine:
-    leaf = certificates.issue_notebook(trust.notebook_authority, sid, now=NOW - 10 * LIFETIME, lifetime=20 * LIFETIME)
+    leaf = certificates.issue_notebook(trust.notebook_ca, sid, now=NOW - 10 * LIFETIME, lifetime=20 * LIFETIME)
 
     def mutual(context: ssl.SSLContext) -> None:
         load_leaf(context, Leaf(leaf.certificate, leaf.key))

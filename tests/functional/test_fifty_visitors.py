@@ -16,6 +16,7 @@ import requests
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from chalicelib.aws.credentials import CredentialsStore
+from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import RouteStore
 from chalicelib.aws.sessions import SessionStore
 from chalicelib.bundle.credentials import Credentials
@@ -85,32 +86,30 @@ def _upload(hub_url: str, number: int) -> dict[str, str]:
 
 def _drive(clients: Mapping[str, Any], config: Config, harbour: Harbour, sid: str, until: State) -> None:
     dynamodb = clients["dynamodb"]
-    store = SessionStore(dynamodb, config.table, time.time)
+    sessions = SessionStore(dynamodb, config.table, time.time)
 
-    def find(endpoint: object, policy: object) -> str:
-        return endpoint.host  # type: ignore[attr-defined,no-any-return]
-
-    world = Effects(
+    connect: Any = harbour.connect  # an engine's twin is no DockerEndpoint
+    effects = Effects(
         config=config,
         credentials=CredentialsStore(clients["s3"], clients["kms"], bucket=config.bucket, key=config.key),
         routes=RouteStore(dynamodb, config.table, time.time),
         trust=a_trust,
         clock=time.time,
         sleep=time.sleep,
-        connect=harbour.connect,  # type: ignore[arg-type]
-        find=find,
-        ask=lambda *arguments, **options: None,
+        connect=connect,
+        resolve=lambda endpoint, policy: endpoint.host,
+        probe=lambda target, sid, trust, *, deadline: None,
     )
     launcher = Launcher(
-        store=store,
-        world=world,
-        enqueue=lambda sid, *, delay, takeover="": None,
+        sessions=sessions,
+        effects=effects,
+        enqueue=lambda message, *, delay: None,
         clock=time.time,
         time_left=lambda: 1000.0,
         name=f"tick-{threading.get_ident()}-{until}",
     )
-    launcher.tick(sid)
-    assert store.load(sid).state is until, store.load(sid).message
+    launcher.tick(TickMessage(sid))
+    assert sessions.load(sid).state is until, sessions.load(sid).message
 
 
 def test_fifty_visitors_at_once_are_each_served_by_their_own_endpoint(

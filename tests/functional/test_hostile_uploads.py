@@ -36,8 +36,8 @@ FORM = "application/x-www-form-urlencoded"
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubRig]:
-    with hub_rig(monkeypatch) as rig:
+def hub() -> Iterator[HubRig]:
+    with hub_rig() as rig:
         yield rig
 
 
@@ -76,7 +76,8 @@ def test_refused_names_store_nothing_and_come_back_in_no_answer(hub: HubRig) -> 
         answer = hub.upload(a_bundle(), name=name)
         assert (answer.status, answer.json["code"]) == (400, "bad-name"), ascii(name)
         assert name not in answer.text
-    assert hub.objects() == hub.messages() == []
+    assert hub.objects() == []
+    assert hub.messages() == []
 
 
 def test_the_name_in_the_first_pages_address_is_escaped(hub: HubRig) -> None:
@@ -317,8 +318,8 @@ def test_answers_over_https_say_to_come_back_by_https_alone(hub: HubRig) -> None
         assert hub.ask("GET", path).headers["strict-transport-security"] == "max-age=31536000"
 
 
-def test_a_hub_without_tls_does_not_speak_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    with hub_rig(monkeypatch, HOMEPORT_HUB_ORIGIN="http://localhost:8000") as plain:
+def test_a_hub_without_tls_does_not_speak_of_it() -> None:
+    with hub_rig(HOMEPORT_HUB_ORIGIN="http://localhost:8000") as plain:
         assert "strict-transport-security" not in plain.ask("GET", "/health").headers
 
 

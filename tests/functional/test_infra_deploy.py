@@ -84,7 +84,7 @@ def _put_swagger(put: Callable[..., RestAPI]) -> Callable[..., RestAPI]:
 
 @pytest.fixture
 def client(endpoint: str) -> Callable[[str], Any]:
-    return lambda service: boto3.client(
+    return lambda service: boto3.client(  # type: ignore[call-overload]  # the name is a variable
         service, REGION, endpoint_url=endpoint, aws_access_key_id="test", aws_secret_access_key="test"
     )
 

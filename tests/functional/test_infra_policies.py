@@ -16,8 +16,10 @@ from moto import mock_aws
 from chalicelib.aws.credentials import CredentialsStore
 from chalicelib.aws.dynamodb import digest_of
 from chalicelib.aws.hub_certificates import load_trust
+from chalicelib.aws.queues import Handover, TickMessage
 from chalicelib.aws.routes import Grant, ProxyStore, RouteStore
 from chalicelib.aws.sessions import SessionStore
+from chalicelib.aws.tokens import TokenStore
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
@@ -65,7 +67,9 @@ def as_role(outputs: dict[str, str]) -> Callable[[str], Client]:
 
 
 def _plain_client(service: str) -> Any:
-    return boto3.client(service, REGION, aws_access_key_id="test", aws_secret_access_key="test")
+    return boto3.client(  # type: ignore[call-overload]  # the name is a variable
+        service, REGION, aws_access_key_id="test", aws_secret_access_key="test"
+    )
 
 
 def _guarded(client: Any, policy: Document, outputs: dict[str, str]) -> Any:
@@ -150,10 +154,11 @@ def test_the_web_function_may_do_all_that_a_visitor_asks_of_it(
     store.save(SESSION)
     store.find(SESSION.sid)
     store.of_owner(SESSION.owner)
-    store.put_token("token", frozenset({SESSION.owner}), expires_at=NOW + 60)
-    store.owners_of("token")
-    store.put_ticket("ticket", SESSION, path="/lab", expires_at=NOW + 60)
-    _wiring(web, outputs).enqueue(SESSION.sid, delay=0.0)
+    tokens = TokenStore(web("dynamodb"), outputs["Table"], lambda: NOW)
+    tokens.put_token("token", frozenset({SESSION.owner}), expires_at=NOW + 60)
+    tokens.owners_of("token")
+    tokens.put_ticket("ticket", SESSION, path="/lab", expires_at=NOW + 60)
+    _wiring(web, outputs).queue.enqueue(TickMessage(SESSION.sid), delay=0.0)
 
 
 def test_the_launcher_may_do_all_that_a_session_needs(
@@ -172,15 +177,15 @@ def test_the_launcher_may_do_all_that_a_session_needs(
     assert credentials.get(SESSION.sid, 7, SESSION.owner) == CREDENTIALS
     credentials.purge(SESSION.sid, 7)
     load_trust(tick("ssm"), outputs["Certificates"])
-    _wiring(tick, outputs).enqueue(SESSION.sid, delay=5.0)
+    _wiring(tick, outputs).queue.enqueue(TickMessage(SESSION.sid, Handover("tick")), delay=5.0)
 
 
 def test_the_schedule_may_find_what_is_due_and_enqueue_it(
     outputs: dict[str, str], as_role: Callable[[str], Client]
 ) -> None:
-    redrive = as_role("redrive")
-    list(SessionStore(redrive("dynamodb"), outputs["Table"], lambda: NOW).due(NOW))
-    _wiring(redrive, outputs).enqueue(SESSION.sid, delay=0.0)
+    due = a_session(name="due", next_attempt_at=0.0)
+    SessionStore(_plain_client("dynamodb"), outputs["Table"], lambda: NOW).save(due)
+    assert due.sid in set(_wiring(as_role("redrive"), outputs).redrive())
 
 
 def test_the_proxy_may_follow_look_up_redeem_and_remember(
@@ -195,12 +200,6 @@ def test_the_proxy_may_follow_look_up_redeem_and_remember(
 
 
 def _wiring(client: Client, outputs: dict[str, str]) -> Wiring:
-    """A Wiring whose clients are guarded."""
-
-    class Guarded(Wiring):
-        def _client(self, service: str) -> Any:
-            return client(service)
-
-    return Guarded(
-        Config.from_environ({"HOMEPORT_TICK_QUEUE_URL": outputs["TickQueueUrl"], "HOMEPORT_TABLE": outputs["Table"]})
-    )
+    """A process's parts, on guarded clients."""
+    environ = {"HOMEPORT_TICK_QUEUE_URL": outputs["TickQueueUrl"], "HOMEPORT_TABLE": outputs["Table"]}
+    return Wiring(Config.from_environ(environ), client)

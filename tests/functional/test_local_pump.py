@@ -92,7 +92,12 @@ def test_handlers_run_side_by_side_and_never_more_than_there_are_places(sqs: Any
 
 def test_the_context_has_the_functions_time(sqs: Any, queue: str) -> None:
     left: list[int] = []
-    with pumping(lambda event: left.append(event.context.get_remaining_time_in_millis()), sqs):
+
+    def look(event: SQSEvent) -> None:
+        context: Any = event.context
+        left.append(context.get_remaining_time_in_millis())
+
+    with pumping(look, sqs):
         sqs.send_message(QueueUrl=queue, MessageBody="x")
         wait_until(lambda: bool(left), what="the call", deadline=20)
     assert 0 < left[0] <= 120_000

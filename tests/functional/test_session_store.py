@@ -8,8 +8,9 @@ import pytest
 
 from chalicelib.aws.dynamodb import digest_of
 from chalicelib.aws.errors import StoreUnavailable
-from chalicelib.aws.routes import Grant, ProxyStore, RouteStore
+from chalicelib.aws.routes import Grant, ProxyStore, Route, RouteStore
 from chalicelib.aws.sessions import SessionStore
+from chalicelib.aws.tokens import TokenStore
 from chalicelib.session.values import Target
 from tests.builders import LIFETIME, NOW, OWNER, a_session
 from tests.contract.stores import RouteStoreContract, SessionStoreContract
@@ -29,14 +30,14 @@ class TestRouteStore(RouteStoreContract):
         return RouteStore(dynamodb, TABLE, lambda: NOW)
 
     def published(self) -> list[tuple[str, int, Target]]:
-        found = [route for route in self._proxy.changes(0) if route.published]  # type: ignore[union-attr]
-        assert [self._proxy.route(route.sid) for route in found] == found  # type: ignore[union-attr]
-        return [(route.sid, route.generation, route.target) for route in found]  # type: ignore[union-attr,misc]
+        found = [route for route in self._proxy.changes(0) if isinstance(route, Route) and route.published]
+        assert [self._proxy.route(route.sid) for route in found] == found
+        return [(route.sid, route.generation, route.target) for route in found if route.target]
 
 
 def test_a_token_stands_for_its_owners_until_its_time_is_over(dynamodb: Any) -> None:
     now = [NOW]
-    store = SessionStore(dynamodb, TABLE, lambda: now[0])
+    store = TokenStore(dynamodb, TABLE, lambda: now[0])
     owners = frozenset({OWNER, "cd" * 32})
     store.put_token("token-1", owners, expires_at=NOW + 100)
     assert store.owners_of("token-1") == owners
@@ -47,7 +48,7 @@ def test_a_token_stands_for_its_owners_until_its_time_is_over(dynamodb: Any) -> 
 
 def test_a_ticket_is_good_once_for_its_session_and_for_its_time(dynamodb: Any) -> None:
     now = [NOW]
-    store, proxy = SessionStore(dynamodb, TABLE, lambda: now[0]), ProxyStore(dynamodb, TABLE, lambda: now[0])
+    store, proxy = TokenStore(dynamodb, TABLE, lambda: now[0]), ProxyStore(dynamodb, TABLE, lambda: now[0])
     session = a_session()
     store.put_ticket("ticket-1", session, path="/lab", expires_at=NOW + 60)
     assert proxy.redeem_ticket("ticket-1", "another-session") is None
@@ -71,7 +72,7 @@ def test_grants_reach_the_feed_and_can_be_looked_up(dynamodb: Any) -> None:
 
 
 def test_only_digests_of_tokens_tickets_and_cookies_are_stored(dynamodb: Any) -> None:
-    store, proxy = SessionStore(dynamodb, TABLE, lambda: NOW), ProxyStore(dynamodb, TABLE, lambda: NOW)
+    store, proxy = TokenStore(dynamodb, TABLE, lambda: NOW), ProxyStore(dynamodb, TABLE, lambda: NOW)
     store.put_token("secret-token", frozenset({OWNER}), expires_at=NOW + 60)
     store.put_ticket("secret-ticket", a_session(), path="/lab", expires_at=NOW + 60)
     proxy.put_grant(Grant(digest_of("secret-cookie"), "sid", 1, False, 0, int(NOW) + 60))

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import base64
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from chalicelib.aws.errors import StoreUnavailable
 from chalicelib.session import events as e
 from chalicelib.session.machine import advance
 from chalicelib.session.values import Failure, Session, State, Target
-from tests.functional.hub_rig import HubRig, a_bundle, hub_rig
+from tests.functional.hub_rig import HubRig, a_bundle, a_hub, away, hub_rig, once
 
 BROWSER = {"Sec-Fetch-Site": "same-origin"}
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubRig]:
-    with hub_rig(monkeypatch) as rig:
+def hub() -> Iterator[HubRig]:
+    with hub_rig() as rig:
         yield rig
 
 
@@ -69,13 +69,13 @@ def test_an_upload_launches_a_session(hub: HubRig) -> None:
     assert answer.status == 201
     session = answer.json
     assert session["name"] == "Übung 1"
-    assert session["state"] == "verifying"
+    assert (session["state"], session["phase"], session["headline"]) == ("verifying", "launching", "Launching")
     assert session["endpoint"] == "tcp://docker.example.org:2376"
     assert session["error"] is None
     assert session["url"] is None
     assert session["bundle"]["subject"] == "CN=visitor-0"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", session["created_at"])
-    assert hub.messages() == [{"session": session["id"], "takeover": ""}]
+    assert hub.messages() == [{"session": session["id"]}]
     assert hub.objects() == [f"credentials/{session['id']}/1"]
 
 
@@ -169,8 +169,6 @@ def test_a_bundle_can_be_checked_without_anything_being_stored(hub: HubRig) -> N
 
 
 def test_a_certificate_that_ends_before_the_session_warns(hub: HubRig) -> None:
-    import time
-
     answer = hub.upload(a_bundle(not_after=time.time() + 3600), "/bundles")
     assert "expires on" in answer.json["warnings"][0]
 
@@ -195,6 +193,7 @@ def test_refusals_are_problem_documents_and_pages_with_the_same_sentence(hub: Hu
     page = hub.upload(b"not an archive", name="one", html=True)
     assert problem.status == page.status == 400
     assert set(problem.json) == {"type", "title", "status", "code", "detail"}
+    assert (problem.json["code"], problem.json["title"]) == ("not-an-archive", "Not an archive")
     assert problem.json["detail"].replace("'", "&#39;") in page.text
     assert problem.json["code"] in page.text
 
@@ -204,7 +203,7 @@ def test_an_empty_name_gets_the_suggested_one(hub: HubRig) -> None:
 
 
 def test_fields_are_checked(hub: HubRig) -> None:
-    cases = {
+    cases: dict[str, Any] = {
         "name": "x" * 64,
         "image": "Not An Image",
         "memory": "1k",
@@ -241,10 +240,10 @@ def test_a_method_that_is_not_known_says_which_are(hub: HubRig) -> None:
 
 
 def test_a_defect_of_the_hub_is_a_problem_document_and_a_page_too(hub: HubRig) -> None:
-    def broken(*arguments: Any) -> None:
+    def broken() -> NoReturn:
         raise RuntimeError("not to be shown")
 
-    hub.parts.hub.check = broken  # type: ignore[method-assign]
+    hub.hub = a_hub(hub.parts, clock=broken)
     problem = hub.upload(a_bundle(), "/bundles")
     assert (problem.status, problem.json["code"]) == (500, "internal")
     assert problem.headers["content-type"] == "application/problem+json"
@@ -298,6 +297,9 @@ def test_events_tell_what_happened_since(hub: HubRig) -> None:
     path = f"/sessions/{session['id']}/events"
     everything = hub.ask("GET", path, token=session["owner_token"]).json
     assert everything["session"]["state"] == "ready"
+    assert (everything["session"]["phase"], everything["session"]["headline"]) == ("ready", "Ready")
+    assert all(line.keys() == {"number", "at", "text", "progress"} for line in everything["events"])
+    assert not any(line["progress"] for line in everything["events"])
     assert everything["session"]["progress"] == 1.0
     assert [line["number"] for line in everything["events"]] == list(range(1, len(everything["events"]) + 1))
     assert "Connected to Docker 20.10.24 at 203.0.113.7" in [line["text"] for line in everything["events"]]
@@ -366,15 +368,8 @@ def test_credentials_that_could_not_be_brought_again_can_be_brought_later(hub: H
     session = hub.upload(a_bundle(), name="one").json
     made_forgotten(hub, session["id"])
     hub.client_of("s3").delete_object(Bucket="homeport-test", Key=f"credentials/{session['id']}/1")
-    credentials = hub.parts.hub._credentials
-    put = credentials.put
-
-    def broken(*arguments: Any) -> None:
-        raise StoreUnavailable("The credentials store did not answer. Try again in a moment")
-
-    credentials.put = broken  # type: ignore[method-assign]
-    assert hub.upload(a_bundle(), name="one").status == 503
-    credentials.put = put  # type: ignore[method-assign]
+    with hub.on_call("s3", "PutObject", away):
+        assert hub.upload(a_bundle(), name="one").status == 503
     moved_to(hub, session["id"], State.READY, last_problem=Failure("credentials-missing", "The launcher found none"))
     assert hub.upload(a_bundle(), name="one").status == 200
     assert hub.objects() == [f"credentials/{session['id']}/1"]
@@ -384,44 +379,32 @@ def test_credentials_brought_again_while_they_are_forgotten_are_forgotten(hub: H
     """One browser brings them again; before they are stored, another asks to forget them, and the launcher does."""
     session = hub.upload(a_bundle(), name="one").json
     made_forgotten(hub, session["id"])
-    credentials = hub.parts.hub._credentials
-    put = credentials.put
-
-    def put_late(sid: str, generation: int, owner: str, content: Any) -> None:
-        moved_to(hub, sid, State.READY, credentials_held=False)
-        put(sid, generation, owner, content)
-
-    credentials.put = put_late  # type: ignore[method-assign]
-    assert hub.upload(a_bundle(), name="one").status == 200
+    forgotten = once(lambda: moved_to(hub, session["id"], State.READY, credentials_held=False))
+    with hub.on_call("s3", "PutObject", forgotten):
+        assert hub.upload(a_bundle(), name="one").status == 200
     assert hub.parts.sessions.load(session["id"]).state is State.FORGETTING
 
 
 def test_an_upload_that_loses_against_stop_is_purged_after_all(hub: HubRig) -> None:
     """Between the item and its credentials, another browser presses Stop and the launcher is done with it."""
-    credentials = hub.parts.hub._credentials
-    put = credentials.put
 
-    def put_late(sid: str, generation: int, owner: str, content: Any) -> None:
+    def stopped() -> None:
+        (sid,) = hub.parts.sessions.due(2e9)
         moved_to(hub, sid, State.STOPPED, next_attempt_at=None, credentials_held=False)
-        put(sid, generation, owner, content)
 
-    credentials.put = put_late  # type: ignore[method-assign]
-    session = hub.upload(a_bundle(), name="one").json
+    with hub.on_call("s3", "PutObject", once(stopped)):
+        session = hub.upload(a_bundle(), name="one").json
     stored = hub.parts.sessions.load(session["id"])
     assert stored.state is State.PURGING
-    assert {"session": session["id"], "takeover": ""} in hub.messages()
+    assert {"session": session["id"]} in hub.messages()
 
 
-def test_an_upload_whose_sealing_fails_says_so_and_ends_the_session(hub: HubRig) -> None:
-    credentials = hub.parts.hub._credentials
-
-    def broken(*arguments: Any) -> None:
-        raise StoreUnavailable("The credentials store did not answer. Try again in a moment")
-
-    credentials.put = broken  # type: ignore[method-assign]
-    answer = hub.upload(a_bundle(), name="one")
+@pytest.mark.parametrize(("service", "operation"), [("kms", "GenerateDataKey"), ("s3", "PutObject")])
+def test_an_upload_whose_sealing_fails_says_so_and_ends_the_session(hub: HubRig, service: str, operation: str) -> None:
+    with hub.on_call(service, operation, away):
+        answer = hub.upload(a_bundle(), name="one")
     assert (answer.status, answer.json["code"]) == (503, "store-unavailable")
-    ((sid,),) = [list(hub.parts.sessions.due(2e9))]
+    (sid,) = hub.parts.sessions.due(2e9)
     assert hub.parts.sessions.load(sid).state is State.WITHDRAWING
 
 
@@ -434,18 +417,9 @@ def test_an_upload_while_the_queue_is_down_is_launched_by_the_schedule(hub: HubR
 
 
 def test_an_answer_lost_by_the_table_is_recognised_as_our_own_write(hub: HubRig) -> None:
-    store = hub.parts.hub._store
-    save = store.save
-    lost = []
-
-    def saved_but_unheard(session: Session) -> None:
-        save(session)
-        if not lost:
-            lost.append(session)
-            save(session)  # what botocore's retry does: the condition now fails
-
-    store.save = saved_but_unheard  # type: ignore[method-assign]
-    answer = hub.upload(a_bundle(), name="one")
+    with hub.losing_an_answer("dynamodb", "PutItem") as lost:
+        answer = hub.upload(a_bundle(), name="one")
+    assert lost
     assert answer.status == 201
     assert hub.objects() == [f"credentials/{answer.json['id']}/1"]
 

@@ -35,7 +35,7 @@ from urllib3.filepost import encode_multipart_formdata
 
 from local import demo
 from local.aws import Aws
-from local.demo import HubClient, Notebook
+from local.demo import Notebook
 from local.processes import LOOPBACK, free_port, wait_until
 from local.run import Running, Stack
 from tests.bundles import go_zip
@@ -79,30 +79,44 @@ class Visitor:
     """A visitor, every answer to whom is kept."""
 
     def __init__(self, stack: Stack, evidence: Evidence) -> None:
-        self.hub = HubClient(stack.hub_address)
         self.stack = stack
         self.evidence = evidence
-        self.hub._http.hooks["response"].append(self._keep)
+        self.http = requests.Session()
+        self.http.trust_env = False
+        self.http.headers["Accept"] = "application/json"
+        self.http.hooks["response"].append(self._keep)
 
     def _keep(self, answer: requests.Response, **_: Any) -> None:
         head = f"{answer.status_code} {answer.reason}\n{answer.headers!r}\n".encode()
         self.evidence.add("answer of the hub", head + answer.content)
 
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return self.http.get(f"{self.stack.hub_address}{path}", timeout=60, **options)
+
     def post(self, path: str, **options: Any) -> requests.Response:
-        return self.hub._http.post(f"{self.stack.hub_address}{path}", timeout=60, **options)
+        return self.http.post(f"{self.stack.hub_address}{path}", timeout=60, **options)
+
+    def session(self, sid: str) -> dict[str, Any]:
+        answer = self.get(f"/sessions/{sid}")
+        assert answer.ok, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def stop(self, sid: str) -> None:
+        assert self.http.delete(f"{self.stack.hub_address}/sessions/{sid}", timeout=60).ok
 
     def upload(self, bundle: bytes, path: str = "/sessions", **fields: str) -> dict[str, Any]:
         answer = self.post(path, files={"credentials": ("bundle.zip", bundle)}, data=fields)
         found: dict[str, Any] = answer.json()
         if "owner_token" in found:
-            self.hub._http.headers["Authorization"] = f"Bearer {found['owner_token']}"
+            self.http.headers["Authorization"] = f"Bearer {found['owner_token']}"
         return found
 
     def follow(self, sid: str, until: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         found: list[dict[str, Any]] = []
 
         def look() -> bool:
-            found.append(self.hub.session(sid))
+            found.append(self.session(sid))
             return bool(until(found[-1]))
 
         wait_until(look, what="what a session was to become", deadline=DEADLINE)
@@ -110,11 +124,12 @@ class Visitor:
 
     def see_pages(self, sid: str) -> None:
         for path in ("/", "/sessions", f"/sessions/{sid}"):
-            self.hub._http.get(f"{self.stack.hub_address}{path}", headers={"Accept": "text/html"}, timeout=60)
-        self.hub._http.get(f"{self.stack.hub_address}/sessions/{sid}/events", timeout=60)
+            self.get(path, headers={"Accept": "text/html"})
+        self.get(f"/sessions/{sid}/events")
 
     def enter(self, sid: str) -> None:
-        notebook = demo.enter(self.stack.hub_url, self.hub.enter(sid), self.stack.proxy_port)
+        entry = self.post(f"/sessions/{sid}/enter", json={}).json()
+        notebook = demo.enter(self.stack.hub_url, entry, self.stack.proxy_port)
         stranger = Notebook(notebook.port, notebook.host)
         for asking, path in ((notebook, "/api/status"), (notebook, "/lab"), (stranger, "/lab")):
             status, headers, body = asking.request("GET", path)
@@ -134,7 +149,7 @@ def a_whole_life(visitor: Visitor, bundle: bytes, look: Callable[[str], None]) -
     forgotten = visitor.follow(sid, lambda session: not session["credentials_held"])
     outcomes["forget"] = forgotten["state"]
     visitor.upload(bundle, name="canary")
-    visitor.hub.stop(sid)
+    visitor.stop(sid)
     outcomes["stop"] = visitor.follow(sid, lambda session: session["state"] == "stopped")["state"]
 
 
@@ -146,7 +161,7 @@ def a_failed_launch(visitor: Visitor, what: str, bundle: bytes, **fields: str) -
     visitor.see_pages(sid)
     visitor.evidence.outcomes[what] = (session["error"] or {"code": session["message"]})["code"]
     if session["state"] != "stopped":
-        visitor.hub.stop(sid)
+        visitor.stop(sid)
         visitor.follow(sid, lambda found: found["state"] == "stopped")
     assert begun
 
@@ -178,7 +193,7 @@ def stranger_at(url: str, *, more_trust: bytes = b"") -> bytes:
     """A bundle of certificates that no endpoint here has heard of; `more_trust` goes into its ca.pem."""
     authority = Authority.new("Another authority")
     leaf = authority.issue("stranger", client=True)
-    files = {
+    files: dict[str, bytes | str] = {
         "ca.pem": authority.certificate + more_trust,
         "cert.pem": leaf.certificate,
         "key.pem": leaf.key,

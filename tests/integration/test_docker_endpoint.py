@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,10 @@ class Rig:
     image: str
 
     def open(self, **changes: Any) -> DockerEndpoint:
-        return DockerEndpoint(
-            self.credentials(), address="127.0.0.1", **({"deadline": 30.0, "hub_name": HUB} | changes)
-        )
+        arguments: dict[str, Any] = {"deadline": 30.0, "hub_name": HUB} | changes
+        return DockerEndpoint(self.credentials(), address="127.0.0.1", **arguments)
 
-    def credentials(self, **changes: bytes) -> Credentials:
+    def credentials(self, **changes: Any) -> Credentials:
         pki = self.offered.pki
         made = Credentials(
             Endpoint("127.0.0.1", self.offered.port), pki.ca.encode(), pki.certificate.encode(), pki.key.encode()
@@ -135,6 +135,10 @@ def of(endpoint: DockerEndpoint, spec: Specification) -> tuple[str, bool]:
     return status.status, status.running
 
 
+def has_exited(endpoint: DockerEndpoint, spec: Specification) -> bool:
+    return of(endpoint, spec) == ("exited", False)
+
+
 def saying(words: str) -> tuple[str, ...]:
     return ("sh", "-c", words)
 
@@ -211,8 +215,8 @@ def test_work_is_there_again_in_the_next_launch(rig: Rig) -> None:
         for spec in (first, second):
             docker_endpoint.create(spec)
             docker_endpoint.start(spec.name)
-            until(lambda spec=spec: of(docker_endpoint, spec) == ("exited", False))
-        assert docker_endpoint.log_tail(second.name) == "mine\n"
+            until(partial(has_exited, docker_endpoint, spec))
+        assert docker_endpoint.log_tail(second.name) == "mine"
         for spec in (first, second):
             docker_endpoint.remove(spec.name)
 
@@ -223,7 +227,7 @@ def test_a_container_that_ended_tells_how_and_why(rig: Rig, fresh: Specification
         docker_endpoint.start(fresh.name)
         until(lambda: of(docker_endpoint, fresh) == ("exited", False))
         assert docker_endpoint.inspect(fresh.name).exit_code == 3
-        assert docker_endpoint.log_tail(fresh.name) == "boom\n"
+        assert docker_endpoint.log_tail(fresh.name) == "boom"
 
 
 def test_a_container_that_took_too_much_memory_tells_so(rig: Rig) -> None:
@@ -327,7 +331,8 @@ def test_a_pull_tells_its_layers_and_ends_with_the_image(rig: Rig, registry: Gat
             fractions.append(heard_until(statuses, f"{number + 1} of 3 layers").fraction)
         registry.open_gates()
         rest = list(statuses)
-        assert fractions == sorted(fractions)
+        known = [fraction for fraction in fractions if fraction is not None]
+        assert fractions == known == sorted(known)
         assert all(status.fraction is not None for status in rest)
         assert docker_endpoint.image_present(registry.image)
 

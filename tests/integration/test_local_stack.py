@@ -18,7 +18,7 @@ import pytest
 
 from local import containers, demo, run
 from local.engine import Engine, Names, engine_version, own_engine
-from local.processes import free_port, wait_until
+from local.processes import StackError, free_port, wait_until
 from local.run import Running, Stack
 from local.settings import ROOT, Settings
 
@@ -132,7 +132,7 @@ def test_the_run_ends_when_a_part_of_it_ends(running_stack: Running) -> None:
     dead = subprocess.Popen([sys.executable, "-c", "raise SystemExit('out of maps')"])
     dead.wait()
     child = type(running_stack.children[0])("agent", dead, running_stack.children[0].log)
-    with pytest.raises(run.StackError, match="agent ended by itself"):
+    with pytest.raises(StackError, match="agent ended by itself"):
         run.watch(Running(running_stack.stack, (child,), running_stack.engine_socket))
 
 
@@ -180,5 +180,5 @@ def test_an_engine_of_our_own_leaves_nothing_when_its_parent_is_killed(state: Pa
 
 
 def test_an_engine_that_is_gone_is_noticed(running_stack: Running, tmp_path: Path) -> None:
-    with pytest.raises(run.StackError, match="engine does not answer"):
+    with pytest.raises(StackError, match="engine does not answer"):
         run.watch(Running(running_stack.stack, (), tmp_path / "no-such.sock"))

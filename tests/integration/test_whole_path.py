@@ -93,7 +93,7 @@ def test_from_a_bundle_to_a_cell_to_nothing_left(
         assert stored_objects(stack, session["id"])
         notebook = entered(hub, stack, session)
         output = demo.run_cell(notebook, "import socket; print(socket.gethostname(), 6 * 7)")
-        assert output.split() == [container.id[:12], "42"]
+        assert output.split() == [str(container.id)[:12], "42"]
     with pytest.raises(docker.errors.NotFound):
         engine_client.containers.get(session["container"])
     assert stored_objects(stack, session["id"]) == []
@@ -112,7 +112,7 @@ def test_the_same_bundle_and_name_come_back_to_the_same_notebook_and_another_nam
     with launched(hub, stack, "first") as first, launched(hub, stack, "second") as second:
         assert {first["id"], second["id"]} == set(ids.values())
         mine = engine_client.containers.list(filters={"label": f"homeport.hub={stack.hub_name}"})
-        assert sorted(container.name for container in mine) == sorted([first["container"], second["container"]])
+        assert sorted(str(container.name) for container in mine) == sorted([first["container"], second["container"]])
         again = hub.launch(bundle, "first")
         assert (again["id"], again["state"]) == (first["id"], "ready")
 
@@ -153,7 +153,8 @@ def test_forgotten_credentials_are_gone_and_the_notebook_goes_on(
 ) -> None:
     session = hub.launch(Path(stack.bundle), "forgotten")
     demo.follow(hub, session["id"], "ready", _ignore)
-    answer = hub._http.post(f"{stack.hub_address}/sessions/{session['id']}/forget", json={}, timeout=30)
+    owner = {"Authorization": f"Bearer {session['owner_token']}", "Accept": "application/json"}
+    answer = requests.post(f"{stack.hub_address}/sessions/{session['id']}/forget", json={}, headers=owner, timeout=30)
     assert answer.status_code == 202
     eventually(lambda: hub.session(session["id"])["credentials_held"] is False)
     assert stored_objects(stack, session["id"]) == []

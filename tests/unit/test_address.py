@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib.bundle import errors
 from chalicelib.bundle.address import TABLE, AddressPolicy, Endpoint, Reach, Row, parse_endpoint, row_of
-from chalicelib.bundle.parse import errors
 
 POLICY = AddressPolicy()
 

@@ -48,7 +48,8 @@ def test_nothing_malformed_gets_into_a_command(address: str, port: int, sid: str
         replace(ROUTE, generation=generation),
     ]
     grants = [replace(GRANT, sid=sid), replace(GRANT, digest=sid), replace(GRANT, generation=generation)]
-    for item in (*routes, *grants):
+    items: list[Route | Grant] = [*routes, *grants]
+    for item in items:
         value = table.value_of(item, NOW)
         if value is not None:
             line = f"{table.key_of(item)[1]} {value}"
@@ -167,7 +168,7 @@ def test_what_came_from_the_files_stays_until_a_full_reading_lacks_it() -> None:
 def test_only_differences_become_commands_and_leaving_goes_first() -> None:
     a, b, grant = replace(ROUTE, sid="a"), replace(ROUTE, sid="b"), GRANT
     known = a_synced_table(a, b, grant)
-    news = [a, replace(b, generation=9), replace(ROUTE, sid="c"), replace(grant, revoked=True)]
+    news: list[Route | Grant] = [a, replace(b, generation=9), replace(ROUTE, sid="c"), replace(grant, revoked=True)]
     known.learn(news, NOW)
     assert table.single(known.take_changes()) == [
         Delete(Map.GRANTS, DIGEST),

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chalicelib.bundle.parse import archive, errors, parse
+from chalicelib.bundle import archive, errors
+from chalicelib.bundle.parse import parse
 from tests import bundles
 from tests.unit.corpus import Member, craft_zip, good, good_members
 

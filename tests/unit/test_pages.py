@@ -14,8 +14,8 @@ import pytest
 from jinja2 import UndefinedError
 
 from chalicelib.session.values import PHASES, Phase, State
-from chalicelib.web.routes import json as documents
-from chalicelib.web.routes import pages
+from chalicelib.web import json as documents
+from chalicelib.web import pages
 from tests.documents import a_session_document
 
 FOLDER = Path(pages.__file__).parent
