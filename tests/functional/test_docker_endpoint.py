@@ -34,8 +34,9 @@ from chalicelib.engine.probe import probe
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.resolve import resolve
 from chalicelib.engine.transport import ANSWER_BYTES, Budget, Channel, memory_file, memory_pipe, new_context
+from chalicelib.notebook import certificates
 from chalicelib.notebook.certificates import HubTrust
-from chalicelib.notebook.container import Specification, certificates, specification
+from chalicelib.notebook.container import Specification, specification
 from chalicelib.session.values import Limits, Target
 from tests.builders import NOW, a_session
 from tests.certificates import FAR_AHEAD, LONG_AGO, Authority, Leaf
