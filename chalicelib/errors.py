@@ -1,9 +1,10 @@
 """The root of every error Homeport raises on purpose. Each wing has its own family, beside the code that raises it.
 
 An error says whose problem it is and what to do next. `status` (HTTP), `code` (a stable name that programs may rely
-on), `title` (a few words for people) and `retryable` (the same request can succeed later) sit on the class; code and
-title follow from the class's name, so that there is one name to choose: `KeyMismatch` is `key-mismatch`, "Key
-mismatch". The message is written for the visitor: it names the file or field and holds no key, token or file content.
+on), `title` (a few words for people) and `retryable` (the same request can succeed later) sit on the class. The code
+follows from the class's name, so that there is one name to choose: `PullFailed` is `pull-failed`. So does the title,
+"Pull failed", unless the class has better words for it. The message is written for the visitor: it names the file or
+field and holds no key, token or file content.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class HomeportError(Exception):
     def __init_subclass__(cls) -> None:
         words = re.findall("[A-Z][a-z0-9]*", cls.__name__)
         cls.code = "-".join(words).lower()
+        if "title" in vars(cls):
+            return
         shown = [_PROPER.get(word.lower(), word.lower()) for word in words]
         cls.title = " ".join([shown[0][:1].upper() + shown[0][1:], *shown[1:]])
 

@@ -14,6 +14,8 @@ class EndpointError(HomeportError):
 class EndpointNameUnknown(EndpointError):
     """No address is known for the endpoint's name."""
 
+    title = "Unknown endpoint name"
+
 
 class EndpointUnreachable(EndpointError):
     """No network path leads to the endpoint's address, or its name could not be looked up just now."""
@@ -30,33 +32,45 @@ class ConnectionRefused(EndpointError):
 class EndpointTimeout(EndpointError):
     """The endpoint did not answer in time; a firewall that swallows packets looks the same."""
 
+    title = "Endpoint did not answer in time"
     retryable = True
 
 
 class EndpointHungUp(EndpointError):
     """The endpoint closed the connection in the middle of a request."""
 
+    title = "Endpoint closed the connection"
     retryable = True
 
 
 class EndpointTls(EndpointError):
     """The endpoint and the hub found no common TLS (1.2 or later)."""
 
+    title = "No common TLS version"
+
 
 class EndpointNotTls(EndpointTls):
     """The endpoint's port speaks something, and it is not TLS."""
+
+    title = "Endpoint does not speak TLS"
 
 
 class EndpointWrongCertificate(EndpointTls):
     """The endpoint showed a certificate that the bundle's CA did not sign, or that cannot be trusted otherwise."""
 
+    title = "Wrong endpoint certificate"
+
 
 class EndpointWrongName(EndpointWrongCertificate):
     """The endpoint showed a certificate of the bundle's CA that is made for another name."""
 
+    title = "Endpoint certificate is for another name"
+
 
 class EndpointExpiredCertificate(EndpointWrongCertificate):
     """The endpoint showed a certificate that has expired or is not valid yet."""
+
+    title = "Endpoint certificate expired"
 
 
 class ClientCertificateRejected(EndpointTls):
@@ -66,9 +80,13 @@ class ClientCertificateRejected(EndpointTls):
 class EndpointForbidden(EndpointError):
     """The endpoint accepted the certificate and forbids what was asked (an authorization plugin, a proxy)."""
 
+    title = "Forbidden by the endpoint"
+
 
 class EndpointRedirected(EndpointError):
     """The endpoint answered with a redirect; the hub follows none, since it would carry requests elsewhere."""
+
+    title = "Endpoint redirects elsewhere"
 
 
 class NotADockerEngine(EndpointError):
@@ -78,32 +96,44 @@ class NotADockerEngine(EndpointError):
 class EndpointTooOld(EndpointError):
     """The endpoint's Docker Engine is older than what is asked of it."""
 
+    title = "Docker Engine is too old"
+
 
 class EndpointTooNew(EndpointError):
     """The endpoint's Docker Engine no longer speaks any version of the API that the hub speaks."""
+
+    title = "Docker Engine is too new"
 
 
 class EndpointNotLinux(EndpointError):
     """The endpoint's Docker Engine runs containers of another operating system."""
 
+    title = "Not a Linux engine"
+
 
 class RequestRejected(EndpointError):
     """The endpoint's Docker Engine declined a request as one it cannot carry out."""
+
+    title = "Rejected by the endpoint"
 
 
 class EndpointFailed(EndpointError):
     """The endpoint's Docker Engine reported an error of its own."""
 
+    title = "Error on the endpoint"
     retryable = True
 
 
 class NoSpace(EndpointError):
     """The endpoint's disk is full."""
 
+    title = "Endpoint's disk is full"
+
 
 class BadImage(EndpointError):
     """The image's name is not one that Docker understands."""
 
+    title = "Invalid image name"
     status = 400
 
 
@@ -114,13 +144,19 @@ class ImageNotFound(EndpointError):
 class ImageWrongPlatform(EndpointError):
     """The image is not made for the endpoint's kind of processor."""
 
+    title = "Image is for another platform"
+
 
 class RegistryDenied(EndpointError):
     """The registry wants to know who is asking; the hub passes no registry credentials."""
 
+    title = "Registry requires a login"
+
 
 class RegistryLimit(EndpointError):
     """The registry allows the endpoint's address no more pulls for now."""
+
+    title = "Registry rate limit"
 
 
 class PullFailed(EndpointError):
@@ -132,38 +168,54 @@ class PullFailed(EndpointError):
 class LimitsRefused(EndpointError):
     """The endpoint cannot give the memory or the CPUs that were asked for."""
 
+    title = "Limits not available"
+
 
 class GpuUnavailable(EndpointError):
     """The endpoint cannot give a GPU to a container."""
+
+    title = "GPU not available"
 
 
 class ContainerConflict(EndpointError):
     """A container of this session's name exists on the endpoint and is not this hub's."""
 
+    title = "Container name is taken"
     status = 409
 
 
 class ContainerMissing(EndpointError):
     """The session's container is not on the endpoint (any more)."""
 
+    title = "Container is missing"
+
 
 class ImageWithoutJupyter(EndpointError):
     """The image has no `jupyter` program to run."""
+
+    title = "Image without Jupyter"
 
 
 class StartFailed(EndpointError):
     """The endpoint created the container and could not start it."""
 
+    title = "Container did not start"
+
 
 class NotebookExited(EndpointError):
     """The notebook's container ended before it was ready."""
+
+    title = "Notebook ended"
 
 
 class NotebookSilent(EndpointError):
     """The notebook does not answer (yet) through its published port."""
 
+    title = "Notebook does not answer"
     retryable = True
 
 
 class NotebookWrongCertificate(EndpointError):
     """Something else than this session's notebook answers at its published port."""
+
+    title = "Wrong notebook certificate"

@@ -14,6 +14,8 @@ class BadRequest(HomeportError):
 class BadForm(BadRequest):
     """The request's body is not the multipart form that a browser sends."""
 
+    title = "Malformed form"
+
 
 class UnsupportedMediaType(BadRequest):
     """The request's content type is not the one this address takes."""
@@ -34,32 +36,40 @@ class MissingField(BadRequest):
 class BadField(BadRequest):
     """A form field is doubled, unknown or has a value that cannot be used."""
 
+    title = "Invalid field"
+
 
 class BadName(BadField):
     """The notebook's name is empty where one is needed, too long, or holds characters nobody can type."""
+
+    title = "Invalid notebook name"
 
 
 class BodyTooLarge(BadRequest):
     """The request's body is over the limit; nothing of it was read."""
 
+    title = "Request too large"
     status = 413
 
 
 class NotAuthenticated(HomeportError):
     """The request carries no owner token, or one the hub does not know."""
 
+    title = "Not signed in"
     status = 401
 
 
 class CrossSiteRequest(HomeportError):
     """Another web site made the visitor's browser send this request."""
 
+    title = "Request from another site"
     status = 403
 
 
 class SessionNotReady(HomeportError):
     """The notebook cannot be entered (yet, or any more)."""
 
+    title = "Notebook is not ready"
     status = 409
     retryable = True
 
@@ -67,6 +77,7 @@ class SessionNotReady(HomeportError):
 class SessionLeaving(HomeportError):
     """The session of this name is being stopped; it can be launched again in a moment."""
 
+    title = "Notebook is being stopped"
     status = 409
     retryable = True
 
@@ -74,4 +85,5 @@ class SessionLeaving(HomeportError):
 class SessionOfLaterVersion(HomeportError):
     """The session was stored by a later version of Homeport; this one can only stop it."""
 
+    title = "Launched by a later version"
     status = 409
