@@ -10,19 +10,12 @@ from typing import Any
 from chalice.app import Chalice, CloudWatchEvent, Rate, SQSEvent
 
 from chalicelib.config import Config
-from chalicelib.web.hub import Hub
 from chalicelib.web.routes import attach
 from chalicelib.wiring import wiring
 
-
-def hub() -> Hub:
-    """The web function's hub, made when a request first needs it."""
-    return wiring().hub
-
-
 app = Chalice(app_name="homeport")
 app.log.setLevel(logging.INFO)  # Chalice's default for the loggers below "homeport" is ERROR
-attach(app, hub)
+attach(app, config=lambda: wiring().config, hub=lambda: wiring().hub)
 
 
 @app.on_sqs_message(

@@ -41,7 +41,7 @@ class Wiring:
             sessions=self.sessions,
             tokens=TokenStore(self.client("dynamodb"), self.config.table, CLOCK),
             credentials=self.credentials,
-            enqueue=self.queue.enqueue,
+            enqueue=lambda message, *, delay: self.queue.enqueue(message, delay=delay),  # only some requests need it
             clock=CLOCK,
             secret=lambda: secrets.token_urlsafe(32),
         )

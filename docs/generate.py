@@ -65,11 +65,11 @@ def state_machine() -> str:
         [
             "# The state machine of a session",
             "",
-            "Generated from `chalicelib/session/machine.py` by `make docs`; a test fails when it is not current.",
+            "Generated from `chalicelib/session/` (machine, narration, values) by `make docs`; a test compares.",
             "",
             "One state has one effect; each effect ends in one event; the event decides the next state. Any launching",
-            "state, and `ready`, also leaves to `withdrawing` when the visitor stops the notebook, when an effect",
-            "fails for good, when the endpoint stays silent for longer than the state's patience, and when the",
+            "state, `ready` and `forgetting` also leave to `withdrawing` when the visitor stops the notebook, when an",
+            "effect fails for good, when the endpoint stays silent for longer than the state's patience, and when the",
             "session's lifetime is over. An effect that may succeed later (`EffectDelayed`) is repeated.",
             "",
             "```mermaid",
@@ -118,7 +118,7 @@ FAMILIES: Final[Mapping[str, tuple[str, str]]] = {
         "The hub's own stores",
         "The web function and the launcher, when AWS or what is stored there fails.",
     ),
-    "session.machine": ("The state machine", "Nobody, unless Homeport has a defect."),
+    "session.errors": ("The state machine", "Nobody, unless Homeport has a defect."),
     "errors": ("The hub itself", "Any part, about the hub's own configuration and state."),
 }
 

@@ -1,10 +1,10 @@
 """The hub's own certificates: made once per stage, kept in SSM as SecureString parameters under the hub's key.
 
     <prefix>/notebook-ca              certificate and key   launcher: signs one leaf per notebook
-    <prefix>/notebook-ca-certificate  certificate           proxy: what it believes notebooks by
-    <prefix>/client-ca                certificate           put into notebooks, which believe nobody else
-    <prefix>/launcher-client          certificate and key   launcher: what it probes notebooks with
-    <prefix>/proxy-client             certificate and key   proxy: what it calls notebooks with
+    <prefix>/notebook-ca-certificate  certificate           proxy: what it verifies notebooks with
+    <prefix>/client-ca                certificate           put into notebooks, which trust no other
+    <prefix>/launcher-client          certificate and key   launcher: what it presents to notebooks
+    <prefix>/proxy-client             certificate and key   proxy: what it presents to notebooks
 
 Rules
 

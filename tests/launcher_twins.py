@@ -22,7 +22,7 @@ from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.errors import BadEnvelope
 from chalicelib.notebook.certificates import HubTrust, issue_client, new_ca
 from chalicelib.notebook.container import LABEL, Specification
-from chalicelib.session.machine import IllegalTransition
+from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.values import Session, container_name
 from tests.builders import LIFETIME, NOW
 

@@ -14,7 +14,7 @@ from chalicelib.aws.routes import Grant, Redeemed, Route
 
 
 class ProxyStoreTwin:
-    """chalicelib.session_store.ProxyStore in memory; `down` makes every call fail as DynamoDB does when it is away.
+    """chalicelib.aws.routes.ProxyStore in memory; `down` makes every call fail as DynamoDB does when it is away.
 
     `breaks_after`: so many items of a reading arrive, then it fails. `reads` counts the look-ups by kind. Tickets are
     put with `put_ticket`, routes and grants with `put`.

@@ -1,10 +1,10 @@
 """The hub's own certificates in SSM Parameter Store: made once by the deploy script, and only read here.
 
 <prefix>/notebook-ca              certificate and key   the launcher signs one leaf per notebook with it
-<prefix>/notebook-ca-certificate  certificate           what the proxy believes notebooks by
-<prefix>/client-ca                certificate           put into notebooks, which believe nobody else
-<prefix>/launcher-client          certificate and key   what the launcher probes notebooks with
-<prefix>/proxy-client             certificate and key   what the proxy calls notebooks with
+<prefix>/notebook-ca-certificate  certificate           what the proxy verifies notebooks with
+<prefix>/client-ca                certificate           put into notebooks, which trust no other
+<prefix>/launcher-client          certificate and key   what the launcher presents to notebooks
+<prefix>/proxy-client             certificate and key   what the proxy presents to notebooks
 """
 
 from __future__ import annotations

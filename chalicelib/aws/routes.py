@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chalicelib.aws.dynamodb import Clock, Item, Table, digest_of
 from chalicelib.aws.errors import GenerationWithdrawn
-from chalicelib.session.machine import IllegalTransition
+from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.values import Session, Target
 
 if TYPE_CHECKING:

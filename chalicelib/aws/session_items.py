@@ -15,12 +15,12 @@ Rules
 2. A field that is not known is passed over, and one that is missing has a default: a release may add a field, and the
    one before it still reads the item. What does more than that gets a new number.
 3. An item of a later format was written by a later version of Homeport, which was rolled back. It is read as far as it
-   can be, and marked `newer`: machine.py leaves it alone until it expires or is stopped (DESIGN: a rollback must not
-   end notebooks).
+   can be, and marked `newer`: machine.py leaves it alone until it expires or is stopped (docs/adr/0007: a
+   rollback must not end notebooks).
 4. An item of a known format that cannot be read is broken. Nobody could ever go on with it, so it is read as a session
    on its way out: its route is withdrawn, its container removed and its credentials purged, for which its id and
    generation are enough.
-5. tests/frozen holds items of every format that ever was. They are read for ever.
+5. tests/frozen holds items of every format that ever was. They must always be readable.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ FORMAT: Final = 1
 STOPPED_TTL: Final = 90 * 86400.0  # a stopped session is remembered for so long, in seconds
 
 _PREFIX: Final = "session#"
+_YEAR_10000: Final = 253402300800.0  # no date can be shown from then on
 _ATTRIBUTES: Final = ("owner", "generation", "version", "created_at", "expires_at")  # rule 1; not in the JSON
 
 # Format 0 had everything in the JSON, and these names for five fields.
@@ -131,7 +132,7 @@ def _values_of(item: Item, stored_format: int | None) -> dict[str, Any]:
 def _defaults(item: Item) -> dict[str, Any]:
     """What a field is when the item has none of that name, where Session itself gives no default."""
     try:
-        created_at = _number(json.loads(item["created_at"]["N"]))
+        created_at = _moment(json.loads(item["created_at"]["N"]))
     except _UNREADABLE_FIELD:
         created_at = 0.0
     due_at = created_at if "redrive" in item else None
@@ -224,6 +225,13 @@ def _number(value: object) -> float:
     return float(value)
 
 
+def _moment(value: object) -> float:
+    moment = _number(value)
+    if not 0 <= moment < _YEAR_10000:
+        raise ValueError
+    return moment
+
+
 def _optional(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: None if value is None else read(value)
 
@@ -240,7 +248,7 @@ def _lines(value: object) -> tuple[Line, ...]:
 
 
 _FAILURE: Final = _parts(Failure, code=_text, message=_text)
-_LINE: Final = _parts(Line, number=_count, at=_number, text=_text, progress=_flag)
+_LINE: Final = _parts(Line, number=_count, at=_moment, text=_text, progress=_flag)
 
 _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
     {
@@ -259,17 +267,17 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "target": _optional(_parts(Target, address=_text, port=_count)),
         "credentials_held": _flag,
         "written_by": _text,
-        "lease_expires_at": _number,
+        "lease_expires_at": _moment,
         "fraction": _optional(_number),
         "message": _text,
         "failure": _optional(_FAILURE),
         "last_problem": _optional(_FAILURE),
         "attempts": _count,
         "log": _lines,
-        "created_at": _number,
-        "entered_at": _number,
-        "last_news_at": _number,
-        "next_attempt_at": _optional(_number),
-        "expires_at": _number,
+        "created_at": _moment,
+        "entered_at": _moment,
+        "last_news_at": _moment,
+        "next_attempt_at": _optional(_moment),
+        "expires_at": _moment,
     }
 )

@@ -46,7 +46,7 @@ class SessionStore:
             values={":before": {"N": str(before)}} if before else None,
         )
         if not saved:
-            raise StaleSession("Somebody else changed the session; look at it again")
+            raise StaleSession("The session was changed meanwhile; reload it")
 
     def of_owner(self, owner: str) -> list[Session]:
         """Return the owner's sessions, newest first (eventually consistent)."""

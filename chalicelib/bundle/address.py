@@ -23,7 +23,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import Final
 
 from chalicelib.bundle import errors
-from chalicelib.text import is_visible
 
 DOCKER_TLS_PORT: Final = 2376  # IANA docker-s; the default of DOCKER_TLS_VERIFY
 HTTPS_PORT: Final = 443
@@ -257,19 +256,20 @@ def parse_endpoint(text: str) -> Endpoint:
         raise errors.EndpointMissing("The endpoint's address is empty. Give it as tcp://name:2376")
     if len(text) > LONGEST_ENDPOINT:
         raise errors.EndpointHostInvalid(f"The endpoint's address is longer than {LONGEST_ENDPOINT} characters")
-    if " " in text or not is_visible(text):
+    if not text.isprintable() or any(c.isspace() for c in text):
         raise errors.EndpointCharacters(
-            "The endpoint's address holds a space or an invisible character. Type it again as tcp://name:2376"
+            "The endpoint's address contains a space or an invisible character. Type it again as tcp://name:2376"
         )
     scheme, rest = _split_scheme(text)
     host, port = _split_port(_host_and_port(rest))
     if not host:
-        raise errors.EndpointMissing("The endpoint's address names no host. Give it as tcp://name:2376")
+        raise errors.EndpointMissing("The endpoint's address has no host name. Give it as tcp://name:2376")
+    host = _ipv6(host[1:-1]) if host.startswith("[") else _name(host)
     if port is None:
         port = str(HTTPS_PORT if scheme == "https" else DOCKER_TLS_PORT)
     if _PORT.fullmatch(port) is None or int(port) > 65535:
         raise errors.EndpointPortInvalid("The endpoint's port must be a number from 1 to 65535, usually 2376")
-    return Endpoint(_ipv6(host[1:-1]) if host.startswith("[") else _name(host), int(port))
+    return Endpoint(host, int(port))
 
 
 def _split_scheme(text: str) -> tuple[str, str]:
@@ -296,7 +296,7 @@ def _host_and_port(rest: str) -> str:
     rest = rest.removesuffix("/")
     if "@" in rest:
         raise errors.EndpointUserinfo(
-            "The endpoint's address holds a user name or password (“…@”). Give only tcp://name:2376; "
+            "The endpoint's address contains a user name or password (“…@”). Give only tcp://name:2376; "
             "the certificate in the bundle says who you are"
         )
     if any(c in rest for c in "/\\?#"):

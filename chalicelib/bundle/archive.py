@@ -34,7 +34,9 @@ def read(body: bytes) -> tuple[File, ...]:
     _check_names(entries)
     files = tuple(File(e.path, _unpacked(e)) for e in entries if not e.is_folder and not _is_os_clutter(e.path))
     if not files:
-        raise errors.BundleEmpty("The bundle holds no files. Upload the archive with your certificates and key in it")
+        raise errors.BundleEmpty(
+            "The bundle contains no files. Upload the archive with your certificates and key in it"
+        )
     return files
 
 
@@ -101,7 +103,7 @@ def _check_names(entries: list[Entry]) -> None:
     for entry in entries:
         key = unicodedata.normalize("NFKC", entry.path).casefold()
         if key in seen:
-            raise errors.FileDuplicated(f"The archive holds {shown(entry.path)} twice. Pack the folder again, once")
+            raise errors.FileDuplicated(f"The archive contains {shown(entry.path)} twice. Pack the folder again, once")
         seen.add(key)
 
 

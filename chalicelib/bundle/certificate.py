@@ -133,7 +133,7 @@ def load_certificates(found: Iterable[Block]) -> tuple[Certificate, ...]:
     encoded = {block.der: block.path for block in found if block.label in CERTIFICATE_LABELS}
     if len(encoded) > CERTIFICATE_LIMIT:
         raise errors.TooManyCertificates(
-            "The bundle holds more than 16 certificates. Keep only your endpoint's CA in ca.pem and your own "
+            "The bundle contains more than 16 certificates. Keep only your endpoint's CA in ca.pem and your own "
             "certificate in cert.pem"
         )
     return tuple(Certificate(_load_certificate(der, path), path) for der, path in encoded.items())
@@ -175,7 +175,7 @@ def pick(own: Sequence[Certificate], key: PrivateKey) -> tuple[Certificate, tupl
         raise _key_mismatch(own[0].path)
     if len(found) > 1 or any(not certificate.is_ca for certificate in others):
         raise errors.SeveralCertificates(
-            f"The bundle holds several certificates that could be yours (in {shown(own[-1].path)}). "
+            f"The bundle contains several certificates that could be yours (in {shown(own[-1].path)}). "
             "Keep the one that belongs to the key"
         )
     return found[0], others
@@ -259,8 +259,8 @@ def _check_signature(certificate: Certificate) -> None:
         strong = False
     if not strong:
         raise errors.CertificateWeakSignature(
-            f"The certificate in {shown(certificate.path)} is signed with MD5, SHA-1 or something unusual, which TLS "
-            "no longer accepts. Make a new one with SHA-256"
+            f"The certificate in {shown(certificate.path)} is signed with MD5, SHA-1 or an unsupported algorithm, "
+            "which TLS no longer accepts. Make a new one with SHA-256"
         )
 
 

@@ -1,4 +1,4 @@
-"""Why a credentials bundle, or the address of an endpoint, cannot be used: the visitor's to mend, status 400."""
+"""Why a credentials bundle, or the address of an endpoint, cannot be used: the visitor can fix it; status 400."""
 
 from __future__ import annotations
 
@@ -78,13 +78,13 @@ class FileTooLarge(BadBundle):
 
 
 class FileNotRegular(BadBundle):
-    """The archive holds a link, a device or something else that is neither a file nor a folder."""
+    """The archive contains a link, a device or something else that is neither a file nor a folder."""
 
     title = "Not a regular file"
 
 
 class FileSparse(BadBundle):
-    """The archive holds a sparse file."""
+    """The archive contains a sparse file."""
 
     title = "Sparse file"
 
@@ -102,7 +102,7 @@ class FileDuplicated(BadBundle):
 
 
 class SeveralBundles(BadBundle):
-    """The archive holds private keys in several folders."""
+    """The archive contains private keys in several folders."""
 
 
 class KubernetesBundle(BadBundle):
@@ -132,7 +132,7 @@ class PemDamaged(BadBundle):
 
 
 class KeyMissing(BadBundle):
-    """The bundle holds no private key for the client."""
+    """The bundle contains no private key for the client."""
 
     title = "No private key"
 
@@ -148,7 +148,7 @@ class SshKey(BadBundle):
 
 
 class SeveralKeys(BadBundle):
-    """The bundle holds several private keys that could be the client's."""
+    """The bundle contains several private keys that could be the client's."""
 
 
 class KeyTooLarge(BadBundle):
@@ -186,7 +186,7 @@ class KeyMismatch(BadBundle):
 
 
 class CertificateMissing(BadBundle):
-    """The bundle holds no client certificate."""
+    """The bundle contains no client certificate."""
 
     title = "No client certificate"
 
@@ -198,11 +198,11 @@ class CertificateUnreadable(BadBundle):
 
 
 class SeveralCertificates(BadBundle):
-    """The bundle holds several certificates that could be the client's."""
+    """The bundle contains several certificates that could be the client's."""
 
 
 class TooManyCertificates(BadBundle):
-    """The bundle holds more than 16 certificates."""
+    """The bundle contains more than 16 certificates."""
 
 
 class ClientCertificateIsCa(BadBundle):
@@ -230,7 +230,7 @@ class CertificateWeakSignature(BadBundle):
 
 
 class CaMissing(BadBundle):
-    """The bundle holds no CA certificate (ca.pem)."""
+    """The bundle contains no CA certificate (ca.pem)."""
 
     title = "No CA certificate"
 
@@ -284,7 +284,7 @@ class EndpointMissing(BadEndpoint):
 
 
 class EndpointCharacters(BadEndpoint):
-    """The endpoint's address holds a space or an invisible character."""
+    """The endpoint's address contains a space or an invisible character."""
 
     title = "Invalid characters in the endpoint's address"
 
@@ -326,7 +326,7 @@ class EndpointSchemeUnknown(BadEndpoint):
 
 
 class EndpointUserinfo(BadEndpoint):
-    """The endpoint's address holds a user name or password."""
+    """The endpoint's address contains a user name or password."""
 
     title = "User name in the endpoint's address"
 

@@ -61,16 +61,16 @@ def clean_path(name: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or re.match(r"[A-Za-z]:", name) or ".." in parts:
         raise errors.FileNameForbidden(
-            "A file's name in the archive points outside the archive (it begins with “/” or a drive, or holds “..”). "
-            "Pack the folder from inside your file manager and upload that"
+            "A file's name in the archive points outside the archive (it begins with “/” or a drive, or contains "
+            "“..”). Pack the folder from inside your file manager and upload that"
         )
     if "\\" in name:
         raise errors.FileNameForbidden(
-            "A file's name in the archive holds a backslash. Pack the files with another program, for example "
+            "A file's name in the archive contains a backslash. Pack the files with another program, for example "
             "“Compress” or “Send to → Compressed folder” of your file manager"
         )
     if any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for part in parts if part != "Icon\r" for c in part):
-        raise errors.FileNameForbidden("A file's name in the archive holds a control character. Rename the file")
+        raise errors.FileNameForbidden("A file's name in the archive contains a control character. Rename the file")
     if len(name) > NAME_LIMIT or len(parts) > DEPTH_LIMIT:
         raise errors.FileNameForbidden("A file's path in the archive is too long. Pack only the folder with the key")
     return "/".join(parts)

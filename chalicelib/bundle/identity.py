@@ -55,8 +55,8 @@ class Pems:
             raise _key_missing()
         if len(bases) > 1:
             raise errors.SeveralBundles(
-                f"The archive holds private keys in several folders ({shown(bases[0] or '.')} and {shown(bases[1])}). "
-                "Pack only the folder of the endpoint you want to use"
+                f"The archive contains private keys in several folders ({shown(bases[0] or '.')} and "
+                f"{shown(bases[1])}). Pack only the folder of the endpoint you want to use"
             )
         chosen = [file for file in pems if _base(file) == bases[0]]
         return cls(tuple((role(file.name), block) for file in chosen for block in blocks(file)))
@@ -80,7 +80,7 @@ class Pems:
 
 def _key_missing() -> errors.KeyMissing:
     return errors.KeyMissing(
-        "The bundle holds no private key for you. Put the key of your client certificate in as key.pem, in PEM form"
+        "The bundle contains no private key of yours. Add your client certificate's key as key.pem, in PEM form"
     )
 
 
@@ -103,7 +103,7 @@ def find_identity(pems: Pems, now: float) -> tuple[Identity, set[str]]:
         raise _key_missing()
     if len(keys) > 1:
         raise errors.SeveralKeys(
-            f"The bundle holds several private keys that could be yours (in {shown(keys[0].path)} and "
+            f"The bundle contains several private keys that could be yours (in {shown(keys[0].path)} and "
             f"{shown(keys[1].path)}). Keep the one that belongs to cert.pem"
         )
     key = load_key(keys[0])

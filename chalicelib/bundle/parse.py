@@ -47,7 +47,7 @@ def parse(body: bytes, *, host: str | None, now: float) -> Bundle:
         return _parse(body, host=host, now=now)
     except (errors.BadBundle, errors.BadEndpoint) as error:
         refusal: HomeportError = error
-    except Exception:  # noqa: BLE001 - the boundary of rule 5: hostile input, four parsers; nothing goes on after it
+    except Exception:  # noqa: BLE001 - the boundary of rule 4: hostile input, four parsers; nothing goes on after it
         refusal = errors.BundleUnreadable("The bundle cannot be read. Get it again from where you got it")
     refusal.__cause__ = refusal.__context__ = None  # a UnicodeDecodeError, for one, holds all it decoded
     del body  # an error reporter may show the local variables of every frame an error passes
@@ -89,7 +89,7 @@ def _warnings(contents: Contents) -> tuple[str, ...]:
     for file in contents.files:
         if role(file.name) in (CA, IGNORED) and file.name.casefold().startswith("ca") and has_key(file):
             found.append(
-                f"The bundle holds your CA's private key ({shown(file.path)}). It was not kept. Whoever has it "
-                "can always open your endpoint, so leave it out of what you upload."
+                f"The bundle contains your CA's private key ({shown(file.path)}). It was not kept. Anyone who has it "
+                "can access your endpoint at any time, so do not upload it."
             )
     return tuple(found)

@@ -108,7 +108,7 @@ def check_public(key: object, der: bytes, name: str) -> None:
     elif isinstance(key, ec.EllipticCurvePublicKey):
         if not isinstance(key.curve, _CURVES) or _PRIME_FIELD in der:
             raise errors.KeyCurve(
-                f"The key in {name} is on an unusual elliptic curve. Use P-256, P-384 or P-521, named"
+                f"The key in {name} is on an unusual elliptic curve. Use the named curve P-256, P-384 or P-521"
             )
     elif not isinstance(key, ed25519.Ed25519PublicKey):
         raise wrong_type(name)

@@ -93,8 +93,8 @@ def agreed_endpoint(contents: Contents, host: str | None) -> Endpoint | None:
 def _endpoint(source: Source) -> Endpoint:
     if re.search(r"[$`]|%[A-Za-z_]+%", source.address):
         raise errors.EndpointNotLiteral(
-            f"In the bundle, {shown(source.path)} computes DOCKER_HOST instead of naming it, and nothing in a bundle "
-            "is ever run. Write the address itself there, or remove that line and use the host field"
+            f"In the bundle, {shown(source.path)} sets DOCKER_HOST with a variable or a command, and nothing in a "
+            "bundle is ever run. Write the address itself there, or remove that line and use the host field"
         )
     return parse_endpoint(source.address)
 
@@ -118,7 +118,8 @@ def is_prose(file: File) -> bool:
     return name.startswith("readme") or name.endswith((".md", ".html"))
 
 
-# One statement that assigns DOCKER_HOST, in the shells of BUNDLES: sh, fish, csh, cmd, PowerShell and Emacs Lisp.
+# One statement that assigns DOCKER_HOST, in the shells of docs/bundles.md: sh, fish, csh, cmd, PowerShell and Emacs
+# Lisp.
 _ASSIGNMENT: Final = re.compile(
     r"""\s*@?\(?
     (?: (?: (?i:export|set|setx|setenv|declare|typeset) \s+ (?:-[a-zA-Z]+\s+)* (?:[A-Za-z_][A-Za-z0-9_]*=\S*\s+)* )?

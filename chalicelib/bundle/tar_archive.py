@@ -64,7 +64,7 @@ def _tar_members(body: bytes) -> Iterator[Entry]:
         if header.kind in (b"x", b"L"):
             name = _long_name(header, data) or name
         elif header.kind == b"g":
-            if _paxclean_path(data) is not None:
+            if _pax_path(data) is not None:
                 raise damaged("gives one name to all files")
         else:
             yield _tar_entry(header, name or header.name, data)
@@ -106,10 +106,10 @@ def _octal(raw: bytes) -> int:
 def _long_name(header: _Header, data: bytes) -> str | None:
     if header.size > FILE_LIMIT:
         raise damaged("has a header that is too long")
-    return _paxclean_path(data) if header.kind == b"x" else _tar_name(data.rstrip(b"\0"))
+    return _pax_path(data) if header.kind == b"x" else _tar_name(data.rstrip(b"\0"))
 
 
-def _paxclean_path(data: bytes) -> str | None:
+def _pax_path(data: bytes) -> str | None:
     """Read the records of a pax header ("length key=value\\n"); give the path, when there is one."""
     path: str | None = None
     position = 0
@@ -131,7 +131,7 @@ def _paxclean_path(data: bytes) -> str | None:
 
 
 def _sparse() -> errors.FileSparse:
-    return errors.FileSparse("The archive holds a sparse file. Make it again without the option for sparse files")
+    return errors.FileSparse("The archive contains a sparse file. Make it again without the option for sparse files")
 
 
 def _tar_entry(header: _Header, name: str, data: bytes) -> Entry:

@@ -62,7 +62,7 @@ def port_of(value: object) -> int:
         value = int(value)
     if type(value) is not int or not LOWEST_PORT <= value <= HIGHEST_PORT:
         raise errors.NotADockerEngine(
-            f"The endpoint publishes the notebook at an impossible port; it must be {LOWEST_PORT} to {HIGHEST_PORT}"
+            f"The endpoint publishes the notebook on an invalid port; it must be {LOWEST_PORT} to {HIGHEST_PORT}"
         )
     return value
 

@@ -58,7 +58,7 @@ def check_adoptable(found: Mapping[str, Any], spec: Specification) -> None:
     if any(labels.get(f"{LABEL}{key}") != spec.labels[f"{LABEL}{key}"] for key in ("hub", "session", "generation")):
         raise conflict(spec.name)
     if part_of(found, "State").get("Status") in ("removing", "dead"):
-        raise errors.EndpointFailed("The endpoint is still removing a container of this name. It is tried again")
+        raise errors.EndpointFailed("The endpoint is still removing a container of this name. The hub will try again")
 
 
 def conflict(container: str) -> errors.ContainerConflict:

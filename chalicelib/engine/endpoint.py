@@ -133,7 +133,7 @@ class DockerEndpoint:
             )
         note = ""
         if self._channel.nameless:
-            note = "Its certificate names no address, so your bundle's CA alone vouches for it"
+            note = "Its certificate contains no host name, so only your bundle's CA was checked"
         return quoted(version.get("Version"))[:40] or "unknown", note
 
     def _version(self) -> dict[str, Any]:
@@ -197,7 +197,7 @@ class DockerEndpoint:
         """Give the image's working directory, empty when it has none; raises ImageNotFound."""
         found = self._image(image)
         if found is None:
-            raise error_for(404, "no such image")
+            raise error_for(404, "no such image", quote=False)
         workdir = part_of(found, "Config").get("WorkingDir")
         return workdir if isinstance(workdir, str) else ""
 
@@ -270,11 +270,13 @@ class DockerEndpoint:
         """Say at which port of the endpoint the notebook is published; raises NotADockerEngine, ContainerMissing."""
         found = self._find(container)
         if found is None:
-            raise error_for(404, "")
+            raise error_for(404, "", quote=False)
         ports = part_of(part_of(found, "NetworkSettings"), "Ports").get(f"{NOTEBOOK_PORT}/tcp")
         bindings = [binding for binding in ports if isinstance(binding, dict)] if isinstance(ports, list) else []
         if not bindings:
-            raise errors.EndpointFailed("The endpoint has not published the notebook's port yet. It is asked again")
+            raise errors.EndpointFailed(
+                "The endpoint has not published the notebook's port yet. The hub will try again"
+            )
         six = ip_address(self.address).version == 6
         fitting = [binding for binding in bindings if (":" in str(binding.get("HostIp", ""))) is six]
         return port_of((fitting or bindings)[0].get("HostPort"))
@@ -315,7 +317,7 @@ class DockerEndpoint:
         self._check_removable(found, container)
         identity = found.get("Id")
         if not isinstance(identity, str) or not _CONTAINER_ID.fullmatch(identity):
-            raise errors.NotADockerEngine("The endpoint gives a container an impossible id. Remove it there by hand")
+            raise errors.NotADockerEngine("The endpoint reports an invalid container id. Remove it there by hand")
         self._stop_and_delete(identity)
         while self._find(identity) is not None:
             self._pause()

@@ -112,7 +112,7 @@ class EndpointNotLinux(EndpointError):
 
 
 class RequestRejected(EndpointError):
-    """The endpoint's Docker Engine declined a request as one it cannot carry out."""
+    """The endpoint's Docker Engine rejected a request as one it cannot carry out."""
 
     title = "Rejected by the endpoint"
 
@@ -172,7 +172,7 @@ class LimitsRefused(EndpointError):
 
 
 class GpuUnavailable(EndpointError):
-    """The endpoint cannot give a GPU to a container."""
+    """The endpoint cannot provide GPUs to containers."""
 
     title = "GPU not available"
 

@@ -33,7 +33,7 @@ def message_of(body: bytes) -> str:
     return message if isinstance(message, str) else ""
 
 
-def error_for(status: int, text: str, *, quote: bool = True) -> errors.EndpointError:
+def error_for(status: int, text: str, *, quote: bool) -> errors.EndpointError:
     """Say what an error answer to any request but a pull means.
 
     `quote` is False for what has not proven to be a Docker Engine: its words are looked at and never repeated.
@@ -54,11 +54,11 @@ def error_for(status: int, text: str, *, quote: bool = True) -> errors.EndpointE
         return errors.ImageNotFound("The image is not on the endpoint any more. Launch again to pull it")
     if any(part in words for part in ("could not select device driver", "nvidia-container", "known gpu vendor")):
         return errors.GpuUnavailable(
-            "The endpoint cannot give a GPU to a container. Install the NVIDIA Container Toolkit there, or launch "
+            "The endpoint cannot provide GPUs to containers. Install the NVIDIA Container Toolkit there, or launch "
             "without GPUs"
         )
     if any(part in words for part in ("memory limit", "range of cpus", "nanocpus", "cpu cfs", "cpu quota")):
-        return errors.LimitsRefused(f"The endpoint cannot give what was asked for{said}. Ask for less")
+        return errors.LimitsRefused(f"The endpoint cannot provide the requested resources{said}. Ask for less")
     if status >= 500:
         return errors.EndpointFailed(f"The endpoint's Docker Engine reports an error ({status}){said}")
     if status == 404:
@@ -68,7 +68,7 @@ def error_for(status: int, text: str, *, quote: bool = True) -> errors.EndpointE
     return errors.RequestRejected(f"The endpoint's Docker Engine rejected a request ({status}){said}")
 
 
-def start_error_for(status: int, text: str, *, quote: bool = True) -> errors.EndpointError:
+def start_error_for(status: int, text: str, *, quote: bool) -> errors.EndpointError:
     """Say what an error answer to the start of a container means."""
     if "executable file not found" in text.lower():
         return errors.ImageWithoutJupyter(
@@ -86,7 +86,7 @@ _PULL_FAILURES: Final[tuple[tuple[tuple[str, ...], type[errors.EndpointError], s
     (
         ("toomanyrequests", "too many requests", "rate limit"),
         errors.RegistryLimit,
-        "The registry allows no more pulls from the endpoint's address for now. Wait, or pull the image there yourself "
+        "The registry's pull limit for the endpoint's address is reached. Wait, or pull the image there yourself "
         "after docker login, then launch again",
     ),
     (
@@ -124,11 +124,11 @@ def pull_error(text: str) -> errors.EndpointError:
         for parts, error, message in _PULL_FAILURES:
             if any(part in words for part in parts):
                 return error(message)
-    return errors.PullFailed(f"The pull failed: “{quoted(text)}”. It is tried again")
+    return errors.PullFailed(f"The pull failed: “{quoted(text)}”. The hub will try again")
 
 
 def _no_space() -> errors.EndpointError:
     """Say that the endpoint's disk is full."""
     return errors.NoSpace(
-        "The endpoint's disk is full. Make room there, for example with docker system prune, then launch again"
+        "The endpoint's disk is full. Free some space there, for example with docker system prune, then launch again"
     )

@@ -38,7 +38,7 @@ def probe(
     if status != 200:
         raise errors.NotebookSilent(f"The notebook answers with status {status}")
     if channel.nameless:
-        raise errors.NotebookWrongCertificate("The notebook's certificate names nothing. Launch again")
+        raise errors.NotebookWrongCertificate("The notebook's certificate contains no name. Launch again")
 
 
 def _status(channel: Channel) -> int:

@@ -78,14 +78,14 @@ class Pull:
             if self._progress.changes != changes:
                 changes, changed_at = self._progress.changes, now
             if now - changed_at > SILENCE_SECONDS:
-                raise errors.EndpointTimeout("The pull made no progress for ten minutes. It is started again")
+                raise errors.EndpointTimeout("The pull made no progress for ten minutes. The hub will start it again")
             if not joined:
                 # The engine names a layer just before it joins that layer's download. So a layer that got further has
                 # been joined for sure, and one that was named a whole tick ago has been in all likelihood.
                 joined = self._progress.joined or begun
                 begun = self._progress.begun
                 if not joined and now > self._joins_by:
-                    raise errors.EndpointTimeout("The endpoint did not begin the pull in time. It is tried again")
+                    raise errors.EndpointTimeout("The endpoint did not begin the pull in time. The hub will try again")
             if joined and (status != said or now - said_at >= HEARTBEAT_SECONDS - TICK_SECONDS / 2):
                 yield status
                 said, said_at = status, self._clock()
@@ -147,6 +147,6 @@ class Pull:
 
 def pull_error_for(status: int, text: str) -> errors.EndpointError:
     """Say what an error answer to a pull means: the registry's words, or an error of the endpoint itself."""
-    error = error_for(status, text)
+    error = error_for(status, text, quote=True)
     plain = isinstance(error, errors.RequestRejected | errors.EndpointFailed | errors.ContainerMissing)
     return pull_error(text) if plain else error

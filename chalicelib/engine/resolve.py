@@ -23,7 +23,7 @@ def resolve(
     except socket.gaierror as error:
         if error.errno == socket.EAI_AGAIN:
             raise errors.EndpointUnreachable(
-                f"The name {endpoint.host} could not be looked up just now. It is tried again"
+                f"The name {endpoint.host} could not be looked up just now. The hub will try again"
             ) from error
         raise _unknown_name(endpoint) from error
     except UnicodeError as error:

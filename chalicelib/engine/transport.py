@@ -1,4 +1,4 @@
-"""One TLS connection to an address that was checked, to a peer that is believed in nothing.
+"""One TLS connection to an address that was checked, to an untrusted peer.
 
 Rules
 
@@ -11,7 +11,7 @@ Rules
 4. Every failure is one EndpointError with its own code, raised where the socket fails.
 
 Sources: Python's ssl and http.client, urllib3 2 (pool and connection), RFC 6125 (names), RFC 8446 §4.4.2.4 (a client
-certificate that is answer shows after the handshake).
+certificate that is refused shows after the handshake).
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Channel:
                 return self._no_tls(error)
             case ConnectionRefusedError():
                 return errors.ConnectionRefused(
-                    f"Nothing listens at {self.host} (connection answer). Check that Docker is running there and "
+                    f"Nothing listens at {self.host} (connection refused). Check that Docker is running there and "
                     f"listens with TLS on port {self.port}"
                 )
             case ConnectionError():
@@ -216,12 +216,12 @@ class Channel:
             why = " because it has expired" if "EXPIRED" in reason else ""
             return errors.ClientCertificateRejected(
                 f"{self.host} does not accept the certificate in your bundle{why}. Upload the bundle that this Docker "
-                "endpoint made for you, or have a new one made"
+                "endpoint made for you, or create a new one"
             )
         if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"):
             return errors.EndpointNotTls(
                 f"{self.host} does not speak TLS. Give the port on which Docker listens with TLS, usually 2376, and "
-                "never offer Docker without TLS: whoever reaches it owns the computer"
+                "never offer Docker without TLS: anyone who can reach it controls the computer"
             )
         return errors.EndpointTls(
             f"{self.host} and the hub could not agree on TLS ({reason.lower().replace('_', ' ') or 'unknown reason'}). "

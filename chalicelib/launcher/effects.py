@@ -26,9 +26,9 @@ from chalicelib.errors import BadConfiguration, HomeportError
 from chalicelib.notebook.certificates import HubTrust, issue_notebook
 from chalicelib.notebook.container import Specification, injected_files, specification
 from chalicelib.session import events as e
+from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lease import EFFECT_SECONDS
-from chalicelib.session.machine import IllegalTransition
 from chalicelib.session.values import Failure, Session, Target
 
 PROBE_SECONDS: Final = 8.0  # one effect's worth of waiting for JupyterLab, which answers about a second after start
@@ -232,10 +232,12 @@ class Effects:
                 return e.ContainerRan()
             if status.status in ("paused", "restarting"):
                 raise NotebookSilent(
-                    f"The container is {status.status}. If it is paused, go on with: docker unpause {name}"
+                    f"The container is {status.status}. If it is paused, resume it with: docker unpause {name}"
                 )
             if not status.exists:
-                message = f"The container {name} was removed from the endpoint. Launch again to go on with your files"
+                message = (
+                    f"The container {name} was removed from the endpoint. Launch again; your files are in its volume"
+                )
                 return e.ContainerExited(Failure("container-removed", message))
             if status.exit_code in NORMAL_EXITS and not status.oom:
                 return e.ContainerExited(None)

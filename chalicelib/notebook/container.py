@@ -14,7 +14,7 @@ Rules
 6. The container has the engine's default confinement and no privilege on top. `no-new-privileges` is left off: the
    machine and the notebook are the same person's, and it would break `sudo` in images that offer it. No extra init: the
    engine may have none, and the Docker Stacks bring tini.
-7. The image's health check is switched off: it asks without a client certificate and would call a good notebook ill.
+7. The image's health check is switched off: without a client certificate it would call a healthy notebook unhealthy.
 """
 
 from __future__ import annotations

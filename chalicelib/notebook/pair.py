@@ -41,11 +41,11 @@ class Pair:
 
 
 def _strings(text: str) -> dict[str, str]:
-    """Read a JSON object of ASCII strings, empty for anything else; a JSONDecodeError would carry the text."""
+    """Read the ASCII strings of a JSON object, none of anything else; a JSONDecodeError would carry the text."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(value, dict) or not all(isinstance(part, str) and part.isascii() for part in value.values()):
+    if not isinstance(value, dict):
         return {}
-    return value
+    return {name: part for name, part in value.items() if isinstance(part, str) and part.isascii()}

@@ -170,7 +170,7 @@ class StopRequested:
 
 @dataclass(frozen=True, slots=True)
 class SessionExpired:
-    """The session reached the end of its lifetime."""
+    """The session expired."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,17 +44,12 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from chalicelib.errors import HomeportError
 from chalicelib.session import events as e
+from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.narration import LINE_LENGTH, begin, narrate, silence
 from chalicelib.session.values import Failure, Limits, Phase, Session, State, container_name, session_id
 from chalicelib.text import one_line
-
-
-class IllegalTransition(HomeportError):
-    """An event the state has no transition for, or an effect that its session cannot need. Always a defect."""
-
 
 _LEAVE: Final[Mapping[type[Event], State]] = {
     e.EffectFailed: State.WITHDRAWING,
@@ -226,7 +221,7 @@ def advance(session: Session, event: Event, now: float) -> Session:
 def _changed(session: Session, event: Event, state: State, now: float) -> Session:
     """All that changes through `event`, but for what the visitor reads."""
     after = replace(session, **_facts(session, event), state=state, version=session.version + 1, newer=False)
-    if session.newer:
+    if session.newer and state in (State.WITHDRAWING, State.REMOVING):  # it may not have said what there is to remove
         after = replace(after, container=after.container or container_name(after.sid, after.generation))
     if state is not session.state:
         return _entered(after, now)

@@ -54,7 +54,7 @@ NEWER: Final = (
 )
 UNREADABLE: Final = Failure(
     "session-unreadable",
-    "What the hub stored about this notebook cannot be read, so its container and your credentials are removed. Launch "
+    "The hub's record of this notebook cannot be read, so its container and your credentials are removed. Launch "
     "it again: your files are kept in its volume",
 )
 
@@ -94,13 +94,13 @@ def silence(session: Session, patience: float) -> Failure:
     """Why a session was given up from which nothing was heard for `patience` seconds, not even a problem."""
     return Failure(
         f"{session.state}-timed-out",
-        f"{MESSAGES[session.state]}: nothing was heard for {patience:.0f} seconds. "
+        f"{MESSAGES[session.state]}: no response for {patience:.0f} seconds. "
         "Check that the Docker endpoint is up, then launch again",
     )
 
 
 def _message_after(before: Session, event: Event, after: Session) -> str:
-    if after.state is not before.state:
+    if after.state is not before.state or before.newer:
         return _message_of(after)
     match event:
         case e.PullProgressed(line=line):
@@ -131,7 +131,7 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
         case e.EndpointVerified(address=address, engine=engine, note=note):
             yield f"Connected to Docker {engine} at {address}" + (f". {note}" if note else "")
         case e.PullProgressed():
-            if after.message != before.message:
+            if after.message and after.message != before.message:
                 yield after.message
         case e.EffectDelayed(failure=failure):
             if failure != before.last_problem:
@@ -141,9 +141,9 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
             if before.state is State.REMOVING:
                 yield _remove_by_hand(before)
         case e.ContainerExited(failure=failure):
-            yield failure.message if failure else "The notebook ended by itself"
+            yield failure.message if failure else "The notebook exited on its own"
         case e.SessionExpired():
-            yield "The session reached the end of its lifetime"
+            yield "The session expired"
         case _:
             if after.state is not before.state:
                 yield after.message

@@ -14,7 +14,7 @@ from typing import Final
 from multipart import MultipartError, MultipartParser, MultipartPart, parse_options_header
 
 from chalicelib.session.values import Limits
-from chalicelib.text import BLANK, is_visible, one_line
+from chalicelib.text import BLANK, one_line
 from chalicelib.web.errors import BadField, BadForm, BadName, BodyTooLarge, MissingField
 
 BODY_LIMIT: Final = 96 * 1024  # a bundle of at most 64 KiB, the other fields and their headers
@@ -94,9 +94,9 @@ def notebook_name(text: str) -> str:
     if len(name) > NAME_LENGTH:
         raise BadName(f"The notebook's name has {len(name)} characters; at most {NAME_LENGTH} are allowed")
     if not all(_typable(c) for c in name) or _IDLE_JOINER.search(name):
-        raise BadName("The notebook's name holds a control or invisible character; retype it, in any script")
+        raise BadName("The notebook's name contains a control or invisible character; retype it, in any script")
     if any(c.isspace() and c != " " for c in name):
-        raise BadName("The notebook's name holds a space of an unusual kind; use the ordinary one")
+        raise BadName("The notebook's name contains a space of an unusual kind; use the ordinary one")
     if not any(_YOUNG.match(c) or unicodedata.category(c)[0] in "LNPS" for c in name):
         raise BadName("The notebook's name has no visible characters; type at least one letter, digit or sign")
     return name
@@ -178,6 +178,6 @@ def _text(name: str, part: MultipartPart) -> str:
         text: str = part.raw.decode("utf-8")
     except UnicodeDecodeError:
         raise BadField(f"The field “{name}” is not UTF-8 text") from None
-    if name != "name" and not is_visible(text):
-        raise BadField(f"The field “{name}” holds control or invisible characters")
+    if name != "name" and not text.isprintable():
+        raise BadField(f"The field “{name}” contains control or invisible characters")
     return text if name == "name" else text.strip()

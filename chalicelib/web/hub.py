@@ -132,7 +132,7 @@ class Hub:
                 return self._launch(form, bundle, request)
             except StaleSession:
                 continue
-        raise StoreUnavailable("The session changes too quickly at the moment; try again")
+        raise StoreUnavailable("Other requests are changing this session; try again")
 
     def session(self, sid: str, owners: frozenset[str]) -> Session:
         """The session, if it belongs to one of the owners; else SessionNotFound."""
@@ -172,7 +172,8 @@ class Hub:
             )
         if session.phase is not Phase.READY:
             raise SessionNotReady(
-                "The credentials are needed until the notebook is ready. Forget them then, or stop the notebook now"
+                "The credentials are needed until the notebook is ready. You can forget them after that, or stop the "
+                "notebook now"
             )
         return self._save_event(session, ForgetRequested())
 
@@ -264,14 +265,14 @@ class Hub:
     def _save_event(self, session: Session, event: Event) -> Session:
         """Save what the visitor wants, whatever the launcher saves meanwhile, and have it done at once."""
         for _ in range(RACES):
+            if not accepts(session, type(event)):
+                return session  # what was wanted has been overtaken
             after = advance(session, event, self._clock())
             try:
                 self._sessions.save(after)
             except StaleSession:
                 session = self._sessions.load(session.sid)
-                if not accepts(session, type(event)):
-                    return session  # what was wanted has been overtaken
                 continue
             self._wake(session.sid)
             return after
-        raise StoreUnavailable("The session changes too quickly at the moment; try again")
+        raise StoreUnavailable("Other requests are changing this session; try again")

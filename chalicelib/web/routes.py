@@ -3,8 +3,8 @@
 Every address answers HTML, or JSON when the request accepts `application/json`. Refusals are problem documents
 (RFC 9457) or the error page, with the same sentence. A request that another web site made a browser send is refused.
 
-ADDRESSES is the whole HTTP interface. A view is a function of the hub and the request, and of the path's parameters;
-`attach` gives Chalice the views with the hub that app.py hands in.
+ADDRESSES is the whole HTTP interface. A view is a function of the site and the request, and of the path's parameters;
+`attach` gives Chalice the views with the parts that app.py hands in.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import quote
 from chalice.app import Blueprint, Chalice, Request, Response
 
 from chalicelib.aws.session_items import STOPPED_TTL
-from chalicelib.config import VERSION
+from chalicelib.config import VERSION, Config
 from chalicelib.errors import HomeportError
 from chalicelib.session.values import Session
 from chalicelib.web import pages
@@ -57,9 +57,9 @@ View = Callable[..., Response]
 # ── the addresses ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def home(hub: Hub, request: Request) -> Response:
+def home(site: Site, request: Request) -> Response:
     """The upload page."""
-    config = hub.config
+    config = site.config
     page = pages.HomePage(
         root="",
         suggested_name=SUGGESTED_NAME,
@@ -68,96 +68,94 @@ def home(hub: Hub, request: Request) -> Response:
         idle_minutes=config.idle_lifetime / 60,
         remembered_days=STOPPED_TTL / 86400,
         name=_query(request, "name", ""),
-        sessions=[_shown(hub, session) for session in hub.sessions(_owners(hub, request))],
+        sessions=[_shown(site, session) for session in site.hub.sessions(_owners(site, request))],
     )
-    return _html(hub, page)
+    return _html(site, page)
 
 
-def health(hub: Hub, request: Request) -> Response:
+def health(site: Site, request: Request) -> Response:
     """Say that the web function runs, and its version; asks nothing of the stores."""
-    return _json(hub, {"status": "ok", "version": VERSION})
+    return _json(site, {"status": "ok", "version": VERSION})
 
 
-def check_bundle(hub: Hub, request: Request) -> Response:
+def check_bundle(site: Site, request: Request) -> Response:
     """Say what is in a bundle; nothing is stored."""
-    _refuse_other_sites(hub, request)
-    bundle = hub.check(_form(request))
+    _refuse_other_sites(site, request)
+    bundle = site.hub.check(_form(request))
     if _wants_json(request):
-        return _json(hub, check_json(bundle))
-    return _html(hub, pages.BundlePage(root="", check=check_json(bundle)))
+        return _json(site, check_json(bundle))
+    return _html(site, pages.BundlePage(root="", check=check_json(bundle)))
 
 
-def launch_session(hub: Hub, request: Request) -> Response:
+def launch_session(site: Site, request: Request) -> Response:
     """Launch a notebook, or come back to the one of the same key and name."""
-    _refuse_other_sites(hub, request)
-    launched = hub.launch(_form(request))
-    token = hub.token_for(launched.bundle.owner, _owners(hub, request))
-    age = int(hub.config.session_lifetime)
+    _refuse_other_sites(site, request)
+    launched = site.hub.launch(_form(request))
+    token = site.hub.token_for(launched.bundle.owner, _owners(site, request))
+    age = int(site.config.session_lifetime)
     cookie = {"Set-Cookie": f"{COOKIE}={token}; Max-Age={age}; Path=/; Secure; HttpOnly; SameSite=Lax"}
     if not _wants_json(request):
-        return _redirect(hub, f"sessions/{launched.session.sid}#launched", cookie)
-    found = {**_shown(hub, launched.session), "bundle": check_json(launched.bundle)}
+        return _redirect(site, f"sessions/{launched.session.sid}#launched", cookie)
+    found = {**_shown(site, launched.session), "bundle": check_json(launched.bundle)}
     if "sec-fetch-site" not in request.headers:  # a page's script has the cookie, and is better off without the token
         found["owner_token"] = token
-    return _json(hub, found, 201 if launched.created else 200, cookie)
+    return _json(site, found, 201 if launched.created else 200, cookie)
 
 
-def list_sessions(hub: Hub, request: Request) -> Response:
+def list_sessions(site: Site, request: Request) -> Response:
     """The owner's sessions, newest first."""
-    owners = (_known_owners if _wants_json(request) else _owners)(hub, request)
-    sessions = [_shown(hub, session) for session in hub.sessions(owners)]
+    owners = (_known_owners if _wants_json(request) else _owners)(site, request)
+    sessions = [_shown(site, session) for session in site.hub.sessions(owners)]
     if _wants_json(request):
-        return _json(hub, {"sessions": sessions})
-    return _html(hub, pages.SessionsPage(root="", sessions=sessions))
+        return _json(site, {"sessions": sessions})
+    return _html(site, pages.SessionsPage(root="", sessions=sessions))
 
 
-def show_session(hub: Hub, request: Request, sid: str) -> Response:
+def show_session(site: Site, request: Request, sid: str) -> Response:
     """One session: its page follows it and enters the notebook when it is ready."""
-    session = _session(hub, request, sid)
+    session = _session(site, request, sid)
     if _wants_json(request):
-        return _json(hub, _shown(hub, session))
-    return _html(hub, pages.SessionPage(root="../", session=_shown(hub, session), log=lines_json(session)))
+        return _json(site, _shown(site, session))
+    return _html(site, pages.SessionPage(root="../", session=_shown(site, session), log=lines_json(session)))
 
 
-def delete_session(hub: Hub, request: Request, sid: str) -> Response:
+def delete_session(site: Site, request: Request, sid: str) -> Response:
     """Stop the notebook; its files stay in its volume."""
-    _refuse_other_sites(hub, request)
-    return _json(hub, _shown(hub, hub.stop(_session(hub, request, sid))), 202)
+    _refuse_other_sites(site, request)
+    return _json(site, _shown(site, site.hub.stop(_session(site, request, sid))), 202)
 
 
-def session_events(hub: Hub, request: Request, sid: str) -> Response:
+def session_events(site: Site, request: Request, sid: str) -> Response:
     """What happened to the session since the line `after`."""
     after = _query(request, "after", "0")
     if not (after.isascii() and after.isdigit() and len(after) < 10):
         raise BadField("“after” must be the number of the last line you have, or 0")
-    session = _session(hub, request, sid)
-    return _json(hub, {"session": _shown(hub, session), "events": lines_json(session, int(after))})
+    session = _session(site, request, sid)
+    return _json(site, {"session": _shown(site, session), "events": lines_json(session, int(after))})
 
 
-def enter_session(hub: Hub, request: Request, sid: str) -> Response:
+def enter_session(site: Site, request: Request, sid: str) -> Response:
     """Hand out a one-time ticket, and the page that posts it to the notebook's origin."""
-    _refuse_other_sites(hub, request)
-    session = _session(hub, request, sid)
-    entry = hub.enter(session)
+    _refuse_other_sites(site, request)
+    session = _session(site, request, sid)
+    entry = site.hub.enter(session)
     if _wants_json(request):
-        return _json(hub, {"url": entry.action, "ticket": entry.ticket, "path": entry.path})
+        return _json(site, {"url": entry.action, "ticket": entry.ticket, "path": entry.path})
     page = pages.EnterPage(root="../../", name=session.name, action=entry.action, ticket=entry.ticket, path=entry.path)
-    origin = hub.config.notebook_origin(session.sid)
-    return _html(hub, page, headers={"Content-Security-Policy": pages.content_security_policy(origin)})
+    origin = site.config.notebook_origin(session.sid)
+    return _html(site, page, headers={"Content-Security-Policy": pages.content_security_policy(origin)})
 
 
-def stop_session(hub: Hub, request: Request, sid: str) -> Response:
+def stop_session(site: Site, request: Request, sid: str) -> Response:
     """What DELETE does, for a form."""
-    _refuse_other_sites(hub, request)
-    session = hub.stop(_session(hub, request, sid))
-    return _json(hub, _shown(hub, session), 202) if _wants_json(request) else _redirect(hub, f"../{quote(sid)}")
+    _refuse_other_sites(site, request)
+    return _accepted(site, request, site.hub.stop(_session(site, request, sid)))
 
 
-def forget_credentials(hub: Hub, request: Request, sid: str) -> Response:
+def forget_credentials(site: Site, request: Request, sid: str) -> Response:
     """Delete the stored credentials now and keep the notebook running."""
-    _refuse_other_sites(hub, request)
-    session = hub.forget(_session(hub, request, sid))
-    return _json(hub, _shown(hub, session), 202) if _wants_json(request) else _redirect(hub, f"../{quote(sid)}")
+    _refuse_other_sites(site, request)
+    return _accepted(site, request, site.hub.forget(_session(site, request, sid)))
 
 
 ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
@@ -175,17 +173,36 @@ ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
 )
 
 
-def attach(app: Chalice, hub: Callable[[], Hub]) -> None:
-    """Make `app` serve the HTTP interface of the hub that `hub` gives; it is not asked for before the first request."""
+class Site:
+    """What views are given: the configuration, and the hub, which is not made before a view asks for it."""
+
+    def __init__(self, config: Callable[[], Config], hub: Callable[[], Hub]) -> None:
+        self._config = config
+        self._hub = hub
+
+    @property
+    def config(self) -> Config:
+        """The hub's configuration."""
+        return self._config()
+
+    @property
+    def hub(self) -> Hub:
+        """The hub, which talks to AWS."""
+        return self._hub()
+
+
+def attach(app: Chalice, *, config: Callable[[], Config], hub: Callable[[], Hub]) -> None:
+    """Make `app` serve the HTTP interface; neither is asked for before the first request needs it."""
+    site = Site(config, hub)
     app.api.binary_types.append("multipart/form-data")
     routes = Blueprint(__name__)
     for method, path, content_types, view in ADDRESSES:
-        routes.route(path, methods=[method], content_types=list(content_types))(_bound(view, hub, routes))
+        routes.route(path, methods=[method], content_types=list(content_types))(_bound(view, site, routes))
     app.register_blueprint(routes)
-    app.register_middleware(_chalice_errors(hub), "http")
+    app.register_middleware(_chalice_errors(site), "http")
 
 
-def _chalice_errors(hub: Callable[[], Hub]) -> Callable[[Request, Callable[[Request], Response]], Response]:
+def _chalice_errors(site: Site) -> Callable[[Request, Callable[[Request], Response]], Response]:
     """Middleware: give Chalice's own refusals, which come before any view, the form of ours."""
 
     def middleware(event: Request, get_response: Callable[[Request], Response]) -> Response:
@@ -193,25 +210,25 @@ def _chalice_errors(hub: Callable[[], Hub]) -> Callable[[Request, Callable[[Requ
         error = _error_of_chalice(response) if isinstance(response.body, dict) else None
         if error is None:
             return response
-        translated = _error_response(hub(), event, error)
+        translated = _error_response(site, event, error)
         translated.headers.update({name: value for name, value in response.headers.items() if name == "Allow"})
         return translated
 
     return middleware
 
 
-def _bound(view: View, hub: Callable[[], Hub], routes: Blueprint) -> View:
+def _bound(view: View, site: Site, routes: Blueprint) -> View:
     """The view as Chalice calls it, its HomeportErrors turned into problem documents or error pages."""
 
     @wraps(view)
     def bound(**parameters: str) -> Response:
         request = routes.current_request
         try:
-            return view(hub(), request, **parameters)
+            return view(site, request, **parameters)
         except HomeportError as error:
             if error.status >= 500:
                 log.error("%s: %s", error.code, error.message)
-            return _error_response(hub(), request, error)
+            return _error_response(site, request, error)
 
     del bound.__wrapped__  # Chalice must see the bound function's own parameters
     return bound
@@ -220,11 +237,15 @@ def _bound(view: View, hub: Callable[[], Hub], routes: Blueprint) -> View:
 def _error_of_chalice(response: Response) -> HomeportError | None:
     match response.status_code:
         case 405:
-            return MethodNotAllowed(f"This address takes {response.headers.get('Allow', 'no such method')}")
+            return MethodNotAllowed(f"This address accepts only {response.headers.get('Allow', 'no such method')}")
         case 415:
-            return UnsupportedMediaType("This address takes another content type: send the form as a browser does")
+            return UnsupportedMediaType(
+                "This address expects a different content type: send the form as a browser does"
+            )
         case 500:
-            return HomeportError("Something is wrong with this hub. Try again, and tell its operator if it stays so")
+            return HomeportError(
+                "Something is wrong with this hub. Try again, and tell its operator if it keeps happening"
+            )
         case _:
             return None
 
@@ -232,38 +253,45 @@ def _error_of_chalice(response: Response) -> HomeportError | None:
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _error_response(hub: Hub, request: Request, error: HomeportError) -> Response:
+def _error_response(site: Site, request: Request, error: HomeportError) -> Response:
     extra = {"Retry-After": "5"} if error.retryable else {}
     if not _wants_json(request):
         root = pages.root_of(request.path)
         page = pages.ErrorPage(
             root=root, status=error.status, title=error.title, code=error.code, message=error.message
         )
-        return _html(hub, page, status=error.status, headers=extra)
-    return _answer(hub, json.dumps(problem_json(error)), error.status, "application/problem+json", extra)
+        return _html(site, page, status=error.status, headers=extra)
+    return _answer(site, json.dumps(problem_json(error)), error.status, "application/problem+json", extra)
 
 
-def _html(hub: Hub, page: pages.Page, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+def _html(site: Site, page: pages.Page, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     policy = {"Content-Security-Policy": pages.content_security_policy()}
-    return _answer(hub, page.html(), status, "text/html; charset=utf-8", {**policy, **(headers or {})})
+    return _answer(site, page.html(), status, "text/html; charset=utf-8", {**policy, **(headers or {})})
 
 
-def _json(hub: Hub, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return _answer(hub, json.dumps(value, ensure_ascii=False), status, "application/json", headers or {})
+def _json(site: Site, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return _answer(site, json.dumps(value, ensure_ascii=False), status, "application/json", headers or {})
 
 
-def _redirect(hub: Hub, path: str, headers: Mapping[str, str] | None = None) -> Response:
-    return _answer(hub, "", 303, "text/plain", {"Location": path, **(headers or {})})
+def _redirect(site: Site, path: str, headers: Mapping[str, str] | None = None) -> Response:
+    return _answer(site, "", 303, "text/plain", {"Location": path, **(headers or {})})
 
 
-def _answer(hub: Hub, body: str, status: int, content_type: str, headers: Mapping[str, str]) -> Response:
-    tls = hub.config.hub_origin.startswith("https://")
+def _answer(site: Site, body: str, status: int, content_type: str, headers: Mapping[str, str]) -> Response:
+    tls = site.config.hub_origin.startswith("https://")
     lasting = {"Strict-Transport-Security": "max-age=31536000"} if tls else {}
     return Response(body, status_code=status, headers={**HEADERS, **lasting, "Content-Type": content_type, **headers})
 
 
-def _shown(hub: Hub, session: Session) -> SessionJson:
-    return session_json(session, hub.config.notebook_origin(session.sid))
+def _accepted(site: Site, request: Request, session: Session) -> Response:
+    """What a button of the session's page is answered with."""
+    if _wants_json(request):
+        return _json(site, _shown(site, session), 202)
+    return _redirect(site, f"../{quote(session.sid)}")
+
+
+def _shown(site: Site, session: Session) -> SessionJson:
+    return session_json(session, site.config.notebook_origin(session.sid))
 
 
 # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -273,15 +301,14 @@ def _wants_json(request: Request) -> bool:
     return "application/json" in request.headers.get("accept", "")
 
 
-def _refuse_other_sites(hub: Hub, request: Request) -> None:
+def _refuse_other_sites(site: Site, request: Request) -> None:
     """Raise CrossSiteRequest unless the request comes from the hub's own pages, or from no browser at all.
 
     Sec-Fetch-Site (Fetch Metadata, W3C) is sent by every current browser; Origin by older ones.
     """
-    site = request.headers.get("sec-fetch-site")
-    origin = request.headers.get("origin")
-    own = {hub.config.hub_origin, f"https://{request.headers.get('host', '')}"}
-    if site not in (None, "same-origin", "none") or (site is None and origin is not None and origin not in own):
+    sent_by = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin", site.config.hub_origin)
+    if sent_by not in (None, "same-origin", "none") or (sent_by is None and origin != site.config.hub_origin):
         raise CrossSiteRequest("This request came from another web site. Open the hub's own page and try again")
 
 
@@ -302,7 +329,7 @@ def _token(request: Request) -> str | None:
 def _form(request: Request) -> Launch:
     body = request.raw_body
     if not body and "transfer-encoding" in request.headers:
-        raise BadForm("The form came in chunks, which this address does not take; send it with a Content-Length")
+        raise BadForm("Chunked forms are not supported here; send the form with a Content-Length")
     return parse_launch(request.headers.get("content-type", ""), body.encode() if isinstance(body, str) else body)
 
 
@@ -311,13 +338,13 @@ def _query(request: Request, name: str, default: str) -> str:
     return str(parameters.get(name, default)) if parameters else default
 
 
-def _owners(hub: Hub, request: Request) -> frozenset[str]:
+def _owners(site: Site, request: Request) -> frozenset[str]:
     token = _token(request)
-    return hub.owners_of(token) if token else frozenset()
+    return site.hub.owners_of(token) if token else frozenset()
 
 
-def _known_owners(hub: Hub, request: Request) -> frozenset[str]:
-    owners = _owners(hub, request)
+def _known_owners(site: Site, request: Request) -> frozenset[str]:
+    owners = _owners(site, request)
     if not owners:
         raise NotAuthenticated(
             "Upload the bundle again: this browser is not signed in to this session, or its sign-in has expired"
@@ -325,5 +352,5 @@ def _known_owners(hub: Hub, request: Request) -> frozenset[str]:
     return owners
 
 
-def _session(hub: Hub, request: Request, sid: str) -> Session:
-    return hub.session(sid, _known_owners(hub, request))
+def _session(site: Site, request: Request, sid: str) -> Session:
+    return site.hub.session(sid, _known_owners(site, request))

@@ -26,7 +26,7 @@ from proxy.agent.table import Table
 
 
 class Store(FeedStore, LookupStore, Protocol):
-    """What the agent needs of chalicelib.session_store.ProxyStore."""
+    """What the agent needs of chalicelib.aws.routes.ProxyStore."""
 
 
 class Agent:

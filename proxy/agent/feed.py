@@ -27,7 +27,7 @@ _log = logging.getLogger("homeport.agent")
 
 
 class FeedStore(Protocol):
-    """What the feed needs of chalicelib.session_store.ProxyStore."""
+    """What the feed needs of chalicelib.aws.routes.ProxyStore."""
 
     def changes(self, since: int) -> Iterator[Route | Grant]: ...
 

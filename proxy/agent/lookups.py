@@ -35,7 +35,7 @@ LOOK_UP_BURST: Final = 200.0
 
 
 class LookupStore(Protocol):
-    """What entering and looking up need of chalicelib.session_store.ProxyStore."""
+    """What entering and looking up need of chalicelib.aws.routes.ProxyStore."""
 
     def route(self, sid: str) -> Route | None: ...
     def grant(self, digest: str) -> Grant | None: ...

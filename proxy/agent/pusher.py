@@ -3,9 +3,9 @@
 Rules
 
 1. A HAProxy process not seen before is told the whole table; so is one that could not be told something. It began with
-   the map files, which are written at most SAVE_SECONDS after a change.
+   the map files, which are written about SAVE_SECONDS after a change, later while a swap is sent.
 2. Before the first full reading only single entries are told: the table may know less than HAProxy does.
-3. `force_put` returns True only after HAProxy has confirmed the entries.
+3. `force_put` returns True only after HAProxy has confirmed those of the entries that have a value.
 4. The table's lock is never held here: values are copied out of it, then sent.
 
 Why HAProxy ends with the table's values, whatever threads are at work

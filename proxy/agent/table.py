@@ -15,7 +15,7 @@ Rules
 7. Deletions are sent before additions. A few changes are single commands, many are one swap of the whole table.
 8. Until the first full reading the table may know less than HAProxy does, so nothing is swapped.
 9. The lock is held for a bounded piece of work: BATCH entries, or a copy of a dictionary (3 ms for 200,000 entries).
-   A look-up needs this lock and no other before its verdict, and this module does no I/O, so no look-up waits for any.
+   This module does no I/O, so nobody who needs the lock waits for any (lookups.py says which verdict waits for what).
 
 Telling HAProxy. An entry is dirty from the moment its value changes until HAProxy has confirmed the value. The pusher
 takes dirty entries with their current values (`take_changes`, `take_all`); taken ones are "in flight" until it calls

@@ -11,7 +11,7 @@ import pytest
 
 from chalicelib.aws.errors import GenerationWithdrawn, SessionNotFound, StaleSession
 from chalicelib.launcher.effects import Routes
-from chalicelib.session.machine import IllegalTransition
+from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.values import Failure, Limits, Line, State, Target
 from chalicelib.web import hub
 from tests.builders import NOW, a_session

@@ -131,7 +131,7 @@ def test_a_line_that_is_no_object_is_misbehaviour(junk: bytes) -> None:
 
 @given(st.text(max_size=300), st.integers(400, 599))
 def test_whatever_the_engine_says_the_message_is_one_short_printable_line(text: str, status: int) -> None:
-    for error in (error_for(status, text), pull_error(text)):
+    for error in (error_for(status, text, quote=True), error_for(status, text, quote=False), pull_error(text)):
         assert error.message.isprintable()
         assert len(error.message) < 400
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from chalicelib.session import events as e
-from chalicelib.session.machine import IllegalTransition, advance, overdue
+from chalicelib.session.errors import IllegalTransition
+from chalicelib.session.machine import advance, overdue
 from chalicelib.session.values import PHASES, Phase, State, container_name
 from tests.builders import LIFETIME, NOW, a_session
 

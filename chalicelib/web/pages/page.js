@@ -60,7 +60,7 @@
     }
     const value = await response.json().catch(() => null);
     if (response.ok && value) return value;
-    const sentence = value?.detail ?? value?.title ?? `The hub answered ${response.status} and said no more. Try again in a moment.`;
+    const sentence = value?.detail ?? value?.title ?? `The hub answered with status ${response.status} with no explanation. Try again in a moment.`;
     throw new Problem(sentence, value?.code ?? "", response.status);
   };
 
@@ -210,7 +210,7 @@
   const sessionPage = (page) => {
     const {name} = page.dataset;
     const launchedHere = location.hash === "#launched";
-    let {phase} = page.dataset;
+    let {phase, state} = page.dataset;
     let last = Number(page.dataset.last);
     let failures = 0;
     let timer = 0;
@@ -253,14 +253,14 @@
     const showCredentials = (session) => {
       byId("credentials-held").textContent = session.credentials_held
         ? "Sealed in this hub until the notebook stops"
-        : "Deleted: this hub holds none";
+        : "Deleted from this hub";
       page.querySelector(".held").hidden = !session.credentials_held;
       page.querySelector(".not-held").hidden = session.credentials_held;
       byId("by-hand").textContent = `docker rm -f ${session.container ?? ""}`;
     };
 
     const show = (session) => {
-      phase = session.phase;
+      ({phase, state} = session);
       showPhase(session);
       showProgress(session.progress);
       showCredentials(session);
@@ -296,7 +296,7 @@
     const wait = () => {
       if (failures) return Math.min(POLL * 2 ** failures, POLL_LIMIT);
       if (document.hidden) return POLL_HIDDEN;
-      return phase === "ready" ? POLL_AT_REST : POLL;
+      return state === "ready" ? POLL_AT_REST : POLL;
     };
 
     const watch = async () => {
