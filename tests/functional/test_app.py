@@ -31,6 +31,23 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[HubRig]:
         wiring.cache_clear()
 
 
+def test_health_and_refusals_that_need_no_store_make_no_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an AWS region no client can be made."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    wiring.cache_clear()
+    from app import app
+
+    with Client(app) as client:
+        assert client.http.get("/health", headers={"Accept": "application/json"}).status_code == 200
+        for method, path, status in (("DELETE", "/health", 405), ("POST", "/sessions", 415)):
+            headers = {"Accept": "application/json", "Content-Type": "text/plain"}
+            assert client.http.request(method, path, headers=headers, body=b"x").status_code == status
+    assert "hub" not in vars(wiring())
+    wiring.cache_clear()
+
+
 def redriven(client: Client) -> object:
     event = client.events.generate_cw_event("aws.events", "Scheduled Event", {}, [])
     return client.lambda_.invoke("redrive", event).payload

@@ -25,6 +25,7 @@ from chalicelib.bundle.errors import BadEndpoint, ForbiddenAddress
 from chalicelib.engine.endpoint import DockerEndpoint
 from chalicelib.engine.errors import (
     ClientCertificateRejected,
+    ConnectionRefused,
     EndpointError,
     EndpointTimeout,
     EndpointTls,
@@ -240,9 +241,11 @@ def test_a_key_that_does_not_belong_to_the_certificate_is_refused_without_a_word
 def test_a_closed_port_is_told_as_such(pki: Pki) -> None:
     with socket.create_server((LOOPBACK, 0)) as closed:
         port = closed.getsockname()[1]
-    assert (
-        code_of(DockerEndpoint(pki.credentials(port), address=LOOPBACK, deadline=5, hub_name="hub"))
-        == "connection-refused"
+    with pytest.raises(ConnectionRefused) as refused:
+        DockerEndpoint(pki.credentials(port), address=LOOPBACK, deadline=5, hub_name="hub").verify()
+    assert refused.value.message == (
+        f"Nothing listens at 127.0.0.1:{port} (connection refused). Check that Docker is running there and listens "
+        f"with TLS on port {port}"
     )
 
 

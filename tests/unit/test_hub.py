@@ -182,6 +182,15 @@ def test_an_upload_that_loses_against_stop_is_purged_after_all(state: State) -> 
     assert (TickMessage(stage.session.sid), 0.0) in stage.queue.sent
 
 
+def test_an_upload_that_a_later_versions_function_overtakes_changes_nothing_of_its_session() -> None:
+    def overtaken() -> None:
+        stage.move(State.PURGING, newer=True)
+
+    stage = Stage(credentials=CredentialsTwin(before_put=overtaken))
+    stage.hub.launch(a_form())
+    assert (stage.session.state, stage.session.newer) == (State.PURGING, True)
+
+
 def test_while_the_queue_is_down_the_schedule_drives_the_session_on() -> None:
     stage = Stage(queue=QueueTwin(refuses=UNAVAILABLE))
     assert stage.hub.launch(a_form()).created

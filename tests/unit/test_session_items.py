@@ -431,6 +431,22 @@ def default_of(name: str, session: Session) -> object:
     return next(field.default for field in fields(Session) if field.name == name)
 
 
+@both_formats
+@pytest.mark.parametrize("moment", [-1.0, 253402300800.0, 1e20])
+def test_a_time_that_no_date_can_show_sets_the_session_on_its_way_out(number: int, moment: float) -> None:
+    item = ITEMS[number, "ready"]
+    values = values_in(item)
+    for name in (
+        "entered_at",
+        "heard_at" if number == 0 else "last_news_at",
+        "due_at" if number == 0 else "next_attempt_at",
+    ):
+        assert_on_its_way_out(session_of(with_values(item, values | {name: moment})), item, session_of(item).generation)
+    made = session_of({**item, "created_at": {"N": repr(moment)}})
+    assert made.state is State.WITHDRAWING
+    assert made.created_at == 0.0
+
+
 JUNK: Final[tuple[Any, ...]] = (None, True, -1, 7, 0.5, 1e400, 10**400, float("nan"), "x", "", [], [7], {}, {"a": 1})
 
 
