@@ -1,4 +1,4 @@
-"""The tick queue: "advance session X", and which tick's pull to take over, if any.
+"""The tick queue: "advance session X", and which tick hands its pull over, if any.
 
 A message is JSON: `{"session": sid}` or `{"session": sid, "handover": tick}`. It holds no secret and says nothing of
 what is to be done: the session's item does.
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Handover:
-    """A pull that is to be taken over from a tick that is still at it; `tick` is that tick's name."""
+    """A pull that a tick, which is still at it, offers to another; `tick` is its name."""
 
     tick: str
 

@@ -15,16 +15,17 @@ The handover of a pull
 
 A pull may take longer than a function lives. An engine cancels a pull when its client goes, and throws away even the
 layers that were finished, unless another client has asked for the same image in the meantime and *joined*: then the
-layers stay, and the pull goes on for that one. So a tick whose time ends calls another one, by a message that names the
-first, and both pull for a moment:
+layers stay, and the pull goes on for that one. So a tick whose time ends offers its pull to another one, by a message
+that names the first, and both pull for a moment:
 
-    tick 1   claims ── pulls, saves progress ── calls ── pulls, saves progress ── loses a save: lets go, cuts its pull
-                                                  │                                 ▲
-    tick 2                                        └─▶ starts the same pull ── joins ┴─ saves: holds it ── pulls on …
+    tick 1   claims ── pulls, saves progress ── offers ── pulls, saves progress ── loses a save: lets go, cuts its pull
+                                                  │                                  ▲
+    tick 2                                        └─▶ starts the same pull ── joins ─┴─ saves: holds it ── pulls on …
 
 Tick 2 saves nothing before its pull has joined; until then the session is tick 1's, and if tick 2 fails it has changed
-nothing, and another one is called. Its first save then wins over whatever tick 1 saves of the same pull meanwhile, and
-that save is what tells tick 1. So at every moment somebody's pull has joined, and no layer is fetched twice.
+nothing, and the pull is offered once more. Its first save then wins over whatever tick 1 saves of the same pull
+meanwhile, and that save is what tells tick 1. So at every moment somebody's pull has joined, and no layer is fetched
+twice.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from chalicelib.session.machine import advance, next_effect, overdue
 from chalicelib.session.values import Session
 
 HANDOVER_SECONDS: Final = EFFECT_SECONDS + 15.0  # what the next tick needs to start, connect and join the pull
-RECALL_SECONDS: Final = 15.0  # until yet another one is called
+OFFER_AGAIN_SECONDS: Final = 15.0  # until the handover is offered once more
 EARLY_SECONDS: Final = 1.0  # how much too early a message may come: clocks differ, and SQS counts whole seconds
 QUEUE_LIMIT: Final = 60.0  # longer waits are left to the schedule, which costs nothing per session
 
@@ -77,7 +78,7 @@ class Launcher:
         self._clock = clock
         self._time_left = time_left
         self._name = name
-        self._calls_below = HANDOVER_SECONDS
+        self._offer_below = HANDOVER_SECONDS
 
     def tick(self, message: TickMessage) -> None:
         """Drive the message's session until it waits, is stopped, or somebody else holds it.
@@ -87,8 +88,8 @@ class Launcher:
         session = self._sessions.find(message.sid)
         if session is None or session.next_attempt_at is None:
             return
-        if message.handover is not None and _can_take_over(session, message.handover):
-            session = self._take_over(session, message.handover)
+        if message.handover is not None and _still_offers(session, message.handover):
+            session = self._accept(message.handover, session)
         else:
             session = self._claim(session)
         while session is not None and session.written_by == self._name:
@@ -114,32 +115,31 @@ class Launcher:
         if is_held_by_another(session, self._name, now):
             return None
         if session.newer:  # left alone until its time is over; then made ours by the same save that ends it
-            missed = overdue(session, now)
-            return self._save_event(session, missed)[0] if missed else None
+            return self._save_overdue(session)
         return self._save_or_reload(session, claimed(session, self._name, now))
 
     def _turn(self, session: Session, effect: Effect) -> Session:
         """One effect: each of its events is saved as it happens."""
-        missed = overdue(session, self._clock())
-        if missed is not None:
-            return self._save_event(session, missed)[0]
+        ended = self._save_overdue(session)
+        if ended is not None:
+            return ended
         with closing(self._effects.perform(effect, session)) as events:
             return self._save_events(session, events)
 
-    def _take_over(self, session: Session, handover: Handover) -> Session | None:
-        """Join the pull of the tick that called this one, hold the session from then on, and pull to the end.
+    def _accept(self, handover: Handover, session: Session) -> Session | None:
+        """Join the pull of the tick that offers it, hold the session from then on, and pull to the end.
 
         The first event says whether the engine let this pull join. If it did not, nothing is saved.
         """
-        missed = overdue(session, self._clock())
-        if missed is not None:
-            return self._save_event(session, missed)[0]
+        ended = self._save_overdue(session)
+        if ended is not None:
+            return ended
         with closing(self._effects.perform(EnsureImage(), session)) as events:
             joined = next(events)
             if not isinstance(joined, PullProgressed | ImagePresent):
                 return None
             session, saved = self._save_event(session, joined)
-            while not saved and _can_take_over(session, handover):  # it saved progress of the same pull; ours counts
+            while not saved and _still_offers(session, handover):  # it saved progress of the same pull; ours counts
                 session, saved = self._save_event(session, joined)
             return self._save_events(session, events) if saved else session
 
@@ -150,8 +150,13 @@ class Launcher:
             if not saved:
                 return session
             if isinstance(event, PullProgressed):
-                self._call_next(session)
+                self._offer_handover(session)
         return session
+
+    def _save_overdue(self, session: Session) -> Session | None:
+        """The session as it is stored once a deadline that has passed is in it; None while none has."""
+        missed = overdue(session, self._clock())
+        return self._save_event(session, missed)[0] if missed else None
 
     def _save_event(self, session: Session, event: Event) -> tuple[Session, bool]:
         """The session as it is stored then, and whether the event is in it."""
@@ -171,13 +176,13 @@ class Launcher:
             return after if stored == after else stored  # the same: only the answer to the first attempt was lost
         return after
 
-    def _call_next(self, session: Session) -> None:
-        """Call the tick that takes this pull over when the time for it has come, and again when nobody came."""
+    def _offer_handover(self, session: Session) -> None:
+        """Offer the pull to another tick when the time for it has come, and again when none accepted."""
         left = self._time_left()
-        if left < self._calls_below:
-            with suppress(StoreUnavailable):  # called again at the next progress
+        if left < self._offer_below:
+            with suppress(StoreUnavailable):  # offered again at the next progress
                 self._enqueue(TickMessage(session.sid, Handover(self._name)), delay=0.0)
-                self._calls_below = left - RECALL_SECONDS
+                self._offer_below = left - OFFER_AGAIN_SECONDS
 
     def _wait(self, session: Session, until: float) -> None:
         delay = until - self._clock()
@@ -194,7 +199,7 @@ class Launcher:
             self._enqueue(TickMessage(session.sid), delay=delay)
 
 
-def _can_take_over(session: Session, handover: Handover) -> bool:
-    """Say whether the tick that called is still the one at work, and still at a pull; a later version's is its own."""
+def _still_offers(session: Session, handover: Handover) -> bool:
+    """Say whether the tick that offers is still the one at work, and still at a pull; a later version's is its own."""
     at_work = session.written_by == handover.tick and not session.newer
     return at_work and next_effect(session) == EnsureImage()
