@@ -71,7 +71,7 @@ def _block(label: str, path: str, inside: str) -> Block:
 
 def _pem_damaged(path: str) -> errors.PemDamaged:
     return errors.PemDamaged(
-        f"In the bundle, {shown(path)} is a damaged PEM file: a BEGIN or END line is missing, or what stands between "
+        f"In the bundle, {shown(path)} is a damaged PEM file: a BEGIN or END line is missing, or the text between "
         "them is not base64. Get the file again from where you got the bundle"
     )
 

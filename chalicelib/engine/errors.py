@@ -44,7 +44,7 @@ class EndpointHungUp(EndpointError):
 
 
 class EndpointTls(EndpointError):
-    """The endpoint and the hub found no common TLS (1.2 or later)."""
+    """The endpoint and the hub could not agree on TLS 1.2 or later."""
 
     title = "No common TLS version"
 
