@@ -109,6 +109,8 @@ class CredentialsStore:
 
         Raises StoreUnavailable unless they are seen gone.
         """
+        # Deleting is believed only when a list shows no version and a HEAD finds no object. What an upload stored
+        # between the two is found in the next round.
         for _ in range(PURGE_ROUNDS):
             versions = self._versions(sid, generation)
             if not versions and not self._exists(object_key(sid, generation)):

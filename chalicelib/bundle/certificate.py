@@ -279,6 +279,8 @@ def _chain(
     Breadth first, each intermediate tried once and one way kept for each next issuer's name: nobody is asked twice at
     one depth, so at most CHAIN_LIMIT × 2 × CERTIFICATE_LIMIT signatures are verified.
     """
+    # A hostile bundle may hold 16 certificates that all name each other. Without the two bounds below, each depth would
+    # multiply the signatures to verify.
     ways: list[tuple[Certificate, ...]] = [(leaf,)]
     unseen = [certificate for certificate in intermediates if certificate != leaf]
     anchors: list[Certificate] = []

@@ -91,7 +91,7 @@ class Channel:
     context: ssl.SSLContext = field(repr=False)
     budget: Budget = field(repr=False)
     _socket: _Socket | None = field(default=None, repr=False)
-    nameless: bool = False  # set on connecting: the certificate names nothing, the CA alone vouches for it
+    nameless: bool = False  # set on connecting: the certificate contains no name, only the CA was checked
 
     @property
     def host(self) -> str:
@@ -108,11 +108,14 @@ class Channel:
         raw = socket.socket(family, socket.SOCK_STREAM)
         try:
             with self.failures():
+                # Head and body of a request are two sends; Nagle's algorithm would hold the second one back.
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 raw.settimeout(self.budget.seconds())
                 raw.connect((self.address, self.port))
                 raw.settimeout(self.budget.seconds())
+                # The name goes into SNI alone: the context checks the chain, and `_check_name` the name, since only
+                # here a certificate without any name can be told from one with a wrong name.
                 wrapped = self.context.wrap_socket(raw, server_hostname=self.name)
         except BaseException:
             raw.close()
@@ -123,7 +126,7 @@ class Channel:
         except BaseException:
             wrapped.close()
             raise
-        wrapped.channel = self
+        wrapped.channel = self  # from now on every recv and send is held to the budget; the handshake was, above
         self._socket = wrapped
         return wrapped
 
@@ -309,6 +312,8 @@ class _Socket(ssl.SSLSocket):
     def recv_into(self, buffer: WriteableBuffer, nbytes: int | None = None, flags: int = 0) -> int:
         if self.channel is None:
             return super().recv_into(buffer, nbytes, flags)
+        # A socket's timeout is per recv: a peer that sends a byte now and then would reset it for ever. So each recv
+        # gets what is left for the whole call.
         with self.channel.failures():
             self.settimeout(self.channel.budget.seconds())
             count = super().recv_into(buffer, nbytes, flags)
@@ -355,7 +360,7 @@ class _Pool(HTTPSConnectionPool):
 def _causes(error: BaseException, depth: int = 8) -> Iterator[BaseException]:
     """Yield the error and whatever it wraps, as cause, context or argument."""
     yield error
-    if depth:
+    if depth:  # urllib3 and requests wrap several times, and an error may contain itself
         for inner in (error.__cause__, error.__context__, getattr(error, "reason", None), *error.args):
             if isinstance(inner, BaseException):
                 yield from _causes(inner, depth - 1)

@@ -194,7 +194,7 @@ def overdue(session: Session, now: float) -> Event | None:
     patience = PATIENCE.get(session.state)
     if patience is None:
         return None
-    if session.last_problem is None:
+    if session.last_problem is None:  # nobody has asked the endpoint yet: the silence is the hub's own
         patience += HUB_OUTAGE_ALLOWANCE
     if now - session.last_news_at <= patience:
         return None
@@ -220,6 +220,7 @@ def advance(session: Session, event: Event, now: float) -> Session:
 
 def _changed(session: Session, event: Event, state: State, now: float) -> Session:
     """All that changes through `event`, but for what the visitor reads."""
+    # In this order: what the event says, then what entering a state or staying in it means for patience and attempts.
     after = replace(session, **_facts(session, event), state=state, version=session.version + 1, newer=False)
     if session.newer and state in (State.WITHDRAWING, State.REMOVING):  # it may not have said what there is to remove
         after = replace(after, container=after.container or container_name(after.sid, after.generation))

@@ -204,6 +204,8 @@ class Hub:
         policy.check([literal])
 
     def _launch(self, form: Launch, bundle: Bundle, request: str) -> Launched:
+        # Another request, or the launcher, may write between this read and our save. Then the save raises StaleSession
+        # and `launch` comes here again, to decide by what is stored then.
         present = self._sessions.find(session_id(bundle.owner, form.name))
         if present is not None and present.written_by == request:
             return self._store_and_start(present, bundle)  # written before, and only the answer was lost
@@ -256,6 +258,8 @@ class Hub:
     def _store_credentials(self, session: Session, bundle: Bundle) -> None:
         """Seal the credentials; if they are not wanted any more by then, see to it that they are purged after all."""
         self._credentials.put(session.sid, session.generation, session.owner, bundle.credentials)
+        # While they were sealed, somebody may have pressed Stop or Forget, and the launcher may have purged already:
+        # then what was just stored would stay. So the session is read once more, and purged once more if need be.
         present = self._sessions.load(session.sid)
         if present.phase in (Phase.LEAVING, Phase.STOPPED):
             self._save_event(present, CredentialsStoredLate())
