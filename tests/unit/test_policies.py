@@ -214,4 +214,4 @@ def test_every_placeholder_of_a_policy_is_an_output_of_the_stack() -> None:
     imported = set(
         re.findall(r'ImportValue": !Sub "homeport-\$\{Stage}-(\w+)"', (ROOT / "infra/proxy.yaml").read_text())
     )
-    assert imported == exported
+    assert imported == exported - {"AuthorityArn"}  # which proxy stacks of before import
