@@ -43,9 +43,10 @@ DAY = 86400.0
 _numbers = itertools.count()
 
 
-def new_sid() -> str:
-    """A session id nobody else has."""
-    return f"sid{next(_numbers):017d}"
+def new_host(sid: str = "") -> str:
+    """A launch's host nobody else has; of the session `sid`, if it is to be another launch of that one."""
+    number = next(_numbers)
+    return f"{sid or f'sid{number:017d}'}-{number:010d}"
 
 
 def eventually(holds: Callable[[], Any], what: str, *, deadline: float = 10.0) -> None:
@@ -71,8 +72,8 @@ class Pki:
             issue_client(client, "proxy", now=now, lifetime=DAY),
         )
 
-    def notebook_leaf(self, sid: str) -> Leaf:
-        return issue_notebook(self.notebook, sid, now=time.time(), lifetime=DAY)
+    def notebook_leaf(self, host: str) -> Leaf:
+        return issue_notebook(self.notebook, host, now=time.time(), lifetime=DAY)
 
 
 class _Notebook(BaseHTTPRequestHandler):
@@ -85,7 +86,7 @@ class _Notebook(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         seen = {
-            "notebook": self.server.sid,
+            "notebook": self.server.host,
             "method": self.command,
             "path": self.path,
             "headers": [[name.lower(), value] for name, value in self.headers.items()],
@@ -121,15 +122,15 @@ class _Notebook(BaseHTTPRequestHandler):
 
 
 class NotebookServer(ThreadingHTTPServer):
-    """A stand-in notebook of session `sid`; `leaf` is what it shows, `client_ca` (PEM) whom it lets in."""
+    """A stand-in notebook of the launch `host`; `leaf` is what it shows, `client_ca` (PEM) whom it lets in."""
 
     daemon_threads = True
 
-    def __init__(self, sid: str, leaf: Leaf, client_ca: bytes | None, folder: Path, host: str = "127.0.0.1") -> None:
-        self.sid = sid
+    def __init__(self, host: str, leaf: Leaf, client_ca: bytes | None, folder: Path, bind: str = "127.0.0.1") -> None:
+        self.host = host
         self.asked = 0
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, 0), _Notebook)
+        self.address_family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+        super().__init__((bind, 0), _Notebook)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         file = folder / f"{secrets.token_hex(4)}.pem"
         file.write_bytes(leaf.certificate + leaf.key)
@@ -284,47 +285,47 @@ class Rig:
             thread.join(20)
             server.server_close()
 
-    def host(self, sid: str) -> str:
+    def address(self, host: str) -> str:
         """What a browser sends as Host."""
-        return f"{sid}.localhost:{self.port}"
+        return f"{host}.localhost:{self.port}"
 
-    def origin(self, sid: str) -> str:
-        """The session's origin."""
-        return f"http://{self.host(sid)}"
+    def origin(self, host: str) -> str:
+        """The launch's origin."""
+        return f"http://{self.address(host)}"
 
     def notebook(
-        self, sid: str, *, leaf: Leaf | None = None, client_ca: bytes | None = None, host: str = "127.0.0.1"
+        self, host: str, *, leaf: Leaf | None = None, client_ca: bytes | None = None, bind: str = "127.0.0.1"
     ) -> NotebookServer:
         """Start a stand-in notebook."""
         authority = self.pki.client.certificate if client_ca is None else client_ca
-        server = NotebookServer(sid, leaf or self.pki.notebook_leaf(sid), authority, self.folder, host)
+        server = NotebookServer(host, leaf or self.pki.notebook_leaf(host), authority, self.folder, bind)
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         self._notebooks.append((server, thread))
         return server
 
-    def publish(self, sid: str, port: int, *, generation: int = 1, address: str = "127.0.0.1") -> None:
+    def publish(self, host: str, port: int, *, address: str = "127.0.0.1") -> None:
         """Publish a route and wait until HAProxy has it."""
-        self.store.put(Route(sid, generation, Target(address, port), True, self.store.now_ms(), self._later()))
-        value = f"{address}|{port}|{generation}"
-        eventually(lambda: self.table(Map.ROUTES).get(sid) == value, "the route in HAProxy")
+        self.store.put(Route(host, Target(address, port), True, self.store.now_ms(), self._later()))
+        value = f"{address}|{port}"
+        eventually(lambda: self.table(Map.ROUTES).get(host) == value, "the route in HAProxy")
 
-    def withdraw(self, sid: str, generation: int = 1) -> None:
+    def withdraw(self, host: str) -> None:
         """Withdraw a route and wait until HAProxy has lost it."""
-        self.store.put(Route(sid, generation, None, False, self.store.now_ms(), self._later()))
-        eventually(lambda: sid not in self.table(Map.ROUTES), "the route gone from HAProxy")
+        self.store.put(Route(host, None, False, self.store.now_ms(), self._later()))
+        eventually(lambda: host not in self.table(Map.ROUTES), "the route gone from HAProxy")
 
-    def ticket(self, sid: str, *, generation: int = 1, path: str = "/lab") -> str:
-        """A ticket for the session."""
+    def ticket(self, host: str, *, path: str = "/lab") -> str:
+        """A ticket for the launch."""
         ticket = secrets.token_urlsafe(24)
-        self.store.put_ticket(ticket, Redeemed(sid, generation, path, self._later()), expires_at=time.time() + 60)
+        self.store.put_ticket(ticket, Redeemed(host, path, self._later()), expires_at=time.time() + 60)
         return ticket
 
-    def cookie(self, sid: str, *, generation: int = 1) -> str:
+    def cookie(self, host: str) -> str:
         """A granted cookie's value, known to HAProxy."""
         cookie = secrets.token_urlsafe(32)
         digest = sha256(cookie.encode()).hexdigest()
-        self.store.put(Grant(digest, sid, generation, False, self.store.now_ms(), self._later()))
+        self.store.put(Grant(digest, host, False, self.store.now_ms(), self._later()))
         eventually(lambda: digest in self.table(Map.GRANTS), "the grant in HAProxy")
         return cookie
 
@@ -334,26 +335,26 @@ class Rig:
             return haproxy.table(name)
 
     def ask(
-        self, sid: str, path: str = "/lab", *, cookie: str | None = None, origin: str | None = None, **more: Any
+        self, host: str, path: str = "/lab", *, cookie: str | None = None, origin: str | None = None, **more: Any
     ) -> Answer:
-        """Ask the session's origin."""
+        """Ask the launch's origin, or what `named` says in the Host header."""
         headers = [*more.pop("headers", ())]
         if cookie is not None:
             headers.append(("Cookie", f"__Host-homeport={cookie}"))
         if origin is not None:
             headers.append(("Origin", origin))
-        return ask(self.port, more.pop("host", self.host(sid)), path, headers=headers, **more)
+        return ask(self.port, more.pop("named", self.address(host)), path, headers=headers, **more)
 
-    def enter(self, sid: str, ticket: str, *, path: str | None = None, origin: str | None = HUB) -> Answer:
+    def enter(self, host: str, ticket: str, *, path: str | None = None, origin: str | None = HUB) -> Answer:
         """Post a ticket as the hub's page does."""
         form = f"ticket={ticket}" + (f"&path={path}" if path is not None else "")
         headers = [("Content-Type", "application/x-www-form-urlencoded")]
-        return self.ask(sid, "/.homeport/enter", method="POST", headers=headers, origin=origin, body=form.encode())
+        return self.ask(host, "/.homeport/enter", method="POST", headers=headers, origin=origin, body=form.encode())
 
     @contextmanager
-    def websocket(self, sid: str, *, cookie: str | None, origin: str | None) -> Iterator[tuple[int, socket.socket]]:
+    def websocket(self, host: str, *, cookie: str | None, origin: str | None) -> Iterator[tuple[int, socket.socket]]:
         """Ask for a websocket; gives the status and the connection."""
-        lines = [f"GET /api/kernels/1/channels HTTP/1.1\r\nHost: {self.host(sid)}"]
+        lines = [f"GET /api/kernels/1/channels HTTP/1.1\r\nHost: {self.address(host)}"]
         lines += ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
         lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
         lines += [f"Cookie: __Host-homeport={cookie}"] if cookie else []

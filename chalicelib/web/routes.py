@@ -142,7 +142,7 @@ def enter_session(hub: Hub, request: Request, sid: str) -> Response:
     if _wants_json(request):
         return _json(hub, {"url": entry.action, "ticket": entry.ticket, "path": entry.path})
     page = pages.EnterPage(root="../../", name=session.name, action=entry.action, ticket=entry.ticket, path=entry.path)
-    origin = hub.config.notebook_origin(session.sid)
+    origin = hub.config.notebook_origin(session.host)
     return _html(hub, page, headers={"Content-Security-Policy": pages.content_security_policy(origin)})
 
 
@@ -263,7 +263,7 @@ def _answer(hub: Hub, body: str, status: int, content_type: str, headers: Mappin
 
 
 def _shown(hub: Hub, session: Session) -> SessionJson:
-    return session_json(session, hub.config.notebook_origin(session.sid))
+    return session_json(session, hub.config.notebook_origin(session.host))
 
 
 # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────────

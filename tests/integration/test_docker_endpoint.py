@@ -29,7 +29,7 @@ from chalicelib.session.machine import new_session
 from chalicelib.session.values import Limits
 from local.endpoint import LocalEndpoint, endpoint
 from local.engine import Engine, engine
-from tests.builders import NOW, OWNER, a_session
+from tests.builders import LABEL, NOW, OWNER, a_session
 from tests.certificates import Authority
 from tests.integration.gated_registry import GatedRegistry, a_tar
 
@@ -67,7 +67,7 @@ class Rig:
         limits = changes.pop("limits", Limits())
         session = new_session(
             owner=OWNER, name=name, endpoint="tcp://x:2376", image=self.image, limits=limits,
-            now=NOW, lifetime=3600, request="request",
+            now=NOW, lifetime=3600, request="request", label=LABEL,
         )  # fmt: skip
         spec = specification(
             session, hub_name=HUB, image_workdir="/work", publish_address="127.0.0.1", idle_lifetime=60
