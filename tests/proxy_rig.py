@@ -1,7 +1,8 @@
 """A proxy to test with: real HAProxy, the real agent in threads here, an in-memory store and stand-in notebooks.
 
 A stand-in notebook is a small TLS server that demands the proxy's client certificate, tells in JSON what it was asked,
-answers with the headers it was asked for (`/answer?Name=value`), and echoes what comes after an upgrade.
+answers with the headers it was asked for (`/answer?Name=value`), and echoes what comes after an upgrade. It may have
+pages of its own, which it answers with instead.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import ssl
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha1, sha256
@@ -93,12 +94,16 @@ class _Notebook(BaseHTTPRequestHandler):
             "body": body.decode(),
         }
         self.server.asked += 1
-        answer = json.dumps(seen).encode()
+        self.server.paths.append(self.path)
+        self.server.cookies.extend(self.headers.get_all("Cookie", []))
+        fields, text = self.server.pages.get(urlsplit(self.path).path, ({"Content-Type": "application/json"}, ""))
+        answer = (text or json.dumps(seen)).encode()
         self.send_response(200)
         if self.path.startswith("/answer?"):
             for name, value in parse_qsl(urlsplit(self.path).query):
                 self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
+        for name, value in fields.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         if self.command != "HEAD":
@@ -129,6 +134,9 @@ class NotebookServer(ThreadingHTTPServer):
     def __init__(self, host: str, leaf: Leaf, client_ca: bytes | None, folder: Path, bind: str = "127.0.0.1") -> None:
         self.host = host
         self.asked = 0
+        self.paths: list[str] = []
+        self.cookies: list[str] = []
+        self.pages: Mapping[str, tuple[Mapping[str, str], str]] = {}
         self.address_family = socket.AF_INET6 if ":" in bind else socket.AF_INET
         super().__init__((bind, 0), _Notebook)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -214,10 +222,12 @@ def ask(
 class AgentThreads:
     """The agent's two threads over any store; `stop` ends them as the end of its process would."""
 
-    def __init__(self, store: Any, folder: Path, *, poll: float = 0.1, full_sync: float = 600.0) -> None:
+    def __init__(
+        self, store: Any, folder: Path, *, poll: float = 0.1, full_sync: float = 600.0, hub: str = HUB
+    ) -> None:
         self.agent = Agent(store, folder, clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
         self._entry = Entry(
-            folder / "agent.sock", self.agent.lookups, self.agent.table, hub_origin=HUB, hub_url=f"{HUB}/"
+            folder / "agent.sock", self.agent.lookups, self.agent.table, hub_origin=hub, hub_url=f"{hub}/"
         )
         self._stop = Event()
         run = self.agent.run
@@ -239,7 +249,15 @@ class AgentThreads:
 class Rig:
     """One proxy with its store and its notebooks."""
 
-    def __init__(self, folder: Path, environ: dict[str, str], *, poll: float = 0.1, full_sync: float = 600.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environ: dict[str, str],
+        *,
+        poll: float = 0.1,
+        full_sync: float = 600.0,
+        hub: str = HUB,
+    ) -> None:
         self.pki = Pki.new()
         self.port = processes.free_port()
         self.folder = folder
@@ -250,7 +268,7 @@ class Rig:
                 "HOMEPORT_PROXY_RUN": str(self.run),
                 "HOMEPORT_PROXY_BIND": f"127.0.0.1:{self.port}",
                 "HOMEPORT_NOTEBOOK_URL": f"http://*.localhost:{self.port}",
-                "HOMEPORT_HUB_ORIGIN": HUB,
+                "HOMEPORT_HUB_ORIGIN": hub,
                 "HOMEPORT_PROXY_NOTEBOOK_CA": self.pki.notebook.certificate.decode(),
                 "HOMEPORT_PROXY_CLIENT": self.pki.proxy.to_json(),
                 "HOMEPORT_PROXY_ENTRY_RATE": "100000",
@@ -258,6 +276,7 @@ class Rig:
             }
         )
         prepare(settings)
+        self._hub = hub
         self._poll = poll
         self._full_sync = full_sync
         self._notebooks: list[tuple[NotebookServer, Thread]] = []
@@ -266,7 +285,7 @@ class Rig:
 
     def start_agent(self, *, wait: bool = True) -> None:
         """Start the agent; `wait` until it has read the store."""
-        self.agent = AgentThreads(self.store, self.run, poll=self._poll, full_sync=self._full_sync)
+        self.agent = AgentThreads(self.store, self.run, poll=self._poll, full_sync=self._full_sync, hub=self._hub)
         if wait:
             eventually(lambda: self.agent and self.agent.agent.table.synced, "the first reading")
 

@@ -718,7 +718,8 @@ LOST: tuple[dict[str, object], ...] = (
 def test_a_container_of_another_launch_that_was_lost_is_replaced_and_its_volume_stays(
     pki: Pki, labels: dict[str, object]
 ) -> None:
-    creations = iter([refusal(409, "Conflict. The container name is already in use"), http(b'{"Id": "x"}', status=201)])
+    taken = http(b'{"message": "Conflict"}', status=409, headers=[("Connection", "close")])
+    creations = iter([taken, http(b'{"Id": "x"}', status=201, headers=[("Connection", "close")])])
     answers: dict[str, Answer] = {
         "POST /containers/create": lambda connection: connection.send(next(creations)),
         f"GET /containers/{a_specification().name}/json": inspected(labels=labels),

@@ -221,6 +221,40 @@ def test_work_is_there_again_in_the_next_launch(rig: Rig) -> None:
             docker_endpoint.remove(spec.name)
 
 
+def test_a_container_of_a_lost_launch_is_replaced_and_its_work_stays(rig: Rig) -> None:
+    """Its session's item is gone, so launches are counted anew: same name, another label."""
+    lost = rig.specification("lost", command=saying("echo mine > /work/file"))
+    lost = replace(lost, labels={**lost.labels, "homeport.label": "zzzzzzzzzz"})
+    spec = rig.specification("lost", command=saying("cat /work/file"))
+    assert spec.name == lost.name
+    with rig.open() as docker_endpoint:
+        docker_endpoint.create(lost)
+        docker_endpoint.start(lost.name)
+        until(partial(has_exited, docker_endpoint, lost))
+        old = rig.behind.inspect_container(lost.name)
+        docker_endpoint.create(spec)
+        new = rig.behind.inspect_container(spec.name)
+        assert new["Id"] != old["Id"]
+        assert new["Config"]["Labels"]["homeport.label"] == spec.labels["homeport.label"]
+        docker_endpoint.start(spec.name)
+        until(partial(has_exited, docker_endpoint, spec))
+        assert docker_endpoint.log_tail(spec.name) == "mine"
+        docker_endpoint.remove(spec.name)
+
+
+@pytest.mark.parametrize("labels", [{}, {"homeport.hub": "another"}, {"homeport.session": "another"}])
+def test_a_strangers_container_of_that_name_is_neither_replaced_nor_removed(
+    rig: Rig, fresh: Specification, labels: dict[str, str]
+) -> None:
+    theirs = {**fresh.labels, "homeport.label": "zzzzzzzzzz", **labels} if labels else {}
+    made = rig.behind.create_container(rig.image, name=fresh.name, command=["sleep", "1000"], labels=theirs)
+    with rig.open() as docker_endpoint:
+        for attempt in (lambda: docker_endpoint.create(fresh), lambda: docker_endpoint.remove(fresh.name)):
+            with pytest.raises(errors.ContainerConflict):
+                attempt()
+    assert rig.behind.inspect_container(fresh.name)["Id"] == made["Id"]
+
+
 def test_a_container_that_ended_tells_how_and_why(rig: Rig, fresh: Specification) -> None:
     with rig.open() as docker_endpoint:
         docker_endpoint.create(replace(fresh, command=saying("echo boom; exit 3")))
