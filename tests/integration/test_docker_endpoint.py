@@ -249,9 +249,10 @@ def test_a_strangers_container_of_that_name_is_neither_replaced_nor_removed(
     theirs = {**fresh.labels, "homeport.label": "zzzzzzzzzz", **labels} if labels else {}
     made = rig.behind.create_container(rig.image, name=fresh.name, command=["sleep", "1000"], labels=theirs)
     with rig.open() as docker_endpoint:
-        for attempt in (lambda: docker_endpoint.create(fresh), lambda: docker_endpoint.remove(fresh.name)):
-            with pytest.raises(errors.ContainerConflict):
-                attempt()
+        with pytest.raises(errors.ContainerConflict):
+            docker_endpoint.create(fresh)
+        with pytest.raises(errors.ContainerConflict):
+            docker_endpoint.remove(fresh.name)
     assert rig.behind.inspect_container(fresh.name)["Id"] == made["Id"]
 
 
