@@ -403,7 +403,7 @@ def test_the_notebook_never_sees_the_grant_and_all_other_cookies(door: Rig) -> N
 def test_the_notebook_is_told_the_truth_about_the_visitor(door: Rig) -> None:
     host, cookie = open_session(door)
     lies = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Server", "X-Real-IP", "X-Scheme")
-    headers = [(name, "liar") for name in (*lies, "Forwarded", "X-Homeport-Sid")]
+    headers = [(name, "liar") for name in (*lies, "Forwarded", "X-Homeport-Host")]
     answer = door.ask(host, cookie=cookie, headers=headers)
     assert "liar" not in answer.body.decode()
     assert answer.seen_all("X-Forwarded-For") == ["127.0.0.1"]
