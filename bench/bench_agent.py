@@ -46,10 +46,10 @@ def fill(store: ProxyStoreTwin) -> list[Route]:
     """Put the routes and grants; gives the routes."""
     later = int(time.time()) + 86_400
     begun = store.now_ms() - 3_600_000
-    routes = [Route(f"sid{n:017d}", 1, Target("192.0.2.1", 8888), True, begun, later) for n in range(ENTRIES)]
+    routes = [Route(f"sid{n:017d}-0123456789", Target("192.0.2.1", 8888), True, begun, later) for n in range(ENTRIES)]
     for route in routes:
         store.put(route)
-        store.put(Grant(sha256(route.sid.encode()).hexdigest(), route.sid, 1, False, begun, later))
+        store.put(Grant(sha256(route.host.encode()).hexdigest(), route.host, False, begun, later))
     return routes
 
 
@@ -59,14 +59,14 @@ def looking_up(agent: Agent, store: ProxyStoreTwin, routes: list[Route]) -> Iter
     stop, waits = Event(), defaultdict(list)
     kinds: dict[str, Callable[[Route], Verdict]] = {
         "unknown session": lambda _route: agent.lookups.look_up("nobody", None),
-        "unknown cookie": lambda route: agent.lookups.look_up(route.sid, "0" * 64),
-        "known route": lambda route: agent.lookups.look_up(route.sid, None),
-        "new route": lambda route: agent.lookups.look_up(f"new{route.sid}", None),
+        "unknown cookie": lambda route: agent.lookups.look_up(route.host, "0" * 64),
+        "known route": lambda route: agent.lookups.look_up(route.host, None),
+        "new route": lambda route: agent.lookups.look_up(f"new{route.host}", None),
     }
 
     def loop() -> None:
         for number in count():
-            store.put(replace(routes[number % 1000], sid=f"new{routes[number % 1000].sid}"))
+            store.put(replace(routes[number % 1000], host=f"new{routes[number % 1000].host}"))
             for kind, look_up in kinds.items():
                 if stop.is_set():
                     return
@@ -116,7 +116,7 @@ def measure(report: Callable[[str], None]) -> None:
         def read(news: list[Route], taken: list[float], told: list[float]) -> None:
             for route in news:
                 rig.store.put(route)
-            keys = [(Map.ROUTES, route.sid) for route in news]
+            keys = [(Map.ROUTES, route.host) for route in news]
             begun = time.perf_counter()
             agent.feed.sync()
             taken.append(time.perf_counter() - begun)
@@ -126,8 +126,12 @@ def measure(report: Callable[[str], None]) -> None:
         pushing.start()
         with looking_up(agent, rig.store, routes) as waits:
             read(routes[-CHANGED:], first, first_told)
-            for generation in range(2, 2 + ROUNDS):
-                read([replace(route, generation=generation) for route in routes[-CHANGED:]], again, again_told)
+            for later in range(1, 1 + ROUNDS):
+                news = [
+                    replace(route, target=Target("192.0.2.2", later), changed_at=later + route.changed_at)
+                    for route in routes[-CHANGED:]
+                ]
+                read(news, again, again_told)
         report(row("first: read", first))
         report(row("first: read and told", first_told))
         report(row("again: read", again))
@@ -143,7 +147,7 @@ def measure(report: Callable[[str], None]) -> None:
 
         def has_lost() -> bool:
             with socket.connected() as haproxy:
-                return "found=no" in haproxy.ask(f"get map {Map.ROUTES} {gone.sid}")
+                return "found=no" in haproxy.ask(f"get map {Map.ROUTES} {gone.host}")
 
         wait_for(has_lost)
         report(row("withdrawal during a reading", [time.perf_counter() - begun]))

@@ -37,7 +37,7 @@ HUB_ORIGIN: Final = Variable(
 NOTEBOOK_URL: Final = Variable(
     "HOMEPORT_NOTEBOOK_URL",
     Kind("an origin such as https://*.notebooks.example.org", _notebook_origins),
-    "a notebook's origin as browsers see it; `*` stands for the session",
+    "a notebook's origin as browsers see it; `*` stands for the launch",
     default="http://*.localhost:8080",
 )
 # What `make run` takes over from whoever runs it.
@@ -146,6 +146,6 @@ class Config:
         """Which addresses an endpoint may have."""
         return AddressPolicy(allowed=self.allowed_networks, denied=self.denied_networks, denied_ports=self.denied_ports)
 
-    def notebook_origin(self, sid: str) -> str:
-        """The origin (scheme, host, port) at which the proxy serves the notebook of session `sid`."""
-        return self.notebook_url.replace("*", sid)
+    def notebook_origin(self, host: str) -> str:
+        """The origin (scheme, host, port) at which the proxy serves the notebook of the launch with this `host`."""
+        return self.notebook_url.replace("*", host)

@@ -163,13 +163,13 @@ class Settings:
 
     @property
     def host_suffix(self) -> str:
-        """What follows the session's id in a notebook's `Host`."""
+        """What follows the launch's host in a notebook's `Host`."""
         return self.notebook_url.partition("://*")[2].lower()
 
     @property
     def port(self) -> int:
         """The port that browsers use."""
-        return urlsplit(self.notebook_url.replace("*", "sid")).port or (443 if self.scheme == "https" else 80)
+        return urlsplit(self.notebook_url.replace("*", "host")).port or (443 if self.scheme == "https" else 80)
 
 
 def prepare(settings: Settings) -> None:

@@ -13,6 +13,7 @@ from chalicelib.session.values import Limits, Session
 NOW = 1_790_000_000.0
 OWNER = "ab" * 32
 LIFETIME = 72 * 3600.0
+LABEL = "0a1b2c3d4e"  # of the launch; another launch has another one
 
 
 def a_session(**changes: Any) -> Session:
@@ -26,6 +27,7 @@ def a_session(**changes: Any) -> Session:
         now=NOW,
         lifetime=LIFETIME,
         request="request-1",
+        label=LABEL,
     )
     return replace(session, **changes)
 

@@ -12,7 +12,7 @@ from functools import cache
 from types import TracebackType
 from typing import Self
 
-from chalicelib.aws.errors import CredentialsMissing, GenerationWithdrawn, SessionNotFound, StaleSession
+from chalicelib.aws.errors import CredentialsMissing, LaunchWithdrawn, SessionNotFound, StaleSession
 from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import Redeemed, Route
 from chalicelib.bundle.credentials import Credentials
@@ -119,18 +119,12 @@ class RouteStoreTwin:
     def publish(self, session: Session) -> None:
         if session.target is None:
             raise IllegalTransition("a session without a target cannot be published")
-        present = self.routes.get(session.sid)
-        if present and (
-            present.generation > session.generation
-            or (present.generation == session.generation and not present.published)
-        ):
-            raise GenerationWithdrawn("withdrawn")
+        present = self.routes.get(session.host)
+        if present and not present.published:
+            raise LaunchWithdrawn("withdrawn")
         self._write(session, published=True)
 
     def withdraw(self, session: Session) -> None:
-        present = self.routes.get(session.sid)
-        if present and present.generation > session.generation:
-            raise GenerationWithdrawn("later launch")
         self._write(session, published=False)
 
     def published(self) -> list[Route]:
@@ -139,7 +133,7 @@ class RouteStoreTwin:
     def _write(self, session: Session, *, published: bool) -> None:
         self.trouble.step()
         target = session.target if published else None
-        self.routes[session.sid] = Route(session.sid, session.generation, target, published, 0, int(session.expires_at))
+        self.routes[session.host] = Route(session.host, target, published, 0, int(session.expires_at))
         self.trouble.step()
 
 
@@ -188,12 +182,12 @@ class TokenStoreTwin:
         return owners if expires_at > self.clock() else frozenset()
 
     def put_ticket(self, ticket: str, session: Session, *, path: str, expires_at: float) -> None:
-        redeemed = Redeemed(session.sid, session.generation, path, int(session.expires_at))
+        redeemed = Redeemed(session.host, path, int(session.expires_at))
         self.tickets[ticket] = (redeemed, expires_at)
 
-    def redeem_ticket(self, ticket: str, sid: str) -> Redeemed | None:
+    def redeem_ticket(self, ticket: str, host: str) -> Redeemed | None:
         redeemed, expires_at = self.tickets.get(ticket, (None, 0.0))
-        if redeemed is None or redeemed.sid != sid or expires_at <= self.clock():
+        if redeemed is None or redeemed.host != host or expires_at <= self.clock():
             return None
         del self.tickets[ticket]
         return redeemed
@@ -287,12 +281,12 @@ class EngineTwin:
     def create(self, spec: Specification) -> None:
         self._acting("create")
         present = self.containers.get(spec.name)
-        if present is None:
+        if present is not None and _identity(present.specification) != _identity(spec):
+            raise ContainerConflict(f"A container called {spec.name} is on the endpoint and is not this session's")
+        if present is None or present.specification.labels[f"{LABEL}label"] != spec.labels[f"{LABEL}label"]:
             self._need_image(spec.image)
             self.containers[spec.name] = ContainerTwin(spec)
             self.created.append(spec.name)
-        elif _identity(present.specification) != _identity(spec):
-            raise ContainerConflict(f"A container called {spec.name} is on the endpoint and is not this session's")
         self.trouble.step()
 
     def put_files(self, container: str, tar: bytes) -> None:

@@ -1,7 +1,8 @@
 """A proxy to test with: real HAProxy, the real agent in threads here, an in-memory store and stand-in notebooks.
 
 A stand-in notebook is a small TLS server that demands the proxy's client certificate, tells in JSON what it was asked,
-answers with the headers it was asked for (`/answer?Name=value`), and echoes what comes after an upgrade.
+answers with the headers it was asked for (`/answer?Name=value`), and echoes what comes after an upgrade. It may have
+pages of its own, which it answers with instead.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import ssl
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from hashlib import sha1, sha256
@@ -43,9 +44,10 @@ DAY = 86400.0
 _numbers = itertools.count()
 
 
-def new_sid() -> str:
-    """A session id nobody else has."""
-    return f"sid{next(_numbers):017d}"
+def new_host(sid: str = "") -> str:
+    """A launch's host nobody else has; of the session `sid`, if it is to be another launch of that one."""
+    number = next(_numbers)
+    return f"{sid or f'sid{number:017d}'}-{number:010d}"
 
 
 def eventually(holds: Callable[[], Any], what: str, *, deadline: float = 10.0) -> None:
@@ -71,8 +73,8 @@ class Pki:
             issue_client(client, "proxy", now=now, lifetime=DAY),
         )
 
-    def notebook_leaf(self, sid: str) -> Leaf:
-        return issue_notebook(self.notebook, sid, now=time.time(), lifetime=DAY)
+    def notebook_leaf(self, host: str) -> Leaf:
+        return issue_notebook(self.notebook, host, now=time.time(), lifetime=DAY)
 
 
 class _Notebook(BaseHTTPRequestHandler):
@@ -85,19 +87,23 @@ class _Notebook(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         seen = {
-            "notebook": self.server.sid,
+            "notebook": self.server.host,
             "method": self.command,
             "path": self.path,
             "headers": [[name.lower(), value] for name, value in self.headers.items()],
             "body": body.decode(),
         }
         self.server.asked += 1
-        answer = json.dumps(seen).encode()
+        self.server.paths.append(self.path)
+        self.server.cookies.extend(self.headers.get_all("Cookie", []))
+        fields, text = self.server.pages.get(urlsplit(self.path).path, ({"Content-Type": "application/json"}, ""))
+        answer = (text or json.dumps(seen)).encode()
         self.send_response(200)
         if self.path.startswith("/answer?"):
             for name, value in parse_qsl(urlsplit(self.path).query):
                 self.send_header(name, value)
-        self.send_header("Content-Type", "application/json")
+        for name, value in fields.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         if self.command != "HEAD":
@@ -121,15 +127,18 @@ class _Notebook(BaseHTTPRequestHandler):
 
 
 class NotebookServer(ThreadingHTTPServer):
-    """A stand-in notebook of session `sid`; `leaf` is what it shows, `client_ca` (PEM) whom it lets in."""
+    """A stand-in notebook of the launch `host`; `leaf` is what it shows, `client_ca` (PEM) whom it lets in."""
 
     daemon_threads = True
 
-    def __init__(self, sid: str, leaf: Leaf, client_ca: bytes | None, folder: Path, host: str = "127.0.0.1") -> None:
-        self.sid = sid
+    def __init__(self, host: str, leaf: Leaf, client_ca: bytes | None, folder: Path, bind: str = "127.0.0.1") -> None:
+        self.host = host
         self.asked = 0
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        super().__init__((host, 0), _Notebook)
+        self.paths: list[str] = []
+        self.cookies: list[str] = []
+        self.pages: Mapping[str, tuple[Mapping[str, str], str]] = {}
+        self.address_family = socket.AF_INET6 if ":" in bind else socket.AF_INET
+        super().__init__((bind, 0), _Notebook)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         file = folder / f"{secrets.token_hex(4)}.pem"
         file.write_bytes(leaf.certificate + leaf.key)
@@ -213,10 +222,12 @@ def ask(
 class AgentThreads:
     """The agent's two threads over any store; `stop` ends them as the end of its process would."""
 
-    def __init__(self, store: Any, folder: Path, *, poll: float = 0.1, full_sync: float = 600.0) -> None:
+    def __init__(
+        self, store: Any, folder: Path, *, poll: float = 0.1, full_sync: float = 600.0, hub: str = HUB
+    ) -> None:
         self.agent = Agent(store, folder, clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
         self._entry = Entry(
-            folder / "agent.sock", self.agent.lookups, self.agent.table, hub_origin=HUB, hub_url=f"{HUB}/"
+            folder / "agent.sock", self.agent.lookups, self.agent.table, hub_origin=hub, hub_url=f"{hub}/"
         )
         self._stop = Event()
         run = self.agent.run
@@ -238,7 +249,15 @@ class AgentThreads:
 class Rig:
     """One proxy with its store and its notebooks."""
 
-    def __init__(self, folder: Path, environ: dict[str, str], *, poll: float = 0.1, full_sync: float = 600.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        environ: dict[str, str],
+        *,
+        poll: float = 0.1,
+        full_sync: float = 600.0,
+        hub: str = HUB,
+    ) -> None:
         self.pki = Pki.new()
         self.port = processes.free_port()
         self.folder = folder
@@ -249,7 +268,7 @@ class Rig:
                 "HOMEPORT_PROXY_RUN": str(self.run),
                 "HOMEPORT_PROXY_BIND": f"127.0.0.1:{self.port}",
                 "HOMEPORT_NOTEBOOK_URL": f"http://*.localhost:{self.port}",
-                "HOMEPORT_HUB_ORIGIN": HUB,
+                "HOMEPORT_HUB_ORIGIN": hub,
                 "HOMEPORT_PROXY_NOTEBOOK_CA": self.pki.notebook.certificate.decode(),
                 "HOMEPORT_PROXY_CLIENT": self.pki.proxy.to_json(),
                 "HOMEPORT_PROXY_ENTRY_RATE": "100000",
@@ -257,6 +276,7 @@ class Rig:
             }
         )
         prepare(settings)
+        self._hub = hub
         self._poll = poll
         self._full_sync = full_sync
         self._notebooks: list[tuple[NotebookServer, Thread]] = []
@@ -265,7 +285,7 @@ class Rig:
 
     def start_agent(self, *, wait: bool = True) -> None:
         """Start the agent; `wait` until it has read the store."""
-        self.agent = AgentThreads(self.store, self.run, poll=self._poll, full_sync=self._full_sync)
+        self.agent = AgentThreads(self.store, self.run, poll=self._poll, full_sync=self._full_sync, hub=self._hub)
         if wait:
             eventually(lambda: self.agent and self.agent.agent.table.synced, "the first reading")
 
@@ -284,47 +304,47 @@ class Rig:
             thread.join(20)
             server.server_close()
 
-    def host(self, sid: str) -> str:
+    def address(self, host: str) -> str:
         """What a browser sends as Host."""
-        return f"{sid}.localhost:{self.port}"
+        return f"{host}.localhost:{self.port}"
 
-    def origin(self, sid: str) -> str:
-        """The session's origin."""
-        return f"http://{self.host(sid)}"
+    def origin(self, host: str) -> str:
+        """The launch's origin."""
+        return f"http://{self.address(host)}"
 
     def notebook(
-        self, sid: str, *, leaf: Leaf | None = None, client_ca: bytes | None = None, host: str = "127.0.0.1"
+        self, host: str, *, leaf: Leaf | None = None, client_ca: bytes | None = None, bind: str = "127.0.0.1"
     ) -> NotebookServer:
         """Start a stand-in notebook."""
         authority = self.pki.client.certificate if client_ca is None else client_ca
-        server = NotebookServer(sid, leaf or self.pki.notebook_leaf(sid), authority, self.folder, host)
+        server = NotebookServer(host, leaf or self.pki.notebook_leaf(host), authority, self.folder, bind)
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         self._notebooks.append((server, thread))
         return server
 
-    def publish(self, sid: str, port: int, *, generation: int = 1, address: str = "127.0.0.1") -> None:
+    def publish(self, host: str, port: int, *, address: str = "127.0.0.1") -> None:
         """Publish a route and wait until HAProxy has it."""
-        self.store.put(Route(sid, generation, Target(address, port), True, self.store.now_ms(), self._later()))
-        value = f"{address}|{port}|{generation}"
-        eventually(lambda: self.table(Map.ROUTES).get(sid) == value, "the route in HAProxy")
+        self.store.put(Route(host, Target(address, port), True, self.store.now_ms(), self._later()))
+        value = f"{address}|{port}"
+        eventually(lambda: self.table(Map.ROUTES).get(host) == value, "the route in HAProxy")
 
-    def withdraw(self, sid: str, generation: int = 1) -> None:
+    def withdraw(self, host: str) -> None:
         """Withdraw a route and wait until HAProxy has lost it."""
-        self.store.put(Route(sid, generation, None, False, self.store.now_ms(), self._later()))
-        eventually(lambda: sid not in self.table(Map.ROUTES), "the route gone from HAProxy")
+        self.store.put(Route(host, None, False, self.store.now_ms(), self._later()))
+        eventually(lambda: host not in self.table(Map.ROUTES), "the route gone from HAProxy")
 
-    def ticket(self, sid: str, *, generation: int = 1, path: str = "/lab") -> str:
-        """A ticket for the session."""
+    def ticket(self, host: str, *, path: str = "/lab") -> str:
+        """A ticket for the launch."""
         ticket = secrets.token_urlsafe(24)
-        self.store.put_ticket(ticket, Redeemed(sid, generation, path, self._later()), expires_at=time.time() + 60)
+        self.store.put_ticket(ticket, Redeemed(host, path, self._later()), expires_at=time.time() + 60)
         return ticket
 
-    def cookie(self, sid: str, *, generation: int = 1) -> str:
+    def cookie(self, host: str) -> str:
         """A granted cookie's value, known to HAProxy."""
         cookie = secrets.token_urlsafe(32)
         digest = sha256(cookie.encode()).hexdigest()
-        self.store.put(Grant(digest, sid, generation, False, self.store.now_ms(), self._later()))
+        self.store.put(Grant(digest, host, False, self.store.now_ms(), self._later()))
         eventually(lambda: digest in self.table(Map.GRANTS), "the grant in HAProxy")
         return cookie
 
@@ -334,26 +354,26 @@ class Rig:
             return haproxy.table(name)
 
     def ask(
-        self, sid: str, path: str = "/lab", *, cookie: str | None = None, origin: str | None = None, **more: Any
+        self, host: str, path: str = "/lab", *, cookie: str | None = None, origin: str | None = None, **more: Any
     ) -> Answer:
-        """Ask the session's origin."""
+        """Ask the launch's origin, or what `named` says in the Host header."""
         headers = [*more.pop("headers", ())]
         if cookie is not None:
             headers.append(("Cookie", f"__Host-homeport={cookie}"))
         if origin is not None:
             headers.append(("Origin", origin))
-        return ask(self.port, more.pop("host", self.host(sid)), path, headers=headers, **more)
+        return ask(self.port, more.pop("named", self.address(host)), path, headers=headers, **more)
 
-    def enter(self, sid: str, ticket: str, *, path: str | None = None, origin: str | None = HUB) -> Answer:
+    def enter(self, host: str, ticket: str, *, path: str | None = None, origin: str | None = HUB) -> Answer:
         """Post a ticket as the hub's page does."""
         form = f"ticket={ticket}" + (f"&path={path}" if path is not None else "")
         headers = [("Content-Type", "application/x-www-form-urlencoded")]
-        return self.ask(sid, "/.homeport/enter", method="POST", headers=headers, origin=origin, body=form.encode())
+        return self.ask(host, "/.homeport/enter", method="POST", headers=headers, origin=origin, body=form.encode())
 
     @contextmanager
-    def websocket(self, sid: str, *, cookie: str | None, origin: str | None) -> Iterator[tuple[int, socket.socket]]:
+    def websocket(self, host: str, *, cookie: str | None, origin: str | None) -> Iterator[tuple[int, socket.socket]]:
         """Ask for a websocket; gives the status and the connection."""
-        lines = [f"GET /api/kernels/1/channels HTTP/1.1\r\nHost: {self.host(sid)}"]
+        lines = [f"GET /api/kernels/1/channels HTTP/1.1\r\nHost: {self.address(host)}"]
         lines += ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
         lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
         lines += [f"Cookie: __Host-homeport={cookie}"] if cookie else []

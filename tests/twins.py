@@ -56,9 +56,9 @@ class ProxyStoreTwin:
         if self.breaks_after is not None:
             raise _unavailable()
 
-    def route(self, sid: str) -> Route | None:
+    def route(self, host: str) -> Route | None:
         self._count("route")
-        item = self._items.get(("route", sid))
+        item = self._items.get(("route", host))
         return item if isinstance(item, Route) else None
 
     def grant(self, digest: str) -> Grant | None:
@@ -66,11 +66,11 @@ class ProxyStoreTwin:
         item = self._items.get(("grant", digest))
         return item if isinstance(item, Grant) else None
 
-    def redeem_ticket(self, ticket: str, sid: str) -> Redeemed | None:
+    def redeem_ticket(self, ticket: str, host: str) -> Redeemed | None:
         self._count("ticket")
         with self._lock:
             redeemed, expires_at = self._tickets.get(ticket, (None, 0))
-            if redeemed is None or redeemed.sid != sid or expires_at <= int(self._clock()):
+            if redeemed is None or redeemed.host != host or expires_at <= int(self._clock()):
                 return None
             del self._tickets[ticket]
             return redeemed
@@ -90,4 +90,4 @@ def _unavailable() -> StoreUnavailable:
 
 
 def _proxy_key(item: Route | Grant) -> tuple[str, str]:
-    return ("route", item.sid) if isinstance(item, Route) else ("grant", item.digest)
+    return ("route", item.host) if isinstance(item, Route) else ("grant", item.digest)

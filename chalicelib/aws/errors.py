@@ -43,7 +43,7 @@ class CredentialsMissing(HomeportError):
     retryable = True  # they may be on their way: the session's item is written before them
 
 
-class GenerationWithdrawn(HomeportError):
-    """The route of this launch was withdrawn, or a later launch of the session has it; it never comes back."""
+class LaunchWithdrawn(HomeportError):
+    """The route of this launch was withdrawn; it never comes back."""
 
     status = 409

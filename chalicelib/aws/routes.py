@@ -1,18 +1,25 @@
 """Routes and grants in DynamoDB: what the launcher writes, the agent reads, and browsers enter by.
 
-1. A withdrawn route stays as a tombstone of its generation, so a late publication of the same generation is refused
-   and the feed tells the proxy of the withdrawal.
-2. Everything the proxy has to know of carries `changed_at` and is in the index `feed`, oldest change first.
+1. A route, a ticket and a grant are for one launch, by its `host` (Session.host). Two launches share none of them, also
+   not of the same session: what the one left in a browser, or gave away, is nothing to the other.
+2. A withdrawn route stays as a tombstone, so a late publication of that launch is refused and the feed tells the proxy
+   of the withdrawal. A host is never published again.
+3. Everything the proxy has to know of carries `changed_at` and is in the index `feed`, oldest change first.
+4. The version before had one host for all launches of a session, its id, and told them apart by `generation`. Of what
+   it stored, a route serves on, since a session without a label has its id as host; a ticket or a grant without `host`
+   is none, so its browser comes from the hub again. A launch that was under way during the update fails if the one
+   before it was withdrawn less than a day ago, and can be launched again. Our own items carry `sid` and `generation`
+   for a proxy of that version, whose agent would end without them: it passes over a host that has a label.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from chalicelib.aws.dynamodb import Clock, Item, Table, digest_of
-from chalicelib.aws.errors import GenerationWithdrawn
+from chalicelib.aws.errors import LaunchWithdrawn
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.values import Session, Target
 
@@ -26,8 +33,7 @@ TOMBSTONE_TTL: Final = 86400.0  # seconds; long past any proxy's longest look at
 class Route:
     """Where the proxy finds one launch's notebook. `changed_at` in milliseconds, `expires_at` in seconds (epoch)."""
 
-    sid: str
-    generation: int
+    host: str
     target: Target | None
     published: bool
     changed_at: int
@@ -36,11 +42,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A browser's lasting entry to one launch of one session; `digest` is the cookie's SHA-256 in hex."""
+    """A browser's lasting entry to one launch; `digest` is the cookie's SHA-256 in hex."""
 
     digest: str
-    sid: str
-    generation: int
+    host: str
     revoked: bool
     changed_at: int
     expires_at: int
@@ -50,8 +55,7 @@ class Grant:
 class Redeemed:
     """What a ticket was good for: `path` is where in the notebook's origin to go."""
 
-    sid: str
-    generation: int
+    host: str
     path: str
     expires_at: int
 
@@ -64,37 +68,29 @@ class RouteStore:
         self._clock = clock
 
     def publish(self, session: Session) -> None:
-        """Publish the session's target; raises GenerationWithdrawn, and IllegalTransition when it has none."""
+        """Publish the launch's target; raises LaunchWithdrawn, and IllegalTransition when it has none."""
         if session.target is None:
             raise IllegalTransition("a session without a target cannot be published")
         target = {"address": {"S": session.target.address}, "port": {"N": str(session.target.port)}}
-        self._write(session, target, published=True, ttl=session.expires_at + TOMBSTONE_TTL)
+        item = self._item(session, published=True, ttl=session.expires_at + TOMBSTONE_TTL) | target
+        condition, values = "attribute_not_exists(pk) OR published = :true", {":true": {"BOOL": True}}
+        if not self._table.put(item, condition=condition, values=values):
+            raise LaunchWithdrawn("This launch's route was withdrawn. Launch the notebook again")
 
     def withdraw(self, session: Session) -> None:
-        """Withdraw the route of the session's generation, also one that was never published.
+        """Withdraw the launch's route for ever, also one that was never published."""
+        self._table.put(self._item(session, published=False, ttl=self._clock() + TOMBSTONE_TTL))
 
-        Raises GenerationWithdrawn when a later launch has the route.
-        """
-        self._write(session, {}, published=False, ttl=self._clock() + TOMBSTONE_TTL)
-
-    def _write(self, session: Session, target: Mapping[str, Any], *, published: bool, ttl: float) -> None:
-        same = "generation = :generation" + (" AND published = :true" if published else "")
-        values: dict[str, Any] = {":generation": {"N": str(session.generation)}}
-        if published:
-            values[":true"] = {"BOOL": True}
-        item = {
-            "pk": {"S": f"route#{session.sid}"},
+    def _item(self, session: Session, *, published: bool, ttl: float) -> dict[str, Any]:
+        return {
+            "pk": {"S": f"route#{session.host}"},
             "sk": {"S": "route"},
-            "generation": {"N": str(session.generation)},
+            "generation": {"N": str(session.generation)},  # rule 4
             "published": {"BOOL": published},
             "expires_at": {"N": str(int(session.expires_at))},
             "ttl": {"N": str(int(ttl))},
             **_feed(self._clock),
-            **target,
         }
-        condition = f"attribute_not_exists(pk) OR generation < :generation OR ({same})"
-        if not self._table.put(item, condition=condition, values=values):
-            raise GenerationWithdrawn("This launch's route was withdrawn, or belongs to a later launch")
 
 
 class ProxyStore:
@@ -111,11 +107,13 @@ class ProxyStore:
         """
         values = {":proxy": {"S": "proxy"}, ":since": {"N": str(since)}}
         for item in self._table.query("feed", "feed = :proxy AND changed_at >= :since", values):
-            yield _route_of(item) if item["sk"]["S"] == "route" else _grant_of(item)
+            found = _route_of(item) if item["sk"]["S"] == "route" else _grant_of(item)
+            if found is not None:
+                yield found
 
-    def route(self, sid: str) -> Route | None:
+    def route(self, host: str) -> Route | None:
         """Look one route up, consistently."""
-        item = self._table.get(f"route#{sid}", "route")
+        item = self._table.get(f"route#{host}", "route")
         return _route_of(item) if item else None
 
     def grant(self, digest: str) -> Grant | None:
@@ -123,25 +121,24 @@ class ProxyStore:
         item = self._table.get(f"grant#{digest}", "grant")
         return _grant_of(item) if item else None
 
-    def redeem_ticket(self, ticket: str, sid: str) -> Redeemed | None:
-        """Take the ticket away; None when it is unknown, used, too old or for another session."""
+    def redeem_ticket(self, ticket: str, host: str) -> Redeemed | None:
+        """Take the ticket away; None when it is unknown, used, too old or for another launch."""
         item = self._table.take(
             f"ticket#{digest_of(ticket)}",
             "ticket",
-            condition="sid = :sid AND #ttl > :now",
-            values={":sid": {"S": sid}, ":now": {"N": str(int(self._clock()))}},
+            condition="host = :host AND #ttl > :now",
+            values={":host": {"S": host}, ":now": {"N": str(int(self._clock()))}},
         )
-        if item is None:
-            return None
-        return Redeemed(sid, int(item["generation"]["N"]), item["path"]["S"], int(item["session_expires_at"]["N"]))
+        return None if item is None else Redeemed(host, item["path"]["S"], int(item["session_expires_at"]["N"]))
 
     def put_grant(self, grant: Grant) -> None:
         """Remember a browser's entry; `changed_at` is set to now, for the feed."""
         item = {
             "pk": {"S": f"grant#{grant.digest}"},
             "sk": {"S": "grant"},
-            "sid": {"S": grant.sid},
-            "generation": {"N": str(grant.generation)},
+            "host": {"S": grant.host},
+            "sid": {"S": grant.host},  # rule 4, and so the next: no launch has the number 0
+            "generation": {"N": "0"},
             "revoked": {"BOOL": grant.revoked},
             "expires_at": {"N": str(grant.expires_at)},
             "ttl": {"N": str(grant.expires_at + int(TOMBSTONE_TTL))},
@@ -157,8 +154,7 @@ def _feed(clock: Clock) -> dict[str, Any]:
 def _route_of(item: Item) -> Route:
     published = bool(item["published"]["BOOL"])
     return Route(
-        sid=item["pk"]["S"].removeprefix("route#"),
-        generation=int(item["generation"]["N"]),
+        host=item["pk"]["S"].removeprefix("route#"),
         target=Target(item["address"]["S"], int(item["port"]["N"])) if published else None,
         published=published,
         changed_at=int(item["changed_at"]["N"]),
@@ -166,11 +162,12 @@ def _route_of(item: Item) -> Route:
     )
 
 
-def _grant_of(item: Item) -> Grant:
+def _grant_of(item: Item) -> Grant | None:
+    if "host" not in item:  # rule 4
+        return None
     return Grant(
         digest=item["pk"]["S"].removeprefix("grant#"),
-        sid=item["sid"]["S"],
-        generation=int(item["generation"]["N"]),
+        host=item["host"]["S"],
         revoked=bool(item["revoked"]["BOOL"]),
         changed_at=int(item["changed_at"]["N"]),
         expires_at=int(item["expires_at"]["N"]),

@@ -4,6 +4,7 @@
     format            the number below; an item without one is of format 0
     version           counts the saves; every save is conditional on it
     owner, generation, created_at, expires_at
+    label             of the launch's origin; not there if the launch has none
     session           the other fields of Session, as JSON
     redrive, redrive_at   while the session wants to be looked at: "due", and from when on nobody is at work on it
     ttl               once it is stopped
@@ -18,8 +19,8 @@ Rules
    can be, and marked `newer`: machine.py leaves it alone until it expires or is stopped (docs/adr/0007: a
    rollback must not end notebooks).
 4. An item of a known format that cannot be read is broken. Nobody could ever go on with it, so it is read as a session
-   on its way out: its route is withdrawn, its container removed and its credentials purged, for which its id and
-   generation are enough.
+   on its way out: its route is withdrawn, its container removed and its credentials purged, for which its id,
+   generation and label are enough. (A route whose label is lost ends at `expires_at`, as every route does.)
 5. tests/frozen holds items of every format that ever was. They must always be readable.
 """
 
@@ -42,7 +43,7 @@ STOPPED_TTL: Final = 90 * 86400.0  # a stopped session is remembered for so long
 
 _PREFIX: Final = "session#"
 _YEAR_10000: Final = 253402300800.0  # no date can be shown from then on
-_ATTRIBUTES: Final = ("owner", "generation", "version", "created_at", "expires_at")  # rule 1; not in the JSON
+_ATTRIBUTES: Final = ("owner", "generation", "label", "version", "created_at", "expires_at")  # rule 1; not in the JSON
 
 # Format 0 had everything in the JSON, and these names for five fields.
 _NAMES_IN_FORMAT_0: Final[Mapping[str, str]] = MappingProxyType(
@@ -72,6 +73,7 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
         "version": {"N": str(session.version)},
         **({"owner": {"S": session.owner}} if session.owner else {}),  # an index's key cannot be empty (rule 4)
         "generation": {"N": str(session.generation)},
+        **({"label": {"S": session.label}} if session.label else {}),
         "created_at": {"N": repr(session.created_at)},
         "expires_at": {"N": repr(session.expires_at)},
         "session": {"S": json.dumps(values, ensure_ascii=False, separators=(",", ":"))},
@@ -159,13 +161,14 @@ def _newer(item: Item, values: Mapping[str, Any]) -> Session:
 def _broken(item: Item, values: Mapping[str, Any]) -> Session:
     """Rule 4."""
     sid, generation = sid_of(item), _generation_of(item, values)
-    owner, name = values.get("owner"), values.get("name")
+    owner, name, label = (values.get(field) for field in ("owner", "name", "label"))
     defaults = _defaults(item)
     return Session(
         sid=sid,
         owner=owner if isinstance(owner, str) else "",
         name=name if isinstance(name, str) else "",
         generation=generation,
+        label=label if isinstance(label, str) else "",
         version=int(item["version"]["N"]),
         state=State.WITHDRAWING if "redrive" in item else State.STOPPED,
         endpoint="",
@@ -256,6 +259,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "owner": _text,
         "name": _text,
         "generation": _count,
+        "label": _text,
         "version": _count,
         "state": State,
         "endpoint": _text,

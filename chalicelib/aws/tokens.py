@@ -31,8 +31,12 @@ class TokenStore:
         return frozenset(item["owners"]["SS"])
 
     def put_ticket(self, ticket: str, session: Session, *, path: str, expires_at: float) -> None:
-        """Remember a one-time entry to the session's present launch; ProxyStore.redeem_ticket takes it."""
+        """Remember a one-time entry to the session's present launch; ProxyStore.redeem_ticket takes it.
+
+        `sid` and `generation` are for a proxy of the version before (routes.py, rule 4).
+        """
         entry = {
+            "host": {"S": session.host},
             "sid": {"S": session.sid},
             "generation": {"N": str(session.generation)},
             "path": {"S": path},

@@ -52,13 +52,19 @@ def _host_config(docker: Client, spec: Specification) -> HostConfig:
     return docker.create_host_config(**options)
 
 
-def check_adoptable(found: Mapping[str, Any], spec: Specification) -> None:
-    """See that a container found under the name is this launch's own; raises ContainerConflict, EndpointFailed."""
+def is_adoptable(found: Mapping[str, Any], spec: Specification) -> bool:
+    """Say whether a container found under the name is this launch's own.
+
+    If not, it is of another launch of this session, whose item was lost, so that launches are counted anew: its
+    certificate is for another host. Raises ContainerConflict for one that is not ours, EndpointFailed for one on its
+    way out.
+    """
     labels = labels_of(found)
     if any(labels.get(f"{LABEL}{key}") != spec.labels[f"{LABEL}{key}"] for key in ("hub", "session", "generation")):
         raise conflict(spec.name)
     if part_of(found, "State").get("Status") in ("removing", "dead"):
         raise errors.EndpointFailed("The endpoint is still removing a container of this name. The hub will try again")
+    return bool((labels.get(f"{LABEL}label") or "") == spec.labels[f"{LABEL}label"])
 
 
 def conflict(container: str) -> errors.ContainerConflict:

@@ -8,7 +8,8 @@ Rules
 3. No redirect is followed, no compressed answer decoded, no answer above 4 MiB read, and the whole of one
    DockerEndpoint's calls ends when its deadline does. A pull has a connection and a budget of its own.
 4. Every call is safe to repeat. A name that is taken is looked at: our labels mean it is ours, anything else is
-   a conflict. What is not ours is never removed, and no volume ever is.
+   a conflict. Ours is adopted, or replaced if it is of a launch that was lost. What is not ours is never removed, and
+   no volume ever is.
 5. From what the endpoint says, only known words, small numbers and short quotes are believed, and nothing is quoted
    before it has named its API version as an engine does: a bundle may lead the hub to somebody else's server.
 
@@ -43,7 +44,7 @@ from chalicelib.engine.answers import (
     port_of,
 )
 from chalicelib.engine.client import ApiError, Client
-from chalicelib.engine.creation import check_adoptable, conflict, container_config
+from chalicelib.engine.creation import conflict, container_config, is_adoptable
 from chalicelib.engine.messages import error_for, pull_error, quoted, start_error_for
 from chalicelib.engine.pull import ANSWER_SECONDS, Pull
 from chalicelib.engine.pull_progress import PullStatus
@@ -240,7 +241,10 @@ class DockerEndpoint:
     # ── the container ──
 
     def create(self, spec: Specification) -> None:
-        """Create the container, or adopt the one of its name that has its labels; raises ContainerConflict."""
+        """Create the container, or adopt the one of its name that has its labels; raises ContainerConflict.
+
+        One that only another launch of the session can have made is replaced (creation.is_adoptable).
+        """
         while True:
             with self._calls() as docker:
                 try:
@@ -251,10 +255,12 @@ class DockerEndpoint:
                     if error.status != 409:
                         raise
             found = self._find(spec.name)
-            if found is not None:
-                check_adoptable(found, spec)
+            if found is None:
+                self._pause()  # the name was taken, and is gone or not registered yet: another creation is in progress
+            elif is_adoptable(found, spec):
                 return
-            self._pause()  # the name was taken, and is gone or not registered yet: another creation is in progress
+            else:
+                self._remove(found, spec.name)
 
     def put_files(self, container: str, tar: bytes) -> None:
         """Unpack `tar` at the container's root."""
@@ -312,8 +318,10 @@ class DockerEndpoint:
         Raises ContainerConflict for a container that is not ours.
         """
         found = self._find(container)
-        if found is None:
-            return
+        if found is not None:
+            self._remove(found, container)
+
+    def _remove(self, found: Mapping[str, Any], container: str) -> None:
         self._check_removable(found, container)
         identity = found.get("Id")
         if not isinstance(identity, str) or not _CONTAINER_ID.fullmatch(identity):

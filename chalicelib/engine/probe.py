@@ -1,4 +1,4 @@
-"""Whether a notebook answers: one request over mutual TLS, to the port and under the name that are this session's
+"""Whether a notebook answers: one request over mutual TLS, to the port and under the name that are this launch's
 own."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from chalicelib.session.values import Target
 
 
 def probe(
-    target: Target, sid: str, trust: HubTrust, *, deadline: float, clock: Callable[[], float] = time.monotonic
+    target: Target, host: str, trust: HubTrust, *, deadline: float, clock: Callable[[], float] = time.monotonic
 ) -> None:
     """Ask the notebook for its status over mutual TLS, `deadline` seconds long.
 
@@ -21,7 +21,7 @@ def probe(
     """
     ca, leaf = trust.notebook_ca.certificate, trust.probe
     context = new_context(ca=ca, certificate=leaf.certificate, key=leaf.key)
-    channel = Channel(target.address, target.port, notebook_name(sid), context, Budget(clock, deadline))
+    channel = Channel(target.address, target.port, notebook_name(host), context, Budget(clock, deadline))
     try:
         status = _status(channel)
     except errors.EndpointWrongCertificate as error:

@@ -7,12 +7,12 @@ is no cache that two sessions could share. Each effect resolves and checks the e
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import closing, suppress
+from contextlib import closing
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Final, Protocol, Self, assert_never
 
-from chalicelib.aws.errors import CredentialsMissing, GenerationWithdrawn
+from chalicelib.aws.errors import CredentialsMissing
 from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
@@ -81,7 +81,7 @@ class Resolve(Protocol):
 class Probe(Protocol):
     """Asks a notebook whether it answers: chalicelib.engine.probe."""
 
-    def __call__(self, target: Target, sid: str, trust: HubTrust, *, deadline: float) -> None: ...
+    def __call__(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> None: ...
 
 
 class CredentialsAccess(Protocol):
@@ -158,8 +158,7 @@ class Effects:
             case e.InspectContainer():
                 yield self._inspect(session)
             case e.WithdrawRoute():
-                with suppress(GenerationWithdrawn):  # the route belongs to a later launch: this one's is gone
-                    self._routes.withdraw(session)
+                self._routes.withdraw(session)
                 yield e.RouteWithdrawn()
             case e.RemoveContainer():
                 yield self._remove(session)
@@ -213,7 +212,7 @@ class Effects:
     def _files(self, session: Session) -> bytes:
         trust, now = self._trust(), self._clock()
         lifetime = max(session.expires_at - now, 0.0) + LEAF_SLACK
-        leaf = issue_notebook(trust.notebook_ca, session.sid, now=now, lifetime=lifetime)
+        leaf = issue_notebook(trust.notebook_ca, session.host, now=now, lifetime=lifetime)
         return injected_files(session, leaf=leaf, client_ca=trust.client_ca, idle_lifetime=self._config.idle_lifetime)
 
     def _start(self, session: Session) -> Event:
@@ -269,7 +268,7 @@ class Effects:
         deadline = self._clock() + PROBE_SECONDS
         while True:
             try:
-                self._ask_notebook(session.target, session.sid, self._trust(), deadline=self._seconds_to(deadline))
+                self._ask_notebook(session.target, session.host, self._trust(), deadline=self._seconds_to(deadline))
                 return e.NotebookAnswered()
             except NotebookSilent:
                 if self._clock() >= deadline:

@@ -1,7 +1,7 @@
 """The hub's own certificates: two CAs, a leaf per notebook, and the client certificates of proxy and launcher.
 
 1. EC P-256 with SHA-256 everywhere; a key lives in memory as PKCS #8 PEM and is hidden from every repr.
-2. A notebook's leaf is good for serverAuth under the one name `<sid>.notebook.internal`, a client's for clientAuth and
+2. A notebook's leaf is good for serverAuth under the one name `<host>.notebook.internal`, a client's for clientAuth and
    no name; neither can sign, and a CA can sign nothing but leaves (`pathlen:0`).
 3. Validity begins an hour in the past: the notebook's clock is the visitor's, not ours.
 
@@ -66,9 +66,9 @@ def new_ca(name: str, *, now: float, lifetime: float) -> Ca:
     return Ca(_certificate_pem(certificate), _key_pem(key))
 
 
-def issue_notebook(ca: Ca, sid: str, *, now: float, lifetime: float) -> Leaf:
-    """Issue the server certificate of session `sid`, valid for its own name and no other."""
-    name = notebook_name(sid)
+def issue_notebook(ca: Ca, host: str, *, now: float, lifetime: float) -> Leaf:
+    """Issue the server certificate of the launch with this `host`, valid for its own name and no other."""
+    name = notebook_name(host)
     return _issue(ca, name, ExtendedKeyUsageOID.SERVER_AUTH, x509.DNSName(name), now=now, lifetime=lifetime)
 
 
@@ -77,9 +77,9 @@ def issue_client(ca: Ca, name: str, *, now: float, lifetime: float) -> Leaf:
     return _issue(ca, name, ExtendedKeyUsageOID.CLIENT_AUTH, None, now=now, lifetime=lifetime)
 
 
-def notebook_name(sid: str) -> str:
-    """The name that the notebook of session `sid` answers to."""
-    return f"{sid}.{NOTEBOOK_DOMAIN}"
+def notebook_name(host: str) -> str:
+    """The name that the notebook of the launch with this `host` answers to."""
+    return f"{host}.{NOTEBOOK_DOMAIN}"
 
 
 def _issue(

@@ -90,6 +90,7 @@ def labels(session: Session, *, hub_name: str, idle_lifetime: float) -> dict[str
         f"{LABEL}hub": hub_name,
         f"{LABEL}session": session.sid,
         f"{LABEL}generation": str(session.generation),
+        f"{LABEL}label": session.label,
         f"{LABEL}owner": session.owner,
         f"{LABEL}name": session.name,
         f"{LABEL}expires": str(int(session.expires_at)),
@@ -145,7 +146,7 @@ def jupyter_config(idle_lifetime: float) -> dict[str, Any]:
             "base_url": "/",
             "open_browser": False,
             "allow_root": True,
-            "allow_remote_access": True,  # the Host header is the proxy's concern, which knows the session's one name
+            "allow_remote_access": True,  # the Host header is the proxy's concern, which knows the launch's one name
             "certfile": f"{FOLDER}/notebook.pem",
             "keyfile": f"{FOLDER}/notebook.pem",
             "client_ca": f"{FOLDER}/client-ca.pem",

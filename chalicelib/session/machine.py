@@ -150,17 +150,20 @@ def new_session(
     now: float,
     lifetime: float,
     request: str,
+    label: str,
     previous: Session | None = None,
 ) -> Session:
     """Begin a launch; `previous` is the stopped session of the same owner and name, if there is one.
 
-    `request` names the web request, so that it recognises its own write when the answer to it was lost.
+    `request` names the web request, so that it recognises its own write when the answer to it was lost; `label` is a
+    fresh one (values.launch_label).
     """
     session = Session(
         sid=session_id(owner, name),
         owner=owner,
         name=name,
         generation=previous.generation + 1 if previous else 1,
+        label=label,
         version=previous.version + 1 if previous else 1,
         state=State.VERIFYING,
         endpoint=endpoint,

@@ -100,6 +100,7 @@ class Session:
     """All that is known of one notebook of one owner.
 
     identity     `sid` follows from owner and name; `generation` counts the launches; `version` the saves.
+    origin       `label` is random and this launch's own ("": it was stored before launches had one); `host` has it.
     asked for    `endpoint`, `image`, `limits`, `open_path`.
     found        `address` (checked, of the endpoint), `container` (its name, known before it exists), `target`.
     how it goes  `state`, `fraction` of the pull; `failure` is the first one and final, `last_problem` what the present
@@ -115,6 +116,7 @@ class Session:
     owner: str
     name: str
     generation: int
+    label: str = ""
     version: int
     state: State
     endpoint: str
@@ -145,6 +147,14 @@ class Session:
         """What the visitor can do with it."""
         return phase_of(self.state)
 
+    @property
+    def host(self) -> str:
+        """The first label of this launch's origin: two launches never share one, also not of the same session.
+
+        What runs in a notebook can leave things in the browser, and they stay with the origin (docs/adr/0008).
+        """
+        return f"{self.sid}-{self.label}" if self.label else self.sid
+
 
 def session_id(owner: str, name: str) -> str:
     """Derive the session's id from owner and name: 20 characters a-v0-9, fit for DNS labels and Docker names.
@@ -153,8 +163,17 @@ def session_id(owner: str, name: str) -> str:
     bits of SHA-256 keep any other pair from reaching it.
     """
     digest = sha256(b"homeport session\0" + owner.encode() + b"\0" + name.encode()).digest()
-    number = int.from_bytes(digest[:13], "big") >> 4
-    return "".join("0123456789abcdefghijklmnopqrstuv"[(number >> (5 * i)) & 31] for i in range(20))
+    return _letters(int.from_bytes(digest[:13], "big") >> 4, 20)
+
+
+def launch_label(secret: str) -> str:
+    """Make the label of a launch of a fresh random text: 10 characters a-v0-9, which are 50 bits of its SHA-256."""
+    digest = sha256(b"homeport launch\0" + secret.encode()).digest()
+    return _letters(int.from_bytes(digest[:7], "big") >> 6, 10)
+
+
+def _letters(number: int, length: int) -> str:
+    return "".join("0123456789abcdefghijklmnopqrstuv"[(number >> (5 * i)) & 31] for i in range(length))
 
 
 def container_name(sid: str, generation: int) -> str:

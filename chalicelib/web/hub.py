@@ -36,7 +36,7 @@ from chalicelib.session.events import (
     StopRequested,
 )
 from chalicelib.session.machine import accepts, advance, new_session
-from chalicelib.session.values import Failure, Phase, Session, State, session_id
+from chalicelib.session.values import Failure, Phase, Session, State, launch_label, session_id
 from chalicelib.web.errors import SessionLeaving, SessionNotReady, SessionOfLaterVersion
 from chalicelib.web.forms import Launch
 
@@ -153,7 +153,7 @@ class Hub:
         ticket = self._secret()
         path = f"/lab/tree/{quote(session.open_path)}" if session.open_path else "/lab"
         self._tokens.put_ticket(ticket, session, path=path, expires_at=self._clock() + TICKET_SECONDS)
-        return Entry(f"{self.config.notebook_origin(session.sid)}/.homeport/enter", ticket, path)
+        return Entry(f"{self.config.notebook_origin(session.host)}/.homeport/enter", ticket, path)
 
     def stop(self, session: Session) -> Session:
         """Have the notebook stopped; one on its way out goes on at once, one that is gone is left alone."""
@@ -226,6 +226,7 @@ class Hub:
             now=self._clock(),
             lifetime=self.config.session_lifetime,
             request=request,
+            label=launch_label(self._secret()),
             previous=previous,
         )
         self._sessions.save(session)

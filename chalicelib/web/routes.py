@@ -142,7 +142,7 @@ def enter_session(site: Site, request: Request, sid: str) -> Response:
     if _wants_json(request):
         return _json(site, {"url": entry.action, "ticket": entry.ticket, "path": entry.path})
     page = pages.EnterPage(root="../../", name=session.name, action=entry.action, ticket=entry.ticket, path=entry.path)
-    origin = site.config.notebook_origin(session.sid)
+    origin = site.config.notebook_origin(session.host)
     return _html(site, page, headers={"Content-Security-Policy": pages.content_security_policy(origin)})
 
 
@@ -291,7 +291,7 @@ def _accepted(site: Site, request: Request, session: Session) -> Response:
 
 
 def _shown(site: Site, session: Session) -> SessionJson:
-    return session_json(session, site.config.notebook_origin(session.sid))
+    return session_json(session, site.config.notebook_origin(session.host))
 
 
 # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────────

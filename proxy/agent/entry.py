@@ -3,7 +3,7 @@
 HAProxy says in X-Homeport-… what a request is about, and passes on no visitor's header of that name.
 
 1. A session is entered by POST of a ticket, sent by the hub's own page (Origin); everything else is rejected.
-2. The answer to an entry is a cookie that only this session's origin gets back (`__Host-`: Secure, Path=/, no Domain;
+2. The answer to an entry is a cookie that only this launch's origin gets back (`__Host-`: Secure, Path=/, no Domain;
    RFC 6265bis §4.1.3) and that no script can read, and a redirection to a path on this origin.
 3. A look-up that found what was missing sends the visitor to the same address once more.
 4. Nothing of a request is logged.
@@ -42,7 +42,7 @@ _TICKET: Final = re.compile(r"[A-Za-z0-9_.~-]{16,512}")
 _STATUS: Final[Mapping[Verdict, int]] = MappingProxyType(
     {
         Verdict.REPEAT: 307,
-        Verdict.NO_SESSION: 404,
+        Verdict.NO_ROUTE: 404,
         Verdict.NO_GRANT: 401,
         Verdict.OTHER_GRANT: 403,
         Verdict.BUSY: 503,
@@ -150,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         ticket, path = form
         try:
-            entered = self.server.lookups.enter(self.headers.get("X-Homeport-Sid", ""), ticket)
+            entered = self.server.lookups.enter(self.headers.get("X-Homeport-Host", ""), ticket)
         except StoreUnavailable:
             self._page(503)
             return
@@ -160,9 +160,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._redirect(303, local_path(path, entered.path), set_cookie(entered))
 
     def _look_up(self) -> None:
-        sid = self.headers.get("X-Homeport-Sid", "")
+        host = self.headers.get("X-Homeport-Host", "")
         try:
-            verdict = self.server.lookups.look_up(sid, self.headers.get("X-Homeport-Digest"))
+            verdict = self.server.lookups.look_up(host, self.headers.get("X-Homeport-Digest"))
         except StoreUnavailable:
             verdict = Verdict.BUSY
         if verdict is Verdict.REPEAT and not self.path.startswith("/"):

@@ -26,7 +26,7 @@ from typing import Final, Protocol
 from chalicelib.aws.errors import StoreUnavailable
 from chalicelib.aws.routes import Grant, Redeemed, Route
 from proxy.agent.pusher import Pusher
-from proxy.agent.table import Item, Key, Map, Table, is_digest, is_sid, value_of
+from proxy.agent.table import Item, Key, Map, Table, is_digest, is_host, value_of
 
 RECENT_SECONDS: Final = 5.0
 RECENT_MOST: Final = 10_000
@@ -37,9 +37,9 @@ LOOK_UP_BURST: Final = 200.0
 class LookupStore(Protocol):
     """What entering and looking up need of chalicelib.aws.routes.ProxyStore."""
 
-    def route(self, sid: str) -> Route | None: ...
+    def route(self, host: str) -> Route | None: ...
     def grant(self, digest: str) -> Grant | None: ...
-    def redeem_ticket(self, ticket: str, sid: str) -> Redeemed | None: ...
+    def redeem_ticket(self, ticket: str, host: str) -> Redeemed | None: ...
     def put_grant(self, grant: Grant) -> None: ...
 
 
@@ -47,9 +47,9 @@ class Verdict(Enum):
     """The answer to a request that HAProxy's maps did not let through."""
 
     REPEAT = "the maps hold it now"
-    NO_SESSION = "there is no such session"
+    NO_ROUTE = "there is no such launch, or it is over"
     NO_GRANT = "there is no such grant"
-    OTHER_GRANT = "the cookie is for another session or launch"
+    OTHER_GRANT = "the cookie is for another launch"
     BUSY = "HAProxy could not be told; ask again"
 
 
@@ -84,42 +84,41 @@ class Lookups:
         self._repeated = Recent()
         self._allowance = Allowance(LOOK_UPS_PER_SECOND, LOOK_UP_BURST, clock())
 
-    def enter(self, sid: str, ticket: str) -> Entered | None:
-        """Redeem a ticket for a grant; None: it is used, too old or not for this session. Raises StoreUnavailable."""
-        if not is_sid(sid):
+    def enter(self, host: str, ticket: str) -> Entered | None:
+        """Redeem a ticket for a grant; None: it is used, too old or not for this launch. Raises StoreUnavailable."""
+        if not is_host(host):
             return None
-        redeemed = self._store.redeem_ticket(ticket, sid)
+        redeemed = self._store.redeem_ticket(ticket, host)
         if redeemed is None:
             return None
         now = self._clock()
         cookie = self._new_cookie()
         digest = sha256(cookie.encode()).hexdigest()
-        grant = Grant(digest, sid, redeemed.generation, False, int(now * 1000), redeemed.expires_at)
+        grant = Grant(digest, host, False, int(now * 1000), redeemed.expires_at)
         self._store.put_grant(grant)
-        self._table.learn([grant], self._clock())
-        self._fresh_route(sid, redeemed.generation)
-        self._pusher.force_put([(Map.GRANTS, digest), (Map.ROUTES, sid)])
+        news: list[Item] = [grant]
+        if self._table.item((Map.ROUTES, host)) is None and (route := self._store.route(host)) is not None:
+            news.append(route)
+        self._table.learn(news, self._clock())
+        self._pusher.force_put([(Map.GRANTS, digest), (Map.ROUTES, host)])
         return Entered(cookie, max(0, int(redeemed.expires_at - now)), redeemed.path)
 
-    def look_up(self, sid: str, digest: str | None) -> Verdict:
+    def look_up(self, host: str, digest: str | None) -> Verdict:
         """Find out why the maps did not let a request through, and correct them; raises StoreUnavailable."""
-        if not is_sid(sid):
-            return Verdict.NO_SESSION
-        if self._find((Map.ROUTES, sid), lambda: self._store.route(sid)) is None:
-            return Verdict.NO_SESSION
+        if not is_host(host):
+            return Verdict.NO_ROUTE
+        if self._find((Map.ROUTES, host), lambda: self._store.route(host)) is None:
+            return Verdict.NO_ROUTE
         if digest is None:
-            return self._repeat((Map.ROUTES, sid))
+            return self._repeat((Map.ROUTES, host))
         if not is_digest(digest):
             return Verdict.NO_GRANT
         grant = self._find((Map.GRANTS, digest), lambda: self._store.grant(digest))
         if not isinstance(grant, Grant):
             return Verdict.NO_GRANT
-        if grant.sid != sid:
+        if grant.host != host:
             return Verdict.OTHER_GRANT
-        route = self._fresh_route(sid, grant.generation)
-        if route is None or route.generation != grant.generation:
-            return Verdict.OTHER_GRANT
-        return self._repeat((Map.GRANTS, digest), (Map.ROUTES, sid))
+        return self._repeat((Map.GRANTS, digest), (Map.ROUTES, host))
 
     def _find(self, key: Key, read: Callable[[], Item | None]) -> Item | None:
         """Return the valid item of an entry, from memory or by a look-up; raises StoreUnavailable."""
@@ -140,16 +139,6 @@ class Lookups:
             return None
         self._table.learn([item], self._clock())
         return item
-
-    def _fresh_route(self, sid: str, generation: int) -> Route | None:
-        """Return the session's route, read again if the known one is older than `generation`."""
-        key = (Map.ROUTES, sid)
-        known = self._table.item(key)
-        if known is None or known.generation < generation:
-            route = self._store.route(sid)
-            self._table.learn([route] if route else [], self._clock())
-            known = self._table.item(key)
-        return known if isinstance(known, Route) else None
 
     def _repeat(self, *keys: Key) -> Verdict:
         now = self._clock()

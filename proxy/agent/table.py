@@ -2,11 +2,11 @@
 
 Rules
 
-1. Newest wins. Of a route, the later launch (generation); within a launch a withdrawal is final; then the later
-   change. Of a grant, a revocation is final; then the later change. News in any order end in the same table.
+1. Newest wins. Of a route, a withdrawal is final (each launch has a host of its own); then the later change. Of a
+   grant, a revocation is final; then the later change. News in any order end in the same table.
 2. Withdrawn, revoked and expired means absent.
-3. A route's value is "ip|port|generation", a grant's "sid/generation": it opens one launch of one session.
-4. Only well-formed items get in: the sid a DNS label, the digest 64 hex digits, the address an IP address (and never
+3. A route's value is "ip|port", a grant's the host: it opens one launch of one session.
+4. Only well-formed items get in: the host a DNS label, the digest 64 hex digits, the address an IP address (and never
    link-local, where clouds keep their metadata), the port a port. Anything else counts as absent, so no stored
    value can inject a command into HAProxy's socket.
 5. A full reading replaces everything, except what was learnt on its own a moment before or since: the index it was
@@ -39,7 +39,7 @@ MANY: Final = 200  # above this a swap of 10,000 entries (0.03 s) is quicker tha
 BATCH: Final = 500  # entries handled in one hold of the lock: about a millisecond
 PENDING_SECONDS: Final = 30.0  # an entry learnt so recently may be missing from a full reading
 
-_SID: Final = re.compile(r"[0-9a-z]{1,63}")
+_HOST: Final = re.compile(r"[0-9a-z](?:[0-9a-z-]{0,61}[0-9a-z])?")  # as in haproxy.cfg
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 Item = Route | Grant
@@ -84,9 +84,9 @@ class Replace:
 Command = Put | Delete
 
 
-def is_sid(text: str) -> bool:
-    """Say whether this can be a session's id."""
-    return _SID.fullmatch(text) is not None
+def is_host(text: str) -> bool:
+    """Say whether this can be a launch's host: a DNS label in lower case."""
+    return _HOST.fullmatch(text) is not None
 
 
 def is_digest(text: str) -> bool:
@@ -96,19 +96,19 @@ def is_digest(text: str) -> bool:
 
 def key_of(item: Item) -> Key:
     """Return the key of the item's entry."""
-    return (Map.ROUTES, item.sid) if isinstance(item, Route) else (Map.GRANTS, item.digest)
+    return (Map.ROUTES, item.host) if isinstance(item, Route) else (Map.GRANTS, item.digest)
 
 
 def value_of(item: Item | None, now: float) -> str | None:
     """Return the value of the item's entry at `now` (epoch seconds); None: there is no entry (rules 2 to 4)."""
-    if item is None or item.expires_at <= now or not is_sid(item.sid) or item.generation < 0:
+    if item is None or item.expires_at <= now or not is_host(item.host):
         return None
     if isinstance(item, Grant):
-        return f"{item.sid}/{item.generation}" if is_digest(item.digest) and not item.revoked else None
+        return item.host if is_digest(item.digest) and not item.revoked else None
     if not item.published or item.target is None or not 0 < item.target.port < 65536:
         return None
     address = _address(item.target.address)
-    return None if address is None else f"{address}|{item.target.port}|{item.generation}"
+    return None if address is None else f"{address}|{item.target.port}"
 
 
 def newest(known: Item | None, news: Item) -> Item:
@@ -311,7 +311,5 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
     return None if address.is_link_local or address.is_multicast or address.is_unspecified else address
 
 
-def _order(item: Item) -> tuple[int, bool, int]:
-    if isinstance(item, Route):
-        return (item.generation, not item.published, item.changed_at)
-    return (0, item.revoked, item.changed_at)
+def _order(item: Item) -> tuple[bool, int]:
+    return (not item.published if isinstance(item, Route) else item.revoked, item.changed_at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -35,7 +36,8 @@ def launch(page: Page, stack: Stack, name: str) -> str:
 def test_a_visitor_comes_from_the_bundle_into_jupyterlab_and_runs_a_cell(visitor: Page, stack: Stack) -> None:
     session = launch(visitor, stack, "in the browser")
     visitor.wait_for_url("**/lab**")
-    assert visitor.url.startswith(f"http://{session.rpartition('/')[2]}.localhost:{stack.proxy_port}/lab")
+    sid = session.rpartition("/")[2]
+    assert re.match(rf"http://{sid}-[0-9a-v]{{10}}\.localhost:{stack.proxy_port}/lab", visitor.url)
     visitor.get_by_role("button", name="Python 3").or_(visitor.locator(".jp-LauncherCard")).first.click()
     expect(visitor.get_by_text("| Idle")).to_be_visible(timeout=PATIENCE)  # the kernel, through the websocket
     cell = visitor.locator(".jp-Notebook .jp-CodeCell .cm-content").first

@@ -88,6 +88,19 @@ class EngineContract(ABC):
             opened.remove(spec.name)
         assert opened.inspect(spec.name) == CREATED
 
+    def test_a_container_of_a_lost_launch_is_replaced(self, opened: Engine, spec: Specification) -> None:
+        """Its certificate is for another host, so it could never be this launch's notebook; it is ours all the same."""
+        lost = replace(spec, labels={**spec.labels, f"{LABEL}label": "zzzzzzzzzz"})
+        opened.create(lost)
+        opened.put_files(spec.name, FILES)
+        opened.start(spec.name)
+        for _ in range(2):
+            opened.create(spec)
+            assert opened.inspect(spec.name) == CREATED
+        opened.create(lost)
+        opened.remove(spec.name)
+        assert opened.inspect(spec.name) == MISSING
+
     def test_a_container_without_its_image_is_not_created(self, opened: Engine, spec: Specification) -> None:
         with pytest.raises(ImageNotFound):
             opened.create(replace(spec, image=ABSENT))

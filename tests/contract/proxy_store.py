@@ -9,7 +9,7 @@ from typing import Any
 from chalicelib.aws.routes import Grant, Redeemed
 from tests.builders import NOW
 
-GRANT = Grant("ab" * 32, "sid", 2, False, int(NOW * 1000), int(NOW) + 60)
+GRANT = Grant("ab" * 32, "sid-one", False, int(NOW * 1000), int(NOW) + 60)
 
 
 class ProxyStoreContract(ABC):
@@ -31,17 +31,18 @@ class ProxyStoreContract(ABC):
         assert store.route("nobody") is None
         assert store.redeem_ticket("t" * 43, "nobody") is None
 
-    def test_a_ticket_is_taken_once_and_for_its_own_session_only(self, store: Any) -> None:
-        redeemed = Redeemed("sid", 2, "/lab/tree/a.ipynb", int(NOW) + 60)
+    def test_a_ticket_is_taken_once_and_for_its_own_launch_only(self, store: Any) -> None:
+        redeemed = Redeemed("sid-one", "/lab/tree/a.ipynb", int(NOW) + 60)
         self.put_ticket("t" * 43, redeemed)
-        assert store.redeem_ticket("t" * 43, "other") is None
-        assert store.redeem_ticket("t" * 43, "sid") == redeemed
-        assert store.redeem_ticket("t" * 43, "sid") is None
+        for other in ("other-one", "sid-two", "sid", ""):
+            assert store.redeem_ticket("t" * 43, other) is None
+        assert store.redeem_ticket("t" * 43, "sid-one") == redeemed
+        assert store.redeem_ticket("t" * 43, "sid-one") is None
 
     def test_a_ticket_is_refused_from_the_second_it_expires(self, store: Any) -> None:
-        redeemed = Redeemed("sid", 2, "/lab", int(NOW) + 60)
+        redeemed = Redeemed("sid-one", "/lab", int(NOW) + 60)
         for late in (NOW, NOW - 1, NOW - 3600):
             self.put_ticket("t" * 43, redeemed, expires_at=late)
-            assert store.redeem_ticket("t" * 43, "sid") is None
+            assert store.redeem_ticket("t" * 43, "sid-one") is None
         self.put_ticket("t" * 43, redeemed, expires_at=NOW + 1)
-        assert store.redeem_ticket("t" * 43, "sid") == redeemed
+        assert store.redeem_ticket("t" * 43, "sid-one") == redeemed

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import pytest
 
-from chalicelib.aws.errors import GenerationWithdrawn, SessionNotFound, StaleSession
+from chalicelib.aws.errors import LaunchWithdrawn, SessionNotFound, StaleSession
 from chalicelib.launcher.effects import Routes
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.values import Failure, Limits, Line, State, Target
@@ -82,33 +82,52 @@ class RouteStoreContract(ABC):
     """`routes` is a fixture of the inheriting class."""
 
     @abstractmethod
-    def published(self) -> Sequence[tuple[str, int, Target | None]]:
-        """The published routes: sid, generation, target."""
+    def published(self) -> Sequence[tuple[str, Target | None]]:
+        """The published routes: host and target."""
 
     def test_a_published_route_is_seen_until_it_is_withdrawn(self, routes: Routes) -> None:
         session = a_session(target=Target("203.0.113.7", 32768))
         routes.publish(session)
         routes.publish(session)
-        assert self.published() == [(session.sid, 1, session.target)]
+        assert self.published() == [(session.host, session.target)]
         routes.withdraw(session)
         assert self.published() == []
 
-    def test_a_withdrawn_generation_stays_withdrawn(self, routes: Routes) -> None:
+    def test_a_withdrawn_launch_stays_withdrawn(self, routes: Routes) -> None:
         session = a_session(target=Target("203.0.113.7", 32768))
         routes.withdraw(session)
-        with pytest.raises(GenerationWithdrawn):
-            routes.publish(session)
+        for _ in range(2):
+            with pytest.raises(LaunchWithdrawn):
+                routes.publish(session)
+            routes.withdraw(session)
         assert self.published() == []
 
-    def test_an_old_launch_touches_nothing_of_a_later_one(self, routes: Routes) -> None:
+    @pytest.mark.parametrize("generation", [1, 2])  # 1: the item of the launch before was lost
+    def test_an_old_launch_touches_nothing_of_a_later_one(self, routes: Routes, generation: int) -> None:
         old = a_session(target=Target("203.0.113.7", 32768))
-        new = replace(old, generation=2, target=Target("203.0.113.8", 40000))
+        new = replace(old, label="zzzzzzzzzz", generation=generation, target=Target("203.0.113.8", 40000))
         routes.withdraw(old)
         routes.publish(new)
-        for late in (routes.publish, routes.withdraw):
-            with pytest.raises(GenerationWithdrawn):
-                late(old)
-        assert self.published() == [(new.sid, 2, new.target)]
+        with pytest.raises(LaunchWithdrawn):
+            routes.publish(old)
+        routes.withdraw(old)
+        assert self.published() == [(new.host, new.target)]
+
+    def test_two_launches_of_one_session_have_a_route_each(self, routes: Routes) -> None:
+        one = a_session(target=Target("203.0.113.7", 32768))
+        two = replace(one, label="zzzzzzzzzz", target=Target("203.0.113.8", 40000))
+        routes.publish(one)
+        routes.publish(two)
+        assert sorted(self.published()) == sorted([(one.host, one.target), (two.host, two.target)])
+        routes.withdraw(one)
+        assert self.published() == [(two.host, two.target)]
+
+    def test_a_launch_without_a_label_is_found_by_the_sessions_id(self, routes: Routes) -> None:
+        session = a_session(label="", target=Target("203.0.113.7", 32768))
+        routes.publish(session)
+        assert self.published() == [(session.sid, session.target)]
+        routes.withdraw(session)
+        assert self.published() == []
 
     def test_a_session_without_a_target_has_nothing_to_publish(self, routes: Routes) -> None:
         with pytest.raises(IllegalTransition):

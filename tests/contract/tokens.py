@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 
 from chalicelib.aws.routes import Redeemed
 from chalicelib.web.hub import Tokens
@@ -15,7 +16,7 @@ class TokenStoreContract(ABC):
     now = NOW
 
     @abstractmethod
-    def redeem(self, ticket: str, sid: str) -> Redeemed | None:
+    def redeem(self, ticket: str, host: str) -> Redeemed | None:
         """Take a ticket as the proxy does."""
 
     def test_a_token_stands_for_its_owners_until_its_time_is_over(self, tokens: Tokens) -> None:
@@ -26,14 +27,16 @@ class TokenStoreContract(ABC):
         self.now = NOW + 100
         assert tokens.owners_of("token-1") == frozenset()
 
-    def test_a_ticket_is_good_once_for_its_session(self, tokens: Tokens) -> None:
-        session = a_session(generation=3)
+    def test_a_ticket_is_good_once_for_its_launch(self, tokens: Tokens) -> None:
+        session = a_session()
+        later = replace(session, label="zzzzzzzzzz")
         tokens.put_ticket("ticket-1", session, path="/lab", expires_at=NOW + 60)
-        assert self.redeem("ticket-1", "another-session") is None
-        assert self.redeem("ticket-1", session.sid) == Redeemed(session.sid, 3, "/lab", int(NOW + LIFETIME))
-        assert self.redeem("ticket-1", session.sid) is None
+        for other in ("another-session", session.sid, later.host):
+            assert self.redeem("ticket-1", other) is None
+        assert self.redeem("ticket-1", session.host) == Redeemed(session.host, "/lab", int(NOW + LIFETIME))
+        assert self.redeem("ticket-1", session.host) is None
 
     def test_a_ticket_is_good_for_its_time_only(self, tokens: Tokens) -> None:
         tokens.put_ticket("ticket-1", a_session(), path="/lab", expires_at=NOW + 60)
         self.now = NOW + 60
-        assert self.redeem("ticket-1", a_session().sid) is None
+        assert self.redeem("ticket-1", a_session().host) is None

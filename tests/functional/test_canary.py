@@ -327,7 +327,7 @@ class Stage:
             sleep=lambda seconds: None,
             connect=connect,
             resolve=lambda endpoint, policy: address,
-            probe=lambda target, sid, trust, *, deadline: None,
+            probe=lambda target, host, trust, *, deadline: None,
         )
 
     def tick(self, connect: Any) -> Session:

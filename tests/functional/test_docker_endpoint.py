@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -706,6 +707,56 @@ def test_a_container_that_is_there_with_our_labels_is_adopted(pki: Pki) -> None:
 def test_a_container_with_other_labels_is_a_conflict(pki: Pki, labels: dict[str, object]) -> None:
     answers = conflicting(inspected(labels=labels))
     assert code_with(pki, answers, lambda endpoint: endpoint.create(a_specification())) == "container-conflict"
+
+
+LOST: tuple[dict[str, object], ...] = (
+    {"homeport.label": "zzzzzzzzzz"},
+    {"homeport.label": ""},
+    {"homeport.label": None},
+    {"homeport.label": 7},
+)
+
+
+@pytest.mark.parametrize("labels", LOST)
+def test_a_container_of_another_launch_that_was_lost_is_replaced_and_its_volume_stays(
+    pki: Pki, labels: dict[str, object]
+) -> None:
+    taken = http(b'{"message": "Conflict"}', status=409, headers=[("Connection", "close")])
+    creations = iter([taken, http(b'{"Id": "x"}', status=201, headers=[("Connection", "close")])])
+    answers: dict[str, Answer] = {
+        "POST /containers/create": lambda connection: connection.send(next(creations)),
+        f"GET /containers/{a_specification().name}/json": inspected(labels=labels),
+        f"GET /containers/{CONTAINER_ID}/json": NOT_FOUND,
+        f"POST /containers/{CONTAINER_ID}/stop": http(status=204),
+        f"DELETE /containers/{CONTAINER_ID}": http(status=204),
+    }
+    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
+        endpoint.create(a_specification())
+        assert engine.asked("POST") == [
+            "/containers/create",
+            f"/containers/{CONTAINER_ID}/stop",
+            "/containers/create",
+        ]
+        (deleted,) = [request for request in engine.heard if request.method == "DELETE"]
+        assert "v=False" in deleted.path
+
+
+def test_a_container_of_a_lost_launch_that_comes_back_again_and_again_ends_at_the_deadline(pki: Pki) -> None:
+    answers = conflicting(inspected(labels={"homeport.label": "zzzzzzzzzz"})) | {
+        f"GET /containers/{CONTAINER_ID}/json": NOT_FOUND,
+        f"POST /containers/{CONTAINER_ID}/stop": http(status=204),
+        f"DELETE /containers/{CONTAINER_ID}": http(status=204),
+    }
+    create = lambda endpoint: endpoint.create(a_specification())  # noqa: E731
+    assert code_with(pki, answers, create, deadline=0.5) == "endpoint-timeout"
+
+
+def test_a_container_from_before_launches_had_labels_is_adopted_by_its_own_launch(pki: Pki) -> None:
+    spec = replace(a_specification(), labels={**a_specification().labels, "homeport.label": ""})
+    with HostileEngine(pki, conflicting(inspected(labels={"homeport.label": None}))) as engine:
+        with an_endpoint(engine) as endpoint:
+            endpoint.create(spec)
+        assert engine.asked("POST") == ["/containers/create"]
 
 
 @pytest.mark.parametrize("config", [None, [], {}, {"Labels": None}, {"Labels": "homeport.hub"}])

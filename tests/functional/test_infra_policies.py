@@ -193,10 +193,10 @@ def test_the_proxy_may_follow_look_up_redeem_and_remember(
 ) -> None:
     store = ProxyStore(as_role("proxy")("dynamodb"), outputs["Table"], lambda: NOW)
     list(store.changes(0))
-    store.route(SESSION.sid)
+    store.route(SESSION.host)
     store.grant(digest_of("cookie"))
-    store.redeem_ticket("ticket", SESSION.sid)
-    store.put_grant(Grant(digest_of("cookie"), SESSION.sid, 1, False, 0, int(NOW) + 60))
+    store.redeem_ticket("ticket", SESSION.host)
+    store.put_grant(Grant(digest_of("cookie"), SESSION.host, False, 0, int(NOW) + 60))
 
 
 def _wiring(client: Client, outputs: dict[str, str]) -> Wiring:

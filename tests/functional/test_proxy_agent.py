@@ -43,7 +43,8 @@ class TestProxyStore(ProxyStoreContract):
         return ProxyStore(dynamodb, TABLE, lambda: NOW)
 
     def put_ticket(self, ticket: str, redeemed: Redeemed, *, expires_at: float = NOW + 60) -> None:
-        session = a_session(sid=redeemed.sid, generation=redeemed.generation, expires_at=float(redeemed.expires_at))
+        sid, _, label = redeemed.host.partition("-")
+        session = a_session(sid=sid, label=label, expires_at=float(redeemed.expires_at))
         self._tokens.put_ticket(ticket, session, path=redeemed.path, expires_at=expires_at)
 
 
@@ -60,8 +61,8 @@ class World:
         self.agent = Agent(self.store, self.folder, clock=lambda: self.now, new_cookie=lambda: "cookie")
         return self.agent
 
-    def publish(self, sid: str, generation: int = 1) -> Route:
-        route = Route(sid, generation, Target("192.0.2.7", 8000), True, self.store.now_ms(), LATER)
+    def publish(self, host: str) -> Route:
+        route = Route(host, Target("192.0.2.7", 8000), True, self.store.now_ms(), LATER)
         self.store.put(route)
         return route
 
@@ -84,7 +85,7 @@ def test_a_published_route_follows_the_launcher_into_the_map_and_out_of_it(dynam
     routes.publish(session)
     agent.feed.poll()
     agent.pusher.save()
-    assert files.read(tmp_path) == {(ROUTES, session.sid): "192.0.2.7|8000|1"}
+    assert files.read(tmp_path) == {(ROUTES, session.host): "192.0.2.7|8000"}
     routes.withdraw(session)
     agent.feed.poll()
     agent.pusher.save()
@@ -97,24 +98,24 @@ def test_entering_makes_a_grant_whose_digest_alone_is_stored(dynamodb: Any, tmp_
     RouteStore(dynamodb, TABLE, lambda: NOW).publish(session)
     TokenStore(dynamodb, TABLE, lambda: NOW).put_ticket("t" * 43, session, path="/lab", expires_at=NOW + 60)
     agent = Agent(store, tmp_path, clock=lambda: NOW, new_cookie=lambda: "secret-cookie-value")
-    entered = agent.lookups.enter(session.sid, "t" * 43)
+    entered = agent.lookups.enter(session.host, "t" * 43)
     assert entered is not None
     assert (entered.cookie, entered.max_age) == ("secret-cookie-value", int(session.expires_at - NOW))
     agent.pusher.save()
     assert files.read(tmp_path) == {
-        (ROUTES, session.sid): "192.0.2.7|8000|1",
-        (GRANTS, digest_of("secret-cookie-value")): f"{session.sid}/1",
+        (ROUTES, session.host): "192.0.2.7|8000",
+        (GRANTS, digest_of("secret-cookie-value")): session.host,
     }
     stored = str(dynamodb.scan(TableName=TABLE)["Items"])
     assert "secret-cookie-value" not in stored
-    assert agent.lookups.enter(session.sid, "t" * 43) is None
+    assert agent.lookups.enter(session.host, "t" * 43) is None
 
 
 def test_a_failed_reading_changes_nothing(world: World) -> None:
     world.publish("one")
     world.agent.feed.sync()
     before = world.disk
-    assert before == {(ROUTES, "one"): "192.0.2.7|8000|1"}
+    assert before == {(ROUTES, "one"): "192.0.2.7|8000"}
     world.store.down = True
     for read in (world.agent.feed.sync, world.agent.feed.poll):
         with pytest.raises(StoreUnavailable):
@@ -155,7 +156,7 @@ def test_a_restart_without_the_store_keeps_what_is_on_disk(world: World) -> None
     with pytest.raises(StoreUnavailable):
         agent.feed.sync()
     agent.table.expire(world.now)
-    assert world.disk == {(ROUTES, "one"): "192.0.2.7|8000|1"}
+    assert world.disk == {(ROUTES, "one"): "192.0.2.7|8000"}
     world.store.down = False
     world.publish("two")
     agent.feed.sync()
@@ -163,16 +164,16 @@ def test_a_restart_without_the_store_keeps_what_is_on_disk(world: World) -> None
 
 
 def test_a_full_reading_takes_out_what_vanished_but_not_what_was_just_learnt(world: World) -> None:
-    vanished, fresh = world.publish("vanished"), world.publish("fresh")
+    vanished, earlier = world.publish("one-vanished"), world.publish("two-earlier")
     world.agent.feed.sync()
     world.now += 3000
     world.store.drop(vanished)
-    world.store.drop(fresh)
-    fresh = world.publish("fresh", generation=2)
+    world.store.drop(earlier)
+    fresh = world.publish("two-fresh")
     world.agent.feed.poll()
     world.store.drop(fresh)  # the index is behind
     world.agent.feed.sync()
-    assert world.disk == {(ROUTES, "fresh"): "192.0.2.7|8000|2"}
+    assert world.disk == {(ROUTES, "two-fresh"): "192.0.2.7|8000"}
     world.now += 100
     world.agent.feed.sync()
     assert world.disk == {}
@@ -181,14 +182,14 @@ def test_a_full_reading_takes_out_what_vanished_but_not_what_was_just_learnt(wor
 def test_the_feed_is_read_with_an_overlap_for_clocks_that_differ(world: World) -> None:
     world.publish("one")
     world.agent.feed.sync()
-    late = Route("late", 1, Target("192.0.2.7", 1), True, world.store.now_ms() - 9000, LATER)
+    late = Route("late", Target("192.0.2.7", 1), True, world.store.now_ms() - 9000, LATER)
     world.store.put(late)
     world.agent.feed.poll()
     assert (ROUTES, "late") in world.disk
 
 
 def test_a_writer_whose_clock_is_ahead_hides_nobody(world: World) -> None:
-    world.store.put(Route("ahead", 1, Target("192.0.2.7", 1), True, world.store.now_ms() + 3_600_000, LATER))
+    world.store.put(Route("ahead", Target("192.0.2.7", 1), True, world.store.now_ms() + 3_600_000, LATER))
     world.agent.feed.sync()
     world.publish("ordinary")
     world.agent.feed.poll()
@@ -207,23 +208,24 @@ def test_what_expired_is_taken_out(world: World) -> None:
 
 
 def test_a_look_up_says_why(world: World) -> None:
-    world.publish("one", generation=2)
+    world.publish("one-later")
     world.publish("two")
-    world.store.put(Grant(DIGEST, "one", 1, False, world.store.now_ms(), LATER))
-    assert world.agent.lookups.look_up("nobody", None) is Verdict.NO_SESSION
-    assert world.agent.lookups.look_up("UPPER", None) is Verdict.NO_SESSION
-    assert world.agent.lookups.look_up("one", "cd" * 32) is Verdict.NO_GRANT
-    assert world.agent.lookups.look_up("one", "not a digest") is Verdict.NO_GRANT
+    world.store.put(Grant(DIGEST, "one-early", False, world.store.now_ms(), LATER))
+    assert world.agent.lookups.look_up("nobody", None) is Verdict.NO_ROUTE
+    assert world.agent.lookups.look_up("UPPER", None) is Verdict.NO_ROUTE
+    assert world.agent.lookups.look_up("one-later", "cd" * 32) is Verdict.NO_GRANT
+    assert world.agent.lookups.look_up("one-later", "not a digest") is Verdict.NO_GRANT
     assert world.agent.lookups.look_up("two", DIGEST) is Verdict.OTHER_GRANT
-    assert world.agent.lookups.look_up("one", DIGEST) is Verdict.OTHER_GRANT
-    world.store.put(Grant("ef" * 32, "one", 2, False, world.store.now_ms(), LATER))
-    assert world.agent.lookups.look_up("one", "ef" * 32) is Verdict.BUSY  # there is no HAProxy that could be told
+    assert world.agent.lookups.look_up("one-later", DIGEST) is Verdict.OTHER_GRANT
+    assert world.agent.lookups.look_up("one-early", DIGEST) is Verdict.NO_ROUTE
+    world.store.put(Grant("ef" * 32, "one-later", False, world.store.now_ms(), LATER))
+    assert world.agent.lookups.look_up("one-later", "ef" * 32) is Verdict.BUSY  # there is no HAProxy that could be told
 
 
 def test_news_of_an_entry_end_its_time_as_a_miss(world: World) -> None:
     world.agent.feed.sync()
-    assert world.agent.lookups.look_up("one", None) is Verdict.NO_SESSION
-    assert world.agent.lookups.look_up("one", None) is Verdict.NO_SESSION
+    assert world.agent.lookups.look_up("one", None) is Verdict.NO_ROUTE
+    assert world.agent.lookups.look_up("one", None) is Verdict.NO_ROUTE
     assert world.store.reads["route"] == 1
     world.publish("one")
     world.agent.feed.poll()
@@ -232,17 +234,18 @@ def test_news_of_an_entry_end_its_time_as_a_miss(world: World) -> None:
 
 
 def test_entering_a_later_launch_reads_its_route_at_once(world: World) -> None:
-    world.publish("one", generation=1)
+    world.publish("one-early")
     world.agent.feed.sync()
-    world.publish("one", generation=2)
-    world.store.put_ticket("t" * 43, Redeemed("one", 2, "/lab", LATER), expires_at=NOW + 60)
-    assert world.agent.lookups.enter("one", "t" * 43) is not None
-    assert world.disk[ROUTES, "one"] == "192.0.2.7|8000|2"
+    world.publish("one-later")
+    world.store.put_ticket("t" * 43, Redeemed("one-later", "/lab", LATER), expires_at=NOW + 60)
+    assert world.agent.lookups.enter("one-early", "t" * 43) is None
+    assert world.agent.lookups.enter("one-later", "t" * 43) is not None
+    assert world.disk[ROUTES, "one-later"] == "192.0.2.7|8000"
 
 
 def test_a_ticket_that_expired_enters_nothing(world: World) -> None:
     world.publish("one")
-    world.store.put_ticket("t" * 43, Redeemed("one", 1, "/lab", LATER), expires_at=NOW + 60)
+    world.store.put_ticket("t" * 43, Redeemed("one", "/lab", LATER), expires_at=NOW + 60)
     world.now += 60
     assert world.agent.lookups.enter("one", "t" * 43) is None
     assert world.disk == {}
@@ -253,7 +256,7 @@ def test_map_files_are_replaced_whole_and_readable_by_their_owner_only(world: Wo
     world.agent.feed.sync()
     world.agent.pusher.save()
     assert sorted(path.name for path in world.folder.iterdir()) == ["grants.map", "routes.map"]
-    assert (world.folder / "routes.map").read_text() == "one 192.0.2.7|8000|1\n"
+    assert (world.folder / "routes.map").read_text() == "one 192.0.2.7|8000\n"
     assert (world.folder / "routes.map").stat().st_mode & 0o777 == 0o600
 
 

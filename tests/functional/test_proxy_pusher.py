@@ -64,8 +64,8 @@ class Parts:
         self.feed = Feed(self.store, self.table, clock=lambda: NOW)
         self.lookups = Lookups(self.store, self.table, self.pusher, clock=lambda: NOW, new_cookie=lambda: "cookie")
 
-    def publish(self, sid: str, generation: int = 1) -> None:
-        self.store.put(a_route(sid, generation))
+    def publish(self, host: str, port: int = 1) -> None:
+        self.store.put(a_route(host, port))
 
 
 @pytest.fixture
@@ -74,20 +74,21 @@ def parts(folder: Path, haproxy: HaproxyTwin) -> Parts:
     made = Parts(folder)
     made.publish("one")
     made.publish("two")
-    made.store.put(Grant(DIGEST, "one", 1, False, int(NOW * 1000), LATER))
+    made.store.put(Grant(DIGEST, "one", False, int(NOW * 1000), LATER))
     made.feed.sync()
     assert made.pusher.push()
     assert haproxy.table(ROUTES) == {"one": value("one", 1), "two": value("two", 1)}
     return made
 
 
-def a_route(sid: str, generation: int = 1, *, published: bool = True) -> Route:
-    target = Target("192.0.2.7", 8000) if published else None
-    return Route(sid, generation, target, published, int(NOW * 1000), LATER)
+def a_route(host: str, port: int = 1, *, published: bool = True) -> Route:
+    """A route of a launch; with a greater port, published later."""
+    target = Target("192.0.2.7", port) if published else None
+    return Route(host, target, published, int(NOW * 1000) + port, LATER)
 
 
-def value(sid: str, generation: int) -> str:
-    return value_of(a_route(sid, generation), NOW) or ""
+def value(host: str, port: int) -> str:
+    return value_of(a_route(host, port), NOW) or ""
 
 
 def assert_told_entries_and_refusals_wait_for_nothing(lookups: Lookups) -> None:
@@ -95,8 +96,8 @@ def assert_told_entries_and_refusals_wait_for_nothing(lookups: Lookups) -> None:
     assert lookups.look_up("one", None) is Verdict.REPEAT
     assert lookups.look_up("two", DIGEST) is Verdict.OTHER_GRANT
     assert lookups.look_up("one", OTHER_DIGEST) is Verdict.NO_GRANT
-    assert lookups.look_up("nobody", DIGEST) is Verdict.NO_SESSION
-    assert lookups.look_up("nobody", None) is Verdict.NO_SESSION
+    assert lookups.look_up("nobody", DIGEST) is Verdict.NO_ROUTE
+    assert lookups.look_up("nobody", None) is Verdict.NO_ROUTE
 
 
 class TestHaproxyTwin(RuntimeSocketContract):
@@ -114,8 +115,8 @@ def test_no_look_up_waits_while_haproxy_hangs_at_a_change(
     parts: Parts, haproxy: HaproxyTwin, threads: ThreadPoolExecutor, command: str
 ) -> None:
     parts.publish("three")
-    parts.publish("four", generation=2)
-    parts.store.put(Grant(OTHER_DIGEST[::-1], "one", 1, False, int(NOW * 1000), LATER))
+    parts.publish("four", port=2)
+    parts.store.put(Grant(OTHER_DIGEST[::-1], "one", False, int(NOW * 1000), LATER))
     parts.feed.poll()
     assert parts.pusher.push()
     parts.publish("five")
@@ -137,14 +138,14 @@ def test_no_look_up_waits_while_haproxy_hangs_at_a_swap(
 ) -> None:
     parts = Parts(folder)
     parts.publish("two")
-    parts.store.put(Grant(DIGEST, "one", 1, False, int(NOW * 1000), LATER))
+    parts.store.put(Grant(DIGEST, "one", False, int(NOW * 1000), LATER))
     parts.feed.sync()
     gate = haproxy.hold(command)
     pushing = threads.submit(parts.pusher.push)
     assert gate.reached.wait(20)
     assert parts.lookups.look_up("two", DIGEST) is Verdict.OTHER_GRANT
     assert parts.lookups.look_up("two", OTHER_DIGEST) is Verdict.NO_GRANT
-    assert parts.lookups.look_up("one", DIGEST) is Verdict.NO_SESSION
+    assert parts.lookups.look_up("one", DIGEST) is Verdict.NO_ROUTE
     assert not pushing.done()
     gate.open.set()
     assert pushing.result(20)
@@ -170,7 +171,7 @@ def test_no_look_up_waits_for_a_full_reading(folder: Path, haproxy: HaproxyTwin,
     parts = Parts(folder, store)
     parts.publish("one")
     parts.publish("two")
-    store.put(Grant(DIGEST, "one", 1, False, int(NOW * 1000), LATER))
+    store.put(Grant(DIGEST, "one", False, int(NOW * 1000), LATER))
     parts.feed.sync()
     assert parts.pusher.push()
     store.slow = True
@@ -199,7 +200,7 @@ def test_no_look_up_waits_for_the_disk(parts: Parts, folder: Path, threads: Thre
     with pipe.open(encoding="ascii") as reader:
         lines = reader.read().splitlines()
     assert saving.result(20)
-    assert {f"{sid} {value(sid, 1)}" for sid in ("one", "two")} <= set(lines)
+    assert {f"{host} {value(host, 1)}" for host in ("one", "two")} <= set(lines)
 
 
 # ── what is told, and in which order ─────────────────────────────────────────────────────────────────────────────
@@ -217,7 +218,7 @@ def test_a_look_up_puts_its_entry_while_a_swap_is_under_way_and_the_swap_does_no
     assert gate.reached.wait(20)
     for number in range(changes):
         parts.publish(f"other{number}")
-    parts.publish("one", generation=2)
+    parts.publish("one", port=2)
     parts.publish("two")
     parts.feed.poll()
     assert parts.lookups.look_up("one", None) is Verdict.REPEAT
@@ -372,13 +373,14 @@ def test_publications_and_withdrawals_raced_end_with_haproxy_holding_what_the_ta
 ) -> None:
     parts, random = Parts(folder), Random(seed)
     parts.feed.sync()
-    sids = [f"sid{number}" for number in range(20)]
+    hosts = [f"sid{number}-{launch}" for number in range(20) for launch in range(1, 6)]
+    stay = hosts[4::10]  # the last launch of every second session
     news = [
-        a_route(sid, generation, published=published)
-        for sid in sids
-        for generation in range(1, 6)
+        a_route(host, port, published=published)
+        for host in hosts
+        for port in (1, 2)
         for published in (True, False)
-        if not (generation == 5 and sid in sids[::2] and not published)
+        if published or host not in stay
     ]
     expected: dict[Key, Route] = {}
     for item in news:
@@ -399,7 +401,7 @@ def test_publications_and_withdrawals_raced_end_with_haproxy_holding_what_the_ta
             parts.table.learn([item], NOW)
 
     pushers = [threads.submit(until_over(parts.pusher.push)) for _ in range(2)]
-    asking = threads.submit(until_over(lambda: parts.pusher.force_put([(ROUTES, random.choice(sids))])))
+    asking = threads.submit(until_over(lambda: parts.pusher.force_put([(ROUTES, random.choice(hosts))])))
     learners = [threads.submit(learn, random.sample(news, len(news))) for _ in range(3)]
     for learner in learners:
         haproxy.restart()  # so swaps are in the race
@@ -409,9 +411,9 @@ def test_publications_and_withdrawals_raced_end_with_haproxy_holding_what_the_ta
         thread.result(PATIENCE)
     assert parts.pusher.push()
     assert haproxy.table(ROUTES) == {
-        sid: worth for (_, sid), item in expected.items() if (worth := value_of(item, NOW)) is not None
+        host: worth for (_, host), item in expected.items() if (worth := value_of(item, NOW)) is not None
     }
-    assert set(haproxy.table(ROUTES)) == set(sids[::2])
+    assert set(haproxy.table(ROUTES)) == set(stay)
 
 
 # ── the two threads ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -446,4 +448,4 @@ def test_a_change_is_told_at_once_and_all_is_on_disk_when_the_agent_ends(
     finally:
         stop.set()
         running.result(20)
-    assert files.read(folder) == {(ROUTES, sid): value(sid, 1) for sid in ("one", "two")}
+    assert files.read(folder) == {(ROUTES, host): value(host, 1) for host in ("one", "two")}

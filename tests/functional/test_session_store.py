@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from chalicelib.aws.routes import Grant, ProxyStore, Route, RouteStore
 from chalicelib.aws.sessions import SessionStore
 from chalicelib.aws.tokens import TokenStore
 from chalicelib.session.values import Target
-from tests.builders import LIFETIME, NOW, OWNER, a_session
+from tests.builders import LABEL, LIFETIME, NOW, OWNER, a_session
 from tests.contract.stores import RouteStoreContract, SessionStoreContract
 from tests.table import TABLE
 
@@ -29,10 +31,10 @@ class TestRouteStore(RouteStoreContract):
         self._proxy = ProxyStore(dynamodb, TABLE, lambda: NOW)
         return RouteStore(dynamodb, TABLE, lambda: NOW)
 
-    def published(self) -> list[tuple[str, int, Target]]:
+    def published(self) -> list[tuple[str, Target]]:
         found = [route for route in self._proxy.changes(0) if isinstance(route, Route) and route.published]
-        assert [self._proxy.route(route.sid) for route in found] == found
-        return [(route.sid, route.generation, route.target) for route in found if route.target]
+        assert [self._proxy.route(route.host) for route in found] == found
+        return [(route.host, route.target) for route in found if route.target]
 
 
 def test_a_token_stands_for_its_owners_until_its_time_is_over(dynamodb: Any) -> None:
@@ -52,30 +54,107 @@ def test_a_ticket_is_good_once_for_its_session_and_for_its_time(dynamodb: Any) -
     session = a_session()
     store.put_ticket("ticket-1", session, path="/lab", expires_at=NOW + 60)
     assert proxy.redeem_ticket("ticket-1", "another-session") is None
-    redeemed = proxy.redeem_ticket("ticket-1", session.sid)
+    redeemed = proxy.redeem_ticket("ticket-1", session.host)
     assert redeemed is not None
-    assert (redeemed.sid, redeemed.generation, redeemed.path) == (session.sid, 1, "/lab")
+    assert (redeemed.host, redeemed.path) == (session.host, "/lab")
     assert redeemed.expires_at == int(NOW + LIFETIME)
-    assert proxy.redeem_ticket("ticket-1", session.sid) is None
+    assert proxy.redeem_ticket("ticket-1", session.host) is None
     store.put_ticket("ticket-2", session, path="/lab", expires_at=NOW + 60)
     now[0] = NOW + 60
-    assert proxy.redeem_ticket("ticket-2", session.sid) is None
+    assert proxy.redeem_ticket("ticket-2", session.host) is None
 
 
 def test_grants_reach_the_feed_and_can_be_looked_up(dynamodb: Any) -> None:
     proxy = ProxyStore(dynamodb, TABLE, lambda: NOW)
-    grant = Grant(digest_of("cookie"), "sid", 1, False, int(NOW * 1000), int(NOW) + 60)
+    grant = Grant(digest_of("cookie"), "sid-one", False, int(NOW * 1000), int(NOW) + 60)
     proxy.put_grant(grant)
     assert proxy.grant(grant.digest) == grant
     assert list(proxy.changes(0)) == [grant]
     assert list(proxy.changes(int(NOW * 1000) + 1)) == []
 
 
+# As the version before stored them, when all launches of a session had one host.
+OLD_ROUTE: dict[str, Any] = {
+    "pk": {"S": "route#0123456789abcdefghij"},
+    "sk": {"S": "route"},
+    "generation": {"N": "3"},
+    "published": {"BOOL": True},
+    "expires_at": {"N": str(int(NOW) + 3600)},
+    "ttl": {"N": str(int(NOW) + 90000)},
+    "feed": {"S": "proxy"},
+    "changed_at": {"N": str(int(NOW * 1000))},
+    "address": {"S": "203.0.113.7"},
+    "port": {"N": "32768"},
+}
+OLD_GRANT: dict[str, Any] = {
+    "pk": {"S": "grant#" + "ab" * 32},
+    "sk": {"S": "grant"},
+    "sid": {"S": "0123456789abcdefghij"},
+    "generation": {"N": "3"},
+    "revoked": {"BOOL": False},
+    "expires_at": {"N": str(int(NOW) + 3600)},
+    "ttl": {"N": str(int(NOW) + 90000)},
+    "feed": {"S": "proxy"},
+    "changed_at": {"N": str(int(NOW * 1000))},
+}
+OLD_TICKET: dict[str, Any] = {
+    "pk": {"S": f"ticket#{digest_of('old-ticket')}"},
+    "sk": {"S": "ticket"},
+    "ttl": {"N": str(int(NOW) + 60)},
+    "sid": {"S": "0123456789abcdefghij"},
+    "generation": {"N": "3"},
+    "path": {"S": "/lab"},
+    "session_expires_at": {"N": str(int(NOW) + 3600)},
+}
+
+
+def test_of_what_the_version_before_stored_a_route_serves_on_and_grants_and_tickets_are_none(dynamodb: Any) -> None:
+    for item in (OLD_ROUTE, OLD_GRANT, OLD_TICKET):
+        dynamodb.put_item(TableName=TABLE, Item=item)
+    proxy = ProxyStore(dynamodb, TABLE, lambda: NOW)
+    sid, target = "0123456789abcdefghij", Target("203.0.113.7", 32768)
+    route = Route(sid, target, True, int(NOW * 1000), int(NOW) + 3600)
+    assert proxy.route(sid) == route
+    assert list(proxy.changes(0)) == [route]
+    assert proxy.grant("ab" * 32) is None
+    assert proxy.redeem_ticket("old-ticket", sid) is None
+
+
+def test_a_route_of_the_version_before_can_be_published_again_and_withdrawn(dynamodb: Any) -> None:
+    dynamodb.put_item(TableName=TABLE, Item=OLD_ROUTE)
+    store, proxy = RouteStore(dynamodb, TABLE, lambda: NOW), ProxyStore(dynamodb, TABLE, lambda: NOW)
+    session = a_session(sid="0123456789abcdefghij", label="", generation=3, target=Target("203.0.113.7", 40000))
+    store.publish(session)
+    assert [route.target for route in proxy.changes(0) if isinstance(route, Route)] == [session.target]
+    store.withdraw(session)
+    assert [route.published for route in proxy.changes(0) if isinstance(route, Route)] == [False]
+    relaunched = replace(session, label=LABEL, generation=4)
+    store.publish(relaunched)
+    found = proxy.route(relaunched.host)
+    assert found is not None
+    assert found.target == relaunched.target
+
+
+def test_the_version_before_can_read_what_is_stored_now(dynamodb: Any) -> None:
+    """Its agent would end without these attributes, and with it a proxy that serves; it must find no entry in them."""
+    session = a_session(target=Target("203.0.113.7", 32768))
+    RouteStore(dynamodb, TABLE, lambda: NOW).publish(session)
+    ProxyStore(dynamodb, TABLE, lambda: NOW).put_grant(Grant("cd" * 32, session.host, False, 0, int(NOW) + 60))
+    TokenStore(dynamodb, TABLE, lambda: NOW).put_ticket("ticket", session, path="/lab", expires_at=NOW + 60)
+    items = {item["sk"]["S"]: item for item in dynamodb.scan(TableName=TABLE)["Items"]}
+    for kind, old in (("route", OLD_ROUTE), ("grant", OLD_GRANT), ("ticket", OLD_TICKET)):
+        assert {name: set(value) for name, value in old.items()}.items() <= {
+            name: set(value) for name, value in items[kind].items()
+        }.items(), kind
+    assert not re.fullmatch("[0-9a-z]{1,63}", items["route"]["pk"]["S"].removeprefix("route#"))
+    assert not re.fullmatch("[0-9a-z]{1,63}", items["grant"]["sid"]["S"])
+
+
 def test_only_digests_of_tokens_tickets_and_cookies_are_stored(dynamodb: Any) -> None:
     store, proxy = TokenStore(dynamodb, TABLE, lambda: NOW), ProxyStore(dynamodb, TABLE, lambda: NOW)
     store.put_token("secret-token", frozenset({OWNER}), expires_at=NOW + 60)
     store.put_ticket("secret-ticket", a_session(), path="/lab", expires_at=NOW + 60)
-    proxy.put_grant(Grant(digest_of("secret-cookie"), "sid", 1, False, 0, int(NOW) + 60))
+    proxy.put_grant(Grant(digest_of("secret-cookie"), "sid-one", False, 0, int(NOW) + 60))
     assert "secret-" not in repr(dynamodb.scan(TableName=TABLE)["Items"])
 
 

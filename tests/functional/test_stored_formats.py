@@ -91,8 +91,8 @@ class Stage:
         )
         launcher.tick(TickMessage(self.sid, handover))
 
-    def probe(self, target: Target, sid: str, trust: HubTrust, *, deadline: float) -> None:
-        container = self.engine.containers.get(container_name(sid, self.session.generation))
+    def probe(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> None:
+        container = self.engine.containers.get(container_name(self.sid, self.session.generation))
         if container is None or container.status != "running":
             raise NotebookSilent("The notebook does not answer yet")
 
@@ -118,7 +118,7 @@ class Stage:
 
     def assert_all_is_there(self) -> None:
         assert list(self.engine.containers) == [container_name(self.sid, 1)]
-        assert [route.sid for route in self.published()] == [self.sid]
+        assert [route.host for route in self.published()] == [self.session.host]
         assert self.hub.objects() == [f"credentials/{self.sid}/1"]
 
     def assert_nothing_is_left(self) -> None:
@@ -184,7 +184,7 @@ def test_a_later_versions_session_is_shown_and_can_be_entered(stage: Stage) -> N
     assert (shown["name"], shown["state"], shown["phase"]) == ("one", "ready", "ready")
     assert shown["message"] == NEWER
     assert shown["container"] == container_name(stage.sid, 1)
-    assert shown["url"] == f"https://{stage.sid}.notebooks.example.net/"
+    assert shown["url"] == f"https://{stage.session.host}.notebooks.example.net/"
     (listed,) = stage.hub.ask("GET", "/sessions", token=stage.token).json["sessions"]
     assert listed == shown
     page = stage.hub.ask("GET", f"/sessions/{stage.sid}", token=stage.token, html=True)
@@ -192,9 +192,8 @@ def test_a_later_versions_session_is_shown_and_can_be_entered(stage: Stage) -> N
     entry = stage.ask("enter")
     assert (entry.status, entry.json["path"]) == (200, "/lab")
     proxy = ProxyStore(stage.hub.client_of("dynamodb"), TABLE, stage.clock)
-    redeemed = proxy.redeem_ticket(entry.json["ticket"], stage.sid)
+    redeemed = proxy.redeem_ticket(entry.json["ticket"], stage.session.host)
     assert redeemed is not None
-    assert redeemed.generation == 1
     assert stage.item == item
 
 
@@ -255,6 +254,36 @@ def test_a_later_versions_stopped_session_can_be_launched_again(stage: Stage) ->
     assert (answer.status, answer.json["state"]) == (201, "verifying")
     assert (stage.session.newer, stage.session.generation) == (False, 2)
     stage.run(State.READY)
+
+
+# ── of the version before launches had labels ────────────────────────────────────────────────────────────────────────
+
+
+def without_a_label(item: Item) -> None:
+    del item["label"]
+
+
+def test_a_notebook_that_was_launched_before_launches_had_labels_goes_on_at_its_old_origin(stage: Stage) -> None:
+    """As after an update of the hub: its route is under the session's id, and so are its tickets and its origin."""
+    labelled = stage.session
+    stage.change(without_a_label)
+    store = RouteStore(stage.hub.client_of("dynamodb"), TABLE, stage.clock)
+    store.withdraw(labelled)
+    store.publish(stage.session)
+    assert [route.host for route in stage.published()] == [stage.sid]
+    assert stage.ask().json["url"] == f"https://{stage.sid}.notebooks.example.net/"
+    entry = stage.ask("enter").json
+    assert entry["url"] == f"https://{stage.sid}.notebooks.example.net/.homeport/enter"
+    proxy = ProxyStore(stage.hub.client_of("dynamodb"), TABLE, stage.clock)
+    assert proxy.redeem_ticket(entry["ticket"], stage.sid) is not None
+    stage.tick()
+    assert stage.session.host == stage.sid
+    stage.ask("stop")
+    stage.run(State.STOPPED)
+    stage.assert_nothing_is_left()
+    stage.hub.upload(a_bundle(), name="one")
+    stage.run(State.READY)
+    assert [route.host for route in stage.published()] == [stage.session.host] != [stage.sid]
 
 
 # ── broken ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -342,13 +371,22 @@ def test_a_broken_session_can_be_asked_for_anything_and_still_ends(stage: Stage,
     stage.assert_nothing_is_left()
 
 
-def test_a_session_of_which_nothing_is_known_still_loses_its_route_and_its_credentials(stage: Stage) -> None:
-    """Its owner and its launch are unknown, so the container is left; and nobody is shown it who could be told so."""
+@pytest.mark.parametrize("label_is_known", [True, False])
+def test_a_session_of_which_nothing_is_known_still_loses_its_route_and_its_credentials(
+    stage: Stage, label_is_known: bool
+) -> None:
+    """Its owner and its launch are unknown, so the container is left; and nobody is shown it who could be told so.
+
+    If even the label is lost, nobody knows the route's host: the route is left too, and ends when the session would.
+    """
+    ends_at, label = int(stage.session.expires_at), stage.item["label"]
     stage.change(stripped)
+    if label_is_known:
+        stage.change(lambda item: item.update(label=label))
     assert stage.ask().status == 404
     stage.run(State.STOPPED)
     assert stage.session.failure == UNREADABLE
-    assert stage.published() == []
+    assert [route.expires_at for route in stage.published()] == ([] if label_is_known else [ends_at])
     assert stage.hub.objects() == []
     assert list(stage.hub.parts.sessions.due(FOR_EVER)) == []
 

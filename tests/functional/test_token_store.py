@@ -18,5 +18,5 @@ class TestTokenStore(TokenStoreContract):
         self._proxy = ProxyStore(dynamodb, TABLE, lambda: self.now)
         return TokenStore(dynamodb, TABLE, lambda: self.now)
 
-    def redeem(self, ticket: str, sid: str) -> Redeemed | None:
-        return self._proxy.redeem_ticket(ticket, sid)
+    def redeem(self, ticket: str, host: str) -> Redeemed | None:
+        return self._proxy.redeem_ticket(ticket, host)

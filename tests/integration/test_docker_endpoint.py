@@ -29,7 +29,7 @@ from chalicelib.session.machine import new_session
 from chalicelib.session.values import Limits
 from local.endpoint import LocalEndpoint, endpoint
 from local.engine import Engine, engine
-from tests.builders import NOW, OWNER, a_session
+from tests.builders import LABEL, NOW, OWNER, a_session
 from tests.certificates import Authority
 from tests.integration.gated_registry import GatedRegistry, a_tar
 
@@ -67,7 +67,7 @@ class Rig:
         limits = changes.pop("limits", Limits())
         session = new_session(
             owner=OWNER, name=name, endpoint="tcp://x:2376", image=self.image, limits=limits,
-            now=NOW, lifetime=3600, request="request",
+            now=NOW, lifetime=3600, request="request", label=LABEL,
         )  # fmt: skip
         spec = specification(
             session, hub_name=HUB, image_workdir="/work", publish_address="127.0.0.1", idle_lifetime=60
@@ -219,6 +219,41 @@ def test_work_is_there_again_in_the_next_launch(rig: Rig) -> None:
         assert docker_endpoint.log_tail(second.name) == "mine"
         for spec in (first, second):
             docker_endpoint.remove(spec.name)
+
+
+def test_a_container_of_a_lost_launch_is_replaced_and_its_work_stays(rig: Rig) -> None:
+    """Its session's item is gone, so launches are counted anew: same name, another label."""
+    lost = rig.specification("lost", command=saying("echo mine > /work/file"))
+    lost = replace(lost, labels={**lost.labels, "homeport.label": "zzzzzzzzzz"})
+    spec = rig.specification("lost", command=saying("cat /work/file"))
+    assert spec.name == lost.name
+    with rig.open() as docker_endpoint:
+        docker_endpoint.create(lost)
+        docker_endpoint.start(lost.name)
+        until(partial(has_exited, docker_endpoint, lost))
+        old = rig.behind.inspect_container(lost.name)
+        docker_endpoint.create(spec)
+        new = rig.behind.inspect_container(spec.name)
+        assert new["Id"] != old["Id"]
+        assert new["Config"]["Labels"]["homeport.label"] == spec.labels["homeport.label"]
+        docker_endpoint.start(spec.name)
+        until(partial(has_exited, docker_endpoint, spec))
+        assert docker_endpoint.log_tail(spec.name) == "mine"
+        docker_endpoint.remove(spec.name)
+
+
+@pytest.mark.parametrize("labels", [{}, {"homeport.hub": "another"}, {"homeport.session": "another"}])
+def test_a_strangers_container_of_that_name_is_neither_replaced_nor_removed(
+    rig: Rig, fresh: Specification, labels: dict[str, str]
+) -> None:
+    theirs = {**fresh.labels, "homeport.label": "zzzzzzzzzz", **labels} if labels else {}
+    made = rig.behind.create_container(rig.image, name=fresh.name, command=["sleep", "1000"], labels=theirs)
+    with rig.open() as docker_endpoint:
+        with pytest.raises(errors.ContainerConflict):
+            docker_endpoint.create(fresh)
+        with pytest.raises(errors.ContainerConflict):
+            docker_endpoint.remove(fresh.name)
+    assert rig.behind.inspect_container(fresh.name)["Id"] == made["Id"]
 
 
 def test_a_container_that_ended_tells_how_and_why(rig: Rig, fresh: Specification) -> None:

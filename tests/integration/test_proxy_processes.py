@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
 
@@ -21,7 +21,7 @@ from local import processes, proxy
 from local.aws import Aws, aws, own_environ
 from local.proxy import Proxy
 from tests.builders import a_session
-from tests.proxy_rig import HUB, Answer, NotebookServer, ask, eventually, new_sid
+from tests.proxy_rig import HUB, Answer, NotebookServer, ask, eventually
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin"), reason="apt-get install haproxy"
@@ -38,14 +38,14 @@ class Running:
 
     def ask(self, cookie: str | None = None, path: str = "/lab") -> Answer:
         headers = [("Cookie", f"__Host-homeport={cookie}")] if cookie else []
-        return ask(self.proxy.port, f"{self.session.sid}.localhost:{self.proxy.port}", path, headers=headers)
+        return ask(self.proxy.port, f"{self.session.host}.localhost:{self.proxy.port}", path, headers=headers)
 
     def enter(self) -> str:
         store = TokenStore(self.cloud.client("dynamodb"), self.cloud.environ["HOMEPORT_TABLE"], time.time)
         store.put_ticket("t" * 43, self.session, path="/lab", expires_at=time.time() + 60)
         answer = ask(
             self.proxy.port,
-            f"{self.session.sid}.localhost:{self.proxy.port}",
+            f"{self.session.host}.localhost:{self.proxy.port}",
             "/.homeport/enter",
             method="POST",
             headers=[("Origin", HUB), ("Content-Type", "application/x-www-form-urlencoded")],
@@ -65,14 +65,15 @@ def running() -> Iterator[Running]:
         ca = cloud.secret_pair("notebook-ca-certificate", with_key=False).certificate
         client = cloud.secret_pair("proxy-client")
         with proxy.running(folder=folder / "proxy", port=port, notebook_ca=ca, client=client, environ=environ) as pair:
-            sid = new_sid()
+            session = a_session(expires_at=time.time() + 3600)
             ca_pair = cloud.secret_pair("notebook-ca")
-            leaf = issue_notebook(Ca(ca_pair.certificate, ca_pair.key), sid, now=time.time(), lifetime=3600)
-            notebook = NotebookServer(sid, leaf, cloud.secret_pair("client-ca", with_key=False).certificate, folder)
+            leaf = issue_notebook(Ca(ca_pair.certificate, ca_pair.key), session.host, now=time.time(), lifetime=3600)
+            notebook = NotebookServer(
+                session.host, leaf, cloud.secret_pair("client-ca", with_key=False).certificate, folder
+            )
             thread = Thread(target=notebook.serve_forever, kwargs={"poll_interval": 0.05})
             thread.start()
-            session = a_session(sid=sid, target=Target("127.0.0.1", notebook.port), expires_at=time.time() + 3600)
-            yield Running(pair, cloud, session)
+            yield Running(pair, cloud, replace(session, target=Target("127.0.0.1", notebook.port)))
             notebook.shutdown()
             thread.join(20)
             notebook.server_close()
@@ -85,7 +86,7 @@ def test_a_route_lives_from_publication_to_withdrawal_through_restarts_of_every_
     routes.publish(running.session)
     eventually(lambda: running.ask().status == 401, "the route in HAProxy")
     cookie = running.enter()
-    assert running.ask(cookie).seen["notebook"] == running.session.sid
+    assert running.ask(cookie).seen["notebook"] == running.session.host
 
     for child in (running.proxy.agent, running.proxy.haproxy):
         assert child is not None

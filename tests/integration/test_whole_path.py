@@ -57,7 +57,7 @@ def entered(hub: HubClient, stack: Stack, session: Mapping[str, Any]) -> Noteboo
 
 
 def ask(stack: Stack, session: Mapping[str, Any], path: str, **headers: str) -> requests.Response:
-    host = f"{session['id']}.localhost:{stack.proxy_port}"
+    host = session["url"].partition("://")[2].rstrip("/")
     return requests.get(
         f"http://127.0.0.1:{stack.proxy_port}{path}",
         headers={"Host": host, **headers},

@@ -85,7 +85,7 @@ def test_the_cookie_is_for_this_origin_and_no_script() -> None:
 def test_a_miss_is_remembered_for_a_while_until_there_are_news() -> None:
     missing = Recent()
     key = (Map.ROUTES, "junk")
-    news = Route("junk", 1, Target("192.0.2.7", 1), True, 1000, 2000)
+    news = Route("junk", Target("192.0.2.7", 1), True, 1000, 2000)
     assert not missing.has((key, None), 100.0)
     missing.add((key, None), 100.0)
     assert missing.has((key, None), 104.9)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from random import Random
 from types import MappingProxyType
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,19 +17,31 @@ from proxy.agent import table
 from proxy.agent.table import MANY, PENDING_SECONDS, Delete, Item, Key, Map, Put, Replace, Table
 
 NOW = 1_790_000_000.0
-SID = "0123456789abcdefghij"
+HOST = "0123456789abcdefghij-0a1b2c3d4e"
 DIGEST = "ab" * 32
-ROUTE = Route(SID, 3, Target("192.0.2.7", 32768), True, 1000, int(NOW) + 60)
-GRANT = Grant(DIGEST, SID, 3, False, 1000, int(NOW) + 60)
+ROUTE = Route(HOST, Target("192.0.2.7", 32768), True, 1000, int(NOW) + 60)
+GRANT = Grant(DIGEST, HOST, False, 1000, int(NOW) + 60)
 
 
-def test_a_route_is_worth_address_port_and_generation() -> None:
-    assert table.value_of(ROUTE, NOW) == "192.0.2.7|32768|3"
-    assert table.value_of(replace(ROUTE, target=Target("2001:DB8::1", 1)), NOW) == "2001:db8::1|1|3"
+def test_a_route_is_worth_address_and_port() -> None:
+    assert table.value_of(ROUTE, NOW) == "192.0.2.7|32768"
+    assert table.value_of(replace(ROUTE, target=Target("2001:DB8::1", 1)), NOW) == "2001:db8::1|1"
 
 
-def test_a_grant_is_worth_its_session_and_generation() -> None:
-    assert table.value_of(GRANT, NOW) == f"{SID}/3"
+def test_a_grant_is_worth_the_host_of_its_launch() -> None:
+    assert table.value_of(GRANT, NOW) == HOST
+
+
+@pytest.mark.parametrize("host", ["a", "0123456789abcdefghij", HOST, "a" * 63, "a-b", "a--b"])
+def test_a_host_is_a_dns_label_in_lower_case(host: str) -> None:
+    assert table.is_host(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "-", "-a", "a-", "a" * 64, "A", "a b", "a.b", "a\n", "\na", "ä", "a_b", "a|b", "١"]
+)
+def test_anything_else_is_no_host(host: str) -> None:
+    assert not table.is_host(host)
 
 
 def test_withdrawn_revoked_and_expired_means_absent() -> None:
@@ -39,15 +52,14 @@ def test_withdrawn_revoked_and_expired_means_absent() -> None:
     assert table.value_of(None, NOW) is None
 
 
-@given(st.text(), st.integers(), st.text(), st.integers())
-def test_nothing_malformed_gets_into_a_command(address: str, port: int, sid: str, generation: int) -> None:
+@given(st.text(), st.integers(), st.text())
+def test_nothing_malformed_gets_into_a_command(address: str, port: int, text: str) -> None:
     routes = [
         replace(ROUTE, target=Target(address, 80)),
         replace(ROUTE, target=Target("192.0.2.7", port)),
-        replace(ROUTE, sid=sid),
-        replace(ROUTE, generation=generation),
+        replace(ROUTE, host=text),
     ]
-    grants = [replace(GRANT, sid=sid), replace(GRANT, digest=sid), replace(GRANT, generation=generation)]
+    grants = [replace(GRANT, host=text), replace(GRANT, digest=text)]
     items: list[Route | Grant] = [*routes, *grants]
     for item in items:
         value = table.value_of(item, NOW)
@@ -66,10 +78,7 @@ def test_an_address_that_is_none_or_link_local_is_absent() -> None:
 
 changes = st.lists(
     st.builds(
-        lambda generation, published, at: Route(
-            SID, generation, Target("192.0.2.7", generation) if published else None, published, at, int(NOW) + 60
-        ),
-        st.integers(1, 3),
+        lambda published, at: Route(HOST, Target("192.0.2.7", at) if published else None, published, at, int(NOW) + 60),
         st.booleans(),
         st.integers(1, 5),
     ),
@@ -86,7 +95,7 @@ def test_news_in_any_order_and_repeated_end_in_the_same_entry(news: list[Route],
         learner = Table({})
         for reading in readings:
             learner.learn(reading, NOW)
-        return learner.item((Map.ROUTES, SID)), learner.take_all()
+        return learner.item((Map.ROUTES, HOST)), learner.take_all()
 
     def one_by_one(items: Sequence[Item]) -> tuple[Item | None, dict[Key, str]]:
         return end(*([item] for item in items))
@@ -94,16 +103,21 @@ def test_news_in_any_order_and_repeated_end_in_the_same_entry(news: list[Route],
     _, values = end(news)
     assert one_by_one(news)[1] == one_by_one(shuffled)[1] == end(shuffled)[1] == values
     last = end(news)[0]
-    assert values == ({} if table.value_of(last, NOW) is None else {(Map.ROUTES, SID): table.value_of(last, NOW)})
+    assert values == ({} if table.value_of(last, NOW) is None else {(Map.ROUTES, HOST): table.value_of(last, NOW)})
 
 
 def test_a_withdrawal_is_final_for_its_launch_and_says_nothing_of_the_next() -> None:
     withdrawn = replace(ROUTE, published=False, target=None, changed_at=500)
     assert table.newest(ROUTE, withdrawn) is withdrawn
     assert table.newest(withdrawn, ROUTE) is withdrawn
-    relaunched = replace(ROUTE, generation=4, changed_at=400)
-    assert table.newest(withdrawn, relaunched) is relaunched
-    assert table.newest(relaunched, withdrawn) is relaunched
+    late = replace(ROUTE, changed_at=9000)
+    assert table.newest(withdrawn, late) is withdrawn
+    assert table.newest(late, withdrawn) is withdrawn
+    relaunched = replace(ROUTE, host="0123456789abcdefghij-zzzzzzzzzz", changed_at=400)
+    assert table.key_of(relaunched) != table.key_of(withdrawn)
+    known = Table({})
+    known.learn([withdrawn, relaunched, ROUTE], NOW)
+    assert known.take_all() == {table.key_of(relaunched): "192.0.2.7|32768"}
 
 
 def test_known_news_change_nothing() -> None:
@@ -124,7 +138,7 @@ def a_synced_table(*items: Item, values: Mapping[Key, str] = MappingProxyType({}
 
 
 def test_a_full_reading_replaces_all_but_what_is_pending() -> None:
-    other, pending = replace(ROUTE, sid="other"), replace(ROUTE, sid="pending")
+    other, pending = replace(ROUTE, host="other"), replace(ROUTE, host="pending")
     known = Table({})
     known.learn([ROUTE, other], NOW - PENDING_SECONDS)
     known.learn([pending], NOW - PENDING_SECONDS + 1)
@@ -135,7 +149,7 @@ def test_a_full_reading_replaces_all_but_what_is_pending() -> None:
 
 def test_what_is_learnt_while_a_full_reading_is_taken_in_stays() -> None:
     known = a_synced_table(ROUTE)
-    late = replace(ROUTE, sid="late")
+    late = replace(ROUTE, host="late")
 
     def reading() -> Iterator[Item]:
         yield ROUTE
@@ -157,7 +171,7 @@ def test_a_full_reading_that_is_behind_undoes_nothing() -> None:
 
 
 def test_what_came_from_the_files_stays_until_a_full_reading_lacks_it() -> None:
-    held = {(Map.ROUTES, SID): "192.0.2.7|32768|3", (Map.ROUTES, "gone"): "192.0.2.8|1|1"}
+    held = {(Map.ROUTES, HOST): "192.0.2.7|32768", (Map.ROUTES, "gone"): "192.0.2.8|1"}
     known = Table(held)
     known.expire(NOW)
     assert (known.synced, known.take_all()) == (False, held)
@@ -166,27 +180,32 @@ def test_what_came_from_the_files_stays_until_a_full_reading_lacks_it() -> None:
 
 
 def test_only_differences_become_commands_and_leaving_goes_first() -> None:
-    a, b, grant = replace(ROUTE, sid="a"), replace(ROUTE, sid="b"), GRANT
+    a, b, grant = replace(ROUTE, host="a"), replace(ROUTE, host="b"), GRANT
     known = a_synced_table(a, b, grant)
-    news: list[Route | Grant] = [a, replace(b, generation=9), replace(ROUTE, sid="c"), replace(grant, revoked=True)]
+    news: list[Route | Grant] = [
+        a,
+        replace(b, target=Target("192.0.2.7", 9), changed_at=1001),
+        replace(ROUTE, host="c"),
+        replace(grant, revoked=True),
+    ]
     known.learn(news, NOW)
     assert table.single(known.take_changes()) == [
         Delete(Map.GRANTS, DIGEST),
-        Put(Map.ROUTES, "b", "192.0.2.7|32768|9"),
-        Put(Map.ROUTES, "c", "192.0.2.7|32768|3"),
+        Put(Map.ROUTES, "b", "192.0.2.7|9"),
+        Put(Map.ROUTES, "c", "192.0.2.7|32768"),
     ]
-    known.learn([replace(ROUTE, sid="unknown", published=False, target=None)], NOW)
+    known.learn([replace(ROUTE, host="unknown", published=False, target=None)], NOW)
     assert table.single(known.take_changes()) == []
 
 
 def test_many_changes_are_one_swap_that_keeps_what_was_not_named() -> None:
-    kept = replace(ROUTE, sid="kept")
+    kept = replace(ROUTE, host="kept")
     known = a_synced_table(kept, GRANT)
-    known.learn([replace(ROUTE, sid=f"r{n}") for n in range(MANY)], NOW)
+    known.learn([replace(ROUTE, host=f"r{n}") for n in range(MANY)], NOW)
     assert not known.has_many_changes
     known.learn([replace(GRANT, revoked=True)], NOW)
     assert known.has_many_changes
-    value = "192.0.2.7|32768|3"
+    value = "192.0.2.7|32768"
     assert table.whole(known.take_all()) == [
         Replace(Map.GRANTS, {}),
         Replace(Map.ROUTES, {"kept": value} | {f"r{n}": value for n in range(MANY)}),
@@ -195,14 +214,14 @@ def test_many_changes_are_one_swap_that_keeps_what_was_not_named() -> None:
 
 def test_before_the_first_full_reading_nothing_is_swapped_and_every_change_is_told_in_its_turn() -> None:
     known = Table({})
-    known.learn([replace(ROUTE, sid=f"r{n}") for n in range(MANY + 1)], NOW)
+    known.learn([replace(ROUTE, host=f"r{n}") for n in range(MANY + 1)], NOW)
     assert not known.has_many_changes
     assert (len(known.take_changes()), len(known.take_changes())) == (MANY, 1)
 
 
 def test_what_was_left_for_the_next_time_wakes_the_pusher_again() -> None:
     known = a_synced_table()
-    known.learn([replace(ROUTE, sid=f"r{n}") for n in range(MANY + 1)], NOW)
+    known.learn([replace(ROUTE, host=f"r{n}") for n in range(MANY + 1)], NOW)
     assert known.wait(0)
     assert len(known.take_changes()) == MANY
     assert known.wait(0)
@@ -214,7 +233,7 @@ def test_an_entry_is_confirmed_only_with_its_current_value() -> None:
     known, key = Table({}), table.key_of(ROUTE)
     known.learn([ROUTE], NOW)
     assert not known.confirmed([key])
-    assert known.take_changes() == {key: "192.0.2.7|32768|3"}
+    assert known.take_changes() == {key: "192.0.2.7|32768"}
     assert not known.confirmed([key])
     known.learn([replace(ROUTE, published=False, target=None)], NOW)
     known.confirm()
@@ -228,6 +247,6 @@ def test_what_haproxy_may_not_have_is_given_back_with_its_current_value() -> Non
     known, key = Table({}), table.key_of(ROUTE)
     known.learn([ROUTE], NOW)
     known.take_changes()
-    known.learn([replace(ROUTE, generation=4)], NOW)
+    known.learn([replace(ROUTE, target=Target("192.0.2.7", 4), changed_at=1001)], NOW)
     known.give_back()
-    assert known.take_changes() == {key: "192.0.2.7|32768|4"}
+    assert known.take_changes() == {key: "192.0.2.7|4"}

@@ -24,12 +24,13 @@ BEFORE_ANY_RUN = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 CENTURY = 100 * 365 * DAY
 NOTEBOOKS = new_ca("Homeport notebooks", now=BEFORE_ANY_RUN, lifetime=CENTURY)
 CLIENTS = new_ca("Homeport clients", now=BEFORE_ANY_RUN, lifetime=CENTURY)
-SID = "0123456789abcdefghij"
-OTHER_SID = "vutsrqponmlkjihgfedc"
+HOST = "0123456789abcdefghij-0a1b2c3d4e"
+OTHER_HOST = "vutsrqponmlkjihgfedc-0a1b2c3d4e"
+LATER_HOST = "0123456789abcdefghij-zzzzzzzzzz"  # another launch of the same session
 
 
-def a_notebook(sid: str = SID, authority: Ca = NOTEBOOKS) -> Leaf:
-    return issue_notebook(authority, sid, now=BEFORE_ANY_RUN, lifetime=CENTURY)
+def a_notebook(host: str = HOST, authority: Ca = NOTEBOOKS) -> Leaf:
+    return issue_notebook(authority, host, now=BEFORE_ANY_RUN, lifetime=CENTURY)
 
 
 def a_client(authority: Ca = CLIENTS) -> Leaf:
@@ -82,15 +83,16 @@ def shake_hands(
 
 
 def test_a_notebook_and_the_proxy_accept_each_other(tmp_path: Path) -> None:
-    shake_hands(tmp_path, server=a_notebook(), client=a_client(), name=notebook_name(SID))
+    shake_hands(tmp_path, server=a_notebook(), client=a_client(), name=notebook_name(HOST))
 
 
-def test_a_notebook_is_refused_under_another_sessions_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("host", [OTHER_HOST, LATER_HOST, HOST.partition("-")[0]])
+def test_a_notebook_is_refused_under_another_sessions_or_launchs_name(host: str, tmp_path: Path) -> None:
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
-        shake_hands(tmp_path, server=a_notebook(), client=a_client(), name=notebook_name(OTHER_SID))
+        shake_hands(tmp_path, server=a_notebook(), client=a_client(), name=notebook_name(host))
 
 
-@pytest.mark.parametrize("name", ["notebook.internal", f"x.{SID}.notebook.internal", SID, "localhost"])
+@pytest.mark.parametrize("name", ["notebook.internal", f"x.{HOST}.notebook.internal", HOST, "localhost"])
 def test_a_notebook_is_valid_for_its_one_name_only(name: str, tmp_path: Path) -> None:
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
         shake_hands(tmp_path, server=a_notebook(), client=a_client(), name=name)
@@ -99,33 +101,33 @@ def test_a_notebook_is_valid_for_its_one_name_only(name: str, tmp_path: Path) ->
 def test_a_notebook_of_another_hub_is_refused(tmp_path: Path) -> None:
     stranger = new_ca("Homeport notebooks", now=BEFORE_ANY_RUN, lifetime=CENTURY)
     with pytest.raises(ssl.SSLCertVerificationError):
-        shake_hands(tmp_path, server=a_notebook(authority=stranger), client=a_client(), name=notebook_name(SID))
+        shake_hands(tmp_path, server=a_notebook(authority=stranger), client=a_client(), name=notebook_name(HOST))
 
 
 def test_a_client_without_a_certificate_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ssl.SSLError, match="PEER_DID_NOT_RETURN_A_CERTIFICATE"):
-        shake_hands(tmp_path, server=a_notebook(), client=None, name=notebook_name(SID))
+        shake_hands(tmp_path, server=a_notebook(), client=None, name=notebook_name(HOST))
 
 
 def test_a_notebooks_certificate_does_not_open_another_notebook(tmp_path: Path) -> None:
     """Not as it is (the other authority), and not even when the notebook trusted that authority (the purpose)."""
-    intruder = a_notebook(OTHER_SID)
+    intruder = a_notebook(OTHER_HOST)
     for trusted in (CLIENTS, NOTEBOOKS):
         with pytest.raises(ssl.SSLCertVerificationError):
-            shake_hands(tmp_path, server=a_notebook(), client=intruder, name=notebook_name(SID), server_trusts=trusted)
+            shake_hands(tmp_path, server=a_notebook(), client=intruder, name=notebook_name(HOST), server_trusts=trusted)
 
 
 def test_a_clients_certificate_is_no_server(tmp_path: Path) -> None:
     with pytest.raises(ssl.SSLCertVerificationError, match="purpose"):
-        shake_hands(tmp_path, server=a_client(), client=a_client(), name=notebook_name(SID), client_trusts=CLIENTS)
+        shake_hands(tmp_path, server=a_client(), client=a_client(), name=notebook_name(HOST), client_trusts=CLIENTS)
 
 
 def test_a_leaf_cannot_sign(tmp_path: Path) -> None:
     leaf = a_notebook()
-    forged = issue_notebook(Ca(leaf.certificate, leaf.key), OTHER_SID, now=BEFORE_ANY_RUN, lifetime=CENTURY)
+    forged = issue_notebook(Ca(leaf.certificate, leaf.key), OTHER_HOST, now=BEFORE_ANY_RUN, lifetime=CENTURY)
     chained = Leaf(forged.certificate + leaf.certificate, forged.key)
     with pytest.raises(ssl.SSLCertVerificationError, match="invalid CA certificate"):
-        shake_hands(tmp_path, server=_with_chain(chained), client=a_client(), name=notebook_name(OTHER_SID))
+        shake_hands(tmp_path, server=_with_chain(chained), client=a_client(), name=notebook_name(OTHER_HOST))
 
 
 def _with_chain(leaf: Leaf) -> Leaf:
@@ -134,9 +136,9 @@ def _with_chain(leaf: Leaf) -> Leaf:
 
 
 def test_an_expired_certificate_is_refused(tmp_path: Path) -> None:
-    old = issue_notebook(NOTEBOOKS, SID, now=BEFORE_ANY_RUN, lifetime=3 * DAY)
+    old = issue_notebook(NOTEBOOKS, HOST, now=BEFORE_ANY_RUN, lifetime=3 * DAY)
     with pytest.raises(ssl.SSLCertVerificationError, match="expired"):
-        shake_hands(tmp_path, server=old, client=a_client(), name=notebook_name(SID))
+        shake_hands(tmp_path, server=old, client=a_client(), name=notebook_name(HOST))
 
 
 # ── what is written in them ──────────────────────────────────────────────────────────────────────────────────────

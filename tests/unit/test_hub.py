@@ -138,6 +138,40 @@ def test_a_stopped_notebook_is_launched_again_with_the_next_generation() -> None
     assert (stage.session.sid, 2) in stage.credentials.objects
 
 
+def test_no_two_launches_of_a_notebook_share_a_host() -> None:
+    stage = launched()
+    hosts = [stage.session.host]
+    for _ in range(5):
+        stage.move(State.STOPPED)
+        stage.hub.launch(a_form())
+        hosts.append(stage.session.host)
+    stage.store.sessions.clear()  # the item is lost, and launches are counted anew
+    stage.hub.launch(a_form())
+    assert stage.session.generation == 1
+    hosts.append(stage.session.host)
+    assert len(set(hosts)) == 7
+    assert {host.partition("-")[0] for host in hosts} == {stage.session.sid}
+
+
+def test_coming_back_to_a_running_notebook_keeps_its_host() -> None:
+    stage = launched(State.READY)
+    host = stage.session.host
+    assert not stage.hub.launch(a_form()).created
+    assert stage.session.host == host
+
+
+def test_a_ticket_of_one_launch_is_none_for_the_next() -> None:
+    stage = launched(State.READY)
+    first = stage.session
+    ticket = stage.hub.enter(first).ticket
+    stage.move(State.STOPPED)
+    stage.hub.launch(a_form())
+    second = stage.move(State.READY)
+    assert stage.tokens.redeem_ticket(ticket, second.host) is None
+    assert stage.tokens.redeem_ticket(ticket, second.sid) is None
+    assert stage.tokens.redeem_ticket(ticket, first.host) is not None
+
+
 @pytest.mark.parametrize("state", [State.WITHDRAWING, State.REMOVING, State.PURGING])
 def test_a_notebook_that_is_being_stopped_cannot_be_launched_yet(state: State) -> None:
     stage = launched(state)
@@ -332,10 +366,10 @@ def test_a_ready_notebook_is_entered_by_a_ticket_of_a_minute() -> None:
         stage.hub.enter(stage.session)
     session = stage.move(State.READY)
     entry = stage.hub.enter(session)
-    assert entry.action == f"https://{session.sid}.notebooks.example.net/.homeport/enter"
-    redeemed = stage.tokens.redeem_ticket(entry.ticket, session.sid)
+    assert entry.action == f"https://{session.host}.notebooks.example.net/.homeport/enter"
+    redeemed = stage.tokens.redeem_ticket(entry.ticket, session.host)
     assert redeemed is not None
-    assert (redeemed.generation, redeemed.path) == (1, "/lab/tree/a%20b/%C3%BC.ipynb")
+    assert (redeemed.host, redeemed.path) == (session.host, "/lab/tree/a%20b/%C3%BC.ipynb")
     late = stage.hub.enter(session)
     stage.clock.now += TICKET_SECONDS
-    assert stage.tokens.redeem_ticket(late.ticket, session.sid) is None
+    assert stage.tokens.redeem_ticket(late.ticket, session.host) is None

@@ -99,8 +99,8 @@ class Stage:
             probe=self.probe,
         )
 
-    def probe(self, target: Target, sid: str, trust: HubTrust, *, deadline: float) -> None:
-        container = self.engine.containers.get(container_name(sid, self.session.generation))
+    def probe(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> None:
+        container = self.engine.containers.get(container_name(self.sid, self.session.generation))
         if self.silent or container is None or container.status != "running":
             raise NotebookSilent("The notebook does not answer yet")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 from itertools import pairwise
 from typing import Any, get_args
@@ -33,9 +34,10 @@ from chalicelib.session.values import (
     State,
     Target,
     container_name,
+    launch_label,
     session_id,
 )
-from tests.builders import LIFETIME, NOW, a_session
+from tests.builders import LABEL, LIFETIME, NOW, a_session
 
 FAILURE = Failure("endpoint-timeout", "The endpoint did not answer in time")
 EXAMPLES: dict[type, e.Event] = {
@@ -331,10 +333,32 @@ def test_a_second_launch_goes_on_counting() -> None:
         now=NOW,
         lifetime=LIFETIME,
         request="request-2",
+        label="zzzzzzzzzz",
         previous=stopped,
     )
     assert (again.sid, again.generation, again.version) == (stopped.sid, 4, 18)
     assert [line.number for line in again.log] == [stopped.log[-1].number + 1]
+    assert (stopped.host, again.host) == (f"{stopped.sid}-{LABEL}", f"{stopped.sid}-zzzzzzzzzz")
+
+
+@given(st.text())
+def test_a_label_is_ten_letters_of_which_every_bit_counts(secret: str) -> None:
+    label = launch_label(secret)
+    assert re.fullmatch("[0-9a-v]{10}", label)
+    assert launch_label(secret) == label
+    assert a_session(label=label).host == f"{a_session().sid}-{label}"
+    assert re.fullmatch("[0-9a-z](?:[0-9a-z-]{0,61}[0-9a-z])?", a_session(label=label).host)
+
+
+def test_labels_of_different_secrets_differ_in_every_place() -> None:
+    labels = {launch_label(f"secret {number}") for number in range(2000)}
+    assert len(labels) == 2000
+    for place in range(10):
+        assert len({label[place] for label in labels}) == 32
+
+
+def test_a_launch_that_was_stored_without_a_label_keeps_the_sessions_id_as_its_host() -> None:
+    assert a_session(label="").host == a_session().sid
 
 
 def test_a_session_has_no_field_for_a_secret() -> None:

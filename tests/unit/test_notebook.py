@@ -48,6 +48,7 @@ def test_the_labels_tell_the_session_from_the_endpoint_alone() -> None:
         "homeport.hub": "hub",
         "homeport.session": session.sid,
         "homeport.generation": "2",
+        "homeport.label": session.label,
         "homeport.owner": session.owner,
         "homeport.name": session.name,
         "homeport.expires": str(int(session.expires_at)),

@@ -21,7 +21,7 @@ from chalicelib.session.lease import with_lease
 from chalicelib.session.machine import advance, new_session
 from chalicelib.session.narration import NEWER, UNREADABLE
 from chalicelib.session.values import Failure, Limits, Line, Session, State, Target, container_name
-from tests.builders import LIFETIME, NOW, OWNER, a_session
+from tests.builders import LABEL, LIFETIME, NOW, OWNER, a_session
 
 FROZEN: Final = Path(__file__).resolve().parents[1] / "frozen"
 FORMATS: Final = (0, 1)
@@ -111,6 +111,7 @@ def a_life() -> Iterator[tuple[str, Session, float]]:
         now=now,
         lifetime=LIFETIME,
         request="request-1",
+        label="",
     )
     yield "verifying", session, now
     yield "verifying-delayed", _after(session, e.EffectDelayed(TIMED_OUT), now + 1), now + 1
@@ -296,6 +297,7 @@ CHANGED: Final[Mapping[str, Any]] = {
     "owner": "cd" * 32,
     "name": "Übung 笔记 🛳",
     "generation": 3,
+    "label": "zzzzzzzzzz",
     "version": 17,
     "state": State.READY,
     "endpoint": "tcp://[2001:db8::1]:2376",
@@ -331,6 +333,50 @@ def test_every_field_of_a_session_is_kept() -> None:
         assert getattr(a_session(), name) != value, "the example must not be the default"
         changed = a_session(**{name: value})
         assert session_of(item_of(changed, NOW)) == changed, name
+
+
+# ── the label ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@every_item
+def test_a_session_that_was_stored_before_launches_had_labels_keeps_its_id_as_its_host(number: int, case: str) -> None:
+    session = session_of(ITEMS[number, case])
+    assert (session.label, session.host) == ("", SID)
+    assert "label" not in item_of(session, NOW)
+
+
+def test_a_label_is_one_more_attribute_of_the_item_and_changes_nothing_else_of_it() -> None:
+    for case in EXPECTED:
+        session = session_of(ITEMS[FORMAT, case])
+        labelled = {**ITEMS[FORMAT, case], "label": {"S": LABEL}}
+        assert session_of(labelled) == replace(session, label=LABEL), case
+        assert item_of(replace(session, label=LABEL), session.last_news_at) == labelled, case
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"state": "ready"', '{"label": "another"}'])
+def test_the_label_of_an_item_that_cannot_be_read_is_known_all_the_same(text: str) -> None:
+    """Without it nobody could withdraw the launch's route."""
+    item = {**ITEMS[FORMAT, "ready"], "label": {"S": LABEL}, "session": {"S": text}}
+    assert_on_its_way_out(session_of(item), item)
+    assert session_of(item).host == f"{SID}-{LABEL}"
+
+
+def test_the_label_of_an_item_of_a_later_format_is_known() -> None:
+    item = {**ITEMS[FORMAT, "ready"], "label": {"S": LABEL}, "format": {"N": str(FORMAT + 1)}}
+    assert (session_of(item).newer, session_of(item).host) == (True, f"{SID}-{LABEL}")
+    unreadable = {**item, "label": {"L": []}}
+    assert (session_of(unreadable).newer, session_of(unreadable).host) == (True, SID)
+
+
+def test_a_label_that_is_no_text_sets_the_session_on_its_way_out() -> None:
+    labels: tuple[dict[str, Any], ...] = ({"N": "7"}, {"BOOL": True}, {"NULL": True}, {"L": []})
+    for label in labels:
+        item = {**ITEMS[FORMAT, "ready"], "label": label}
+        assert_on_its_way_out(session_of(item), item)
+        assert session_of(item).host == SID
+
+
+# ── the index and the time to live ───────────────────────────────────────────────────────────────────────────────────
 
 
 def test_what_is_due_is_in_the_index_and_what_is_stopped_has_a_time_to_live() -> None:

@@ -39,8 +39,8 @@ class TestRouteStoreTwin(RouteStoreContract):
         self._routes = RouteStoreTwin()
         return self._routes
 
-    def published(self) -> Sequence[tuple[str, int, Target | None]]:
-        return [(route.sid, route.generation, route.target) for route in self._routes.published()]
+    def published(self) -> Sequence[tuple[str, Target | None]]:
+        return [(route.host, route.target) for route in self._routes.published()]
 
 
 class TestCredentialsTwin(CredentialsContract):
@@ -55,8 +55,8 @@ class TestTokenStoreTwin(TokenStoreContract):
         self._tokens = TokenStoreTwin(lambda: self.now)
         return self._tokens
 
-    def redeem(self, ticket: str, sid: str) -> Redeemed | None:
-        return self._tokens.redeem_ticket(ticket, sid)
+    def redeem(self, ticket: str, host: str) -> Redeemed | None:
+        return self._tokens.redeem_ticket(ticket, host)
 
 
 class TestQueueTwin(QueueContract):
