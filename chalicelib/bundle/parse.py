@@ -85,7 +85,7 @@ def _parse(body: bytes, *, host: str | None, now: float) -> Bundle:
 def _warnings(contents: Contents) -> tuple[str, ...]:
     found = []
     if any(source.skips_verify for source in contents.sources):
-        found.append("The context asks to skip TLS verification; Homeport verifies the endpoint all the same.")
+        found.append("The context asks to skip TLS verification; Homeport verifies the endpoint anyway.")
     for file in contents.files:
         if role(file.name) in (CA, IGNORED) and file.name.casefold().startswith("ca") and has_key(file):
             found.append(
