@@ -117,7 +117,7 @@ def test_the_authoritys_key_is_dropped_with_a_warning(pki: Pki) -> None:
 
 def test_a_context_that_skips_verification_is_taken_with_a_warning(pki: Pki) -> None:
     found = parsed(bundles.docker_context(pki, skip_verify=True))
-    assert "verifies the endpoint all the same" in found.warnings[0]
+    assert "verifies the endpoint anyway" in found.warnings[0]
 
 
 # ── how it was packed ────────────────────────────────────────────────────────────────────────────────────────────
