@@ -1,7 +1,8 @@
 """Children of the one-machine stack: start one with its log in a folder, wait until it answers, stop it by its own id.
 
 1. A child never outlives its parent: it is started under `setpriv --pdeathsig TERM` (prctl(2), PR_SET_PDEATHSIG), so
-   even a parent that is killed leaves nothing behind. The kernel ties that signal to the *thread* that started the
+   even a parent that is killed leaves nothing behind. A parent that was killed before that was in place is noticed by
+   the child, which has another parent by then. The kernel ties that signal to the *thread* that started the
    child: start children from a thread that lives as long as they should.
 2. A child has a session of its own, so Ctrl-C at the terminal reaches the parent alone, which stops its children in
    order.
@@ -29,6 +30,7 @@ from local import private
 LOOPBACK: Final = "127.0.0.1"
 POLL_INTERVAL: Final = 0.02  # seconds between two looks; a look costs microseconds
 TAIL_LINES: Final = 12
+_UNLESS_ORPHANED: Final = 'test "$PPID" = "$0" && exec "$@"'
 
 
 class StackError(Exception):
@@ -75,10 +77,10 @@ def start(
         )
     private.make_folder(folder)
     log = folder / f"{name}.log"
-    wrapped = ["setpriv", "--pdeathsig", "TERM", "--", *map(str, command)]
+    tied = ["setpriv", "--pdeathsig", "TERM", "--", "sh", "-c", _UNLESS_ORPHANED, str(os.getpid())]
     with private.open_file(log, "ab") as output:
         process = subprocess.Popen(
-            wrapped,
+            [*tied, *map(str, command)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
