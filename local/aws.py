@@ -1,23 +1,27 @@
 """AWS on one machine: moto's server as a child, with the stack that a real deployment uses.
 
-1. It listens on 127.0.0.1 only, keeps everything in memory, and is gone with its process.
+1. It listens on 127.0.0.1 only, keeps everything in memory, and is gone with its process. The port is bound here and
+   handed on, so that nobody else can take it, not even when the process ends.
 2. Its DynamoDB loses writes under concurrency; one lock around its calls makes it exact. Its SQS looks for delayed
    messages once a second; here it looks 50 times.
 3. The stack is created from infra/resources.yaml through CloudFormation, and the hub's certificates by
-   infra/certificates.py, as `make deploy` does. Credentials and account are made up.
+   infra/certificates.py, as `make deploy` does.
+4. Each run has a random access key, and every request must be signed with it: local/gate.py. The key is handed on in
+   environments, which other users cannot read as they can a command line.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -27,24 +31,28 @@ from chalicelib.notebook.pair import Pair
 from infra.certificates import ensure_certificates
 from infra.stack import deploy_stack
 from local import processes
-from local.processes import LOOPBACK
+from local.gate import REGION, SERVICES, AccessKey, Gate, closed
+from local.processes import LOOPBACK, Child
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 ROOT: Final = Path(__file__).parent.parent
 STAGE: Final = "local"
 CERTIFICATES: Final = "/homeport/local"
-REGION: Final = "us-east-1"
 
 
 @dataclass(frozen=True, slots=True)
 class Aws:
-    """The embedded AWS: what children and clients need to use it."""
+    """The embedded AWS: what children and clients need to use it. `environ` holds its access key."""
 
     url: str
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
+    child: Child | None = None
 
     def client(self, service: str) -> Any:
         """Make a boto3 client of the embedded AWS, whatever this process's own environment says."""
-        return _client(service, self.url)
+        return _client(service, self.url, AccessKey.from_environ(self.environ))
 
     def secret_pair(self, name: str, *, with_key: bool = True) -> Pair:
         """Read one of the hub's certificates, such as "proxy-client"; some are kept without their key."""
@@ -54,12 +62,17 @@ class Aws:
 @contextmanager
 def aws(folder: Path) -> Iterator[Aws]:
     """Run the embedded AWS with an empty stack for as long as the block lasts; raises StackError."""
-    port = processes.free_port()
-    command = [sys.executable, "-m", "local.aws", str(port)]
-    environ = own_environ(os.environ) | aws_environ(f"http://{LOOPBACK}:{port}")
-    with processes.running("aws", command, folder=folder, environ=environ, cwd=ROOT) as child:
-        processes.wait_for_port(port, child=child, deadline=60)
-        yield _with_stack(f"http://{LOOPBACK}:{port}")
+    with socket.socket() as bound:
+        bound.bind((LOOPBACK, 0))
+        port, descriptor = bound.getsockname()[1], bound.fileno()
+        url, key = f"http://{LOOPBACK}:{port}", AccessKey.new()
+        command = [sys.executable, "-m", "local.aws", str(descriptor)]
+        environ = own_environ(os.environ) | aws_environ(url, key) | {"MOTO_DISABLE_GLOBAL_CORS": "true"}
+        with processes.running(
+            "aws", command, folder=folder, environ=environ, cwd=ROOT, descriptors=(descriptor,)
+        ) as child:
+            processes.wait_for_port(port, child=child, deadline=60)
+            yield _with_stack(url, key, child)
 
 
 def own_environ(environ: Mapping[str, str]) -> dict[str, str]:
@@ -68,12 +81,12 @@ def own_environ(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if not name.startswith(foreign)}
 
 
-def aws_environ(url: str) -> dict[str, str]:
+def aws_environ(url: str, key: AccessKey) -> dict[str, str]:
     """Give what makes every boto3 client of a process use the embedded AWS."""
     return {
         "AWS_ENDPOINT_URL": url,
-        "AWS_ACCESS_KEY_ID": "homeport",
-        "AWS_SECRET_ACCESS_KEY": "homeport",
+        "AWS_ACCESS_KEY_ID": key.id,
+        "AWS_SECRET_ACCESS_KEY": key.secret,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
@@ -82,27 +95,27 @@ def aws_environ(url: str) -> dict[str, str]:
     }
 
 
-def _with_stack(url: str) -> Aws:
+def _with_stack(url: str, key: AccessKey, child: Child) -> Aws:
     template = (ROOT / "infra" / "resources.yaml").read_text()
     outputs = deploy_stack(
-        _client("cloudformation", url), name=f"homeport-{STAGE}", template=template, parameters={"Stage": STAGE}
+        _client("cloudformation", url, key), name=f"homeport-{STAGE}", template=template, parameters={"Stage": STAGE}
     )
-    ensure_certificates(_client("ssm", url), prefix=CERTIFICATES, key_id=outputs["Key"], now=time.time())
-    environ = aws_environ(url) | {
+    ensure_certificates(_client("ssm", url, key), prefix=CERTIFICATES, key_id=outputs["Key"], now=time.time())
+    queue = _client("sqs", url, key).get_queue_url(QueueName=outputs["TickQueueName"])
+    environ = aws_environ(url, key) | {
         "HOMEPORT_TABLE": outputs["Table"],
         "HOMEPORT_BUCKET": outputs["Bucket"],
         "HOMEPORT_KEY": outputs["Key"],
         # The stack's own output names AWS's host; the queue here answers at another.
-        "HOMEPORT_TICK_QUEUE_URL": _client("sqs", url).get_queue_url(QueueName=outputs["TickQueueName"])["QueueUrl"],
+        "HOMEPORT_TICK_QUEUE_URL": queue["QueueUrl"],
         "HOMEPORT_TICK_QUEUE": outputs["TickQueueName"],
         "HOMEPORT_CERTIFICATES": CERTIFICATES,
     }
-    return Aws(url, environ)
+    return Aws(url, environ, child)
 
 
-def _client(service: str, url: str) -> Any:
-    made_up = aws_environ(url)
-    session = boto3.Session(made_up["AWS_ACCESS_KEY_ID"], made_up["AWS_SECRET_ACCESS_KEY"], region_name=REGION)
+def _client(service: str, url: str, key: AccessKey) -> Any:
+    session = boto3.Session(key.id, key.secret, region_name=REGION)
     return session.client(service, endpoint_url=url)  # type: ignore[call-overload]  # the name is a variable
 
 
@@ -127,11 +140,11 @@ class _Handler(MotoRequestHandler):
         """Say nothing: hundreds of lines for one notebook."""
 
 
-def serve(port: int) -> None:
-    """Serve moto on 127.0.0.1:`port` until the process ends."""
+def serve(listener: socket.socket, key: AccessKey) -> None:
+    """Serve moto to the holder of the key, on a socket that is bound to a port of 127.0.0.1, until the process ends."""
     from moto.dynamodb.responses import DynamoHandler
     from moto.sqs.models import Queue
-    from werkzeug.serving import run_simple
+    from werkzeug.serving import make_server
 
     lock = threading.RLock()
     exact = DynamoHandler.call_action
@@ -147,10 +160,19 @@ def serve(port: int) -> None:
 
     Queue.wait_for_messages = wait_for_messages  # type: ignore[method-assign,assignment]
     DynamoHandler.call_action = one_at_a_time  # type: ignore[method-assign]
+    host, port = listener.getsockname()
     os.environ["MOTO_PORT"] = str(port)  # queue URLs carry it
-    application = DomainDispatcherApplication(create_backend_app)
-    run_simple(LOOPBACK, port, application, threaded=True, request_handler=_Handler)
+    moto = DomainDispatcherApplication(_backend)  # type: ignore[arg-type]  # any WSGI application will do
+    gate = Gate(moto, key=key, host=f"{host}:{port}", clock=time.time)
+    server = make_server(host, port, gate, threaded=True, request_handler=_Handler, fd=listener.fileno())
+    listener.listen(128)
+    server.serve_forever()
+
+
+def _backend(service: Any) -> WSGIApplication:
+    """Make moto's application for one of its backends; some, such as its dashboard, are found by path alone."""
+    return create_backend_app(service) if service in SERVICES else closed
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(socket.socket(fileno=int(sys.argv[1])), AccessKey.from_environ(os.environ))

@@ -24,7 +24,6 @@ from jupyter_kernel_client.wsclient import KernelWebSocketClient
 
 from chalicelib.errors import BadConfiguration
 from local import containers, run
-from local.aws import Aws
 from local.processes import LOOPBACK, StackError
 from local.run import Report, Stack
 from local.settings import Settings
@@ -219,7 +218,7 @@ def leftovers(stack: Stack, notebook: Notebook, sid: str) -> list[str]:
     status, _, _ = notebook.request("GET", "/api/status")
     if status != http.client.NOT_FOUND:
         found.append(f"route: the proxy answers {status}")
-    cloud = Aws(stack.aws_url, {})
+    cloud = stack.cloud
     route = cloud.client("dynamodb").scan(
         TableName=stack.table,
         FilterExpression="contains(pk, :sid) AND attribute_exists(address)",

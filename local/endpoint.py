@@ -13,7 +13,6 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import json
-import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from local import processes
+from local import private, processes
 from local.processes import LOOPBACK
 
 LIFETIME: Final = datetime.timedelta(days=90)
@@ -98,13 +97,13 @@ class LocalEndpoint:
 @contextmanager
 def endpoint(folder: Path, engine_socket: Path, *, preferred_port: int = 0) -> Iterator[LocalEndpoint]:
     """Offer the engine over mutual TLS for as long as the block lasts; raises StackError."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.make_folder(folder)
     pki = _load_pki(folder, preferred_port)
     server, ca, configuration = folder / "server.pem", folder / "ca.pem", folder / "haproxy.cfg"
-    write_private(server, pki.server.encode())
-    write_private(ca, pki.ca.encode())
+    private.write_file(server, pki.server.encode())
+    private.write_file(ca, pki.ca.encode())
     text = _CONFIGURATION.format(address=LOOPBACK, port=pki.port, server=server, ca=ca, socket=engine_socket)
-    configuration.write_text(text)
+    private.write_file(configuration, text.encode())
     with processes.running("endpoint", ["haproxy", "-db", "-f", configuration], folder=folder) as child:
         processes.wait_for_port(pki.port, child=child)
         yield LocalEndpoint(pki.port, pki)
@@ -122,20 +121,12 @@ def write_bundle(path: Path, offered: LocalEndpoint) -> Path:
         "docker.cmd": _DOCKER_CMD.format(url=offered.url),
         "README.md": _README,
     }
-    write_private(path, b"")
+    private.write_file(path, b"")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.mkdir(CLUSTER)
         for name, text in members.items():
             archive.writestr(f"{CLUSTER}/{name}", text)
     return path
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read, from its first byte on."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(content)
 
 
 # ── the throwaway PKI ────────────────────────────────────────────────────────────────────────────────────────────
@@ -150,7 +141,7 @@ def _load_pki(folder: Path, preferred_port: int) -> Pki:
         if kept.not_after > (now + RENEWAL).timestamp():
             return replace(kept, port=processes.free_port(kept.port))
     made = _new_pki(processes.free_port(preferred_port), now)
-    write_private(path, json.dumps(asdict(made)).encode())
+    private.write_file(path, json.dumps(asdict(made)).encode())
     return made
 
 

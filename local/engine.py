@@ -30,7 +30,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from local import processes
+from local import private, processes
 from local.processes import StackError
 
 DEFAULT_SOCKET: Final = Path("/var/run/docker.sock")
@@ -172,7 +172,7 @@ def _dockerd_command(names: Names, subnet: ipaddress.IPv4Network) -> list[str]:
     names.data.mkdir(parents=True, exist_ok=True)
     # dockerd remembers the subnet of its last bridge here and would give it to this one, whoever uses it by now.
     shutil.rmtree(names.data / "network", ignore_errors=True)
-    names.run.mkdir(mode=0o711, parents=True, exist_ok=True)
+    private.make_folder(names.run)
     # A file of our own: options in /etc/docker/daemon.json would clash with these.
     settings = names.run / "daemon.json"
     settings.write_text("{}")

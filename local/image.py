@@ -29,6 +29,7 @@ import docker
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from chalicelib.config import IMAGE
+from local import private, processes
 from local.processes import StackError
 
 Report = Callable[[str], None]
@@ -169,8 +170,8 @@ def build(folder: Path, report: Report) -> Path:
 
     Two builds of one folder wait for each other; the second finds the first one's tar.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "build.lock").open("w") as lock:
+    private.make_folder(folder)
+    with private.open_file(folder / "build.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         tar = _tar(folder)
         if not tar.exists():
@@ -183,6 +184,7 @@ def build(folder: Path, report: Report) -> Path:
                 if old != partial:
                     old.unlink()
             partial.rename(tar)
+        tar.chmod(0o600)
     return tar
 
 
@@ -254,7 +256,7 @@ def _interesting_step(line: str) -> str | None:
 def _watch(command: list[str], form: str, pick: Callable[[str], str | None], report: Report) -> None:
     """Run a build step, telling of the lines `pick` picks; raises StackError with its last lines."""
     lines: list[str] = []
-    environ = os.environ | {"LANG": "C.UTF-8"}
+    environ = processes.without_docker(os.environ) | {"LANG": "C.UTF-8"}
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environ
     ) as process:

@@ -1,11 +1,14 @@
 """Children of the one-machine stack: start one with its log in a folder, wait until it answers, stop it by its own id.
 
 1. A child never outlives its parent: it is started under `setpriv --pdeathsig TERM` (prctl(2), PR_SET_PDEATHSIG), so
-   even a parent that is killed leaves nothing behind. The kernel ties that signal to the *thread* that started the
+   even a parent that is killed leaves nothing behind. A parent that was killed before that was in place is noticed by
+   the child, which has another parent by then. The kernel ties that signal to the *thread* that started the
    child: start children from a thread that lives as long as they should.
 2. A child has a session of its own, so Ctrl-C at the terminal reaches the parent alone, which stops its children in
    order.
 3. Only what was started here is ever signalled: the child's own id, and at the end its own process group.
+4. What a child writes is for its own user (umask 077), its log too. No child is told of a Docker engine by
+   environment: those that need one are told in other ways, and the embedded AWS would start containers on it.
 """
 
 from __future__ import annotations
@@ -22,9 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from local import private
+
 LOOPBACK: Final = "127.0.0.1"
 POLL_INTERVAL: Final = 0.02  # seconds between two looks; a look costs microseconds
 TAIL_LINES: Final = 12
+_UNLESS_ORPHANED: Final = 'test "$PPID" = "$0" && exec "$@"'
 
 
 class StackError(Exception):
@@ -59,29 +65,37 @@ def start(
     folder: Path,
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    descriptors: Sequence[int] = (),
 ) -> Child:
     """Start `command` with its output in `folder`/`name`.log; raises StackError when this machine has no such program.
 
-    `environ` is the child's whole environment; None hands on the parent's.
+    `environ` is the child's whole environment; None hands on the parent's. `descriptors` are files to hand on.
     """
     if shutil.which(str(command[0])) is None:
         raise StackError(
             f"{name} needs {command[0]}, which this machine does not have; `make setup` as root installs it"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    private.make_folder(folder)
     log = folder / f"{name}.log"
-    wrapped = ["setpriv", "--pdeathsig", "TERM", "--", *map(str, command)]
-    with log.open("ab") as output:
+    tied = ["setpriv", "--pdeathsig", "TERM", "--", "sh", "-c", _UNLESS_ORPHANED, str(os.getpid())]
+    with private.open_file(log, "ab") as output:
         process = subprocess.Popen(
-            wrapped,
+            [*tied, *map(str, command)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=None if environ is None else dict(environ),
+            env=without_docker(os.environ if environ is None else environ),
             cwd=cwd,
             start_new_session=True,
+            umask=private.UMASK,
+            pass_fds=descriptors,
         )
     return Child(name, process, log)
+
+
+def without_docker(environ: Mapping[str, str]) -> dict[str, str]:
+    """Give an environment without the Docker engine, and Docker's settings, of whoever runs this."""
+    return {name: value for name, value in environ.items() if not name.startswith("DOCKER_")}
 
 
 def stop(child: Child, *, patience: float = 10.0) -> None:
@@ -107,10 +121,11 @@ def running(
     folder: Path,
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    descriptors: Sequence[int] = (),
     patience: float = 10.0,
 ) -> Iterator[Child]:
     """Run `command` for as long as the block lasts; see `start` and `stop`."""
-    child = start(name, command, folder=folder, environ=environ, cwd=cwd)
+    child = start(name, command, folder=folder, environ=environ, cwd=cwd, descriptors=descriptors)
     try:
         yield child
     finally:

@@ -7,6 +7,8 @@
    end with the embedded AWS's memory. Notebooks' volumes stay.
 2. Two can run side by side: HOMEPORT_STATE_DIR, HOMEPORT_HUB_PORT and HOMEPORT_PROXY_PORT set them apart.
 3. `stack.json` in the state folder says where a running stack is, for `make demo`; it is gone when the stack is.
+4. The state folder is nobody else's: it holds the endpoint's keys and the embedded AWS's. Everything in it is 0600 or
+   0700, but what dockerd keeps below `engine/data`.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ import fcntl
 import json
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
@@ -28,23 +31,28 @@ from docker.errors import DockerException
 
 from chalicelib.config import ENDPOINT_NETWORKS
 from chalicelib.errors import BadConfiguration
-from local import containers, image, processes, proxy
-from local.aws import Aws, aws, own_environ
-from local.endpoint import endpoint, write_bundle, write_private
+from local import containers, image, private, processes, proxy
+from local.aws import Aws, aws, aws_environ, own_environ
+from local.endpoint import endpoint, write_bundle
 from local.engine import Engine, engine
+from local.gate import AccessKey
 from local.hub import hub
 from local.processes import LOOPBACK, Child, StackError
 from local.pump import pump
 from local.settings import Settings
 
 WATCH_INTERVAL: Final = 0.5  # seconds between two looks at the children
+# What a state folder holds.
+_CONTENTS: Final = frozenset(
+    {"credentials.zip", "endpoint", "engine", "image", "logs", "proxy", "run.lock", "stack.json"}
+)
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """A running stack, as `make demo` and tests need to know it; holds no secret."""
+    """A running stack, as `make demo` and tests need to know it; with the access key of its embedded AWS."""
 
     hub_name: str
     hub_url: str
@@ -53,6 +61,8 @@ class Stack:
     bundle: str
     engine_url: str
     aws_url: str
+    aws_key: str
+    aws_secret: str = field(repr=False)
     bucket: str
     table: str
     image: str
@@ -61,6 +71,11 @@ class Stack:
     def hub_address(self) -> str:
         """The hub's URL for clients that do not resolve localhost to 127.0.0.1 alone."""
         return f"http://{LOOPBACK}:{self.hub_port}"
+
+    @property
+    def cloud(self) -> Aws:
+        """The stack's embedded AWS, for clients."""
+        return Aws(self.aws_url, aws_environ(self.aws_url, AccessKey(self.aws_key, self.aws_secret)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +132,8 @@ def _serve(
     report("launcher: queue and schedule feed app.py's functions")
     web = parts.enter_context(hub(logs, port=settings.hub_port, environ=environ))
     report(f"hub: app.py on port {settings.hub_port}")
-    return tuple(child for child in (serving.haproxy, serving.agent, functions, web) if child is not None)
+    parts_to_watch = (cloud.child, serving.haproxy, serving.agent, functions, web)
+    return tuple(child for child in parts_to_watch if child is not None)
 
 
 def hub_environ(settings: Settings, cloud: Aws, image_name: str, environ: Mapping[str, str]) -> dict[str, str]:
@@ -133,6 +149,7 @@ def hub_environ(settings: Settings, cloud: Aws, image_name: str, environ: Mappin
 
 
 def _describe(settings: Settings, cloud: Aws, started: Engine, name: str, bundle: Path) -> Stack:
+    key = AccessKey.from_environ(cloud.environ)
     return Stack(
         hub_name=settings.hub_name,
         hub_url=settings.hub_url,
@@ -141,6 +158,8 @@ def _describe(settings: Settings, cloud: Aws, started: Engine, name: str, bundle
         bundle=str(bundle),
         engine_url=started.url,
         aws_url=cloud.url,
+        aws_key=key.id,
+        aws_secret=key.secret,
         bucket=cloud.environ["HOMEPORT_BUCKET"],
         table=cloud.environ["HOMEPORT_TABLE"],
         image=name,
@@ -160,8 +179,8 @@ def _remove_containers(started: Engine, settings: Settings, report: Report) -> N
 @contextmanager
 def alone(settings: Settings) -> Iterator[None]:
     """Hold the state folder and see that the ports are free; raises StackError."""
-    settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (settings.state / "run.lock").open("w") as lock:
+    _take_folder(settings.state)
+    with private.open_file(settings.state / "run.lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -175,10 +194,20 @@ def alone(settings: Settings) -> Iterator[None]:
         yield
 
 
+def _take_folder(state: Path) -> None:
+    """Make the state folder private; raises StackError for one that somebody else has a use for, such as /tmp."""
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = state.stat()
+    is_shared = found.st_mode & 0o077 and (found.st_mode & stat.S_ISVTX or set(os.listdir(state)) - _CONTENTS)
+    if found.st_uid != os.geteuid() or is_shared:
+        raise StackError(f"{state} is not a folder for this alone; set HOMEPORT_STATE_DIR to a new one")
+    private.make_folder(state)
+
+
 @contextmanager
 def announcement(path: Path, found: Stack) -> Iterator[None]:
     """Say in a file where the stack is, for as long as the block lasts."""
-    write_private(path, json.dumps(asdict(found), indent=2).encode())
+    private.write_file(path, json.dumps(asdict(found), indent=2).encode())
     try:
         yield
     finally:
@@ -189,7 +218,7 @@ def announced(settings: Settings) -> Stack | None:
     """Find the stack that runs with these settings, in another process; None when none does."""
     try:
         found = Stack(**json.loads((settings.state / "stack.json").read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, TypeError):  # TypeError: an earlier version was killed, and left its own
         return None
     return found if processes.accepts((LOOPBACK, found.hub_port)) else None
 

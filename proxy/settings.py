@@ -178,7 +178,7 @@ def prepare(settings: Settings) -> None:
     _write_private(settings.run / "notebook-ca.pem", settings.notebook_ca.encode())
     _write_private(settings.run / "proxy-client.pem", settings.client.encode())
     for status in pages.PAGES:
-        (settings.run / f"{status}.http").write_bytes(pages.answer(status, settings.hub_url))
+        _write_private(settings.run / f"{status}.http", pages.answer(status, settings.hub_url))
     for name in MAPS:
         (settings.run / name).touch(mode=0o600)
 

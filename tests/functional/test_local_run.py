@@ -23,6 +23,22 @@ def settings(folder: Path, **changes: int) -> Settings:
     return Settings(**{"state": folder, "hub_port": free_port(), "proxy_port": free_port(), **changes})  # type: ignore[arg-type]
 
 
+def a_stack(wanted: Settings) -> Stack:
+    names = (
+        "hub_name",
+        "hub_url",
+        "bundle",
+        "engine_url",
+        "aws_url",
+        "aws_key",
+        "aws_secret",
+        "bucket",
+        "table",
+        "image",
+    )
+    return Stack(**dict.fromkeys(names, ""), hub_port=wanted.hub_port, proxy_port=wanted.proxy_port)
+
+
 def silent(_step: str) -> None:
     """Report to nobody."""
 
@@ -72,8 +88,7 @@ def test_hub_and_proxy_are_told_the_same_and_loopback_endpoints_are_allowed(tmp_
 def test_a_stack_that_is_gone_is_not_used(tmp_path: Path) -> None:
     wanted = settings(tmp_path)
     assert run.announced(wanted) is None
-    texts = dict.fromkeys(("hub_name", "hub_url", "bundle", "engine_url", "aws_url", "bucket", "table", "image"), "")
-    found = Stack(**texts, hub_port=wanted.hub_port, proxy_port=wanted.proxy_port)
+    found = a_stack(wanted)
     with run.announcement(tmp_path / "stack.json", found):
         assert run.announced(wanted) is None, "nobody listens on the hub's port"
         with socket.create_server(("127.0.0.1", wanted.hub_port)):

@@ -34,7 +34,6 @@ import requests
 from urllib3.filepost import encode_multipart_formdata
 
 from local import demo
-from local.aws import Aws
 from local.demo import Notebook
 from local.processes import LOOPBACK, free_port, wait_until
 from local.run import Running, Stack
@@ -283,7 +282,7 @@ def collect_process(evidence: Evidence, pid: int) -> None:
 
 
 def collect_aws(evidence: Evidence, stack: Stack) -> None:
-    cloud = Aws(stack.aws_url, {})
+    cloud = stack.cloud
     s3, dynamodb, sqs = (cloud.client(name) for name in ("s3", "dynamodb", "sqs"))
     for page in dynamodb.get_paginator("scan").paginate(TableName=stack.table):
         for item in page["Items"]:
@@ -318,7 +317,7 @@ def descendants(pid: int) -> list[int]:
 
 def hubs_own_keys(stack: Stack) -> list[bytes]:
     """The keys that only the launcher may read: what signs notebooks' certificates, and what it shows itself."""
-    ssm = Aws(stack.aws_url, {}).client("ssm")
+    ssm = stack.cloud.client("ssm")
     names = [
         parameter["Name"]
         for page in ssm.get_paginator("describe_parameters").paginate()

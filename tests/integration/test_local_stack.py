@@ -65,6 +65,29 @@ def test_the_demo_notices_what_is_left(stack: Stack) -> None:
         hub.close()
 
 
+def test_everything_that_the_stack_keeps_is_for_its_own_user_alone(running_stack: Running) -> None:
+    demo.demonstrate(running_stack.stack, "private", lambda _step: None, io.StringIO())
+    kept = Path(running_stack.stack.bundle).parent
+    paths = [kept, *kept.rglob("*")]
+    names = {path.name for path in paths}
+    assert names >= {"stack.json", "credentials.zip", "pki.json", "aws.log", "pump.log", "hub.log", "agent.log"}
+    assert [f"{path} {path.stat().st_mode:o}" for path in paths if path.stat().st_mode & 0o077] == []
+
+
+def test_no_part_is_told_of_a_docker_engine_and_no_command_line_shows_the_key(running_stack: Running) -> None:
+    found = running_stack.stack
+    assert {child.name for child in running_stack.children} == {"aws", "haproxy", "agent", "pump", "hub"}
+    for child in running_stack.children:
+        environ = Path(f"/proc/{child.pid}/environ").read_text().split("\0")
+        assert [line for line in environ if line.startswith("DOCKER_")] == [], child.name
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_text(errors="replace")
+        except OSError:
+            continue
+        assert found.aws_secret not in command
+
+
 @contextmanager
 def a_run(settings: Settings, engine: Engine, image: str) -> Iterator[subprocess.Popen[str]]:
     """Run `python -m local.run` until it says what to open."""

@@ -16,7 +16,6 @@ import pytest
 import requests
 
 from local import demo
-from local.aws import Aws
 from local.demo import HubClient, Notebook
 from local.run import Stack
 
@@ -79,7 +78,7 @@ def eventually(look: Callable[[], bool]) -> None:
 
 
 def stored_objects(stack: Stack, sid: str) -> list[str]:
-    s3 = Aws(stack.aws_url, {}).client("s3")
+    s3 = stack.cloud.client("s3")
     listed = s3.list_object_versions(Bucket=stack.bucket, Prefix=f"credentials/{sid}/")
     return [entry["Key"] for entry in listed.get("Versions", []) + listed.get("DeleteMarkers", [])]
 
