@@ -82,7 +82,7 @@ kind: Config
 
 @dataclass(frozen=True, slots=True)
 class Pki:
-    """An authority, the client certificate it issued, and the server's."""
+    """A CA, the client certificate it issued, and the server's."""
 
     authority: Authority
     client: Leaf
@@ -90,7 +90,7 @@ class Pki:
 
     @classmethod
     def new(cls, *, cn: str = "visitor", key: str = "p256") -> Pki:
-        """Make an authority and issue both certificates."""
+        """Make a CA and issue both certificates."""
         authority = Authority.new("Cluster authority", key=key)
         return cls(
             authority,
@@ -107,7 +107,7 @@ class Pki:
 def carina(
     pki: Pki, endpoint: str = "tcp://203.0.113.7:2376", *, cluster: str = "mycluster", folder_entry: bool = True
 ) -> bytes:
-    """Carina, 2015 to mid 2016: everything in a folder named like the cluster, the authority's key included."""
+    """Carina, 2015 to mid 2016: everything in a folder named like the cluster, the CA's key included."""
     files = {
         **pki.files,
         "ca-key.pem": pki.authority.key,

@@ -164,7 +164,7 @@ class Authority:
         return Leaf(certificate, key_pem(private, form=key_format))
 
     def intermediate(self, name: str = "Test intermediate", *, key: str | PrivateKey = "p256") -> Authority:
-        """Issue an authority below this one."""
+        """Issue a CA below this one."""
         leaf = self.issue(name, ca=True, key=key)
         return Authority(leaf.certificate, leaf.key)
 

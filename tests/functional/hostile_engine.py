@@ -29,7 +29,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Pki:
-    """One endpoint's certificates: an authority, the engine's leaf and the visitor's."""
+    """One endpoint's certificates: a CA, the engine's leaf and the visitor's."""
 
     authority: Authority
     server: Leaf

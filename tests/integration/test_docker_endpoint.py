@@ -174,7 +174,7 @@ def test_the_image_and_its_work_folder_are_found(rig: Rig) -> None:
 
 
 def test_everything_in_a_containers_life_may_happen_twice(rig: Rig, fresh: Specification) -> None:
-    tar = injected_files(a_session(), leaf=LEAF, client_ca=b"an authority", idle_lifetime=60)
+    tar = injected_files(a_session(), leaf=LEAF, client_ca=b"a CA", idle_lifetime=60)
     with rig.open() as docker_endpoint:
         docker_endpoint.create(fresh)
         docker_endpoint.create(fresh)
@@ -194,7 +194,7 @@ def test_everything_in_a_containers_life_may_happen_twice(rig: Rig, fresh: Speci
 def test_the_containers_user_can_read_the_files_and_not_change_them(rig: Rig) -> None:
     words = "exec 2>&1; cd /opt/homeport; id -u; cat notebook.pem client-ca.pem; echo x > notebook.pem"
     spec = rig.specification("files", command=saying(words))
-    tar = injected_files(a_session(), leaf=LEAF, client_ca=b"an authority\n", idle_lifetime=60)
+    tar = injected_files(a_session(), leaf=LEAF, client_ca=b"a CA\n", idle_lifetime=60)
     with rig.open() as docker_endpoint:
         docker_endpoint.create(spec)
         docker_endpoint.put_files(spec.name, tar)
@@ -202,7 +202,7 @@ def test_the_containers_user_can_read_the_files_and_not_change_them(rig: Rig) ->
         until(lambda: of(docker_endpoint, spec) == ("exited", False))
         log = docker_endpoint.log_tail(spec.name)
         docker_endpoint.remove(spec.name)
-    assert log.splitlines()[:4] == ["1000", "a certificate", "its key", "an authority"]
+    assert log.splitlines()[:4] == ["1000", "a certificate", "its key", "a CA"]
     assert "Permission denied" in log
 
 

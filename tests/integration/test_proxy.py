@@ -353,7 +353,7 @@ def test_a_route_to_another_session_s_notebook_is_answered_503(door: Rig) -> Non
     assert b"does not answer" in answer.body
 
 
-def test_a_certificate_of_another_authority_is_answered_503(door: Rig) -> None:
+def test_a_certificate_of_another_ca_is_answered_503(door: Rig) -> None:
     host = new_host()
     stranger = new_ca("stranger", now=time.time(), lifetime=3600)
     from chalicelib.notebook.certificates import issue_notebook
@@ -364,7 +364,7 @@ def test_a_certificate_of_another_authority_is_answered_503(door: Rig) -> None:
     assert notebook.asked == 0
 
 
-def test_a_notebook_that_knows_another_client_authority_hangs_up(door: Rig) -> None:
+def test_a_notebook_that_knows_another_client_ca_hangs_up(door: Rig) -> None:
     host = new_host()
     stranger = new_ca("stranger", now=time.time(), lifetime=3600)
     notebook = door.notebook(host, client_ca=stranger.certificate)

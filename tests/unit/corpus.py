@@ -654,16 +654,14 @@ def _layouts() -> dict[str, Bad]:
         "only a kubeconfig": Bad(lambda: zip_of({"config": bundles.KUBE_YML}), "kubernetes-bundle", None),
         "no key": Bad(lambda: zip_of(good(key=None)), "key-missing"),
         "no certificate": Bad(lambda: zip_of(good(cert=None)), "certificate-missing"),
-        "no authority": Bad(lambda: zip_of(good(ca=None)), "ca-missing"),
+        "no CA": Bad(lambda: zip_of(good(ca=None)), "ca-missing"),
         "an empty key": Bad(lambda: zip_of(good(key=b"")), "key-missing"),
         "an empty certificate": Bad(lambda: zip_of(good(cert=b"")), "certificate-missing"),
-        "an empty authority": Bad(lambda: zip_of(good(ca=b"")), "ca-missing"),
+        "an empty CA": Bad(lambda: zip_of(good(ca=b"")), "ca-missing"),
         "only the server's key": Bad(
             lambda: zip_of({**good(key=None), "server-key.pem": pki().server.key}), "key-missing"
         ),
-        "only the authority's key": Bad(
-            lambda: zip_of({**good(key=None), "ca-key.pem": pki().authority.key}), "key-missing"
-        ),
+        "only the CA's key": Bad(lambda: zip_of({**good(key=None), "ca-key.pem": pki().authority.key}), "key-missing"),
         "only Kubernetes' key": Bad(
             lambda: zip_of({**good(key=None), "tls/kubernetes/key.pem": pki().client.key}), "key-missing"
         ),
@@ -767,7 +765,7 @@ def _pems() -> dict[str, Bad]:
         ),
         "certificate without its END line": Bad(lambda: edit(cert=cert()[:-26]), "pem-damaged"),
         "certificate cut in the middle": Bad(lambda: edit(cert=cert()[:200]), "pem-damaged"),
-        "authority with text in its base64": Bad(
+        "CA with text in its base64": Bad(
             lambda: edit(ca=pki().authority.certificate.replace(b"\nM", b"\nhello, world!\nM", 1)), "pem-damaged"
         ),
         "a label in small letters": Bad(
@@ -920,11 +918,11 @@ def _certificates() -> dict[str, Bad]:
         "for e-mail only": Bad(
             lambda: edited_certificate(client_auth, client_auth[:-1] + b"\4"), "certificate-not-for-clients"
         ),
-        "an authority as client": Bad(lambda: with_leaf(authority().issue("a", ca=True)), "client-certificate-is-ca"),
-        "the authority itself as client": Bad(
+        "a CA as client": Bad(lambda: with_leaf(authority().issue("a", ca=True)), "client-certificate-is-ca"),
+        "the CA itself as client": Bad(
             lambda: zip_of(good(cert=authority().certificate, key=authority().key)), "client-certificate-is-ca"
         ),
-        "the authority's certificate, the client's key": Bad(
+        "the CA's certificate, the client's key": Bad(
             lambda: cert(authority().certificate), "client-certificate-is-ca"
         ),
         "two client certificates": Bad(lambda: cert(mine() + pki().server.certificate), "several-certificates"),
@@ -932,7 +930,7 @@ def _certificates() -> dict[str, Bad]:
         "17 certificates": Bad(
             lambda: cert(b"".join(authority().issue(str(i)).certificate for i in range(17))), "too-many-certificates"
         ),
-        "30 authorities": Bad(
+        "30 CAs": Bad(
             lambda: zip_of(good(ca=b"".join(Authority.new(str(i)).certificate for i in range(25)))),
             "too-many-certificates",
         ),
@@ -984,11 +982,9 @@ def _authorities() -> dict[str, Bad]:
         return with_leaf(authority.issue("v", client=True), authority)
 
     return {
-        "another authority": Bad(lambda: ca(Authority.new("Other").certificate), "ca-mismatch"),
-        "another authority of the same name": Bad(
-            lambda: ca(Authority.new("Cluster authority").certificate), "ca-mismatch"
-        ),
-        "the server's certificate as authority": Bad(lambda: ca(pki().server.certificate), "ca-mismatch"),
+        "another CA": Bad(lambda: ca(Authority.new("Other").certificate), "ca-mismatch"),
+        "another CA of the same name": Bad(lambda: ca(Authority.new("Cluster authority").certificate), "ca-mismatch"),
+        "the server's certificate as CA": Bad(lambda: ca(pki().server.certificate), "ca-mismatch"),
         "says another issued it": Bad(
             lambda: with_leaf(pki().authority.issue("v", client=True, issuer_name="Other")), "ca-mismatch"
         ),
@@ -998,19 +994,19 @@ def _authorities() -> dict[str, Bad]:
         ),
         "a chain of six": Bad(_long_chain, "ca-mismatch"),
         "an expired intermediate": Bad(_expired_intermediate, "ca-mismatch"),
-        "15 intermediates and 16 authorities of two names": Bad(_maze, "ca-mismatch"),
-        "an intermediate that is no authority": Bad(_leaf_as_issuer, "several-certificates"),
-        "an authority that is none": Bad(_authority_that_is_none, "not-a-ca"),
-        "an expired authority": Bad(
+        "15 intermediates and 16 CAs of two names": Bad(_maze, "ca-mismatch"),
+        "an intermediate that is no CA": Bad(_leaf_as_issuer, "several-certificates"),
+        "a CA that is none": Bad(_ca_that_is_none, "not-a-ca"),
+        "an expired CA": Bad(
             lambda: under(Authority.new("Old", not_before=LONG_AGO[0], not_after=LONG_AGO[1])), "ca-expired"
         ),
-        "an authority of the future": Bad(
+        "a CA of the future": Bad(
             lambda: under(Authority.new("New", not_before=FAR_AHEAD[0], not_after=FAR_AHEAD[1])), "ca-expired"
         ),
-        "an authority of 1024 bits": Bad(lambda: under(Authority.new("Small", key=shared_key("rsa1024"))), "key-size"),
-        "an authority on secp256k1": Bad(lambda: under(Authority.new("Odd", key="k256")), "key-curve"),
-        "an authority that is noise": Bad(lambda: ca(pem("CERTIFICATE", bytes(99))), "certificate-unreadable"),
-        "an authority that is a key": Bad(lambda: ca(pki().authority.key), "ca-missing"),
+        "a CA of 1024 bits": Bad(lambda: under(Authority.new("Small", key=shared_key("rsa1024"))), "key-size"),
+        "a CA on secp256k1": Bad(lambda: under(Authority.new("Odd", key="k256")), "key-curve"),
+        "a CA that is noise": Bad(lambda: ca(pem("CERTIFICATE", bytes(99))), "certificate-unreadable"),
+        "a CA that is a key": Bad(lambda: ca(pki().authority.key), "ca-missing"),
         "an intermediate signed with SHA-1": Bad(_weak_intermediate, "certificate-weak-signature"),
     }
 
@@ -1053,7 +1049,7 @@ def _leaf_as_issuer() -> bytes:
     return zip_of(good(cert=leaf.certificate + middle.certificate, key=leaf.key))
 
 
-def _authority_that_is_none() -> bytes:
+def _ca_that_is_none() -> bytes:
     authority = Authority.new("None", ca=False)
     return with_leaf(authority.issue("v", client=True), authority)
 

@@ -109,7 +109,7 @@ def test_a_host_field_that_says_the_same_as_the_bundle_is_fine(pki: Pki) -> None
     assert parsed(bundles.carina(pki), "203.0.113.7").credentials.endpoint == Endpoint("203.0.113.7", 2376)
 
 
-def test_the_authoritys_key_is_dropped_with_a_warning(pki: Pki) -> None:
+def test_the_cas_key_is_dropped_with_a_warning(pki: Pki) -> None:
     found = parsed(bundles.carina(pki))
     assert "ca-key.pem" in found.dropped
     assert "CA's private key" in found.warnings[0]
@@ -307,13 +307,13 @@ def test_intermediates_are_kept_with_the_certificate_and_others_are_not(pki: Pki
     assert certificates(found.credentials.certificate) == certificates(leaf.certificate + middle.certificate)
 
 
-def test_one_of_several_authorities_is_enough(pki: Pki) -> None:
+def test_one_of_several_cas_is_enough(pki: Pki) -> None:
     ca = Authority.new("Other").certificate + pki.authority.certificate + pki.authority.certificate
     found = parsed(bundles.zip_of({**pki.files, "ca.pem": ca}), "h.example")
     assert len(certificates(found.credentials.ca)) == 2
 
 
-def test_a_renewed_authority_of_the_same_name_and_key_counts(pki: Pki) -> None:
+def test_a_renewed_ca_of_the_same_name_and_key_counts(pki: Pki) -> None:
     key = new_key()
     old = Authority.new("Twin", key=key, not_before=instant(2010), not_after=instant(2020))
     new = Authority.new("Twin", key=key)

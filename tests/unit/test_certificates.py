@@ -160,7 +160,7 @@ def test_serial_numbers_do_not_repeat() -> None:
     assert max(serials).bit_length() > 100
 
 
-def test_an_authority_signs_leaves_only() -> None:
+def test_a_ca_signs_leaves_only() -> None:
     extensions = _read(NOTEBOOKS.certificate).extensions
     basic = extensions.get_extension_for_class(x509.BasicConstraints)
     usage = extensions.get_extension_for_class(x509.KeyUsage)
