@@ -207,7 +207,7 @@ def test_after_forgetting_the_page_says_how_to_remove_the_container(page: Page, 
     script.state = a_session_document(state="ready", credentials_held=False)
     expect(page.get_by_text(f"docker rm -f homeport-{SID}-1")).to_be_visible()
     expect(page.get_by_text("Forget my credentials…")).to_be_hidden()
-    expect(page.locator("#credentials-held")).to_have_text("Deleted: this hub holds none")
+    expect(page.locator("#credentials-held")).to_have_text("Deleted from this hub")
 
 
 # ── every page ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -233,7 +233,7 @@ def test_without_script_the_host_field_is_there_and_a_session_refreshes(
         script.state = a_session_document(state="ready", progress=1.0)
         expect(page.locator("#chip")).to_have_text("Ready", timeout=15_000)
         page.get_by_role("button", name="Open the notebook").click()
-        page.get_by_role("button", name="Go on to the notebook").click()
+        page.get_by_role("button", name="Continue to the notebook").click()
         page.wait_for_url("**/.homeport/enter")
 
     without_script(act, browser)
