@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,15 @@ from typing import Final
 from chalicelib.notebook.pair import Pair
 from local import processes
 from local.processes import LOOPBACK, Child
-from proxy.settings import Settings, agent_command, agent_environ, haproxy_command, haproxy_environ, prepare
+from proxy.settings import (
+    HEALTH_SOCKET,
+    Settings,
+    agent_command,
+    agent_environ,
+    haproxy_command,
+    haproxy_environ,
+    prepare,
+)
 
 START_DEADLINE: Final = 20.0
 
@@ -26,7 +35,7 @@ class Proxy:
 
     def __init__(self, settings: Settings, environ: Mapping[str, str], logs: Path) -> None:
         self.settings = settings
-        self.port = int(settings.bind.rpartition(":")[2])
+        self.port = int(settings.bind.split()[0].rpartition(":")[2])
         self.haproxy: Child | None = None
         self.agent: Child | None = None
         self._environ = environ
@@ -43,9 +52,11 @@ class Proxy:
         """Start the agent and wait until it answers; raises StackError."""
         environ = agent_environ(self.settings, self._environ)
         self.agent = processes.start("agent", agent_command(), folder=self._logs, environ=environ)
-        socket = Path(os.path.relpath(self.settings.run / "agent.sock"))  # the shorter name of the two fits a socket's
+        accepting = Path(
+            os.path.relpath(self.settings.run / "agent.sock")
+        )  # the shorter name of the two fits a socket's
         processes.wait_until(
-            lambda: processes.accepts(socket),
+            lambda: processes.accepts(accepting),
             what="the agent listening",
             deadline=START_DEADLINE,
             child=self.agent,
@@ -55,7 +66,7 @@ class Proxy:
     def wait_until_ready(self) -> None:
         """Wait until the agent has read the whole table; raises StackError."""
         processes.wait_until(
-            lambda: self._status("/.homeport/ready") == 200,
+            lambda: self.health("/.homeport/ready") == 200,
             what="the proxy's first reading of the table",
             deadline=START_DEADLINE,
             child=self.agent,
@@ -67,8 +78,10 @@ class Proxy:
             if child is not None:
                 processes.stop(child)
 
-    def _status(self, path: str) -> int:
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=5)
+    def health(self, path: str = "/.homeport/health", *, timeout: float = 5) -> int:
+        """Ask at the socket file for health; the status, or 0 if there is no answer in time (seconds)."""
+        connection = _SocketFile(LOOPBACK, timeout=timeout)
+        connection.path = Path(os.path.relpath(self.settings.run / HEALTH_SOCKET))
         try:
             connection.request("GET", path)
             return connection.getresponse().status
@@ -76,6 +89,17 @@ class Proxy:
             return 0
         finally:
             connection.close()
+
+
+class _SocketFile(http.client.HTTPConnection):
+    """HTTP through a socket file."""
+
+    path: Path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
 
 
 @contextmanager

@@ -31,6 +31,9 @@ PAGES: Final[Mapping[int, tuple[str, str, str]]] = MappingProxyType({
           "A request to open a notebook is at most 8 KiB long. Go back to the hub’s page and choose “Open” again."),
     429: ("Too Many Requests", "One moment, please",
           "Too many requests came from your network. Wait ten seconds, then try again."),
+    431: ("Request Header Fields Too Large", "Too many cookies",
+          "Your browser sent more cookies than this site accepts. Delete this site’s cookies, then open the notebook "
+          "again from the hub’s page."),
     503: ("Service Unavailable", "The notebook does not answer",
           "It may be starting, stopping, or its computer may be unreachable. Try again in a moment, "
           "or look at the hub’s page."),

@@ -1,7 +1,8 @@
 """The proxy's configuration from its environment, and the run folder made from it.
 
 The run folder is the working directory of HAProxy and the agent, which name its files without a path: notebook-ca.pem,
-proxy-client.pem, routes.map, grants.map, the pages, haproxy.sock and agent.sock. README.md has the table of variables.
+proxy-client.pem, routes.map, grants.map, the pages, haproxy.sock, health.sock and agent.sock. README.md has the table
+of variables.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from proxy import pages
 
 PACKAGE: Final = Path(__file__).resolve().parent
 MAPS: Final = ("routes.map", "grants.map")
+HEALTH_SOCKET: Final = "health.sock"
+HEALTH_MAXCONN: Final = 32  # frontend health_in's
 
 
 def _pem(name: str, with_key: bool, text: str) -> str:
@@ -88,6 +91,15 @@ class Settings:
             note="`0.0.0.0:8080` in the container, else `127.0.0.1` and the notebook URL's port",
         )
     )
+    health_bind: str = setting(
+        Variable(
+            "HOMEPORT_PROXY_HEALTH_BIND",
+            TEXT,
+            "where HAProxy answers `/.homeport/health` and `/.homeport/ready`, with connections of its own; for load "
+            "balancers alone",
+            note="`0.0.0.0:8081` in the container, else `health.sock` in the run folder",
+        )
+    )
     certificate: str = setting(
         Variable(
             "HOMEPORT_PROXY_CERTIFICATE",
@@ -101,8 +113,45 @@ class Settings:
         Variable(
             "HOMEPORT_PROXY_MAXCONN",
             COUNT,
-            "connections; HAProxy needs two file descriptors for each",
+            "visitors' connections; HAProxy needs two file descriptors for each",
             default="9000",
+        )
+    )
+    source_maxconn: int = setting(
+        # A workshop behind one address: 200 people with ten connections each.
+        Variable(
+            "HOMEPORT_PROXY_SOURCE_MAXCONN",
+            COUNT,
+            "connections, and requests and websockets at one time, per source address (per /64 of IPv6); more are "
+            "closed, or get 429",
+            default="2000",
+        )
+    )
+    launch_maxconn: int = setting(
+        # JupyterLab has one websocket per open notebook, console and terminal, and a few requests.
+        Variable(
+            "HOMEPORT_PROXY_LAUNCH_MAXCONN",
+            COUNT,
+            "requests and websockets at one time per launch; more get 429",
+            default="500",
+        )
+    )
+    request_time: str = setting(
+        Variable(
+            "HOMEPORT_PROXY_REQUEST_TIME",
+            TEXT,
+            "how long a client may take to send a request's header, from the connection on (HAProxy's notation)",
+            default="10s",
+        )
+    )
+    pause: str = setting(
+        # Also a player's that has buffered enough of a video: it asks for the rest anew.
+        Variable(
+            "HOMEPORT_PROXY_PAUSE",
+            TEXT,
+            "how long a client may pause in a handshake, in what it sends and in what it reads, but not in a "
+            "websocket (HAProxy's notation)",
+            default="1m",
         )
     )
     tunnel: str = setting(
@@ -154,6 +203,7 @@ class Settings:
             found,
             hub_url=found.hub_url or f"{found.hub_origin}/",
             bind=found.bind or f"127.0.0.1:{found.port}",
+            health_bind=found.health_bind or f"unix@{HEALTH_SOCKET} mode 600",
         )
 
     @property
@@ -195,8 +245,14 @@ def haproxy_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str,
     """The variables that haproxy.cfg uses; none of the agent's (AWS credentials among them)."""
     variables = {
         "HOMEPORT_PROXY_BIND": settings.bind,
+        "HOMEPORT_PROXY_HEALTH_BIND": settings.health_bind,
         "HOMEPORT_PROXY_MAXCONN": str(settings.maxconn),
+        "HOMEPORT_PROXY_PROCESS_MAXCONN": str(settings.maxconn + HEALTH_MAXCONN),
+        "HOMEPORT_PROXY_SOURCE_MAXCONN": str(settings.source_maxconn),
+        "HOMEPORT_PROXY_LAUNCH_MAXCONN": str(settings.launch_maxconn),
         "HOMEPORT_PROXY_ENTRY_RATE": str(settings.entry_rate),
+        "HOMEPORT_PROXY_REQUEST_TIME": settings.request_time,
+        "HOMEPORT_PROXY_PAUSE": settings.pause,
         "HOMEPORT_PROXY_TUNNEL": settings.tunnel,
         "HOMEPORT_HOST_SUFFIX": settings.host_suffix,
         "HOMEPORT_SCHEME": settings.scheme,
@@ -204,6 +260,8 @@ def haproxy_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str,
     }
     if settings.certificate:
         variables["HOMEPORT_PROXY_CERTIFICATE"] = settings.certificate
+    if "accept-proxy" in settings.bind.split():
+        variables["HOMEPORT_PROXY_PROTOCOL"] = "1"
     return {"PATH": environ.get("PATH", os.defpath), **variables}
 
 

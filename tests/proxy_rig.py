@@ -2,7 +2,7 @@
 
 A stand-in notebook is a small TLS server that demands the proxy's client certificate, tells in JSON what it was asked,
 answers with the headers it was asked for (`/answer?Name=value`), and echoes what comes after an upgrade. It may have
-pages of its own, which it answers with instead.
+pages of its own, which it answers with instead, and something to send before each answer.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ class _Notebook(BaseHTTPRequestHandler):
         self.server.cookies.extend(self.headers.get_all("Cookie", []))
         fields, text = self.server.pages.get(urlsplit(self.path).path, ({"Content-Type": "application/json"}, ""))
         answer = (text or json.dumps(seen)).encode()
+        self.server.may_answer.wait(20)
+        self.wfile.write(self.server.interim)
         self.send_response(200)
         if self.path.startswith("/answer?"):
             for name, value in parse_qsl(urlsplit(self.path).query):
@@ -137,6 +139,9 @@ class NotebookServer(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.cookies: list[str] = []
         self.pages: Mapping[str, tuple[Mapping[str, str], str]] = {}
+        self.interim = b""  # interim responses
+        self.may_answer = Event()  # cleared: requests wait
+        self.may_answer.set()
         self.address_family = socket.AF_INET6 if ":" in bind else socket.AF_INET
         super().__init__((bind, 0), _Notebook)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
