@@ -100,7 +100,13 @@ DECLARED = [
     *(known for owner in (Config, proxy.settings.Settings, local.settings.Settings) for known in variables(owner)),
     infra.deploy.ALARM_EMAIL,
 ]
-INSIDE_THE_PROXY = {"HOMEPORT_HOST_SUFFIX", "HOMEPORT_SCHEME", "HOMEPORT_PORT"}  # settings.py gives them to haproxy.cfg
+INSIDE_THE_PROXY = {  # settings.py gives them to haproxy.cfg
+    "HOMEPORT_HOST_SUFFIX",
+    "HOMEPORT_PORT",
+    "HOMEPORT_PROXY_PROCESS_MAXCONN",
+    "HOMEPORT_PROXY_PROTOCOL",
+    "HOMEPORT_SCHEME",
+}
 
 
 def test_every_variable_is_declared_once_and_has_a_meaning() -> None:
