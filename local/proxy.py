@@ -52,9 +52,8 @@ class Proxy:
         """Start the agent and wait until it answers; raises StackError."""
         environ = agent_environ(self.settings, self._environ)
         self.agent = processes.start("agent", agent_command(), folder=self._logs, environ=environ)
-        accepting = Path(
-            os.path.relpath(self.settings.run / "agent.sock")
-        )  # the shorter name of the two fits a socket's
+        # The shorter name of the two fits a socket's.
+        accepting = Path(os.path.relpath(self.settings.run / "agent.sock"))
         processes.wait_until(
             lambda: processes.accepts(accepting),
             what="the agent listening",

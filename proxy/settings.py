@@ -149,8 +149,8 @@ class Settings:
         Variable(
             "HOMEPORT_PROXY_PAUSE",
             TEXT,
-            "how long a client may pause in a handshake, in what it sends and in what it reads, but not in a "
-            "websocket (HAProxy's notation)",
+            "how long a client may pause in a handshake and in what it reads, but not in a websocket, nor in a body "
+            "that it sends (HAProxy's notation)",
             default="1m",
         )
     )

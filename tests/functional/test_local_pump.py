@@ -37,7 +37,7 @@ def pumping(handle: Callable[[SQSEvent], None], sqs: Any) -> Iterator[None]:
     app = Chalice(app_name="sample")
     app.on_sqs_message(queue="ticks", batch_size=1, name="tick")(handle)
     stopped = threading.Event()
-    threads = Pump(app, sqs, timeouts={"tick": 120}, stopped=stopped, wait_seconds=0).start()
+    threads = Pump(app, sqs, timeouts={"tick": 120}, stopped=stopped, wait_seconds=1).start()
     try:
         yield
     finally:

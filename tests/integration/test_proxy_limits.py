@@ -11,7 +11,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
@@ -134,8 +134,11 @@ def test_a_source_address_has_its_limit_and_leaves_others_theirs() -> None:
 def test_a_connection_counts_before_its_tls_handshake(tmp_path: Path) -> None:
     environ = {"HOMEPORT_PROXY_CERTIFICATE": web_certificate(tmp_path), "HOMEPORT_PROXY_SOURCE_MAXCONN": "2"}
     with rig(environ=environ) as door, ExitStack() as stack:
-        opened = [stack.enter_context(silent(door)) for _ in range(6)]
-        eventually(lambda: len(select.select(opened, [], [], 0.05)[0]) >= 4, "four closed, which are readable")
+        opened = []
+        for _ in range(6):
+            with suppress(ConnectionResetError):  # closed before the client saw it opened
+                opened.append(stack.enter_context(silent(door)))
+        eventually(lambda: len(opened) - len(select.select(opened, [], [], 0.05)[0]) <= 2, "four closed or readable")
 
 
 @contextmanager
@@ -231,13 +234,10 @@ def test_who_has_no_grant_takes_no_place_of_the_launch() -> None:
 def test_slow_clients_are_cut_off_and_websockets_are_not() -> None:
     with rig(environ={"HOMEPORT_PROXY_REQUEST_TIME": "1s", "HOMEPORT_PROXY_PAUSE": "1s"}) as door:
         host, cookie = open_session(door)
-        start = f"POST /lab HTTP/1.1\r\nHost: {door.address(host)}\r\n"
-        granted = (
-            f"{start}Origin: {door.origin(host)}\r\nCookie: __Host-homeport={cookie}\r\nContent-Length: 9\r\n\r\nx"
-        )
+        start = f"GET /lab HTTP/1.1\r\nHost: {door.address(host)}\r\n"
         with door.websocket(host, cookie=cookie, origin=door.origin(host)) as (found, tunnel), ExitStack() as stack:
             assert found == 101
-            slow = [stack.enter_context(silent(door, before=sent.encode())) for sent in ("", start, granted)]
+            slow = [stack.enter_context(silent(door, before=sent.encode())) for sent in ("", start)]
             answers = [everything(connection) for connection in slow]
             assert answers[1].startswith(b"HTTP/1.1 408 ")
             tunnel.sendall(b"\x81\x05hello")
