@@ -34,6 +34,8 @@ test -e /etc/ssl/certs/ca-certificates.crt || missing="$missing ca-certificates"
 if [ "$mode" = test ]; then
     need docker.io docker # the command; some tests start engines of their own besides
     need chromium chromium
+    need curl curl
+    need strace strace
 fi
 
 [ -n "$missing" ] || exit 0

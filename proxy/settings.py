@@ -27,7 +27,7 @@ from proxy import pages
 PACKAGE: Final = Path(__file__).resolve().parent
 MAPS: Final = ("routes.map", "grants.map")
 HEALTH_SOCKET: Final = "health.sock"
-HEALTH_MAXCONN: Final = 32  # frontend health_in's
+HEALTH_MAXCONN: Final = 32
 
 
 def _pem(name: str, with_key: bool, text: str) -> str:
@@ -37,9 +37,13 @@ def _pem(name: str, with_key: bool, text: str) -> str:
     """
     if text.startswith("@"):
         try:
-            text = Path(text[1:]).read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
+            content = Path(text[1:]).read_bytes()
+        except OSError as error:
             raise BadConfiguration(f"{name} names a file that cannot be read") from error
+        if not content.isascii():  # asked for first: a UnicodeDecodeError would hold the content, key and all
+            del content
+            raise BadConfiguration(f"{name} names a file that is not PEM")
+        text = content.decode().strip()
     if text.startswith("{"):
         pair = Pair.from_json(text, name=name, with_key=with_key)
         text = b"\n".join(part.strip() for part in (pair.certificate, pair.key)).decode("ascii")
@@ -149,8 +153,8 @@ class Settings:
         Variable(
             "HOMEPORT_PROXY_PAUSE",
             TEXT,
-            "how long a client may pause in a handshake and in what it reads, but not in a websocket, nor in a body "
-            "that it sends (HAProxy's notation)",
+            "how long a client may pause in a handshake, in a body that it sends and in what it reads, but not in a "
+            "websocket (HAProxy's notation)",
             default="1m",
         )
     )
@@ -246,6 +250,7 @@ def haproxy_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str,
     variables = {
         "HOMEPORT_PROXY_BIND": settings.bind,
         "HOMEPORT_PROXY_HEALTH_BIND": settings.health_bind,
+        "HOMEPORT_PROXY_HEALTH_MAXCONN": str(HEALTH_MAXCONN),
         "HOMEPORT_PROXY_MAXCONN": str(settings.maxconn),
         "HOMEPORT_PROXY_PROCESS_MAXCONN": str(settings.maxconn + HEALTH_MAXCONN),
         "HOMEPORT_PROXY_SOURCE_MAXCONN": str(settings.source_maxconn),

@@ -138,17 +138,25 @@ class RouteStoreTwin:
 
 
 class CredentialsTwin:
-    """CredentialsStore in a dictionary. `before_put` happens before an object is there, and may raise."""
+    """CredentialsStore in a dictionary. `before_put` and `after_put` happen beside a put, and may raise."""
 
-    def __init__(self, trouble: Trouble | None = None, *, before_put: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        trouble: Trouble | None = None,
+        *,
+        before_put: Callable[[], None] = lambda: None,
+        after_put: Callable[[], None] = lambda: None,
+    ) -> None:
         self.objects: dict[tuple[str, int], tuple[str, Credentials]] = {}
         self.trouble = trouble or Trouble()
         self.before_put = before_put
+        self.after_put = after_put
 
     def put(self, sid: str, generation: int, owner: str, credentials: Credentials) -> None:
         self.trouble.step()
         self.before_put()
         self.objects[sid, generation] = (owner, credentials)
+        self.after_put()
         self.trouble.step()
 
     def get(self, sid: str, generation: int, owner: str) -> Credentials:
@@ -307,7 +315,7 @@ class EngineTwin:
             return MISSING
         running = found.status == "running"
         exit_code = None if running else found.exit_code
-        return ContainerStatus(exists=True, status=found.status, running=running, exit_code=exit_code, oom=False)
+        return ContainerStatus(status=found.status, running=running, exit_code=exit_code, oom=False)
 
     def published_port(self, container: str) -> int:
         if self._found(container).status != "running":

@@ -97,12 +97,20 @@ class CredentialsStore:
 
     def get(self, sid: str, generation: int, owner: str) -> Credentials:
         """Load and open the credentials of one launch; raises CredentialsMissing, BadEnvelope, StoreUnavailable."""
-        context = _context(sid, generation, owner)
         sealed = self._read(object_key(sid, generation))
+        return Credentials.from_bytes(self._opened(sealed, _context(sid, generation, owner)))
+
+    def _opened(self, sealed: bytes, context: Mapping[str, str]) -> bytes:
+        """Open an envelope; the refusal of a bad one has no data key in its frames."""
         wrapped = envelope.wrapped_key(sealed)
         with _translated("opening the credentials"):
-            data_key = self._kms.decrypt(KeyId=self._key, CiphertextBlob=wrapped, EncryptionContext=context)
-        return Credentials.from_bytes(envelope.open_(sealed, context, data_key=data_key["Plaintext"]))
+            fresh = self._kms.decrypt(KeyId=self._key, CiphertextBlob=wrapped, EncryptionContext=context)
+        try:
+            return envelope.open_(sealed, context, data_key=fresh["Plaintext"])
+        except BadEnvelope as error:
+            del fresh
+            refusal = BadEnvelope(error.message)
+        raise refusal
 
     def purge(self, sid: str, generation: int) -> None:
         """Delete the credentials of this launch and of any before it, in every version.

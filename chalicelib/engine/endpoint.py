@@ -69,14 +69,13 @@ class Meaning(Protocol):
 class ContainerStatus:
     """What is known of a container; `status` is Docker's word for it, "missing" or "unknown"."""
 
-    exists: bool
     status: str
     running: bool
     exit_code: int | None
     oom: bool
 
 
-MISSING: Final = ContainerStatus(exists=False, status="missing", running=False, exit_code=None, oom=False)
+MISSING: Final = ContainerStatus(status="missing", running=False, exit_code=None, oom=False)
 
 
 class DockerEndpoint:
@@ -296,7 +295,6 @@ class DockerEndpoint:
         status, code = state.get("Status"), state.get("ExitCode")
         running = state.get("Running") is True and status not in ("paused", "restarting")
         return ContainerStatus(
-            exists=True,
             status=status if isinstance(status, str) and status in _STATUSES else "unknown",
             running=running,
             exit_code=code if type(code) is int and -1 <= code <= 0xFFFF_FFFF and not running else None,

@@ -202,6 +202,10 @@ class StartFailed(EndpointError):
     title = "Container did not start"
 
 
+class ContainerRemoved(EndpointError):
+    """The session's container was removed on the endpoint, by somebody else than the hub."""
+
+
 class NotebookExited(EndpointError):
     """The notebook's container ended before it was ready."""
 

@@ -16,8 +16,8 @@ from chalicelib.aws.errors import CredentialsMissing
 from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
-from chalicelib.engine.endpoint import ContainerStatus, DockerEndpoint
-from chalicelib.engine.errors import EndpointError, NotebookExited, NotebookSilent
+from chalicelib.engine.endpoint import MISSING, ContainerStatus, DockerEndpoint
+from chalicelib.engine.errors import ContainerRemoved, EndpointError, EndpointTimeout, NotebookExited, NotebookSilent
 from chalicelib.engine.messages import quoted
 from chalicelib.engine.probe import probe
 from chalicelib.engine.pull_progress import PullStatus
@@ -33,7 +33,7 @@ from chalicelib.session.values import Failure, Session, Target
 
 PROBE_SECONDS: Final = 8.0  # one effect's worth of waiting for JupyterLab, which answers about a second after start
 PROBE_PAUSE: Final = 0.05
-LEAST_SECONDS: Final = 1.0  # what the last call of an effect gets, however late it is
+LEAST_SECONDS: Final = 1.0  # what the last look at a notebook gets, however late it is
 LEAF_SLACK: Final = 86400.0  # a notebook's certificate outlives its session by a day, in seconds
 NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut Down), or by SIGTERM
 
@@ -175,11 +175,10 @@ class Effects:
         if self._opened is None:
             self._opened = self._credentials.get(session.sid, session.generation, session.owner)
         address = self._resolve(self._opened.endpoint, self._config.address_policy)
-        deadline = self._seconds_to(self._ends_by)
+        deadline = self._ends_by - self._clock()
+        if deadline <= 0:  # a call that begins now could end after the lease, beside another tick's
+            raise EndpointTimeout("The hub's own stores or its name server took too long. The hub will try again")
         return self._connect(self._opened, address=address, deadline=deadline, hub_name=self._config.hub_name)
-
-    def _seconds_to(self, end: float) -> float:
-        return max(end - self._clock(), LEAST_SECONDS)
 
     def _verify(self, session: Session) -> Event:
         with self._endpoint(session) as endpoint:
@@ -219,8 +218,9 @@ class Effects:
         name = _container(session)
         with self._endpoint(session) as endpoint:
             endpoint.start(name)
-            if not endpoint.inspect(name).running:
-                raise self._exited(endpoint, name)
+            status = endpoint.inspect(name)
+            if not status.running:
+                raise self._not_running(endpoint, name, status)
             return e.ContainerStarted(Target(endpoint.address, endpoint.published_port(name)))
 
     def _inspect(self, session: Session) -> Event:
@@ -229,22 +229,23 @@ class Effects:
             status = endpoint.inspect(name)
             if status.running:
                 return e.ContainerRan()
-            if status.status in ("paused", "restarting"):
-                raise NotebookSilent(
-                    f"The container is {status.status}. If it is paused, resume it with: docker unpause {name}"
-                )
-            if not status.exists:
-                message = (
-                    f"The container {name} was removed from the endpoint. Launch again; your files are in its volume"
-                )
-                return e.ContainerExited(Failure("container-removed", message))
-            if status.exit_code in NORMAL_EXITS and not status.oom:
+            error = self._not_running(endpoint, name, status)
+            if error.retryable:
+                raise error
+            if isinstance(error, NotebookExited) and status.exit_code in NORMAL_EXITS and not status.oom:
                 return e.ContainerExited(None)
-            error = self._exited(endpoint, name)
             return e.ContainerExited(Failure(error.code, error.message))
 
-    def _exited(self, endpoint: Engine, name: str) -> NotebookExited:
-        status = endpoint.inspect(name)
+    def _not_running(self, endpoint: Engine, name: str, status: ContainerStatus) -> EndpointError:
+        """Say why a container that was seen with `status` does not run."""
+        if status == MISSING:
+            return ContainerRemoved(
+                f"The container {name} was removed from the endpoint. Launch again; your files are in its volume"
+            )
+        if status.status in ("paused", "restarting"):
+            return NotebookSilent(
+                f"The container is {status.status}. If it is paused, resume it with: docker unpause {name}"
+            )
         if status.oom:
             return NotebookExited("The notebook ran out of memory. Launch it again with more memory")
         tail = endpoint.log_tail(name).strip().splitlines()
@@ -268,20 +269,23 @@ class Effects:
         deadline = self._clock() + PROBE_SECONDS
         while True:
             try:
-                self._ask_notebook(session.target, session.host, self._trust(), deadline=self._seconds_to(deadline))
+                seconds = max(deadline - self._clock(), LEAST_SECONDS)
+                self._ask_notebook(session.target, session.host, self._trust(), deadline=seconds)
                 return e.NotebookAnswered()
             except NotebookSilent:
                 if self._clock() >= deadline:
-                    self._raise_if_exited(session)
+                    self._raise_unless_running(session)
                     raise
             self._sleep(PROBE_PAUSE)
 
-    def _raise_if_exited(self, session: Session) -> None:
-        """Raise NotebookExited if the silent notebook's container has ended; nobody need wait for it then."""
+    def _raise_unless_running(self, session: Session) -> None:
+        """Say more of a silent notebook whose container does not run; nobody need wait for one that has ended."""
         if session.credentials_held:
+            name = _container(session)
             with self._endpoint(session) as endpoint:
-                if not endpoint.inspect(_container(session)).running:
-                    raise self._exited(endpoint, _container(session))
+                status = endpoint.inspect(name)
+                if not status.running:
+                    raise self._not_running(endpoint, name, status)
 
 
 def _container(session: Session) -> str:

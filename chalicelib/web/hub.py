@@ -20,7 +20,7 @@ from ipaddress import ip_address
 from typing import Final, Protocol
 from urllib.parse import quote
 
-from chalicelib.aws.errors import SessionNotFound, StaleSession, StoreUnavailable
+from chalicelib.aws.errors import CredentialsMissing, SessionNotFound, StaleSession, StoreRefused, StoreUnavailable
 from chalicelib.aws.queues import Enqueue, TickMessage
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
@@ -123,7 +123,7 @@ class Hub:
     def launch(self, form: Launch) -> Launched:
         """Bring the visitor to the running notebook of this key and name, or launch it.
 
-        Raises BadBundle, BadEndpoint, SessionLeaving, StoreUnavailable.
+        Raises BadBundle, BadEndpoint, SessionLeaving, StoreUnavailable, StoreRefused.
         """
         bundle = self.check(form)
         request = self._secret()
@@ -159,7 +159,7 @@ class Hub:
         """Have the notebook stopped; one on its way out goes on at once, one that is gone is left alone."""
         if session.state is State.STOPPED:
             return session
-        return self._save_event(session, StopRequested())
+        return self._have_done(session, StopRequested())
 
     def forget(self, session: Session) -> Session:
         """Have the credentials deleted and the notebook kept; raises SessionNotReady, SessionOfLaterVersion."""
@@ -175,7 +175,7 @@ class Hub:
                 "The credentials are needed until the notebook is ready. You can forget them after that, or stop the "
                 "notebook now"
             )
-        return self._save_event(session, ForgetRequested())
+        return self._have_done(session, ForgetRequested())
 
     def owners_of(self, token: str) -> frozenset[str]:
         """The owners a token stands for; none if it is not known."""
@@ -189,7 +189,7 @@ class Hub:
         return token
 
     def _wake(self, sid: str) -> None:
-        """Have the session driven on at once; if the queue does not answer, the schedule does it within two minutes."""
+        """Have the session driven on at once; if the queue does not answer, the schedule does it a minute or two late."""
         with suppress(StoreUnavailable):
             self._enqueue(TickMessage(sid), delay=0.0)
 
@@ -236,14 +236,14 @@ class Hub:
         """Seal the credentials for a session that is already written down, and have it driven on."""
         try:
             self._store_credentials(session, bundle)
-        except StoreUnavailable as error:
-            self._save_event(session, EffectFailed(Failure(error.code, error.message)))
+        except (StoreUnavailable, StoreRefused) as error:
+            self._have_done(session, EffectFailed(Failure(error.code, error.message)))
             raise
         self._wake(session.sid)
         return Launched(session, bundle, created=True)
 
     def _rejoin(self, session: Session, bundle: Bundle) -> Launched:
-        lost = session.last_problem is not None and session.last_problem.code == "credentials-missing"
+        lost = session.last_problem is not None and session.last_problem.code == CredentialsMissing.code
         if accepts(session, CredentialsRenewed) and (lost or not session.credentials_held):
             brought = str(bundle.credentials.endpoint)
             if brought != session.endpoint:  # the container is on another one
@@ -258,17 +258,28 @@ class Hub:
 
     def _store_credentials(self, session: Session, bundle: Bundle) -> None:
         """Seal the credentials; if they are not wanted any more by then, see to it that they are purged after all."""
-        self._credentials.put(session.sid, session.generation, session.owner, bundle.credentials)
+        try:
+            self._credentials.put(session.sid, session.generation, session.owner, bundle.credentials)
+        finally:  # a store that gave no answer may have stored them too
+            self._purge_if_late(session.sid)
+
+    def _purge_if_late(self, sid: str) -> None:
         # While they were sealed, somebody may have pressed Stop or Forget, and the launcher may have purged already:
         # then what was just stored would stay. So the session is read once more, and purged once more if need be.
-        present = self._sessions.load(session.sid)
+        present = self._sessions.load(sid)
         if present.phase in (Phase.LEAVING, Phase.STOPPED):
-            self._save_event(present, CredentialsStoredLate())
+            self._have_done(present, CredentialsStoredLate())
         elif present.state is State.FORGETTING or not present.credentials_held:
-            self._save_event(present, ForgetRequested())
+            self._have_done(present, ForgetRequested())
+
+    def _have_done(self, session: Session, event: Event) -> Session:
+        """Save what the visitor wants, and have it done at once."""
+        after = self._save_event(session, event)
+        self._wake(session.sid)
+        return after
 
     def _save_event(self, session: Session, event: Event) -> Session:
-        """Save what the visitor wants, whatever the launcher saves meanwhile, and have it done at once."""
+        """Save what the visitor wants, whatever the launcher saves meanwhile."""
         for _ in range(RACES):
             if not accepts(session, type(event)):
                 return session  # what was wanted has been overtaken
@@ -278,6 +289,5 @@ class Hub:
             except StaleSession:
                 session = self._sessions.load(session.sid)
                 continue
-            self._wake(session.sid)
             return after
         raise StoreUnavailable("Other requests are changing this session; try again")

@@ -14,8 +14,8 @@ from chalicelib.notebook.certificates import Leaf
 from chalicelib.notebook.container import LABEL, Specification, injected_files
 from tests.builders import a_session
 
-CREATED = ContainerStatus(exists=True, status="created", running=False, exit_code=0, oom=False)
-RUNNING = ContainerStatus(exists=True, status="running", running=True, exit_code=None, oom=False)
+CREATED = ContainerStatus(status="created", running=False, exit_code=0, oom=False)
+RUNNING = ContainerStatus(status="running", running=True, exit_code=None, oom=False)
 ABSENT = "homeport-nothing-of-that-name:latest"
 FILES = injected_files(a_session(), leaf=Leaf(b"a certificate\n", b"its key\n"), client_ca=b"a CA\n", idle_lifetime=60)
 
@@ -113,7 +113,7 @@ class EngineContract(ABC):
 
     def test_a_container_that_ended_says_how(self, opened: Engine, spec: Specification) -> None:
         self.let_it_end(opened, spec, 3, "boom")
-        ended = ContainerStatus(exists=True, status="exited", running=False, exit_code=3, oom=False)
+        ended = ContainerStatus(status="exited", running=False, exit_code=3, oom=False)
         assert opened.inspect(spec.name) == ended
         assert opened.log_tail(spec.name) == "boom"
         opened.remove(spec.name)

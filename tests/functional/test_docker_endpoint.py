@@ -23,7 +23,7 @@ import pytest
 
 from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.errors import BadEndpoint, ForbiddenAddress
-from chalicelib.engine.endpoint import DockerEndpoint
+from chalicelib.engine.endpoint import MISSING, DockerEndpoint
 from chalicelib.engine.errors import (
     ClientCertificateRejected,
     ConnectionRefused,
@@ -637,7 +637,7 @@ def test_only_known_words_about_a_containers_state_are_believed(
     with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
         status = endpoint.inspect(NAME)
         assert (status.status, status.running, status.exit_code, status.oom) == seen
-        assert not endpoint.inspect("homeport-other-1").exists
+        assert endpoint.inspect("homeport-other-1") == MISSING
 
 
 def created_body(pki: Pki, spec: Specification, api: str = "1.41") -> dict[str, Any]:

@@ -21,7 +21,7 @@ from docker.errors import NotFound
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.engine import errors
-from chalicelib.engine.endpoint import DockerEndpoint
+from chalicelib.engine.endpoint import MISSING, DockerEndpoint
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.notebook.certificates import Leaf
 from chalicelib.notebook.container import Specification, injected_files, specification
@@ -308,7 +308,7 @@ def test_somebody_elses_container_of_the_name_is_neither_adopted_nor_removed(rig
             docker_endpoint.create(fresh)
         with pytest.raises(errors.ContainerConflict):
             docker_endpoint.remove(fresh.name)
-        assert docker_endpoint.inspect(fresh.name).exists
+        assert docker_endpoint.inspect(fresh.name) != MISSING
 
 
 def test_an_image_without_jupyter_is_told_as_such(rig: Rig, fresh: Specification) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chalicelib.aws.errors import SessionNotFound, StaleSession, StoreUnavailable
+from chalicelib.aws.errors import SessionNotFound, StaleSession, StoreRefused, StoreUnavailable
 from chalicelib.aws.queues import TickMessage
 from chalicelib.bundle.errors import EndpointsDisagree
 from chalicelib.config import Config
@@ -216,6 +216,29 @@ def test_an_upload_that_loses_against_stop_is_purged_after_all(state: State) -> 
     assert (TickMessage(stage.session.sid), 0.0) in stage.queue.sent
 
 
+def test_credentials_that_were_stored_late_without_an_answer_are_purged_too() -> None:
+    """Stop was pressed and the launcher had purged already; then they are stored, and only the answer is lost."""
+    stage = Stage()
+
+    def stopped() -> None:
+        stage.move(State.STOPPED, credentials_held=False)
+
+    stage.credentials.before_put, stage.credentials.after_put = stopped, failing(UNAVAILABLE)
+    with pytest.raises(StoreUnavailable):
+        stage.hub.launch(a_form())
+    assert stage.session.state is State.PURGING
+    assert (TickMessage(stage.session.sid), 0.0) in stage.queue.sent
+
+
+def test_a_launch_whose_credentials_the_store_refuses_ends_with_that_error() -> None:
+    refused = StoreRefused("The credentials store refused")
+    stage = Stage(credentials=CredentialsTwin(before_put=failing(refused)))
+    with pytest.raises(StoreRefused):
+        stage.hub.launch(a_form())
+    assert stage.session.failure == Failure("store-refused", refused.message)
+    assert stage.session.phase is Phase.LEAVING
+
+
 def test_an_upload_that_a_later_versions_function_overtakes_changes_nothing_of_its_session() -> None:
     def overtaken() -> None:
         stage.move(State.PURGING, newer=True)
@@ -257,6 +280,15 @@ def test_credentials_of_another_endpoint_are_not_brought_again() -> None:
         stage.hub.launch(a_form(endpoint="tcp://other.example.org:2376"))
     assert stage.credentials.objects == {}
     assert not stage.session.credentials_held
+
+
+def test_nobody_looks_for_credentials_that_are_brought_again_before_they_are_there() -> None:
+    stage = launched(State.VERIFYING, last_problem=MISSING)
+    stage.credentials.before_put = lambda: woken.extend(stage.queue.sent)
+    woken: list[object] = []
+    stage.hub.launch(a_form())
+    assert woken == []
+    assert stage.queue.sent == [(TickMessage(stage.session.sid), 0.0)]
 
 
 def test_credentials_brought_again_while_they_are_forgotten_are_forgotten() -> None:

@@ -445,6 +445,39 @@ def test_a_notebook_that_ends_says_why() -> None:
     stage.assert_nothing_is_left()
 
 
+def test_a_notebook_that_is_paused_before_it_answers_is_waited_for() -> None:
+    def pause() -> None:
+        for container in stage.engine.containers.values():
+            container.pause()
+
+    stage = Stage(silent=True, clock=Clock(NOW, during_sleep=pause))
+    stage.tick()
+    assert stage.session.state is State.PROBING
+    assert "docker unpause" in stage.session.message
+
+
+def test_a_container_removed_before_its_notebook_answers_ends_the_session() -> None:
+    stage = Stage(silent=True, clock=Clock(NOW, during_sleep=lambda: stage.engine.containers.clear()))
+    stage.run(State.STOPPED)
+    assert stage.session.failure is not None
+    assert stage.session.failure.code == "container-removed"
+
+
+def test_no_call_begins_once_an_effects_time_is_over() -> None:
+    """AWS or a name server that takes a minute: another tick may hold the session by then, and have removed all."""
+
+    def slow(endpoint: Endpoint, policy: AddressPolicy) -> str:
+        stage.clock.now += LEASE_SECONDS
+        return EngineTwin.address
+
+    stage = Stage(resolve=slow)
+    stage.tick()
+    assert stage.engine.deadlines == []
+    assert stage.session.state is State.VERIFYING
+    assert stage.session.last_problem is not None
+    assert stage.session.last_problem.code == "endpoint-timeout"
+
+
 def test_a_notebooks_last_log_line_is_quoted_short() -> None:
     stage = Stage()
     stage.run(State.READY)
