@@ -4,7 +4,7 @@
 and the agent's parts in this process. Rows:
 
     first       the first full reading: all of it is new, HAProxy is told the whole table
-    again       the next ones, of which 1,000 routes are new launches; median
+    again       the next ones, of which 1,000 routes have changed; median
     look-up     meanwhile, one after the other from one thread; the longest is what matters. An unknown session (404),
                 an unknown cookie (401), a route that HAProxy has, and a route that is read from the store and put into
                 HAProxy before the answer (both: sent round once more)
@@ -39,6 +39,7 @@ from tests.twins import ProxyStoreTwin
 ENTRIES = 100_000  # routes, and as many grants
 CHANGED = 1_000
 ROUNDS = 3
+PATIENCE = 120.0  # seconds
 PAUSE = 0.01  # seconds between two look-ups; new routes are looked up 25 times a second at most
 
 
@@ -93,7 +94,10 @@ def row(name: str, seconds: list[float]) -> str:
 
 
 def wait_for(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE
     while not holds():
+        if time.monotonic() > until:
+            raise TimeoutError(f"nothing came of it in {PATIENCE:.0f} seconds")
         time.sleep(PAUSE)
 
 
@@ -101,13 +105,13 @@ def measure(report: Callable[[str], None]) -> None:
     """Print every row."""
     folder = Path(tempfile.mkdtemp(prefix="hp"))  # short: unix sockets' names end at 108 bytes
     rig = Rig(folder, {})
+    agent = Agent(rig.store, rig.run, clock=time.time, new_cookie=lambda: "cookie")
     stop = Event()
     try:
         rig.proxy.start_haproxy()
         routes = fill(rig.store)
-        agent = Agent(rig.store, rig.run, clock=time.time, new_cookie=lambda: "cookie")
         socket = RuntimeSocket(rig.run / "haproxy.sock")
-        pushing = Thread(target=agent.pusher.run, args=(stop,), kwargs={"poll": 0.5})
+        pushing = Thread(target=agent.pusher.run, args=(stop,), kwargs={"poll": 0.5}, daemon=True)
         first: list[float] = []
         first_told: list[float] = []
         again: list[float] = []
@@ -152,17 +156,16 @@ def measure(report: Callable[[str], None]) -> None:
         wait_for(has_lost)
         report(row("withdrawal during a reading", [time.perf_counter() - begun]))
         reading.join()
+    finally:
         stop.set()
         agent.table.wake()
-        pushing.join()
-    finally:
         rig.close()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:
     """Print the table."""
-    print(f"{ENTRIES} routes and {ENTRIES} grants, {CHANGED} of the routes new at each reading but the first")
+    print(f"{ENTRIES} routes and {ENTRIES} grants, {CHANGED} of the routes changed at each reading but the first")
     measure(lambda line: print(line, flush=True))
     return 0
 

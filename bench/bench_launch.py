@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import docker
 
@@ -37,32 +37,16 @@ http: {{addr: "127.0.0.1:{port}"}}
 """
 
 
-class BenchClient(HubClient):
-    """The hub's JSON interface, for a notebook of any image."""
-
-    def upload(self, bundle: Path, name: str, image: str | None) -> dict[str, Any]:
-        """Launch a notebook, of the hub's default image if there is no other, and remember the owner's token."""
-        if image is None:
-            return self.launch(bundle, name)
-        answer = self._http.post(
-            f"{self._address}/sessions",
-            files={"credentials": (bundle.name, bundle.read_bytes())},
-            data={"name": name, "image": image},
-            timeout=60,
-        )
-        answer.raise_for_status()
-        session: dict[str, Any] = answer.json()
-        self._http.headers["Authorization"] = f"Bearer {session['owner_token']}"
-        return session
+PAUSE: Final = 0.02  # seconds between two looks. A page asks once a second; the figure is to be the launch's own
 
 
 def launch(stack: Stack, image: str | None = None) -> dict[str, float]:
     """Launch, enter, ask, stop; give the seconds from the upload to ready, to the first 200, and of the stop."""
-    hub = BenchClient(stack.hub_address)
+    hub = HubClient(stack.hub_address)
     try:
         begun = time.perf_counter()
-        session = hub.upload(Path(stack.bundle), f"bench-{secrets.token_hex(3)}", image)
-        _follow(hub, session["id"], "ready")
+        session = hub.launch(Path(stack.bundle), f"bench-{secrets.token_hex(3)}", image)
+        demo.follow(hub, session["id"], "ready", pause=PAUSE)
         ready = time.perf_counter() - begun
         notebook = demo.enter(stack.hub_url, hub.enter(session["id"]), stack.proxy_port)
         status, _, _ = notebook.request("GET", "/api/status")
@@ -70,17 +54,10 @@ def launch(stack: Stack, image: str | None = None) -> dict[str, float]:
         assert status == 200, status
         begun = time.perf_counter()
         hub.stop(session["id"])
-        _follow(hub, session["id"], "stopped")
+        demo.follow(hub, session["id"], "stopped", pause=PAUSE)
         return {"ready": ready, "first 200": first, "stop": time.perf_counter() - begun}
     finally:
         hub.close()
-
-
-def _follow(hub: HubClient, sid: str, wanted: str) -> None:
-    """Wait for the state. A page asks once a second; the figure is to be the launch's own."""
-    while (session := hub.session(sid))["state"] != wanted:
-        assert session["error"] is None, session["error"]
-        time.sleep(0.02)
 
 
 def docker_run(engine: docker.DockerClient, image: str) -> float:
@@ -153,9 +130,9 @@ def measure(report: Callable[[str], None]) -> None:
         kept = ROOT / ".homeport" / "image"
         if kept.exists():
             shutil.copytree(kept, folder / "state" / "image")
-        settings = Settings(state=folder / "state", hub_port=processes.free_port(), proxy_port=processes.free_port())
+        hub, proxy, endpoint = (processes.free_port() for _ in range(3))
+        settings = Settings(state=folder / "state", hub_port=hub, proxy_port=proxy, endpoint_port=endpoint)
         begun = time.perf_counter()
-        environ["HOMEPORT_ENDPOINT_PORT"] = str(processes.free_port())
         with run.stack(settings, environ, lambda _step: None) as running:
             stack = running.stack
             report(f"stack up after {time.perf_counter() - begun:.1f} s (image built before: {kept.exists()})")

@@ -53,12 +53,12 @@ class HubClient:
         self._http.trust_env = False
         self._http.headers["Accept"] = "application/json"
 
-    def launch(self, bundle: Path, name: str) -> dict[str, Any]:
-        """Upload the bundle; give the session, and remember the owner's token."""
+    def launch(self, bundle: Path, name: str, image: str | None = None) -> dict[str, Any]:
+        """Upload the bundle; give the session, and remember the owner's token. None: the hub's default image."""
         answer = self._http.post(
             f"{self._address}/sessions",
             files={"credentials": (bundle.name, bundle.read_bytes(), "application/zip")},
-            data={"name": name},
+            data={"name": name} | ({} if image is None else {"image": image}),
             timeout=60,
         )
         session = _json(answer)
@@ -89,8 +89,18 @@ def _json(answer: requests.Response) -> dict[str, Any]:
     return found
 
 
-def follow(hub: HubClient, sid: str, wanted: str, show: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Follow a session until its state is `wanted`; raises DemoFailed when it fails or takes too long."""
+def follow(
+    hub: HubClient,
+    sid: str,
+    wanted: str,
+    show: Callable[[dict[str, Any]], None] = lambda _session: None,
+    *,
+    pause: float = POLL_INTERVAL,
+) -> dict[str, Any]:
+    """Look at a session every `pause` seconds until its state is `wanted`.
+
+    Raises DemoFailed when it fails or takes too long.
+    """
     until = time.monotonic() + PATIENCE
     while True:
         session = hub.session(sid)
@@ -101,7 +111,7 @@ def follow(hub: HubClient, sid: str, wanted: str, show: Callable[[dict[str, Any]
             raise DemoFailed(f"the session failed: {session['error']['message']}")
         if session["state"] == "stopped" or time.monotonic() > until:
             raise DemoFailed(f"the session is {session['state']}, not {wanted}: {session['message']}")
-        time.sleep(POLL_INTERVAL)
+        time.sleep(pause)
 
 
 class ProgressBar:

@@ -20,7 +20,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from types import FrameType
 from typing import Final
 
 from local import private, processes
-from local.processes import StackError
+from local.processes import SocketFileConnection, StackError
 
 DEFAULT_SOCKET: Final = Path("/var/run/docker.sock")
 # Subnets are /24s of this block; Docker's own defaults are 172.17.0.0/16 and up.
@@ -54,20 +53,9 @@ class Engine:
         return f"unix://{self.socket}"
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=5)
-        self._path = str(path)
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
 def engine_version(path: Path) -> str | None:
     """Ask the engine behind a unix socket for its version; None when no engine answers there."""
-    connection = _UnixConnection(path)
+    connection = SocketFileConnection(path, timeout=5)
     try:
         connection.request("GET", "/version")
         answer = connection.getresponse()

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import signal
@@ -161,6 +162,20 @@ def accepts(address: tuple[str, int] | Path) -> bool:
         except OSError:
             return False
     return True
+
+
+class SocketFileConnection(http.client.HTTPConnection):
+    """HTTP through a unix socket; `timeout` in seconds."""
+
+    def __init__(self, path: Path, *, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        """Connect to the socket's file."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
 
 
 def free_port(preferred: int = 0) -> int:

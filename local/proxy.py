@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Final
 
 from chalicelib.notebook.pair import Pair
 from local import processes
-from local.processes import LOOPBACK, Child
+from local.processes import LOOPBACK, Child, SocketFileConnection
 from proxy.settings import (
     HEALTH_SOCKET,
     Settings,
@@ -79,8 +78,7 @@ class Proxy:
 
     def health(self, path: str = "/.homeport/health", *, timeout: float = 5) -> int:
         """Ask at the socket file for health; the status, or 0 if there is no answer in time (seconds)."""
-        connection = _SocketFile(LOOPBACK, timeout=timeout)
-        connection.path = Path(os.path.relpath(self.settings.run / HEALTH_SOCKET))
+        connection = SocketFileConnection(Path(os.path.relpath(self.settings.run / HEALTH_SOCKET)), timeout=timeout)
         try:
             connection.request("GET", path)
             return connection.getresponse().status
@@ -88,17 +86,6 @@ class Proxy:
             return 0
         finally:
             connection.close()
-
-
-class _SocketFile(http.client.HTTPConnection):
-    """HTTP through a socket file."""
-
-    path: Path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self.path))
 
 
 @contextmanager

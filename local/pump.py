@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -48,9 +48,7 @@ Handler = Callable[[dict[str, Any], Any], Any]
 class FunctionContext:
     """What Lambda hands a function beside its event, as far as anybody here asks for it."""
 
-    function_name: str
     deadline: float
-    aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def get_remaining_time_in_millis(self) -> int:
         """Give the milliseconds left of the function's timeout."""
@@ -155,7 +153,7 @@ class Pump:
 
     def _invoke(self, name: str, event: dict[str, Any]) -> bool:
         """Run a function; False when it raised, as Lambda would report it."""
-        context = FunctionContext(name, time.monotonic() + self._timeouts.get(name, 60))
+        context = FunctionContext(time.monotonic() + self._timeouts.get(name, 60))
         handler: Handler = self._app.handler_map[name]
         try:
             handler(event, context)

@@ -30,7 +30,8 @@ PAGES: Final[Mapping[int, tuple[str, str, str]]] = MappingProxyType({
     413: ("Content Too Large", "Request too large",
           "A request to open a notebook is at most 8 KiB long. Go back to the hub’s page and choose “Open” again."),
     429: ("Too Many Requests", "One moment, please",
-          "Too many requests came from your network. Wait ten seconds, then try again."),
+          "Too much was asked for at once, or is open: by your network, or of this notebook. Wait ten seconds, or "
+          "close other tabs of the notebook, then try again."),
     431: ("Request Header Fields Too Large", "Too many cookies",
           "Your browser sent more cookies than this site accepts. Delete this site’s cookies, then open the notebook "
           "again from the hub’s page."),

@@ -189,7 +189,7 @@ class Hub:
         return token
 
     def _wake(self, sid: str) -> None:
-        """Have the session driven on at once; if the queue does not answer, the schedule does it a minute or two late."""
+        """Have the session driven on at once; if the queue does not answer, the schedule does it a minute late."""
         with suppress(StoreUnavailable):
             self._enqueue(TickMessage(sid), delay=0.0)
 

@@ -123,12 +123,11 @@ class Connection:
         elif found[2] != value:
             self._expect(f"set map {name} {key} {value}", "")
 
-    def _expect(self, command: str, *replies: str) -> str:
+    def _expect(self, command: str, *replies: str) -> None:
         """Send a command whose reply must be, or begin with, one of `replies`."""
         reply = self.ask(command)
         if not any(reply.startswith(known) if known else reply == "" for known in replies):
             raise HaproxyUnavailable(f"HAProxy did not understand: {reply[:200]}")
-        return reply
 
     def _read(self) -> str:
         received = bytearray()

@@ -176,6 +176,7 @@ def a_home(name: str = "") -> pages.HomePage:
         default_image="quay.io/jupyter/minimal-notebook",
         session_hours=72.0,
         idle_minutes=120.0,
+        remembered_days=90.0,
         name=name,
     )
 

@@ -104,7 +104,7 @@ def test_the_context_has_the_functions_time(sqs: Any, queue: str) -> None:
 
 
 def test_time_that_is_over_is_zero() -> None:
-    assert FunctionContext("tick", deadline=0.0).get_remaining_time_in_millis() == 0
+    assert FunctionContext(deadline=0.0).get_remaining_time_in_millis() == 0
 
 
 def test_a_schedule_calls_its_function_with_eventbridges_event(sqs: Any) -> None:

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import chalicelib
 from chalicelib.errors import HomeportError
+from docs.generate import all_errors
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def family(error: type[HomeportError]) -> Iterator[type[HomeportError]]:
-    yield error
-    for kind in error.__subclasses__():
-        yield from family(kind)
-
-
-def every_error() -> list[type[HomeportError]]:
-    """The errors of all wings, each of which is where it is raised."""
-    for module in pkgutil.walk_packages(chalicelib.__path__, "chalicelib."):
-        importlib.import_module(module.name)
-    return [error for error in family(HomeportError) if error.__module__.startswith("chalicelib.")]
-
-
-ERRORS = every_error()
+ERRORS = all_errors()
 
 
 def test_every_error_has_its_own_code_title_and_meaning() -> None:

@@ -457,7 +457,10 @@ def test_a_notebook_that_is_paused_before_it_answers_is_waited_for() -> None:
 
 
 def test_a_container_removed_before_its_notebook_answers_ends_the_session() -> None:
-    stage = Stage(silent=True, clock=Clock(NOW, during_sleep=lambda: stage.engine.containers.clear()))
+    def remove() -> None:
+        stage.engine.containers.clear()
+
+    stage = Stage(silent=True, clock=Clock(NOW, during_sleep=remove))
     stage.run(State.STOPPED)
     assert stage.session.failure is not None
     assert stage.session.failure.code == "container-removed"

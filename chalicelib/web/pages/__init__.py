@@ -57,7 +57,7 @@ class HomePage(Page):
     default_image: str
     session_hours: float
     idle_minutes: float
-    remembered_days: float = 90.0
+    remembered_days: float
     name: str = ""
     sessions: Sequence[Session] = ()
 
