@@ -1,4 +1,4 @@
-"""Homeport's entry for Chalice: the web function's addresses, the launcher's queue, and the schedule.
+"""Homeport's entry for Chalice: the web function's addresses, the launcher's four lanes, and the schedule.
 
 Only bindings live here. Chalice deploys functions with triggers from this file alone, so that they import it; it hands
 the parts that `wiring` makes to the web and to the launcher, which do not know each other.
@@ -10,6 +10,7 @@ from typing import Any
 from chalice.app import Chalice, CloudWatchEvent, Rate, SQSEvent
 
 from chalicelib.config import Config
+from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.web.routes import attach
 from chalicelib.wiring import wiring
 
@@ -18,17 +19,42 @@ app.log.setLevel(logging.INFO)  # Chalice's default for the loggers below "homep
 attach(app, config=lambda: wiring().config, hub=lambda: wiring().hub)
 
 
-@app.on_sqs_message(
-    queue=Config.from_environ().tick_queue_name,
-    batch_size=1,
-    maximum_concurrency=100,  # a burst of launches must not take the account's functions from everybody else
-    name="tick",
-)
-def tick(event: SQSEvent) -> None:
-    """Drive the session that the message names."""
+def _queue(lane: Lane) -> dict[str, Any]:
+    """The event source of a lane. Its limit keeps a burst of one kind from taking the functions of the others."""
+    config = Config.from_environ()
+    queue = queue_of(config.queues, lane)
+    return {"queue": queue, "name": lane.value, "batch_size": 1, "maximum_concurrency": config.functions_of(lane)}
+
+
+def _drive(lane: Lane, event: SQSEvent) -> None:
+    """Drive on the sessions that the messages name."""
     context: Any = event.context
     for record in event:
-        wiring().tick(record.body, time_left=lambda: context.get_remaining_time_in_millis() / 1000)
+        wiring().tick(lane, record.body, time_left=lambda: context.get_remaining_time_in_millis() / 1000)
+
+
+@app.on_sqs_message(**_queue(Lane.LAUNCH))
+def launch(event: SQSEvent) -> None:
+    """Launch: somebody waits."""
+    _drive(Lane.LAUNCH, event)
+
+
+@app.on_sqs_message(**_queue(Lane.PULL))
+def pull(event: SQSEvent) -> None:
+    """Pull images, for as long as it takes."""
+    _drive(Lane.PULL, event)
+
+
+@app.on_sqs_message(**_queue(Lane.LEAVE))
+def leave(event: SQSEvent) -> None:
+    """Take routes, containers and credentials away."""
+    _drive(Lane.LEAVE, event)
+
+
+@app.on_sqs_message(**_queue(Lane.WATCH))
+def watch(event: SQSEvent) -> None:
+    """Look at ready notebooks."""
+    _drive(Lane.WATCH, event)
 
 
 @app.schedule(Rate(1, unit=Rate.MINUTES), name="redrive")

@@ -7,15 +7,36 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 from chalicelib import environment
 from chalicelib.bundle.address import AddressPolicy
-from chalicelib.environment import NETWORKS, ORIGIN, PORTS, TEXT, Kind, Network, Variable, number, setting
+from chalicelib.environment import (
+    COUNT,
+    NETWORKS,
+    ORIGIN,
+    PORTS,
+    TEXT,
+    Kind,
+    Network,
+    Variable,
+    number,
+    setting,
+    whole_number,
+)
+from chalicelib.session.admission import SHARED_FACTOR, Quota
+from chalicelib.session.lanes import Lane
+from chalicelib.session.machine import PullPatience
 
 VERSION: Final = "0.1.0"
+# Of a hundred functions. A pull's is held for minutes; leaving needs few, but must have them.
+LANE_SHARES: Final[Mapping[Lane, int]] = MappingProxyType(
+    {Lane.LAUNCH: 40, Lane.PULL: 30, Lane.LEAVE: 20, Lane.WATCH: 10}
+)
+PULL_SLOTS: Final = 80  # percent of the pull lane's functions; the others are for handovers
 LONGEST_SESSION_HOURS: Final = 168  # the bucket's backstop deletes credentials after eight days
 
 
@@ -103,6 +124,53 @@ class Config:
     denied_ports: frozenset[int] = setting(
         Variable("HOMEPORT_ENDPOINT_DENIED_PORTS", PORTS, "ports no endpoint may have, besides 2375")
     )
+    functions: int = setting(
+        Variable(
+            "HOMEPORT_FUNCTIONS",
+            Kind("a whole number from 20 to 5000", partial(whole_number, least=20, most=5000)),
+            "how many functions the launcher may have at work at once, in its four lanes together",
+            default="100",
+        )
+    )
+    owner_limit: int = setting(
+        Variable(
+            "HOMEPORT_OWNER_LIMIT",
+            COUNT,
+            "how many pulls one key may have at once, and how many launches whose endpoint does not answer",
+            default="4",
+        )
+    )
+    network_limit: int = setting(
+        Variable(
+            "HOMEPORT_NETWORK_LIMIT",
+            COUNT,
+            "the same for one endpoint's address, and for the address (/64 of IPv6) that launches come from",
+            default="16",
+        )
+    )
+    shared_networks: tuple[Network, ...] = setting(
+        Variable(
+            "HOMEPORT_SHARED_NETWORKS",
+            NETWORKS,
+            f"networks that many share, such as a university's: their limit is {SHARED_FACTOR} times as high",
+        )
+    )
+    pull_stalled: float = setting(
+        Variable(
+            "HOMEPORT_PULL_STALL_MINUTES",
+            Kind("a number above 0", partial(number, unit=60)),
+            "a pull that gets no further for so long is given up",
+            default="60",
+        )
+    )
+    pull_longest: float = setting(
+        Variable(
+            "HOMEPORT_PULL_HOURS",
+            Kind("a number above 0", partial(number, unit=3600)),
+            "the longest a launch may wait for its image, which is longer than any pull should take",
+            default="12",
+        )
+    )
     table: str = setting(TABLE)
     bucket: str = setting(
         Variable(
@@ -118,13 +186,17 @@ class Config:
             output="Key",
         )
     )
-    tick_queue_name: str = setting(
+    queues: str = setting(
         Variable(
-            "HOMEPORT_TICK_QUEUE", TEXT, "the tick queue's name in SQS", default="homeport-tick", output="TickQueueName"
+            "HOMEPORT_QUEUES",
+            TEXT,
+            "what the names of the lanes' queues begin with, before `-launch` and the like",
+            default="homeport",
+            output="Queues",
         )
     )
-    tick_queue_url: str = setting(
-        Variable("HOMEPORT_TICK_QUEUE_URL", TEXT, "the tick queue's address", output="TickQueueUrl")
+    queue_urls: str = setting(
+        Variable("HOMEPORT_QUEUE_URLS", TEXT, "what their addresses begin with", output="QueueUrls")
     )
     certificates: str = setting(
         Variable(
@@ -145,6 +217,25 @@ class Config:
     def address_policy(self) -> AddressPolicy:
         """Which addresses an endpoint may have."""
         return AddressPolicy(allowed=self.allowed_networks, denied=self.denied_networks, denied_ports=self.denied_ports)
+
+    @property
+    def pulls(self) -> PullPatience:
+        """How long a pull may take."""
+        return PullPatience(stalled=self.pull_stalled, longest=self.pull_longest)
+
+    def functions_of(self, lane: Lane) -> int:
+        """How many functions a lane may have at work at once."""
+        return self.functions * LANE_SHARES[lane] // 100
+
+    @property
+    def silent_quota(self) -> Quota:
+        """How many launches may wait for an endpoint that does not answer."""
+        return Quota(per_owner=self.owner_limit, per_network=self.network_limit, shared=self.shared_networks)
+
+    @property
+    def pull_quota(self) -> Quota:
+        """How many pulls there may be at once."""
+        return replace(self.silent_quota, in_all=self.functions_of(Lane.PULL) * PULL_SLOTS // 100)
 
     def notebook_origin(self, host: str) -> str:
         """The origin (scheme, host, port) at which the proxy serves the notebook of the launch with this `host`."""

@@ -87,9 +87,9 @@ def number(text: str, *, most: float = float("inf"), unit: float = 1.0) -> float
     return value * unit
 
 
-def whole_number(text: str, *, most: int = 10**9) -> int:
-    """Read a whole number from 1 to `most`; raises ValueError."""
-    if not (text.isascii() and text.isdigit() and len(text) < 12 and 0 < int(text) <= most):
+def whole_number(text: str, *, least: int = 1, most: int = 10**9) -> int:
+    """Read a whole number from `least` to `most`; raises ValueError."""
+    if not (text.isascii() and text.isdigit() and len(text) < 12 and least <= int(text) <= most):
         raise ValueError
     return int(text)
 

@@ -13,11 +13,13 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from chalicelib.aws.credentials import CredentialsStore
-from chalicelib.aws.queues import TickMessage, TickQueue
+from chalicelib.aws.queues import TickMessage, TickQueues
 from chalicelib.aws.routes import RouteStore
 from chalicelib.aws.sessions import SessionStore
+from chalicelib.aws.slots import SlotStore
 from chalicelib.aws.tokens import TokenStore
 from chalicelib.config import Config
+from chalicelib.session.lanes import Lane
 from chalicelib.web.hub import Hub
 
 if TYPE_CHECKING:
@@ -41,13 +43,17 @@ class Wiring:
             sessions=self.sessions,
             tokens=TokenStore(self.client("dynamodb"), self.config.table, CLOCK),
             credentials=self.credentials,
-            enqueue=lambda message, *, delay: self.queue.enqueue(message, delay=delay),  # only some requests need it
+            enqueue=self._enqueue,
             clock=CLOCK,
             secret=lambda: secrets.token_urlsafe(32),
         )
 
-    def tick(self, message: str, time_left: Callable[[], float]) -> None:
-        """Run the tick that a message asks for; `time_left` says how many seconds there are for it."""
+    def _enqueue(self, message: TickMessage, *, lane: Lane, delay: float) -> None:
+        """What the hub enqueues by: the client is made by the first request that needs it."""
+        self.queues.enqueue(message, lane=lane, delay=delay)
+
+    def tick(self, lane: Lane, message: str, time_left: Callable[[], float]) -> None:
+        """Run the tick that a lane's message asks for; `time_left` says how many seconds there are for it."""
         from chalicelib.launcher.effects import Effects  # docker is imported by the launcher alone:
         from chalicelib.launcher.tick import Launcher  # half of what the web function's start would take
 
@@ -55,6 +61,7 @@ class Wiring:
             config=self.config,
             credentials=self.credentials,
             routes=RouteStore(self.client("dynamodb"), self.config.table, CLOCK),
+            slots=SlotStore(self.client("dynamodb"), self.config.table, CLOCK),
             trust=lambda: self.trust,
             clock=CLOCK,
             sleep=time.sleep,
@@ -62,7 +69,9 @@ class Wiring:
         launcher = Launcher(
             sessions=self.sessions,
             effects=effects,
-            enqueue=self.queue.enqueue,
+            enqueue=self.queues.enqueue,
+            lane=lane,
+            pulls=self.config.pulls,
             clock=CLOCK,
             time_left=time_left,
             name=secrets.token_hex(8),
@@ -71,8 +80,8 @@ class Wiring:
 
     def redrive(self) -> Iterator[str]:
         """Enqueue every session whose time has come, and yield its id."""
-        for sid in self.sessions.due(CLOCK()):
-            self.queue.enqueue(TickMessage(sid), delay=0.0)
+        for sid, lane in self.sessions.due(CLOCK()):
+            self.queues.enqueue(TickMessage(sid), lane=lane, delay=0.0)
             yield sid
 
     @cached_property
@@ -86,9 +95,9 @@ class Wiring:
         return CredentialsStore(self.client("s3"), self.client("kms"), bucket=self.config.bucket, key=self.config.key)
 
     @cached_property
-    def queue(self) -> TickQueue:
-        """The queue of ticks."""
-        return TickQueue(self.client("sqs"), self.config.tick_queue_url)
+    def queues(self) -> TickQueues:
+        """The lanes' queues."""
+        return TickQueues(self.client("sqs"), self.config.queue_urls)
 
     @cached_property
     def trust(self) -> HubTrust:

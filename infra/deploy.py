@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import boto3
@@ -34,11 +34,14 @@ import proxy.settings
 from chalicelib.config import Config
 from chalicelib.environment import TEXT, Variable, variables
 from chalicelib.errors import BadConfiguration, HomeportError
+from chalicelib.session.lanes import Lane
 from infra.certificates import ensure_certificates
-from infra.project import APP, deployed_resources, record_deployed, set_environment, stage_project
+from infra.project import APP, deployed_resources, record_deployed, reserve, set_environment, stage_project
 from infra.stack import deploy_stack
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+
+LEAST_UNRESERVED: Final = 100  # AWS's own rule
 
 ALARM_EMAIL: Final = Variable(
     "HOMEPORT_ALARM_EMAIL",
@@ -122,15 +125,22 @@ def _deploy_functions(
     request: Request, session: boto3.Session, environ: MutableMapping[str, str], outputs: Mapping[str, str]
 ) -> str:
     environment = {**request.options, **{name: outputs[output] for name, output in FROM_OUTPUTS.items()}}
+    lambda_ = session.client("lambda")
     existing = deployed_resources(
-        session.client("lambda"), session.client("apigateway"), stage=request.stage, queue_arn=outputs["TickQueueArn"]
+        lambda_,
+        session.client("apigateway"),
+        stage=request.stage,
+        queue_arns={lane: outputs[f"{lane.capitalize()}QueueArn"] for lane in Lane},
     )
+    reserved = _reserved(lambda_, Config.from_environ(request.options).functions_of(Lane.LEAVE))
     apis = [entry["rest_api_id"] for entry in existing if entry["resource_type"] == "rest_api"]
     # Without a domain of its own the hub's origin is API Gateway's.
     origin = environment.get("HOMEPORT_HUB_ORIGIN") or "".join(f"https://{api}.{outputs['ApiSuffix']}" for api in apis)
     with tempfile.TemporaryDirectory(prefix="homeport-deploy-") as folder:
         project = Path(folder) / "project"
         stage_project(ROOT, project, outputs=outputs, environment=environment | {"HOMEPORT_HUB_ORIGIN": origin})
+        if reserved:
+            reserve(project, Lane.LEAVE, reserved)
         record_deployed(project, request.stage, existing)
         url = _run_chalice(project, request.stage, environ)
         if not origin:  # it is known only now that the API is there
@@ -138,6 +148,26 @@ def _deploy_functions(
             url = _run_chalice(project, request.stage, environ)
         _keep_record(project, request.stage)
     return url
+
+
+def _reserved(lambda_: Any, wanted: int) -> int:
+    """How many of the account's concurrent functions to reserve for the lane that leaves; 0 if there are too few.
+
+    AWS wants at least 100 left unreserved, and a new account has 10 in all. The lane has a queue of its own without.
+    """
+    try:
+        quota = int(lambda_.get_account_settings()["AccountLimit"]["ConcurrentExecutions"])
+    except ClientError as error:
+        _say(f"No functions are reserved for deleting credentials: the account's quota cannot be read ({error})")
+        return 0
+    if quota >= wanted + LEAST_UNRESERVED:
+        return wanted
+    _say(
+        f"No functions are reserved for deleting credentials: this account may have {quota} at work at once, and "
+        f"{wanted + LEAST_UNRESERVED} are needed for that. Credentials are deleted all the same, but under full load "
+        "perhaps late. Ask AWS for a higher quota of concurrent executions, then deploy again"
+    )
+    return 0
 
 
 def _run_chalice(project: Path, stage: str, environ: MutableMapping[str, str]) -> str:

@@ -14,14 +14,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from string import Template
 from typing import Any, Final
 
 from chalicelib.errors import BadConfiguration
+from chalicelib.session.lanes import Lane
 
 APP: Final = "homeport"  # app_name of .chalice/config.json: part of every function's name
-POLLER: Final = "tick"  # the function that takes messages from the tick queue
 SHIPPED: Final = ("app.py", "chalicelib", "requirements.txt", ".chalice/config.json")
 
 
@@ -66,17 +67,28 @@ def record_deployed(project: Path, stage: str, resources: list[dict[str, str]]) 
     path.write_text(json.dumps({"resources": resources, "schema_version": "2.0", "backend": "api"}))
 
 
-def deployed_resources(lambda_: Any, apigateway: Any, *, stage: str, queue_arn: str) -> list[dict[str, str]]:
+def reserve(project: Path, function: str, concurrency: int) -> None:
+    """Reserve concurrent functions of the account for a function, in a staged project's configuration."""
+    path = project / ".chalice" / "config.json"
+    config = json.loads(path.read_text())
+    config["lambda_functions"][function]["reserved_concurrency"] = concurrency
+    path.write_text(json.dumps(config, indent=2))
+
+
+def deployed_resources(
+    lambda_: Any, apigateway: Any, *, stage: str, queue_arns: Mapping[Lane, str]
+) -> list[dict[str, str]]:
     """Ask AWS which of the things exist that Chalice would otherwise make twice, in its own notation.
 
     The clients are boto3's for Lambda and API Gateway.
     """
-    return _event_source(lambda_, stage, queue_arn) + _rest_api(apigateway, stage)
+    sources = [_event_source(lambda_, f"{APP}-{stage}-{lane}", lane, arn) for lane, arn in queue_arns.items()]
+    return [*chain.from_iterable(sources), *_rest_api(apigateway, stage)]
 
 
-def _event_source(lambda_: Any, stage: str, queue_arn: str) -> list[dict[str, str]]:
-    """The poller's mapping; any other mapping on the queue is a left-over, would take our ticks, and is deleted."""
-    function = f":function:{APP}-{stage}-{POLLER}"
+def _event_source(lambda_: Any, name: str, lane: Lane, queue_arn: str) -> list[dict[str, str]]:
+    """The mapping of a lane's queue; any other on it is a left-over, would take its messages, and is deleted."""
+    function = f":function:{name}"
     pages = lambda_.get_paginator("list_event_source_mappings").paginate(EventSourceArn=queue_arn)
     mappings = [mapping for page in pages for mapping in page["EventSourceMappings"] if mapping["State"] != "Deleting"]
     ours = [mapping for mapping in mappings if mapping["FunctionArn"].endswith(function)][:1]
@@ -85,7 +97,7 @@ def _event_source(lambda_: Any, stage: str, queue_arn: str) -> list[dict[str, st
             lambda_.delete_event_source_mapping(UUID=mapping["UUID"])
     return [
         {
-            "name": f"{POLLER}-sqs-event-source",
+            "name": f"{lane}-sqs-event-source",
             "resource_type": "sqs_event",
             "queue": queue_arn.rpartition(":")[2],
             "queue_arn": queue_arn,

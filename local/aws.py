@@ -28,6 +28,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 
 from chalicelib.aws.hub_certificates import read_pair
 from chalicelib.notebook.pair import Pair
+from chalicelib.session.lanes import Lane, queue_of
 from infra.certificates import ensure_certificates
 from infra.stack import deploy_stack
 from local import processes
@@ -101,14 +102,14 @@ def _with_stack(url: str, key: AccessKey, child: Child) -> Aws:
         _client("cloudformation", url, key), name=f"homeport-{STAGE}", template=template, parameters={"Stage": STAGE}
     )
     ensure_certificates(_client("ssm", url, key), prefix=CERTIFICATES, key_id=outputs["Key"], now=time.time())
-    queue = _client("sqs", url, key).get_queue_url(QueueName=outputs["TickQueueName"])
+    queue = _client("sqs", url, key).get_queue_url(QueueName=queue_of(outputs["Queues"], Lane.LAUNCH))["QueueUrl"]
     environ = aws_environ(url, key) | {
         "HOMEPORT_TABLE": outputs["Table"],
         "HOMEPORT_BUCKET": outputs["Bucket"],
         "HOMEPORT_KEY": outputs["Key"],
-        # The stack's own output names AWS's host; the queue here answers at another.
-        "HOMEPORT_TICK_QUEUE_URL": queue["QueueUrl"],
-        "HOMEPORT_TICK_QUEUE": outputs["TickQueueName"],
+        # The stack's own output names AWS's host; the queues here answer at another.
+        "HOMEPORT_QUEUE_URLS": queue.removesuffix(f"-{Lane.LAUNCH}"),
+        "HOMEPORT_QUEUES": outputs["Queues"],
         "HOMEPORT_CERTIFICATES": CERTIFICATES,
     }
     return Aws(url, environ, child)

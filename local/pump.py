@@ -2,7 +2,8 @@
 
 1. A message is deleted when its handler returned, and only then; after one that raised it becomes visible again when
    its visibility timeout is over, and the queue's own policy sends it to the dead-letter queue in the end.
-2. Never more messages are received than handlers are free, so that none waits while its visibility runs out.
+2. A queue has as many handlers as its event source allows, and never more messages are received than are free, so that
+   none waits while its visibility runs out.
 3. Handlers get a context whose remaining time runs, as on Lambda; it is not enforced.
 """
 
@@ -34,7 +35,7 @@ from local import processes
 from local.processes import Child, StackError
 
 ROOT: Final = Path(__file__).parent.parent
-HANDLERS: Final = 8  # at once; a pull occupies one for as long as it lasts
+UNLIMITED: Final = 8  # invocations at once of a queue without a limit
 WAIT_SECONDS: Final = 20  # SQS's longest poll
 PAUSE: Final = 1.0  # seconds to the next attempt when the queue cannot be read
 _UNITS: Final[Mapping[str, int]] = {"minute": 60, "hour": 3600, "day": 86400}
@@ -86,8 +87,6 @@ class Pump:
         self._timeouts = timeouts
         self._stopped = stopped
         self._wait_seconds = wait_seconds
-        self._free = threading.BoundedSemaphore(HANDLERS)
-        self._handlers = ThreadPoolExecutor(HANDLERS, thread_name_prefix="function")
 
     def start(self) -> list[threading.Thread]:
         """Start a thread per event source; raises StackError for a kind that nobody runs here."""
@@ -109,13 +108,15 @@ class Pump:
 
     def _follow_queue(self, source: SQSEventConfig) -> None:
         url = self._sqs.get_queue_url(QueueName=source.queue)["QueueUrl"]
+        free = threading.BoundedSemaphore(places_of(source))
+        handlers = ThreadPoolExecutor(places_of(source), thread_name_prefix=source.name)
         while not self._stopped.is_set():
-            self._free.acquire()
+            free.acquire()
             messages = self._receive(url, source.batch_size)
             if not messages:
-                self._free.release()
+                free.release()
                 continue
-            self._handlers.submit(self._handle, source.name, url, messages)
+            handlers.submit(self._handle, source.name, url, messages, free)
 
     def _receive(self, url: str, count: int) -> list[dict[str, Any]]:
         try:
@@ -133,7 +134,7 @@ class Pump:
         found: list[dict[str, Any]] = answer.get("Messages", [])
         return found
 
-    def _handle(self, name: str, url: str, messages: list[dict[str, Any]]) -> None:
+    def _handle(self, name: str, url: str, messages: list[dict[str, Any]], free: threading.Semaphore) -> None:
         try:
             if self._invoke(name, sqs_event(messages)):
                 for message in messages:
@@ -141,7 +142,7 @@ class Pump:
         except (BotoCoreError, ClientError) as error:
             log.warning("a handled message cannot be deleted and will come again: %s", error)
         finally:
-            self._free.release()
+            free.release()
 
     def _follow_schedule(self, source: ScheduledEventConfig, seconds: float) -> None:
         while not self._stopped.wait(seconds):
@@ -204,6 +205,11 @@ def schedule_event(name: str, now: datetime) -> dict[str, Any]:
     }
 
 
+def places_of(source: SQSEventConfig) -> int:
+    """How many invocations of the source's function there are at once."""
+    return source.maximum_concurrency or UNLIMITED
+
+
 def rate_seconds(expression: Any) -> float:
     """Give the seconds between two runs of a rate expression; raises StackError for any other expression."""
     text = expression if isinstance(expression, str) else expression.to_string()
@@ -228,7 +234,8 @@ def main(ready: Path) -> None:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    sqs = boto3.client("sqs", config=ClientConfig(read_timeout=WAIT_SECONDS + 10, max_pool_connections=HANDLERS + 4))
+    places = sum(places_of(source) for source in app.event_sources if isinstance(source, SQSEventConfig))
+    sqs = boto3.client("sqs", config=ClientConfig(read_timeout=WAIT_SECONDS + 10, max_pool_connections=2 * places))
     Pump(app, sqs, timeouts=function_timeouts(ROOT), stopped=stopped).start()
     ready.touch()
     stopped.wait()

@@ -41,6 +41,7 @@ from local.processes import LOOPBACK, Child, StackError
 from local.pump import pump
 from local.settings import Settings
 
+FUNCTIONS: Final = "20"  # of all lanes together: one machine has few CPUs
 WATCH_INTERVAL: Final = 0.5  # seconds between two looks at the children
 # What a state folder holds.
 _CONTENTS: Final = frozenset(
@@ -145,6 +146,7 @@ def hub_environ(settings: Settings, cloud: Aws, image_name: str, environ: Mappin
         "HOMEPORT_NOTEBOOK_URL": f"http://*.localhost:{settings.proxy_port}",
         "HOMEPORT_IMAGE": image_name,
         ENDPOINT_NETWORKS.name: networks,
+        "HOMEPORT_FUNCTIONS": FUNCTIONS,
     }
 
 

@@ -15,14 +15,18 @@ from typing import Self
 from chalicelib.aws.errors import CredentialsMissing, LaunchWithdrawn, SessionNotFound, StaleSession
 from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import Redeemed, Route
+from chalicelib.aws.slots import Pool
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.engine.endpoint import MISSING, ContainerStatus
 from chalicelib.engine.errors import ContainerConflict, ContainerMissing, EndpointFailed, ImageNotFound
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.errors import BadEnvelope
+from chalicelib.launcher.tick import Launcher, Sessions
 from chalicelib.notebook.certificates import HubTrust, issue_client, new_ca
 from chalicelib.notebook.container import LABEL, Specification
+from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before
 from chalicelib.session.errors import IllegalTransition
+from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.values import Session, container_name
 from tests.builders import LIFETIME, NOW
 
@@ -58,6 +62,15 @@ class Clock:
     def sleep(self, seconds: float) -> None:
         self.during_sleep()
         self.now += seconds
+
+
+def drive(launcher_in: Callable[[Lane], Launcher], sessions: Sessions, message: TickMessage) -> None:
+    """What the queues do with a message: a tick in the session's lane, and one in each lane that it comes into."""
+    lane = None
+    while lane is not (present := lane_of(sessions.load(message.sid))):
+        lane = present
+        launcher_in(lane).tick(message)
+        message = TickMessage(message.sid)
 
 
 def _nothing(session: Session) -> None:
@@ -103,10 +116,10 @@ class SessionStoreTwin:
         found = [session for session in self.sessions.values() if session.owner == owner]
         return sorted(found, key=lambda session: session.created_at, reverse=True)
 
-    def due(self, now: float) -> Iterator[str]:
+    def due(self, now: float) -> Iterator[tuple[str, Lane]]:
         for session in list(self.sessions.values()):
             if session.next_attempt_at is not None and max(session.next_attempt_at, session.lease_expires_at) <= now:
-                yield session.sid
+                yield session.sid, lane_of(session)
 
 
 class RouteStoreTwin:
@@ -201,19 +214,47 @@ class TokenStoreTwin:
         return redeemed
 
 
+class SlotStoreTwin:
+    """SlotStore in dictionaries."""
+
+    def __init__(self, clock: Callable[[], float], trouble: Trouble | None = None) -> None:
+        self.pools: dict[Pool, dict[str, Slot]] = {pool: {} for pool in Pool}
+        self.clock = clock
+        self.trouble = trouble or Trouble()
+
+    def held(self, pool: Pool) -> dict[str, Slot]:
+        return {sid: slot for sid, slot in self.pools[pool].items() if slot.until > self.clock()}
+
+    def take(self, pool: Pool, sid: str, slot: Slot, quota: Quota) -> Crowd | None:
+        crowd = crowd_before(self.pools[pool], sid, slot, quota, self.clock())
+        if crowd is None:
+            self.put(pool, sid, slot)
+        return crowd
+
+    def put(self, pool: Pool, sid: str, slot: Slot) -> None:
+        self.trouble.step()
+        self.pools[pool][sid] = slot
+        self.trouble.step()
+
+    def give_back(self, pool: Pool, sid: str) -> None:
+        self.trouble.step()
+        self.pools[pool].pop(sid, None)
+        self.trouble.step()
+
+
 class QueueTwin:
-    """TickQueue in a list. While `refuses` is set, it takes no message."""
+    """The lanes' queues in one list. While `refuses` is set, they take no message."""
 
     def __init__(self, trouble: Trouble | None = None, *, refuses: Exception | None = None) -> None:
-        self.sent: list[tuple[TickMessage, float]] = []
+        self.sent: list[tuple[TickMessage, Lane, float]] = []
         self.trouble = trouble or Trouble()
         self.refuses = refuses
 
-    def enqueue(self, message: TickMessage, *, delay: float) -> None:
+    def enqueue(self, message: TickMessage, *, lane: Lane, delay: float) -> None:
         self.trouble.step()
         if self.refuses:
             raise self.refuses
-        self.sent.append((message, delay))
+        self.sent.append((message, lane, delay))
 
 
 @dataclass

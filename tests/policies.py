@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 
+from chalicelib.session.lanes import Lane
+
 ROOT = Path(__file__).resolve().parents[1]
 ACCOUNT, REGION, STAGE = "111122223333", "eu-west-1", "test"
 
@@ -28,8 +30,11 @@ OUTPUTS: Mapping[str, str] = {
     "SsmService": f"ssm.{REGION}.amazonaws.com",
     "Table": "homeport-test-table",
     "TableArn": f"arn:aws:dynamodb:{REGION}:{ACCOUNT}:table/homeport-test-table",
-    "TickLogsArn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/homeport-test-tick:*",
-    "TickQueueArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:homeport-test-tick",
+    **{
+        f"{lane.capitalize()}LogsArn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/homeport-test-{lane}:*"
+        for lane in Lane
+    },
+    **{f"{lane.capitalize()}QueueArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:homeport-test-{lane}" for lane in Lane},
     "WebLogsArn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/homeport-test:*",
 }
 
@@ -38,7 +43,7 @@ Context = Mapping[str, str | list[str]]
 
 
 def function_policy(name: str, outputs: Mapping[str, str] = OUTPUTS) -> Document:
-    """The policy of one function (web, tick, redrive) as it is deployed."""
+    """The policy of one function (web, redrive, or a lane's) as it is deployed."""
     text = (ROOT / ".chalice" / f"policy-{name}.json").read_text()
     return dict(json.loads(Template(text).substitute(outputs)))
 

@@ -5,6 +5,7 @@
     token#<sha256>       token    whose owner token this is               web                   tokens.py
     ticket#<sha256>      ticket   a one-time entry to one launch          web; the agent takes  tokens.py, routes.py
     route#<host>         route    where the notebook is, or was           launcher              routes.py
+    slots#<pool>         slots    who pulls, whose endpoint is silent     launcher              slots.py
     grant#<sha256>       grant    a browser's lasting entry               agent                 routes.py
 
 Indexes: `owner` lists an owner's sessions, `redrive` the sessions that are due, `feed` what changed for the proxy.

@@ -1,4 +1,4 @@
-"""The tick queue: "advance session X", and which tick hands its pull over, if any.
+"""The lanes' queues: "advance session X", and which tick hands its pull over, if any.
 
 A message is JSON: `{"session": sid}` or `{"session": sid, "handover": tick}`. It holds no secret and says nothing of
 what is to be done: the session's item does.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from botocore.exceptions import BotoCoreError, ClientError
 
 from chalicelib.aws.errors import StoreUnavailable
+from chalicelib.session.lanes import Lane, queue_of
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
@@ -28,7 +29,7 @@ class Handover:
 
 @dataclass(frozen=True, slots=True)
 class TickMessage:
-    """One message of the queue."""
+    """One message of a queue."""
 
     sid: str
     handover: Handover | None = None
@@ -49,21 +50,23 @@ class TickMessage:
 
 
 class Enqueue(Protocol):
-    """Puts a message on the queue, to be received after `delay` seconds; raises StoreUnavailable."""
+    """Puts a message on a lane's queue, to be received after `delay` seconds; raises StoreUnavailable."""
 
-    def __call__(self, message: TickMessage, *, delay: float) -> None: ...
+    def __call__(self, message: TickMessage, *, lane: Lane, delay: float) -> None: ...
 
 
-class TickQueue:
-    """The queue at `url`."""
+class TickQueues:
+    """The lanes' queues, whose addresses begin with `prefix`."""
 
-    def __init__(self, sqs: SQSClient, url: str) -> None:
+    def __init__(self, sqs: SQSClient, prefix: str) -> None:
         self._sqs = sqs
-        self._url = url
+        self._prefix = prefix
 
-    def enqueue(self, message: TickMessage, *, delay: float) -> None:
+    def enqueue(self, message: TickMessage, *, lane: Lane, delay: float) -> None:
         """Send the message; SQS counts whole seconds, so the delay is rounded up. Raises StoreUnavailable."""
         try:
-            self._sqs.send_message(QueueUrl=self._url, MessageBody=message.to_body(), DelaySeconds=math.ceil(delay))
+            self._sqs.send_message(
+                QueueUrl=queue_of(self._prefix, lane), MessageBody=message.to_body(), DelaySeconds=math.ceil(delay)
+            )
         except (BotoCoreError, ClientError) as error:
             raise StoreUnavailable("The hub's queue did not answer; try again in a moment") from error

@@ -6,7 +6,7 @@
     owner, generation, created_at, expires_at
     label             of the launch's origin; not there if the launch has none
     session           the other fields of Session, as JSON
-    redrive, redrive_at   while the session wants to be looked at: "due", and from when on nobody is at work on it
+    redrive, redrive_at   while the session wants to be looked at: its lane, and from when on nobody is at work on it
     ttl               once it is stopped
 
 Rules
@@ -31,10 +31,12 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from ipaddress import ip_network
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from chalicelib.aws.dynamodb import Item
+from chalicelib.session.lanes import lane_of
 from chalicelib.session.narration import NEWER, UNREADABLE
 from chalicelib.session.values import Failure, Limits, Line, Session, State, Target, container_name
 
@@ -81,7 +83,7 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
     if session.next_attempt_at is None:
         item["ttl"] = {"N": str(int(now + STOPPED_TTL))}
     else:
-        item["redrive"] = {"S": "due"}
+        item["redrive"] = {"S": lane_of(session)}
         item["redrive_at"] = {"N": repr(max(session.next_attempt_at, session.lease_expires_at))}
     return item
 
@@ -204,6 +206,11 @@ def _text(value: object) -> str:
     return value
 
 
+def _network(value: object) -> str:
+    text = _text(value)
+    return str(ip_network(text)) if text else ""
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError
@@ -266,13 +273,16 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "image": _text,
         "limits": _parts(Limits, memory=_optional(_count), cpus=_optional(_number), gpus=_optional(_whole)),
         "open_path": _text,
+        "source": _network,
         "address": _optional(_text),
         "container": _optional(_text),
         "target": _optional(_parts(Target, address=_text, port=_count)),
         "credentials_held": _flag,
         "written_by": _text,
         "lease_expires_at": _moment,
+        "admitted": _flag,
         "fraction": _optional(_number),
+        "progressed_at": _moment,
         "message": _text,
         "failure": _optional(_FAILURE),
         "last_problem": _optional(_FAILURE),

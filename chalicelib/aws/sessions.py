@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from chalicelib.aws.dynamodb import Clock, Table
 from chalicelib.aws.errors import SessionNotFound, StaleSession
 from chalicelib.aws.session_items import item_of, session_of, sid_of
+from chalicelib.session.lanes import Lane
 from chalicelib.session.values import Session
 
 if TYPE_CHECKING:
@@ -55,8 +56,13 @@ class SessionStore:
         )
         return [session_of(item) for item in found]
 
-    def due(self, now: float) -> Iterator[str]:
-        """Yield the ids of the sessions that nobody is at work on and whose time has come."""
-        values = {":due": {"S": "due"}, ":now": {"N": repr(now)}}
-        for item in self._table.query("redrive", "redrive = :due AND redrive_at <= :now", values):
-            yield sid_of(item)
+    def due(self, now: float) -> Iterator[tuple[str, Lane]]:
+        """Yield id and lane of each session that nobody is at work on and whose time has come; those that leave first.
+
+        The version before wrote "due" instead of a lane; a tick passes on what is not its lane's.
+        """
+        shards = [(lane.value, lane) for lane in (Lane.LEAVE, Lane.LAUNCH, Lane.PULL, Lane.WATCH)]
+        for shard, lane in [*shards, ("due", Lane.LAUNCH)]:
+            values = {":shard": {"S": shard}, ":now": {"N": repr(now)}}
+            for item in self._table.query("redrive", "redrive = :shard AND redrive_at <= :now", values):
+                yield sid_of(item), lane

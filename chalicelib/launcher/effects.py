@@ -2,22 +2,35 @@
 
 One Effects object serves one tick of one session and keeps its credentials no longer than the tick lasts; there
 is no cache that two sessions could share. Each effect resolves and checks the endpoint's address again.
+
+An endpoint that does not answer holds a function until the effect's deadline. So it is written down (a slot of the
+silent ones), and while an owner or a network has too many of those, its other sessions' endpoints are not asked: they
+wait, and are told for what.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, suppress
+from dataclasses import replace
 from ipaddress import ip_address
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Protocol, Self, assert_never
 
-from chalicelib.aws.errors import CredentialsMissing
+from chalicelib.aws.errors import CredentialsMissing, StoreUnavailable
+from chalicelib.aws.slots import Pool
 from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
 from chalicelib.engine.endpoint import MISSING, ContainerStatus, DockerEndpoint
-from chalicelib.engine.errors import ContainerRemoved, EndpointError, EndpointTimeout, NotebookExited, NotebookSilent
+from chalicelib.engine.errors import (
+    ContainerRemoved,
+    EndpointError,
+    EndpointTimeout,
+    EndpointUnreachable,
+    NotebookExited,
+    NotebookSilent,
+)
 from chalicelib.engine.messages import quoted
 from chalicelib.engine.probe import probe
 from chalicelib.engine.pull_progress import PullStatus
@@ -26,14 +39,22 @@ from chalicelib.errors import BadConfiguration, HomeportError
 from chalicelib.notebook.certificates import HubTrust, issue_notebook
 from chalicelib.notebook.container import Specification, injected_files, specification
 from chalicelib.session import events as e
+from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before, slot_of
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lease import EFFECT_SECONDS
-from chalicelib.session.values import Failure, Session, Target
+from chalicelib.session.machine import waits_for_slot
+from chalicelib.session.values import Failure, Phase, Session, Target
 
-PROBE_SECONDS: Final = 8.0  # one effect's worth of waiting for JupyterLab, which answers about a second after start
+ANSWER_SECONDS: Final[Mapping[type[Effect], float]] = MappingProxyType(  # of effects that only ask
+    {e.VerifyEndpoint: 10.0, e.FindImage: 10.0, e.InspectContainer: 10.0}
+)
+PROBE_SECONDS: Final = 8.0  # the first waiting for JupyterLab, which answers about a second after start
 PROBE_PAUSE: Final = 0.05
-LEAST_SECONDS: Final = 1.0  # what the last look at a notebook gets, however late it is
+LEAST_SECONDS: Final = 1.0  # what the last look at a notebook gets, and each waiting after the first one
+SLOT_SECONDS: Final = 960.0  # above what a function may take, so that a pull at work never loses its slot
+SILENCE_SECONDS: Final = 45.0  # how long an endpoint counts as silent after it did not answer
+SILENT: Final = (EndpointTimeout, EndpointUnreachable)
 LEAF_SLACK: Final = 86400.0  # a notebook's certificate outlives its session by a day, in seconds
 NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut Down), or by SIGTERM
 
@@ -42,6 +63,14 @@ class CredentialsForgotten(HomeportError):
     """The visitor had the credentials deleted, and this can only be done with them."""
 
     status = 409
+
+
+class TooManySilent(HomeportError):
+    """Other sessions of this owner or network wait for endpoints that do not answer; this one is asked after them."""
+
+    title = "Other endpoints do not answer"
+    status = 503
+    retryable = True
 
 
 class Engine(Protocol):
@@ -98,6 +127,15 @@ class Routes(Protocol):
     def withdraw(self, session: Session) -> None: ...
 
 
+class Slots(Protocol):
+    """What effects need of chalicelib.aws.slots.SlotStore."""
+
+    def held(self, pool: Pool) -> Mapping[str, Slot]: ...
+    def take(self, pool: Pool, sid: str, slot: Slot, quota: Quota) -> Crowd | None: ...
+    def put(self, pool: Pool, sid: str, slot: Slot) -> None: ...
+    def give_back(self, pool: Pool, sid: str) -> None: ...
+
+
 class Effects:
     """The outside as one session's tick sees it."""
 
@@ -107,6 +145,7 @@ class Effects:
         config: Config,
         credentials: CredentialsAccess,
         routes: Routes,
+        slots: Slots,
         trust: Callable[[], HubTrust],
         clock: Callable[[], float],
         sleep: Callable[[float], None],
@@ -117,6 +156,7 @@ class Effects:
         self._config = config
         self._credentials = credentials
         self._routes = routes
+        self._slots = slots
         self._trust = trust
         self._clock = clock
         self._sleep = sleep
@@ -131,12 +171,14 @@ class Effects:
 
         A HomeportError becomes EffectDelayed or EffectFailed, as the error's class says. Safe to repeat.
         """
-        self._ends_by = self._clock() + EFFECT_SECONDS
+        self._ends_by = self._clock() + ANSWER_SECONDS.get(type(effect), EFFECT_SECONDS)
         try:
             yield from self._perform(effect, session)
         except (IllegalTransition, BadConfiguration):
             raise
         except HomeportError as error:
+            if isinstance(error, SILENT):
+                self._remember_silence(session)
             failure = Failure(error.code, error.message)
             yield e.EffectDelayed(failure) if _is_tried_again(effect, error) else e.EffectFailed(failure)
 
@@ -144,8 +186,10 @@ class Effects:
         match effect:
             case e.VerifyEndpoint():
                 yield self._verify(session)
-            case e.EnsureImage():
-                yield from self._ensure_image(session)
+            case e.FindImage():
+                yield self._find_image(session)
+            case e.PullImage():
+                yield from self._pull_image(session)
             case e.CreateContainer():
                 yield self._create(session)
             case e.StartContainer():
@@ -173,6 +217,7 @@ class Effects:
 
     def _endpoint(self, session: Session) -> Engine:
         if self._opened is None:
+            self._refuse_if_crowded(session)
             self._opened = self._credentials.get(session.sid, session.generation, session.owner)
         address = self._resolve(self._opened.endpoint, self._config.address_policy)
         deadline = self._ends_by - self._clock()
@@ -185,13 +230,52 @@ class Effects:
             engine, note = endpoint.verify()
             return e.EndpointVerified(endpoint.address, engine, note)
 
-    def _ensure_image(self, session: Session) -> Generator[Event, None, None]:
+    def _find_image(self, session: Session) -> Event:
+        slot, quota = slot_of(session, self._clock() + SLOT_SECONDS), self._config.pull_quota
+        if waits_for_slot(session):  # the image was not there; there is no need to ask again before its turn has come
+            crowd = crowd_before(self._slots.held(Pool.PULL), session.sid, slot, quota, self._clock())
+            if crowd:
+                return e.PullQueued(_queued(crowd))
+        with self._endpoint(session) as endpoint:
+            if endpoint.image_present(session.image):
+                return e.ImagePresent()
+        crowd = self._slots.take(Pool.PULL, session.sid, slot, quota)
+        return e.PullQueued(_queued(crowd)) if crowd else e.PullAdmitted()
+
+    def _pull_image(self, session: Session) -> Generator[Event, None, None]:
+        slot = slot_of(session, self._clock() + SLOT_SECONDS)
+        crowd = self._slots.take(Pool.PULL, session.sid, slot, self._config.pull_quota)  # renewed, for a new function
+        if crowd:
+            yield e.PullQueued(_queued(crowd))
+            return
         with self._endpoint(session) as endpoint:
             if not endpoint.image_present(session.image):
                 with closing(endpoint.pull(session.image)) as statuses:
                     for status in statuses:
                         yield e.PullProgressed(status.fraction, status.line)
             yield e.ImagePresent()
+
+    def leave_pull(self, session: Session) -> None:
+        """Give back the slot of a session that pulls no more; if that fails, the slot ends by itself."""
+        with suppress(StoreUnavailable):
+            self._slots.give_back(Pool.PULL, session.sid)
+
+    def _refuse_if_crowded(self, session: Session) -> None:
+        """Raise TooManySilent if too many endpoints of this owner or network are silent; once a tick."""
+        slot = slot_of(session, 0.0)
+        if session.phase is not Phase.LAUNCHING:  # a neighbour behind the same address is no reason to keep a secret
+            slot = replace(slot, source="")
+        held = self._slots.held(Pool.SILENT)
+        crowd = crowd_before(held, session.sid, slot, self._config.silent_quota, self._clock())
+        if crowd:
+            raise TooManySilent(
+                f"{crowd.count} other notebooks {crowd.what} wait for a Docker endpoint that does not answer. "
+                "The hub will try this one after them"
+            )
+
+    def _remember_silence(self, session: Session) -> None:
+        with suppress(StoreUnavailable):
+            self._slots.put(Pool.SILENT, session.sid, slot_of(session, self._clock() + SILENCE_SECONDS))
 
     def _create(self, session: Session) -> Event:
         with self._endpoint(session) as endpoint:
@@ -266,7 +350,7 @@ class Effects:
     def _probe(self, session: Session) -> Event:
         if session.target is None:
             raise IllegalTransition("a session without a target cannot be probed")
-        deadline = self._clock() + PROBE_SECONDS
+        deadline = self._clock() + (LEAST_SECONDS if session.attempts else PROBE_SECONDS)
         while True:
             try:
                 seconds = max(deadline - self._clock(), LEAST_SECONDS)
@@ -286,6 +370,10 @@ class Effects:
                 status = endpoint.inspect(name)
                 if not status.running:
                     raise self._not_running(endpoint, name, status)
+
+
+def _queued(crowd: Crowd) -> str:
+    return f"Waiting to pull the image: {crowd.count} other pulls {crowd.what} are under way"
 
 
 def _container(session: Session) -> str:

@@ -9,7 +9,9 @@ Rules
    Stop), and lets go if not.
 3. A tick killed at any instruction leaves a session whose lease ends within a minute; the schedule then drives it on,
    and the effect is repeated.
-4. A pull that outlives its tick is handed over.
+4. A tick performs the effects of its own lane (session/lanes.py). A session that comes into another lane is given back
+   and sent there; a message that came to the wrong lane is passed on.
+5. A pull that outlives its tick is handed over.
 
 The handover of a pull
 
@@ -38,9 +40,10 @@ from typing import Final, Protocol
 from chalicelib.aws.errors import StaleSession, StoreUnavailable
 from chalicelib.aws.queues import Enqueue, Handover, TickMessage
 from chalicelib.launcher.effects import Effects
-from chalicelib.session.events import Effect, EnsureImage, Event, ImagePresent, PullProgressed
+from chalicelib.session.events import Effect, Event, ImagePresent, PullImage, PullProgressed
+from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import EFFECT_SECONDS, claimed, is_held_by_another, released, with_lease
-from chalicelib.session.machine import advance, next_effect, overdue
+from chalicelib.session.machine import PullPatience, advance, next_effect, overdue
 from chalicelib.session.values import Session
 
 HANDOVER_SECONDS: Final = EFFECT_SECONDS + 15.0  # what the next tick needs to start, connect and join the pull
@@ -60,7 +63,7 @@ class Sessions(Protocol):
 
 
 class Launcher:
-    """Runs one tick. `time_left` says how many seconds its function still has; `name` is the tick's own."""
+    """Runs one tick in one lane. `time_left` says how many seconds its function still has; `name` is the tick's own."""
 
     def __init__(
         self,
@@ -68,6 +71,8 @@ class Launcher:
         sessions: Sessions,
         effects: Effects,
         enqueue: Enqueue,
+        lane: Lane,
+        pulls: PullPatience,
         clock: Callable[[], float],
         time_left: Callable[[], float],
         name: str,
@@ -75,13 +80,15 @@ class Launcher:
         self._sessions = sessions
         self._effects = effects
         self._enqueue = enqueue
+        self._lane = lane
+        self._pulls = pulls
         self._clock = clock
         self._time_left = time_left
         self._name = name
         self._offer_below = HANDOVER_SECONDS
 
     def tick(self, message: TickMessage) -> None:
-        """Drive the message's session until it waits, is stopped, or somebody else holds it.
+        """Drive the message's session until it waits, comes into another lane, or somebody else holds it.
 
         Raises StoreUnavailable when the table cannot be read or written; the message is then delivered again.
         """
@@ -93,6 +100,9 @@ class Launcher:
         else:
             session = self._claim(session)
         while session is not None and session.written_by == self._name:
+            if lane_of(session) is not self._lane:
+                self._change_lane(session)
+                return
             effect = next_effect(session)
             if effect is None or session.next_attempt_at is None:
                 return
@@ -114,6 +124,9 @@ class Launcher:
             return None
         if is_held_by_another(session, self._name, now):
             return None
+        if lane_of(session) is not self._lane:
+            self._wake(session, 0.0)
+            return None
         if session.newer:  # left alone until its time is over; then made ours by the same save that ends it
             return self._save_overdue(session)
         return self._save_or_reload(session, claimed(session, self._name, now))
@@ -134,7 +147,7 @@ class Launcher:
         ended = self._save_overdue(session)
         if ended is not None:
             return ended
-        with closing(self._effects.perform(EnsureImage(), session)) as events:
+        with closing(self._effects.perform(PullImage(), session)) as events:
             joined = next(events)
             if not isinstance(joined, PullProgressed | ImagePresent):
                 return None
@@ -155,13 +168,13 @@ class Launcher:
 
     def _save_overdue(self, session: Session) -> Session | None:
         """The session as it is stored once a deadline that has passed is in it; None while none has."""
-        missed = overdue(session, self._clock())
+        missed = overdue(session, self._clock(), self._pulls)
         return self._save_event(session, missed)[0] if missed else None
 
     def _save_event(self, session: Session, event: Event) -> tuple[Session, bool]:
         """The session as it is stored then, and whether the event is in it."""
         now = self._clock()
-        after = with_lease(advance(session, event, now), self._name, now)
+        after = with_lease(advance(session, event, now), self._name, self._lane, now)
         stored = self._save_or_reload(session, after)
         if stored is after:
             log.info("session %s: %s -> %s", session.sid, type(event).__name__, after.state)
@@ -181,13 +194,22 @@ class Launcher:
         left = self._time_left()
         if left < self._offer_below:
             with suppress(StoreUnavailable):  # offered again at the next progress
-                self._enqueue(TickMessage(session.sid, Handover(self._name)), delay=0.0)
+                self._enqueue(TickMessage(session.sid, Handover(self._name)), lane=self._lane, delay=0.0)
                 self._offer_below = left - OFFER_AGAIN_SECONDS
 
     def _wait(self, session: Session, until: float) -> None:
         delay = until - self._clock()
         if delay <= QUEUE_LIMIT:
             self._wake(session, max(delay, 0.0))
+
+    def _change_lane(self, session: Session) -> None:
+        """Send the session to its lane, given back if the save that brought it there did not do so."""
+        if self._lane is Lane.PULL:
+            self._effects.leave_pull(session)
+        if session.lease_expires_at > self._clock():
+            self._continue_later(session)
+        else:
+            self._wait(session, session.next_attempt_at or 0.0)
 
     def _continue_later(self, session: Session) -> None:
         after = released(session)
@@ -196,10 +218,10 @@ class Launcher:
 
     def _wake(self, session: Session, delay: float) -> None:
         with suppress(StoreUnavailable):  # the schedule wakes it then, a minute late
-            self._enqueue(TickMessage(session.sid), delay=delay)
+            self._enqueue(TickMessage(session.sid), lane=lane_of(session), delay=delay)
 
 
 def _still_offers(session: Session, handover: Handover) -> bool:
     """Say whether the tick that offers is still the one at work, and still at a pull; a later version's is its own."""
     at_work = session.written_by == handover.tick and not session.newer
-    return at_work and next_effect(session) == EnsureImage()
+    return at_work and next_effect(session) == PullImage()

@@ -19,8 +19,13 @@ class VerifyEndpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class EnsureImage:
-    """Look for the image on the endpoint and pull it when it is not there."""
+class FindImage:
+    """Look for the image on the endpoint, and ask for a slot to pull it when it is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class PullImage:
+    """Pull the image, unless it is there by now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,8 @@ class PurgeCredentials:
 
 Effect = (
     VerifyEndpoint
-    | EnsureImage
+    | FindImage
+    | PullImage
     | CreateContainer
     | StartContainer
     | ProbeNotebook
@@ -93,6 +99,18 @@ class EndpointVerified:
     address: str
     engine: str
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PullQueued:
+    """The image is not on the endpoint, and the pull has to wait; `line` says for what."""
+
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class PullAdmitted:
+    """The image is not on the endpoint, and the pull has its slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +223,8 @@ class CredentialsPurged:
 
 Event = (
     EndpointVerified
+    | PullQueued
+    | PullAdmitted
     | PullProgressed
     | ImagePresent
     | ContainerCreated

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.values import Session
 
 EFFECT_SECONDS: Final = 30.0  # the longest any effect but a pull may take; `docker stop` alone takes 10
@@ -33,7 +34,7 @@ def released(session: Session) -> Session:
     return replace(session, lease_expires_at=0.0, version=session.version + 1)
 
 
-def with_lease(session: Session, tick: str, now: float) -> Session:
-    """The session about to be saved by `tick`: the lease renewed if there is more to do at once, else given back."""
-    waits = session.next_attempt_at is None or session.next_attempt_at > now
-    return replace(session, written_by=tick, lease_expires_at=0.0 if waits else now + LEASE_SECONDS)
+def with_lease(session: Session, tick: str, lane: Lane, now: float) -> Session:
+    """The session about to be saved by `tick`: the lease renewed if it has more to do at once, else given back."""
+    goes_on = session.next_attempt_at is not None and session.next_attempt_at <= now and lane_of(session) is lane
+    return replace(session, written_by=tick, lease_expires_at=now + LEASE_SECONDS if goes_on else 0.0)

@@ -40,14 +40,14 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
 from chalicelib.session import events as e
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
-from chalicelib.session.narration import LINE_LENGTH, begin, narrate, silence
+from chalicelib.session.narration import LINE_LENGTH, begin, narrate, silence, stalled, too_long
 from chalicelib.session.values import Failure, Limits, Phase, Session, State, container_name, session_id
 from chalicelib.text import one_line
 
@@ -66,6 +66,8 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
                         e.CredentialsRenewed: State.VERIFYING,
                         e.EffectDelayed: State.VERIFYING, **_LEAVE},
     State.PULLING:     {e.PullProgressed: State.PULLING,
+                        e.PullQueued: State.PULLING,
+                        e.PullAdmitted: State.PULLING,
                         e.ImagePresent: State.CREATING,
                         e.EffectDelayed: State.PULLING, **_LEAVE},
     State.CREATING:    {e.ContainerCreated: State.STARTING,
@@ -104,7 +106,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
 
 EFFECTS: Final[Mapping[State, Effect]] = MappingProxyType({
     State.VERIFYING:   e.VerifyEndpoint(),
-    State.PULLING:     e.EnsureImage(),
+    State.PULLING:     e.FindImage(),
     State.CREATING:    e.CreateContainer(),
     State.STARTING:    e.StartContainer(),
     State.PROBING:     e.ProbeNotebook(),
@@ -117,7 +119,7 @@ EFFECTS: Final[Mapping[State, Effect]] = MappingProxyType({
 })
 
 # How long a state waits, in seconds from its first EffectDelayed, for any other news (rule 6). Judgement, not
-# measurement. A pull may take as long as it likes while it gets on.
+# measurement.
 PATIENCE: Final[Mapping[State, float]] = MappingProxyType({
     State.VERIFYING:    60,   # longer than an engine's restart; shorter than a visitor's patience
     State.PULLING:     600,   # extracting one large layer on a slow disk says nothing for minutes
@@ -137,6 +139,17 @@ WATCH_SECONDS: Final = 300.0  # how often a ready container is looked at: a minu
 RETRY_LIMIT: Final = 5.0  # while a visitor watches
 UNWATCHED_RETRY_LIMIT: Final = 60.0  # while nobody does
 PULL_ATTEMPTS: Final = 10  # failed pulls that got no further than one before; then only getting further is news
+PULL_STEP: Final = 0.002  # the share of an image that counts as getting further: 5 seconds of an hour's pull
+QUEUE_PAUSE: Final = 5.0  # seconds; the first wait for a slot to pull, and doubled up to QUEUE_PAUSE_LIMIT
+QUEUE_PAUSE_LIMIT: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class PullPatience:
+    """How long a launch may be in PULLING: without getting a step further, and in all, waiting included; in seconds."""
+
+    stalled: float = 3600.0
+    longest: float = 43200.0
 
 
 def new_session(
@@ -147,6 +160,7 @@ def new_session(
     image: str,
     limits: Limits,
     open_path: str = "",
+    source: str = "",
     now: float,
     lifetime: float,
     request: str,
@@ -156,7 +170,7 @@ def new_session(
     """Begin a launch; `previous` is the stopped session of the same owner and name, if there is one.
 
     `request` names the web request, so that it recognises its own write when the answer to it was lost; `label` is a
-    fresh one (values.launch_label).
+    fresh one (values.launch_label); `source` is the network the request came from (admission.network_of).
     """
     session = Session(
         sid=session_id(owner, name),
@@ -170,6 +184,7 @@ def new_session(
         image=image,
         limits=limits,
         open_path=open_path,
+        source=source,
         written_by=request,
         log=previous.log if previous else (),
         created_at=now,
@@ -185,17 +200,29 @@ def next_effect(session: Session) -> Effect | None:
     """Say what is to be done in this state; None when nothing is, ever."""
     if session.state is State.READY and not session.credentials_held:
         return e.ProbeNotebook()  # the endpoint can no longer be asked, the notebook still can
+    if session.admitted:
+        return e.PullImage()
     return EFFECTS.get(session.state)
 
 
-def overdue(session: Session, now: float) -> Event | None:
+def waits_for_slot(session: Session) -> bool:
+    """Say whether it was heard last that the image is not there and that the pull has to wait."""
+    return session.state is State.PULLING and not session.admitted and session.attempts > 0 and not session.last_problem
+
+
+def overdue(session: Session, now: float, pulls: PullPatience = PullPatience()) -> Event | None:
     """Say which deadline has passed: the session's lifetime or the state's patience; None while neither has."""
     if now >= session.expires_at and session.phase in (Phase.LAUNCHING, Phase.READY):
         return e.SessionExpired()
     if session.newer:  # rule 9
         return e.StopRequested() if now >= session.expires_at and session.phase is Phase.LEAVING else None
+    if session.state is State.PULLING:
+        if now - session.entered_at > pulls.longest:
+            return e.PatienceExpired(too_long(pulls.longest))
+        if session.admitted and now - session.progressed_at > pulls.stalled:
+            return e.PatienceExpired(stalled(pulls.stalled))
     patience = PATIENCE.get(session.state)
-    if patience is None:
+    if patience is None or waits_for_slot(session):
         return None
     if session.last_problem is None:  # nobody has asked the endpoint yet: the silence is the hub's own
         patience += HUB_OUTAGE_ALLOWANCE
@@ -234,6 +261,11 @@ def _changed(session: Session, event: Event, state: State, now: float) -> Sessio
             return _delayed(session, after, failure, now)
         case e.PullProgressed(line=line):
             return _pulled_on(session, after, one_line(line, LINE_LENGTH) != session.message, now)
+        case e.PullQueued():
+            pause = min(QUEUE_PAUSE * 2.0 ** min(session.attempts, 10), QUEUE_PAUSE_LIMIT)
+            return replace(_heard(after, now), attempts=session.attempts + 1, next_attempt_at=now + pause)
+        case e.PullAdmitted():
+            return replace(_heard(after, now), progressed_at=now)
         case e.StopRequested() | e.ForgetRequested():  # heard from the visitor, not from the endpoint
             return replace(after, next_attempt_at=_next_look(after, now))
         case _:
@@ -245,6 +277,10 @@ def _facts(session: Session, event: Event) -> dict[str, Any]:
     match event:
         case e.EndpointVerified(address=address):
             return {"address": address}
+        case e.PullQueued():
+            return {"admitted": False}
+        case e.PullAdmitted():
+            return {"admitted": True}
         case e.PullProgressed(fraction=fraction):
             known = [share for share in (fraction, session.fraction) if share is not None]
             return {"fraction": max(known, default=None)}
@@ -264,12 +300,14 @@ def _facts(session: Session, event: Event) -> dict[str, Any]:
 
 def _entered(session: Session, now: float) -> Session:
     """The session having just entered its state."""
-    session = replace(_heard(session, now), entered_at=now)
+    session = replace(_heard(session, now), entered_at=now, admitted=False)
     match session.state:
         case State.CREATING:
             return replace(session, container=container_name(session.sid, session.generation))  # rule 7
         case State.REMOVING:
             return replace(session, target=None)
+        case State.STOPPED:
+            return replace(session, source="")
         case _:
             return session
 
@@ -281,11 +319,18 @@ def _heard(session: Session, now: float) -> Session:
 
 
 def _pulled_on(before: Session, after: Session, is_new: bool, now: float) -> Session:
-    """The session after a pull's status: getting further is news; so is any change, until too many pulls failed."""
-    if after.fraction != before.fraction:
-        return _heard(after, now)
+    """The session after a pull's status: a step further is news; so is any change, until too many pulls failed.
+
+    A hostile engine can make endless changes, and nearly endless steps: PullPatience bounds both.
+    """
+    if _steps(after.fraction) > _steps(before.fraction):
+        return replace(_heard(after, now), progressed_at=now)
     news_at = now if is_new and before.attempts < PULL_ATTEMPTS else before.last_news_at
     return replace(after, last_news_at=news_at, last_problem=None, next_attempt_at=_next_look(after, now))
+
+
+def _steps(fraction: float | None) -> int:
+    return -1 if fraction is None else int(fraction / PULL_STEP)
 
 
 def _delayed(before: Session, after: Session, failure: Failure, now: float) -> Session:

@@ -82,7 +82,7 @@ def narrate(before: Session, event: Event, after: Session, now: float) -> Sessio
     """Give `after`, which `event` made of `before`, its message and the lines about what happened."""
     told = replace(after, message=_message_after(before, event, after))
     for text in _lines_about(before, event, told):
-        progresses = isinstance(event, e.PullProgressed)
+        progresses = isinstance(event, e.PullProgressed | e.PullQueued)
         replaces = progresses and bool(told.log) and told.log[-1].progress
         line = replace(_line(told, text, now), progress=progresses)
         kept = told.log[:-1] if replaces else told.log
@@ -99,12 +99,40 @@ def silence(session: Session, patience: float) -> Failure:
     )
 
 
+def stalled(patience: float) -> Failure:
+    """Why a pull was given up that got no further for `patience` seconds."""
+    return Failure(
+        "pull-stalled",
+        f"The pull made no progress for {_minutes(patience)}. Check the endpoint's network and disk, then launch "
+        "again: layers that were finished are kept",
+    )
+
+
+def too_long(longest: float) -> Failure:
+    """Why a pull was given up that took `longest` seconds."""
+    return Failure(
+        "pull-too-long",
+        f"The pull took longer than {_minutes(longest)}, the most that this hub allows. Pull the image on the endpoint "
+        "itself, with docker pull, then launch again",
+    )
+
+
+def _minutes(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    parts = [
+        f"{count} {unit}{'s' if count > 1 else ''}" for count, unit in ((hours, "hour"), (minutes, "minute")) if count
+    ]
+    return " and ".join(parts) or "a minute"
+
+
 def _message_after(before: Session, event: Event, after: Session) -> str:
     if after.state is not before.state or before.newer:
         return _message_of(after)
     match event:
-        case e.PullProgressed(line=line):
+        case e.PullProgressed(line=line) | e.PullQueued(line=line):
             return one_line(line, LINE_LENGTH)
+        case e.PullAdmitted():
+            return "Pulling the image"
         case e.EffectDelayed(failure=failure):
             return one_line(failure.message, LINE_LENGTH)
         case e.CredentialsRenewed() | e.ContainerRan() | e.NotebookAnswered():
@@ -130,7 +158,7 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
     match event:
         case e.EndpointVerified(address=address, engine=engine, note=note):
             yield f"Connected to Docker {engine} at {address}" + (f". {note}" if note else "")
-        case e.PullProgressed():
+        case e.PullProgressed() | e.PullQueued():
             if after.message and after.message != before.message:
                 yield after.message
         case e.EffectDelayed(failure=failure):

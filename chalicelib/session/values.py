@@ -101,10 +101,11 @@ class Session:
 
     identity     `sid` follows from owner and name; `generation` counts the launches; `version` the saves.
     origin       `label` is random and this launch's own ("": it was stored before launches had one); `host` has it.
-    asked for    `endpoint`, `image`, `limits`, `open_path`.
+    asked for    `endpoint`, `image`, `limits`, `open_path`; `source` is the network that the launch came from.
     found        `address` (checked, of the endpoint), `container` (its name, known before it exists), `target`.
-    how it goes  `state`, `fraction` of the pull; `failure` is the first one and final, `last_problem` what the present
-                 effect failed of last, `attempts` how often in a row; `message` and `log` are for the visitor.
+    how it goes  `state`, since `entered_at`; `fraction` of the pull, once it is `admitted`, which grew last at
+                 `progressed_at`; `failure` is the first one and final, `last_problem` what the present effect failed of
+                 last, `attempts` how often in a row; `message` and `log` are for the visitor.
     who and when `written_by` is the tick or the web request that saved last, and a tick holds the session until
                  `lease_expires_at`; `last_news_at` is when something was last heard, and `next_attempt_at` when the
                  session wants to be looked at (None: never again).
@@ -123,13 +124,16 @@ class Session:
     image: str
     limits: Limits = Limits()
     open_path: str = ""
+    source: str = ""
     address: str | None = None
     container: str | None = None
     target: Target | None = None
     credentials_held: bool = True
     written_by: str = ""
     lease_expires_at: float = 0.0
+    admitted: bool = False
     fraction: float | None = None
+    progressed_at: float = 0.0
     message: str = ""
     failure: Failure | None = None
     last_problem: Failure | None = None

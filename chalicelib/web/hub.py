@@ -35,6 +35,7 @@ from chalicelib.session.events import (
     ForgetRequested,
     StopRequested,
 )
+from chalicelib.session.lanes import lane_of
 from chalicelib.session.machine import accepts, advance, new_session
 from chalicelib.session.values import Failure, Phase, Session, State, launch_label, session_id
 from chalicelib.web.errors import SessionLeaving, SessionNotReady, SessionOfLaterVersion
@@ -120,8 +121,8 @@ class Hub:
         warning = f"The certificate expires on {day}, before the session would end; it cannot be stopped from here then"
         return replace(bundle, warnings=(*bundle.warnings, warning))
 
-    def launch(self, form: Launch) -> Launched:
-        """Bring the visitor to the running notebook of this key and name, or launch it.
+    def launch(self, form: Launch, source: str = "") -> Launched:
+        """Bring the visitor to the running notebook of this key and name, or launch it; `source` is their network.
 
         Raises BadBundle, BadEndpoint, SessionLeaving, StoreUnavailable, StoreRefused.
         """
@@ -129,7 +130,7 @@ class Hub:
         request = self._secret()
         for _ in range(RACES):
             try:
-                return self._launch(form, bundle, request)
+                return self._launch(form, bundle, source, request)
             except StaleSession:
                 continue
         raise StoreUnavailable("Other requests are changing this session; try again")
@@ -188,10 +189,10 @@ class Hub:
         self._tokens.put_token(token, owners, expires_at=self._clock() + self.config.session_lifetime)
         return token
 
-    def _wake(self, sid: str) -> None:
+    def _wake(self, session: Session) -> None:
         """Have the session driven on at once; if the queue does not answer, the schedule does it a minute late."""
         with suppress(StoreUnavailable):
-            self._enqueue(TickMessage(sid), delay=0.0)
+            self._enqueue(TickMessage(session.sid), lane=lane_of(session), delay=0.0)
 
     def _check_address(self, endpoint: Endpoint) -> None:
         """Refuse at once what can be refused without asking a name server; the launcher checks every answer."""
@@ -203,19 +204,19 @@ class Hub:
             return
         policy.check([literal])
 
-    def _launch(self, form: Launch, bundle: Bundle, request: str) -> Launched:
+    def _launch(self, form: Launch, bundle: Bundle, source: str, request: str) -> Launched:
         # Another request, or the launcher, may write between this read and our save. Then the save raises StaleSession
         # and `launch` comes here again, to decide by what is stored then.
         present = self._sessions.find(session_id(bundle.owner, form.name))
         if present is not None and present.written_by == request:
             return self._store_and_start(present, bundle)  # written before, and only the answer was lost
         if present is None or present.state is State.STOPPED:
-            return self._begin(form, bundle, request, present)
+            return self._begin(form, bundle, source, request, present)
         if present.phase is Phase.LEAVING:
             raise SessionLeaving(f"“{present.name}” is being stopped. Launch it again in a few seconds")
         return self._rejoin(present, bundle)
 
-    def _begin(self, form: Launch, bundle: Bundle, request: str, previous: Session | None) -> Launched:
+    def _begin(self, form: Launch, bundle: Bundle, source: str, request: str, previous: Session | None) -> Launched:
         session = new_session(
             owner=bundle.owner,
             name=form.name,
@@ -223,6 +224,7 @@ class Hub:
             image=form.image or self.config.image,
             limits=form.limits,
             open_path=form.open_path,
+            source=source,
             now=self._clock(),
             lifetime=self.config.session_lifetime,
             request=request,
@@ -239,7 +241,7 @@ class Hub:
         except (StoreUnavailable, StoreRefused) as error:
             self._have_done(session, EffectFailed(Failure(error.code, error.message)))
             raise
-        self._wake(session.sid)
+        self._wake(session)
         return Launched(session, bundle, created=True)
 
     def _rejoin(self, session: Session, bundle: Bundle) -> Launched:
@@ -253,7 +255,7 @@ class Hub:
                 )
             session = self._save_event(session, CredentialsRenewed())
             self._store_credentials(session, bundle)
-            self._wake(session.sid)
+            self._wake(session)
         return Launched(session, bundle, created=False)
 
     def _store_credentials(self, session: Session, bundle: Bundle) -> None:
@@ -275,7 +277,7 @@ class Hub:
     def _have_done(self, session: Session, event: Event) -> Session:
         """Save what the visitor wants, and have it done at once."""
         after = self._save_event(session, event)
-        self._wake(session.sid)
+        self._wake(after)
         return after
 
     def _save_event(self, session: Session, event: Event) -> Session:

@@ -22,6 +22,7 @@ from chalice.app import Blueprint, Chalice, Request, Response
 from chalicelib.aws.session_items import STOPPED_TTL
 from chalicelib.config import VERSION, Config
 from chalicelib.errors import HomeportError
+from chalicelib.session.admission import network_of
 from chalicelib.session.values import Session
 from chalicelib.web import pages
 from chalicelib.web.errors import (
@@ -90,7 +91,7 @@ def check_bundle(site: Site, request: Request) -> Response:
 def launch_session(site: Site, request: Request) -> Response:
     """Launch a notebook, or come back to the one of the same key and name."""
     _refuse_other_sites(site, request)
-    launched = site.hub.launch(_form(request))
+    launched = site.hub.launch(_form(request), _source(request))
     token = site.hub.token_for(launched.bundle.owner, _owners(site, request))
     age = int(site.config.session_lifetime)
     cookie = {"Set-Cookie": f"{COOKIE}={token}; Max-Age={age}; Path=/; Secure; HttpOnly; SameSite=Lax"}
@@ -324,6 +325,15 @@ def _token(request: Request) -> str | None:
         pairs = (pair.partition("=") for pair in request.headers.get("cookie", "").split(";"))
         shown = {value.strip() for name, _, value in pairs if name.strip() == COOKIE}
     return shown.pop() if len(shown) == 1 and all(map(_TOKEN.fullmatch, shown)) else None
+
+
+def _source(request: Request) -> str:
+    """The network that a request came from, as API Gateway saw it; empty if it does not say."""
+    address = request.context.get("identity", {}).get("sourceIp")
+    try:
+        return network_of(str(address))
+    except ValueError:
+        return ""
 
 
 def _form(request: Request) -> Launch:

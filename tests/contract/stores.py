@@ -12,6 +12,7 @@ import pytest
 from chalicelib.aws.errors import LaunchWithdrawn, SessionNotFound, StaleSession
 from chalicelib.launcher.effects import Routes
 from chalicelib.session.errors import IllegalTransition
+from chalicelib.session.lanes import Lane
 from chalicelib.session.values import Failure, Limits, Line, State, Target
 from chalicelib.web import hub
 from tests.builders import NOW, a_session
@@ -20,7 +21,7 @@ from tests.builders import NOW, a_session
 class Sessions(hub.Sessions, Protocol):
     """All that anybody needs of a store of sessions: the hub, the tick (which needs less), and the schedule."""
 
-    def due(self, now: float) -> Iterator[str]: ...
+    def due(self, now: float) -> Iterator[tuple[str, Lane]]: ...
 
 
 class SessionStoreContract:
@@ -74,8 +75,8 @@ class SessionStoreContract:
         stopped = a_session(name="stopped", state=State.STOPPED, next_attempt_at=None)
         for session in (due, later, held, stopped):
             store.save(session)
-        assert list(store.due(NOW)) == [due.sid]
-        assert sorted(store.due(NOW + 100)) == sorted([due.sid, later.sid, held.sid])
+        assert list(store.due(NOW)) == [(due.sid, Lane.LAUNCH)]
+        assert {sid for sid, _ in store.due(NOW + 100)} == {due.sid, later.sid, held.sid}
 
 
 class RouteStoreContract(ABC):

@@ -25,18 +25,19 @@ from urllib3.filepost import encode_multipart_formdata
 
 from chalicelib.aws.tokens import TokenStore
 from chalicelib.config import Config
+from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.web.hub import Hub
 from chalicelib.web.routes import attach
 from chalicelib.wiring import Wiring
 from tests.certificates import Authority, shared_key
 from tests.table import TABLE, create_table
 
-BUCKET, QUEUE, KEY = "homeport-test", "homeport-test-tick", "alias/homeport-test"
+BUCKET, QUEUES, KEY = "homeport-test", "homeport-test", "alias/homeport-test"
 ENVIRONMENT = {
     "HOMEPORT_TABLE": TABLE,
     "HOMEPORT_BUCKET": BUCKET,
     "HOMEPORT_KEY": KEY,
-    "HOMEPORT_TICK_QUEUE": QUEUE,
+    "HOMEPORT_QUEUES": QUEUES,
     "HOMEPORT_HUB_ORIGIN": "https://hub.example.org",
     "HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net",
 }
@@ -144,10 +145,11 @@ class HubRig:
         finally:
             events.unregister(event, handler)
 
-    def messages(self) -> list[dict[str, str]]:
-        queue = self.parts.config.tick_queue_url
-        received = self.client_of("sqs").receive_message(QueueUrl=queue, MaxNumberOfMessages=10)
-        return [json.loads(message["Body"]) for message in received.get("Messages", [])]
+    def messages(self, *lanes: Lane) -> list[dict[str, str]]:
+        """Take what is in the queues of these lanes; of all, if none is named."""
+        urls = [queue_of(self.parts.config.queue_urls, lane) for lane in lanes or Lane]
+        received = [self.client_of("sqs").receive_message(QueueUrl=url, MaxNumberOfMessages=10) for url in urls]
+        return [json.loads(message["Body"]) for answer in received for message in answer.get("Messages", [])]
 
     def objects(self) -> list[str]:
         listed = self.client_of("s3").list_objects_v2(Bucket=BUCKET)
@@ -191,7 +193,7 @@ def a_hub(parts: Wiring, *, clock: Callable[[], float]) -> Hub:
         sessions=parts.sessions,
         tokens=TokenStore(parts.client("dynamodb"), parts.config.table, clock),
         credentials=parts.credentials,
-        enqueue=parts.queue.enqueue,
+        enqueue=parts.queues.enqueue,
         clock=clock,
         secret=lambda: secrets.token_urlsafe(32),
     )
@@ -201,7 +203,7 @@ def a_hub(parts: Wiring, *, clock: Callable[[], float]) -> Hub:
 def hub_rig(**environment: str) -> Iterator[HubRig]:
     """A hub of its own, from nothing."""
     with mock_aws():
-        environ = {**ENVIRONMENT, "HOMEPORT_TICK_QUEUE_URL": made_resources(), **environment}
+        environ = {**ENVIRONMENT, "HOMEPORT_QUEUE_URLS": made_resources(), **environment}
         parts = Wiring(Config.from_environ(environ), aws_client)
         app = Chalice(app_name="homeport", configure_logs=False)
         attach(app, config=lambda: parts.config, hub=lambda: rig.hub)
@@ -211,10 +213,11 @@ def hub_rig(**environment: str) -> Iterator[HubRig]:
 
 
 def made_resources() -> str:
-    """Make key, bucket, table and queue; gives the queue's address."""
+    """Make key, bucket, table and queues; gives what the queues' addresses begin with."""
     kms = aws_client("kms")
     kms.create_alias(AliasName=KEY, TargetKeyId=kms.create_key()["KeyMetadata"]["KeyId"])
     location = {"LocationConstraint": "eu-west-1"}
     aws_client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration=location)
     create_table(aws_client("dynamodb"))
-    return str(aws_client("sqs").create_queue(QueueName=QUEUE)["QueueUrl"])
+    urls = [str(aws_client("sqs").create_queue(QueueName=queue_of(QUEUES, lane))["QueueUrl"]) for lane in Lane]
+    return urls[0].removesuffix(f"-{Lane.LAUNCH}")

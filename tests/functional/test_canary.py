@@ -26,6 +26,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from chalicelib.aws.credentials import object_key
 from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import RouteStore
+from chalicelib.aws.slots import SlotStore
 from chalicelib.bundle.archive import read as read_archive
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.bundle.parse import parse
@@ -35,12 +36,14 @@ from chalicelib.errors import BadEnvelope, HomeportError
 from chalicelib.launcher.effects import CredentialsAccess, Effects
 from chalicelib.launcher.tick import Launcher
 from chalicelib.session.events import EffectDelayed, EffectFailed, VerifyEndpoint
+from chalicelib.session.lanes import Lane
+from chalicelib.session.machine import PullPatience
 from chalicelib.session.values import Limits, Session, State
 from chalicelib.web.forms import Launch
 from tests.certificates import key_pem, shared_key
 from tests.functional.hostile_engine import HostileEngine, Pki, http, of_json, ping, refusal, version
 from tests.functional.hub_rig import BUCKET, Answer, HubRig, a_bundle, a_hub, hub_rig
-from tests.launcher_twins import EngineTwin, a_trust
+from tests.launcher_twins import EngineTwin, a_trust, drive
 from tests.secrets_seen import Canary, canary_of_bundle, secret_numbers, shown_with_locals, spellings
 from tests.unit import corpus
 
@@ -324,6 +327,7 @@ class Stage:
             config=parts.config,
             credentials=credentials or parts.credentials,
             routes=RouteStore(self.hub.client_of("dynamodb"), parts.config.table, lambda: self.session.created_at),
+            slots=SlotStore(self.hub.client_of("dynamodb"), parts.config.table, lambda: self.session.created_at),
             trust=a_trust,
             clock=lambda: self.session.created_at + 1,
             sleep=lambda seconds: None,
@@ -333,15 +337,21 @@ class Stage:
         )
 
     def tick(self, connect: Any) -> Session:
-        launcher = Launcher(
-            sessions=self.hub.parts.sessions,
-            effects=self.effects(connect),
-            enqueue=lambda message, *, delay: None,
-            clock=lambda: self.session.created_at + 1,
-            time_left=lambda: 1000.0,
-            name="tick",
-        )
-        launcher.tick(TickMessage(self.session.sid))
+        sessions = self.hub.parts.sessions
+
+        def launcher(lane: Lane) -> Launcher:
+            return Launcher(
+                sessions=sessions,
+                effects=self.effects(connect),
+                enqueue=lambda message, *, lane, delay: None,
+                lane=lane,
+                pulls=PullPatience(),
+                clock=lambda: self.session.created_at + 1,
+                time_left=lambda: 1000.0,
+                name=f"tick-{lane}",
+            )
+
+        drive(launcher, sessions, TickMessage(self.session.sid))
         return self.hub.parts.sessions.load(self.session.sid)
 
 

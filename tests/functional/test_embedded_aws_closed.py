@@ -25,6 +25,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from chalicelib.session.lanes import Lane, queue_of
 from local import endpoint, private, run
 from local.aws import Aws, aws
 from local.gate import MAX_BODY, REGION, SERVICES, SKEW, AccessKey, Gate, closed
@@ -161,7 +162,7 @@ class Target:
         environ = self.cloud.environ
         names = ("s3", "dynamodb", "sqs", "ssm")
         s3, dynamodb, sqs, ssm = (client_of(name, self.cloud.url, self.key) for name in names)
-        queue = {"QueueUrl": environ["HOMEPORT_TICK_QUEUE_URL"], "AttributeNames": ["All"]}
+        queue = {"QueueUrl": queue_of(environ["HOMEPORT_QUEUE_URLS"], Lane.LAUNCH), "AttributeNames": ["All"]}
         return (
             [
                 (found["Key"], found["ETag"])
@@ -185,7 +186,8 @@ def target() -> Iterator[Target]:
         folder.chmod(0o755)
         with aws(folder / "logs") as cloud:
             environ = cloud.environ
-            bucket, table, queue = (environ[f"HOMEPORT_{name}"] for name in ("BUCKET", "TABLE", "TICK_QUEUE_URL"))
+            bucket, table = (environ[f"HOMEPORT_{name}"] for name in ("BUCKET", "TABLE"))
+            queue = queue_of(environ["HOMEPORT_QUEUE_URLS"], Lane.LAUNCH)
             cloud.client("s3").put_object(Bucket=bucket, Key="credentials/sid/1", Body=CANARY.encode())
             item = {"pk": {"S": "route#sid"}, "sk": {"S": CANARY}}
             cloud.client("dynamodb").put_item(TableName=table, Item=item)

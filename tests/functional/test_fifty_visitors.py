@@ -19,17 +19,20 @@ from chalicelib.aws.credentials import CredentialsStore
 from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import RouteStore
 from chalicelib.aws.sessions import SessionStore
+from chalicelib.aws.slots import SlotStore
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
 from chalicelib.launcher.effects import Effects
 from chalicelib.launcher.tick import Launcher
+from chalicelib.session.lanes import Lane
+from chalicelib.session.machine import PullPatience
 from chalicelib.session.values import State
 from local import processes
 from local.aws import Aws, aws, own_environ
 from local.hub import hub
 from tests.certificates import shared_key
 from tests.functional.hub_rig import a_bundle
-from tests.launcher_twins import EngineTwin, a_trust
+from tests.launcher_twins import EngineTwin, a_trust, drive
 
 VISITORS = 50
 
@@ -93,6 +96,7 @@ def _drive(clients: Mapping[str, Any], config: Config, harbour: Harbour, sid: st
         config=config,
         credentials=CredentialsStore(clients["s3"], clients["kms"], bucket=config.bucket, key=config.key),
         routes=RouteStore(dynamodb, config.table, time.time),
+        slots=SlotStore(dynamodb, config.table, time.time),
         trust=a_trust,
         clock=time.time,
         sleep=time.sleep,
@@ -100,15 +104,20 @@ def _drive(clients: Mapping[str, Any], config: Config, harbour: Harbour, sid: st
         resolve=lambda endpoint, policy: endpoint.host,
         probe=lambda target, sid, trust, *, deadline: None,
     )
-    launcher = Launcher(
-        sessions=sessions,
-        effects=effects,
-        enqueue=lambda message, *, delay: None,
-        clock=time.time,
-        time_left=lambda: 1000.0,
-        name=f"tick-{threading.get_ident()}-{until}",
-    )
-    launcher.tick(TickMessage(sid))
+
+    def launcher(lane: Lane) -> Launcher:
+        return Launcher(
+            sessions=sessions,
+            effects=effects,
+            enqueue=lambda message, *, lane, delay: None,
+            lane=lane,
+            pulls=PullPatience(),
+            clock=time.time,
+            time_left=lambda: 1000.0,
+            name=f"tick-{threading.get_ident()}-{until}-{lane}",
+        )
+
+    drive(launcher, sessions, TickMessage(sid))
     assert sessions.load(sid).state is until, sessions.load(sid).message
 
 

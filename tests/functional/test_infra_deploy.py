@@ -24,6 +24,7 @@ from moto.apigateway.models import APIGatewayBackend, RestAPI
 from moto.server import ThreadedMotoServer
 
 from chalicelib.errors import BadConfiguration
+from chalicelib.session.lanes import Lane
 from infra.deploy import FROM_OUTPUTS, read_request
 from tests.policies import template
 
@@ -34,7 +35,8 @@ OPTIONS = {
     "HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.org",
     "HOMEPORT_IMAGE": "quay.io/jupyter/scipy-notebook:2026-11-02",
 }
-ROLES = {"api_handler": "web", "tick": "tick", "redrive": "redrive"}
+ROLES = {"api_handler": "web", **{lane.value: lane.value for lane in Lane}, "redrive": "redrive"}
+FUNCTIONS = {"homeport-test", *(f"homeport-test-{lane}" for lane in Lane), "homeport-test-redrive"}
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning"),  # alarms and TLS-only policies: moto skips them
@@ -141,6 +143,10 @@ def mappings(client: Callable[[str], Any]) -> list[dict[str, Any]]:
     return list(client("lambda").list_event_source_mappings()["EventSourceMappings"])
 
 
+def mapping_ids(client: Callable[[str], Any]) -> set[str]:
+    return {str(found["UUID"]) for found in mappings(client)}
+
+
 def apis(client: Callable[[str], Any]) -> list[dict[str, Any]]:
     return list(client("apigateway").get_rest_apis()["items"])
 
@@ -156,15 +162,19 @@ def test_one_command_deploys_everything_and_says_where_the_hub_is(deploy: Deploy
     (api,) = apis(client)
     assert done.stdout.splitlines()[-1].startswith(f"The hub: https://{api['id']}.execute-api.{REGION}.")
     functions = {found["FunctionName"]: found for found in client("lambda").list_functions()["Functions"]}
-    assert set(functions) == {"homeport-test", "homeport-test-tick", "homeport-test-redrive"}
+    assert set(functions) == FUNCTIONS
     assert {name: found["Timeout"] for name, found in functions.items()} == {
         "homeport-test": 30,
-        "homeport-test-tick": 120,
+        "homeport-test-launch": 120,
+        "homeport-test-pull": 900,
+        "homeport-test-leave": 120,
+        "homeport-test-watch": 60,
         "homeport-test-redrive": 60,
     }
-    (mapping,) = mappings(client)
-    assert mapping["EventSourceArn"] == outputs(client)["TickQueueArn"]
-    assert mapping["FunctionArn"].endswith(":homeport-test-tick")
+    made = outputs(client)
+    assert {(found["EventSourceArn"], found["FunctionArn"].rpartition(":")[2]) for found in mappings(client)} == {
+        (made[f"{lane.capitalize()}QueueArn"], f"homeport-test-{lane}") for lane in Lane
+    }
     (rule,) = client("events").list_rules()["Rules"]
     assert rule["ScheduleExpression"] == "rate(1 minute)"
 
@@ -199,11 +209,11 @@ def test_the_functions_are_told_what_the_stack_made_and_what_the_operator_chose(
         "HOMEPORT_TABLE": made["Table"],
         "HOMEPORT_BUCKET": made["Bucket"],
         "HOMEPORT_KEY": made["Key"],
-        "HOMEPORT_TICK_QUEUE": "homeport-test-tick",
-        "HOMEPORT_TICK_QUEUE_URL": made["TickQueueUrl"],
+        "HOMEPORT_QUEUES": "homeport-test",
+        "HOMEPORT_QUEUE_URLS": made["QueueUrls"],
         "HOMEPORT_CERTIFICATES": "/homeport/test",
     }
-    for function in ("homeport-test", "homeport-test-tick", "homeport-test-redrive"):
+    for function in FUNCTIONS:
         assert variables(client, function) == expected
 
 
@@ -220,12 +230,12 @@ def test_deploying_twice_changes_nothing_and_doubles_nothing(
     deploy: Deploy, client: Callable[[str], Any], project: Path
 ) -> None:
     first = deploy()
-    before = (outputs(client), mappings(client)[0]["UUID"], apis(client)[0]["id"], certificates(client))
+    before = (outputs(client), mapping_ids(client), apis(client)[0]["id"], certificates(client))
     shutil.rmtree(project / ".chalice" / "deployed")  # as on another machine
     second = deploy()
     assert (first.returncode, second.returncode) == (0, 0), second.stdout + second.stderr
-    assert (outputs(client), mappings(client)[0]["UUID"], apis(client)[0]["id"], certificates(client)) == before
-    assert (len(mappings(client)), len(apis(client))) == (1, 1)
+    assert (outputs(client), mapping_ids(client), apis(client)[0]["id"], certificates(client)) == before
+    assert (len(mappings(client)), len(apis(client))) == (4, 1)
     assert len(client("events").list_rules()["Rules"]) == 1
     assert "The hub's certificates: all there" in second.stdout
 
@@ -264,11 +274,11 @@ def test_a_run_that_failed_half_way_is_repeated_without_doubling_anything(
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr
     assert "Run the same command again" in failed.stderr
-    assert len(mappings(client)) == 1
+    assert len(mappings(client)) == 4
     monkeypatch.setattr(APIGatewayBackend, broken, works)
     done = deploy()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (len(mappings(client)), len(apis(client))) == (1, 1)
+    assert (len(mappings(client)), len(apis(client))) == (4, 1)
 
 
 def _refuse(*_: Any, **__: Any) -> None:
@@ -277,13 +287,12 @@ def _refuse(*_: Any, **__: Any) -> None:
 
 def test_a_left_over_mapping_on_the_queue_is_removed(deploy: Deploy, client: Callable[[str], Any]) -> None:
     assert deploy().returncode == 0
-    (mapping,) = mappings(client)
-    client("lambda").create_event_source_mapping(
-        EventSourceArn=mapping["EventSourceArn"], FunctionName="homeport-test-tick"
-    )
-    assert len(mappings(client)) == 2
+    before = mapping_ids(client)
+    leave = outputs(client)["LeaveQueueArn"]
+    client("lambda").create_event_source_mapping(EventSourceArn=leave, FunctionName="homeport-test-leave")
+    assert len(mappings(client)) == 5
     assert deploy().returncode == 0
-    assert [found["UUID"] for found in mappings(client)] == [mapping["UUID"]]
+    assert mapping_ids(client) == before
 
 
 def test_two_stages_share_nothing(deploy: Deploy, client: Callable[[str], Any]) -> None:
@@ -291,8 +300,7 @@ def test_two_stages_share_nothing(deploy: Deploy, client: Callable[[str], Any]) 
     assert deploy("prod").returncode == 0
     assert not set(outputs(client, "test").values()) & set(outputs(client, "prod").values()) - SHARED
     assert {found["EventSourceArn"].rpartition(":")[2] for found in mappings(client)} == {
-        "homeport-test-tick",
-        "homeport-prod-tick",
+        f"homeport-{stage}-{lane}" for stage in ("test", "prod") for lane in Lane
     }
     assert len(apis(client)) == 2
 

@@ -15,14 +15,18 @@ from moto import mock_aws
 
 from chalicelib.aws.credentials import CredentialsStore
 from chalicelib.aws.dynamodb import digest_of
+from chalicelib.aws.errors import CredentialsMissing
 from chalicelib.aws.hub_certificates import load_trust
 from chalicelib.aws.queues import Handover, TickMessage
 from chalicelib.aws.routes import Grant, ProxyStore, RouteStore
 from chalicelib.aws.sessions import SessionStore
+from chalicelib.aws.slots import Pool, SlotStore
 from chalicelib.aws.tokens import TokenStore
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
+from chalicelib.session.admission import slot_of
+from chalicelib.session.lanes import Lane
 from chalicelib.session.values import State, Target
 from chalicelib.wiring import Wiring
 from infra.certificates import ensure_certificates
@@ -111,8 +115,8 @@ def _requests(
             yield f"ssm:{operation}", arn, {}
             yield _kms("Decrypt", {"PARAMETER_ARN": arn}, outputs, "SsmService")
         case "sqs":
-            assert params["QueueUrl"] == outputs["TickQueueUrl"]
-            yield f"sqs:{operation}", outputs["TickQueueArn"], {}
+            lane = params["QueueUrl"].removeprefix(f"{outputs['QueueUrls']}-")
+            yield f"sqs:{operation}", outputs[f"{lane.capitalize()}QueueArn"], {}
         case _:
             raise AssertionError(f"nobody uses {service}")
 
@@ -140,7 +144,7 @@ def test_the_guard_refuses_what_a_role_may_not(outputs: dict[str, str], as_role:
     with pytest.raises(AssertionError, match="not allowed: s3:GetObject"):
         credentials_store(as_role("web"), outputs).get(SESSION.sid, 1, SESSION.owner)
     with pytest.raises(AssertionError, match="not allowed: kms:GenerateDataKey"):
-        credentials_store(as_role("tick"), outputs).put(SESSION.sid, 1, SESSION.owner, CREDENTIALS)
+        credentials_store(as_role("leave"), outputs).put(SESSION.sid, 1, SESSION.owner, CREDENTIALS)
     with pytest.raises(AssertionError, match="not allowed: dynamodb:GetItem"):
         SessionStore(as_role("proxy")("dynamodb"), outputs["Table"], lambda: NOW).find(SESSION.sid)
 
@@ -158,26 +162,35 @@ def test_the_web_function_may_do_all_that_a_visitor_asks_of_it(
     tokens.put_token("token", frozenset({SESSION.owner}), expires_at=NOW + 60)
     tokens.owners_of("token")
     tokens.put_ticket("ticket", SESSION, path="/lab", expires_at=NOW + 60)
-    _wiring(web, outputs).queue.enqueue(TickMessage(SESSION.sid), delay=0.0)
+    for lane in (Lane.LAUNCH, Lane.LEAVE, Lane.WATCH):
+        _wiring(web, outputs).queues.enqueue(TickMessage(SESSION.sid), lane=lane, delay=0.0)
 
 
-def test_the_launcher_may_do_all_that_a_session_needs(
-    outputs: dict[str, str], as_role: Callable[[str], Client]
+@pytest.mark.parametrize("lane", Lane)
+def test_each_lane_may_do_all_that_its_sessions_need(
+    outputs: dict[str, str], as_role: Callable[[str], Client], lane: Lane
 ) -> None:
     credentials_store(as_role("web"), outputs).put(SESSION.sid, 7, SESSION.owner, CREDENTIALS)
-    tick = as_role("tick")
-    store = SessionStore(tick("dynamodb"), outputs["Table"], lambda: NOW)
-    other = a_session(name="launched")
+    role = as_role(lane)
+    store = SessionStore(role("dynamodb"), outputs["Table"], lambda: NOW)
+    other = a_session(name=f"in {lane}")
     store.save(other)
     store.load(other.sid)
-    routes = RouteStore(tick("dynamodb"), outputs["Table"], lambda: NOW)
-    routes.publish(a_session(state=State.PUBLISHING, target=Target("203.0.113.7", 32768)))
-    routes.withdraw(SESSION)
-    credentials = credentials_store(tick, outputs)
-    assert credentials.get(SESSION.sid, 7, SESSION.owner) == CREDENTIALS
-    credentials.purge(SESSION.sid, 7)
-    load_trust(tick("ssm"), outputs["Certificates"])
-    _wiring(tick, outputs).queue.enqueue(TickMessage(SESSION.sid, Handover("tick")), delay=5.0)
+    slots = SlotStore(role("dynamodb"), outputs["Table"], lambda: NOW)
+    slots.put(Pool.SILENT, other.sid, slot_of(other, NOW + 60))
+    assert credentials_store(role, outputs).get(SESSION.sid, 7, SESSION.owner) == CREDENTIALS
+    with pytest.raises(CredentialsMissing):
+        credentials_store(role, outputs).get(other.sid, 1, SESSION.owner)
+    for other_lane in Lane:
+        _wiring(role, outputs).queues.enqueue(TickMessage(SESSION.sid, Handover("tick")), lane=other_lane, delay=5.0)
+    routes = RouteStore(role("dynamodb"), outputs["Table"], lambda: NOW)
+    if lane is Lane.LAUNCH:
+        routes.publish(a_session(state=State.PUBLISHING, target=Target("203.0.113.7", 32768)))
+    if lane is Lane.LEAVE:
+        routes.withdraw(SESSION)
+        credentials_store(role, outputs).purge(SESSION.sid, 7)
+    if lane in (Lane.LAUNCH, Lane.WATCH):
+        load_trust(role("ssm"), outputs["Certificates"])
 
 
 def test_the_schedule_may_find_what_is_due_and_enqueue_it(

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from chalicelib.launcher.effects import SLOT_SECONDS
+from chalicelib.session.lanes import Lane
 from tests.policies import ROOT, template
 
 PROGRAMS = Path(sys.executable).parent
@@ -61,14 +63,21 @@ def test_nothing_is_spoken_to_without_tls(policy: str, action: str) -> None:
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
-def test_a_tick_is_invisible_for_six_times_as_long_as_its_function_may_run() -> None:
-    timeout = config()["lambda_functions"]["tick"]["lambda_timeout"]
-    assert properties("TickQueue")["VisibilityTimeout"] >= 6 * timeout
-    assert properties("TickQueue")["RedrivePolicy"]["maxReceiveCount"] >= 5
+@pytest.mark.parametrize("lane", Lane)
+def test_a_message_is_invisible_for_six_times_as_long_as_its_function_may_run(lane: Lane) -> None:
+    timeout = config()["lambda_functions"][lane]["lambda_timeout"]
+    queue = properties(f"{lane.capitalize()}Queue")
+    assert queue["VisibilityTimeout"] == 6 * timeout
+    assert queue["RedrivePolicy"]["maxReceiveCount"] >= 5
+
+
+def test_a_slot_outlives_the_function_that_pulls() -> None:
+    assert config()["lambda_functions"][Lane.PULL]["lambda_timeout"] < SLOT_SECONDS
 
 
 def test_queues_and_table_are_encrypted_and_the_table_can_be_brought_back() -> None:
-    assert properties("TickQueue")["SqsManagedSseEnabled"] is True
+    for lane in Lane:
+        assert properties(f"{lane.capitalize()}Queue")["SqsManagedSseEnabled"] is True
     assert properties("DeadLetterQueue")["SqsManagedSseEnabled"] is True
     assert properties("Table")["SSESpecification"] == {"SSEEnabled": True}
     assert properties("Table")["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
@@ -77,7 +86,7 @@ def test_queues_and_table_are_encrypted_and_the_table_can_be_brought_back() -> N
 
 def test_logs_expire() -> None:
     groups = {name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::Logs::LogGroup"}
-    assert groups == {"WebLogs", "TickLogs", "RedriveLogs"}
+    assert groups == {"WebLogs", *(f"{lane.capitalize()}Logs" for lane in Lane), "RedriveLogs"}
     assert {properties(name)["RetentionInDays"] for name in groups} == {30}
 
 

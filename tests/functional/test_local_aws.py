@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from chalicelib.errors import BadConfiguration
+from chalicelib.session.lanes import Lane, queue_of
 from local.aws import Aws, aws, own_environ
 
 
@@ -23,9 +24,10 @@ def test_the_stack_has_what_the_hub_is_told(cloud: Aws) -> None:
     cloud.client("dynamodb").describe_table(TableName=environ["HOMEPORT_TABLE"])
     cloud.client("s3").head_bucket(Bucket=environ["HOMEPORT_BUCKET"])
     cloud.client("kms").generate_data_key(KeyId=environ["HOMEPORT_KEY"], KeySpec="AES_256")
-    queue = cloud.client("sqs").get_queue_url(QueueName=environ["HOMEPORT_TICK_QUEUE"])["QueueUrl"]
-    assert queue == environ["HOMEPORT_TICK_QUEUE_URL"]
-    assert queue.startswith(cloud.url)
+    for lane in Lane:
+        queue = cloud.client("sqs").get_queue_url(QueueName=queue_of(environ["HOMEPORT_QUEUES"], lane))["QueueUrl"]
+        assert queue == queue_of(environ["HOMEPORT_QUEUE_URLS"], lane)
+        assert queue.startswith(cloud.url)
 
 
 def test_the_hubs_own_certificates_are_there_and_the_client_cas_key_is_nowhere(cloud: Aws) -> None:

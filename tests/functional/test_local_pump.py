@@ -18,6 +18,8 @@ from local import pump
 from local.processes import StackError, wait_until
 from local.pump import FunctionContext, Pump
 
+PLACES = 3
+
 
 @pytest.fixture
 def sqs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
@@ -35,7 +37,7 @@ def queue(sqs: Any) -> str:
 @contextmanager
 def pumping(handle: Callable[[SQSEvent], None], sqs: Any) -> Iterator[None]:
     app = Chalice(app_name="sample")
-    app.on_sqs_message(queue="ticks", batch_size=1, name="tick")(handle)
+    app.on_sqs_message(queue="ticks", batch_size=1, maximum_concurrency=PLACES, name="tick")(handle)
     stopped = threading.Event()
     threads = Pump(app, sqs, timeouts={"tick": 120}, stopped=stopped, wait_seconds=1).start()
     try:
@@ -82,10 +84,10 @@ def test_handlers_run_side_by_side_and_never_more_than_there_are_places(sqs: Any
             at_once.append(1)
         release.wait(20)
 
-    for number in range(pump.HANDLERS + 2):
+    for number in range(PLACES + 2):
         sqs.send_message(QueueUrl=queue, MessageBody=str(number))
     with pumping(hold, sqs):
-        wait_until(lambda: len(at_once) == pump.HANDLERS, what="all places taken", deadline=20)
+        wait_until(lambda: len(at_once) == PLACES, what="all places taken", deadline=20)
         release.set()
         wait_until(lambda: in_queue(sqs, queue) == 0, what="the rest", deadline=20)
 

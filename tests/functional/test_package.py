@@ -18,6 +18,8 @@ from zipfile import ZipFile
 import pytest
 from packaging.requirements import Requirement
 
+from chalicelib.config import Config
+from chalicelib.session.lanes import Lane
 from infra.project import stage_project
 from tests.policies import OUTPUTS, ROOT, function_policy
 
@@ -29,7 +31,7 @@ PROGRAMS = Path(sys.executable).parent
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that `chalice package` wrote, of the project as it is deployed; no AWS account is asked."""
     folder = tmp_path_factory.mktemp("package")
-    stage_project(ROOT, folder / "project", outputs=OUTPUTS, environment={"HOMEPORT_TICK_QUEUE": "homeport-test-tick"})
+    stage_project(ROOT, folder / "project", outputs=OUTPUTS, environment={"HOMEPORT_QUEUES": "homeport-test"})
     chalice = [str(PROGRAMS / "chalice"), "--project-dir", str(folder / "project")]
     packaged = subprocess.run(
         [*chalice, "package", "--stage", "test", str(folder / "out")],
@@ -122,21 +124,27 @@ def test_each_function_gets_its_own_time_memory_and_policy(sam: dict[str, Any]) 
     functions = _functions(sam)
     assert {name: (found["Timeout"], found["MemorySize"]) for name, found in functions.items()} == {
         "APIHandler": (30, 512),
-        "Tick": (120, 512),
+        "Launch": (120, 512),
+        "Pull": (900, 512),
+        "Leave": (120, 512),
+        "Watch": (60, 512),
         "Redrive": (60, 512),
     }
-    for name, policy in (("APIHandler", "web"), ("Tick", "tick"), ("Redrive", "redrive")):
+    for name, policy in (("APIHandler", "web"), *((lane.capitalize(), lane) for lane in Lane), ("Redrive", "redrive")):
         role = functions[name]["Role"]["Fn::GetAtt"][0]
         (inline,) = sam[role]["Properties"]["Policies"]
         assert inline["PolicyDocument"] == function_policy(policy)
         assert "ManagedPolicyArns" not in sam[role]["Properties"]
 
 
-def test_the_launcher_is_driven_by_the_queue_and_the_schedule_by_the_clock(sam: dict[str, Any]) -> None:
+def test_each_lane_is_driven_by_its_queue_and_the_schedule_by_the_clock(sam: dict[str, Any]) -> None:
     functions = _functions(sam)
-    (event,) = functions["Tick"]["Events"].values()
-    assert event["Type"] == "SQS"
-    assert "homeport-test-tick" in json.dumps(event["Properties"]["Queue"])
+    for lane in Lane:
+        (event,) = functions[lane.capitalize()]["Events"].values()
+        assert event["Type"] == "SQS"
+        assert f"homeport-test-{lane}" in json.dumps(event["Properties"]["Queue"])
+        limit = event["Properties"]["ScalingConfig"]["MaximumConcurrency"]
+        assert limit == Config.from_environ({}).functions_of(lane)
     (event,) = functions["Redrive"]["Events"].values()
     assert (event["Type"], event["Properties"]["Schedule"]) == ("Schedule", "rate(1 minute)")
 

@@ -15,14 +15,17 @@ import pytest
 
 from chalicelib.aws.queues import Handover, TickMessage
 from chalicelib.aws.routes import ProxyStore, Route, RouteStore
+from chalicelib.aws.slots import SlotStore
 from chalicelib.engine.errors import NotebookSilent
 from chalicelib.launcher.effects import Effects
 from chalicelib.launcher.tick import Launcher
 from chalicelib.notebook.certificates import HubTrust
+from chalicelib.session.lanes import Lane, lane_of
+from chalicelib.session.machine import PullPatience
 from chalicelib.session.narration import NEWER, UNREADABLE
 from chalicelib.session.values import Session, State, Target, container_name
 from tests.functional.hub_rig import Answer, HubRig, a_bundle, a_hub, hub_rig
-from tests.launcher_twins import Clock, EngineTwin, a_trust
+from tests.launcher_twins import Clock, EngineTwin, a_trust, drive
 from tests.table import TABLE
 
 Item = dict[str, Any]
@@ -67,6 +70,9 @@ class Stage:
         self.hub.client_of("dynamodb").put_item(TableName=TABLE, Item=item)
 
     def tick(self, handover: Handover | None = None) -> None:
+        drive(self.launcher, self.hub.parts.sessions, TickMessage(self.sid, handover))
+
+    def launcher(self, lane: Lane) -> Launcher:
         self.ticks += 1
         connect: Any = self.engine.connect  # an engine's twin is no DockerEndpoint
         table = self.hub.parts.config.table
@@ -74,6 +80,7 @@ class Stage:
             config=self.hub.parts.config,
             credentials=self.hub.parts.credentials,
             routes=RouteStore(self.hub.client_of("dynamodb"), table, self.clock),
+            slots=SlotStore(self.hub.client_of("dynamodb"), table, self.clock),
             trust=a_trust,
             clock=self.clock,
             sleep=self.clock.sleep,
@@ -81,15 +88,16 @@ class Stage:
             resolve=lambda endpoint, policy: self.engine.address,
             probe=self.probe,
         )
-        launcher = Launcher(
+        return Launcher(
             sessions=self.hub.parts.sessions,
             effects=effects,
-            enqueue=lambda message, *, delay: None,
+            enqueue=lambda message, *, lane, delay: None,
+            lane=lane,
+            pulls=PullPatience(),
             clock=self.clock,
             time_left=lambda: 1000.0,
             name=f"tick-{self.ticks}",
         )
-        launcher.tick(TickMessage(self.sid, handover))
 
     def probe(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> None:
         container = self.engine.containers.get(container_name(self.sid, self.session.generation))
@@ -169,7 +177,7 @@ def test_a_later_versions_session_is_left_alone_by_ticks_and_schedule(stage: Sta
     assert list(stage.hub.parts.redrive()) == [stage.sid]
     (message,) = stage.hub.messages()
     assert message == {"session": stage.sid}
-    stage.hub.parts.tick(json.dumps(message), time_left=lambda: 1000.0)
+    stage.hub.parts.tick(lane_of(stage.session), json.dumps(message), time_left=lambda: 1000.0)
     stage.tick()
     stage.tick(Handover("its tick"))
     assert stage.item == item

@@ -1,4 +1,4 @@
-"""The queue of ticks on SQS, as moto has it."""
+"""The lanes' queues on SQS, as moto has them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from moto import mock_aws
 
 from chalicelib.aws.errors import StoreUnavailable
-from chalicelib.aws.queues import Enqueue, TickMessage, TickQueue
+from chalicelib.aws.queues import Enqueue, TickMessage, TickQueues
+from chalicelib.session.lanes import Lane, queue_of
 from tests.contract.queue import QueueContract
 
 if TYPE_CHECKING:
@@ -25,18 +26,19 @@ def sqs() -> Iterator[SQSClient]:
         client.close()
 
 
-class TestTickQueue(QueueContract):
+class TestTickQueues(QueueContract):
     @pytest.fixture
     def enqueue(self, sqs: SQSClient) -> Enqueue:
-        self._sqs, self._url = sqs, sqs.create_queue(QueueName="homeport-test-tick")["QueueUrl"]
-        return TickQueue(sqs, self._url).enqueue
+        urls = [sqs.create_queue(QueueName=queue_of("homeport-test", lane))["QueueUrl"] for lane in Lane]
+        self._sqs, self._urls = sqs, urls[0].removesuffix(f"-{Lane.LAUNCH}")
+        return TickQueues(sqs, self._urls).enqueue
 
-    def received(self) -> Sequence[TickMessage]:
-        answer = self._sqs.receive_message(QueueUrl=self._url, MaxNumberOfMessages=10)
+    def received(self, lane: Lane) -> Sequence[TickMessage]:
+        answer = self._sqs.receive_message(QueueUrl=queue_of(self._urls, lane), MaxNumberOfMessages=10)
         return [TickMessage.from_body(message["Body"]) for message in answer["Messages"]]
 
 
 def test_a_queue_that_is_not_there_is_unavailable(sqs: SQSClient) -> None:
-    queue = TickQueue(sqs, "https://sqs.eu-west-1.amazonaws.com/111122223333/no-such-queue")
+    queues = TickQueues(sqs, "https://sqs.eu-west-1.amazonaws.com/111122223333/no-such-queue")
     with pytest.raises(StoreUnavailable):
-        queue.enqueue(TickMessage("sid"), delay=0.0)
+        queues.enqueue(TickMessage("sid"), lane=Lane.LAUNCH, delay=0.0)

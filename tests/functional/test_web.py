@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import pytest
 
 from chalicelib.session import events as e
+from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.session.machine import advance
 from chalicelib.session.values import Failure, Session, State, Target
 from tests.functional.hub_rig import HubRig, a_bundle, a_hub, away, hub_rig, once
@@ -388,7 +389,7 @@ def test_an_upload_that_loses_against_stop_is_purged_after_all(hub: HubRig) -> N
     """Between the item and its credentials, another browser presses Stop and the launcher is done with it."""
 
     def stopped() -> None:
-        (sid,) = hub.parts.sessions.due(2e9)
+        ((sid, _),) = hub.parts.sessions.due(2e9)
         moved_to(hub, sid, State.STOPPED, next_attempt_at=None, credentials_held=False)
 
     with hub.on_call("s3", "PutObject", once(stopped)):
@@ -403,16 +404,16 @@ def test_an_upload_whose_sealing_fails_says_so_and_ends_the_session(hub: HubRig,
     with hub.on_call(service, operation, away):
         answer = hub.upload(a_bundle(), name="one")
     assert (answer.status, answer.json["code"]) == (503, "store-unavailable")
-    (sid,) = hub.parts.sessions.due(2e9)
+    ((sid, _),) = hub.parts.sessions.due(2e9)
     assert hub.parts.sessions.load(sid).state is State.WITHDRAWING
 
 
 def test_an_upload_while_the_queue_is_down_is_launched_by_the_schedule(hub: HubRig) -> None:
-    queue = hub.parts.config.tick_queue_url
+    queue = queue_of(hub.parts.config.queue_urls, Lane.LAUNCH)
     hub.client_of("sqs").delete_queue(QueueUrl=queue)
     answer = hub.upload(a_bundle(), name="one")
     assert answer.status == 201
-    assert list(hub.parts.sessions.due(2e9)) == [answer.json["id"]]
+    assert list(hub.parts.sessions.due(2e9)) == [(answer.json["id"], Lane.LAUNCH)]
 
 
 def test_an_answer_lost_by_the_table_is_recognised_as_our_own_write(hub: HubRig) -> None:

@@ -15,6 +15,7 @@ from chalicelib.aws.queues import TickMessage
 from chalicelib.bundle.errors import EndpointsDisagree
 from chalicelib.config import Config
 from chalicelib.session import events as e
+from chalicelib.session.lanes import lane_of
 from chalicelib.session.machine import advance
 from chalicelib.session.values import Failure, Limits, Phase, Session, State, session_id
 from chalicelib.web.errors import SessionLeaving, SessionNotReady, SessionOfLaterVersion
@@ -104,7 +105,7 @@ def test_a_launch_is_written_down_before_its_credentials_are_stored() -> None:
         stage.hub.launch(a_form())
     assert stage.session.state is State.VERIFYING
     assert stage.credentials.objects == {}
-    assert list(stage.store.due(stage.clock())) == [stage.session.sid]
+    assert list(stage.store.due(stage.clock())) == [(stage.session.sid, lane_of(stage.session))]
 
 
 def test_a_launch_stores_the_credentials_and_calls_a_tick() -> None:
@@ -113,7 +114,7 @@ def test_a_launch_stores_the_credentials_and_calls_a_tick() -> None:
     assert (found.created, found.session) == (True, stage.session)
     owner, credentials = stage.credentials.objects[stage.session.sid, 1]
     assert (owner, credentials) == (found.bundle.owner, found.bundle.credentials)
-    assert stage.queue.sent == [(TickMessage(stage.session.sid), 0.0)]
+    assert stage.queue.sent == [(TickMessage(stage.session.sid), lane_of(stage.session), 0.0)]
     assert stage.session.sid == session_id(owner, "lessons")
 
 
@@ -199,7 +200,7 @@ def test_an_upload_whose_sealing_fails_says_so_and_ends_the_session() -> None:
         stage.hub.launch(a_form())
     assert stage.session.state is State.WITHDRAWING
     assert stage.session.failure == Failure("store-unavailable", UNAVAILABLE.message)
-    assert stage.queue.sent == [(TickMessage(stage.session.sid), 0.0)]
+    assert stage.queue.sent == [(TickMessage(stage.session.sid), lane_of(stage.session), 0.0)]
 
 
 @pytest.mark.parametrize("state", [State.WITHDRAWING, State.PURGING, State.STOPPED])
@@ -213,7 +214,7 @@ def test_an_upload_that_loses_against_stop_is_purged_after_all(state: State) -> 
     stage.hub.launch(a_form())
     assert stage.session.state is (State.PURGING if state is State.STOPPED else state)
     assert stage.session.credentials_held
-    assert (TickMessage(stage.session.sid), 0.0) in stage.queue.sent
+    assert (TickMessage(stage.session.sid), lane_of(stage.session), 0.0) in stage.queue.sent
 
 
 def test_credentials_that_were_stored_late_without_an_answer_are_purged_too() -> None:
@@ -227,7 +228,7 @@ def test_credentials_that_were_stored_late_without_an_answer_are_purged_too() ->
     with pytest.raises(StoreUnavailable):
         stage.hub.launch(a_form())
     assert stage.session.state is State.PURGING
-    assert (TickMessage(stage.session.sid), 0.0) in stage.queue.sent
+    assert (TickMessage(stage.session.sid), lane_of(stage.session), 0.0) in stage.queue.sent
 
 
 def test_a_launch_whose_credentials_the_store_refuses_ends_with_that_error() -> None:
@@ -251,7 +252,7 @@ def test_an_upload_that_a_later_versions_function_overtakes_changes_nothing_of_i
 def test_while_the_queue_is_down_the_schedule_drives_the_session_on() -> None:
     stage = Stage(queue=QueueTwin(refuses=UNAVAILABLE))
     assert stage.hub.launch(a_form()).created
-    assert list(stage.store.due(stage.clock())) == [stage.session.sid]
+    assert list(stage.store.due(stage.clock())) == [(stage.session.sid, lane_of(stage.session))]
 
 
 # ── bringing the credentials again ───────────────────────────────────────────────────────────────────────────────────
@@ -270,7 +271,7 @@ def test_credentials_that_were_forgotten_or_lost_can_be_brought_again(state: Sta
     assert stage.hub.launch(a_form()).created is False
     assert stage.session.credentials_held
     assert list(stage.credentials.objects) == [(stage.session.sid, 1)]
-    assert (TickMessage(stage.session.sid), 0.0) in stage.queue.sent
+    assert (TickMessage(stage.session.sid), lane_of(stage.session), 0.0) in stage.queue.sent
 
 
 def test_credentials_of_another_endpoint_are_not_brought_again() -> None:
@@ -288,7 +289,7 @@ def test_nobody_looks_for_credentials_that_are_brought_again_before_they_are_the
     woken: list[object] = []
     stage.hub.launch(a_form())
     assert woken == []
-    assert stage.queue.sent == [(TickMessage(stage.session.sid), 0.0)]
+    assert stage.queue.sent == [(TickMessage(stage.session.sid), lane_of(stage.session), 0.0)]
 
 
 def test_credentials_brought_again_while_they_are_forgotten_are_forgotten() -> None:
@@ -319,7 +320,7 @@ def test_a_stop_is_obeyed_in_every_state(state: State, newer: bool) -> None:
     assert stage.hub.stop(stage.session) == stage.session
     assert stage.session.phase is Phase.LEAVING
     assert not stage.session.newer
-    assert stage.queue.sent == [(TickMessage(stage.session.sid), 0.0)]
+    assert stage.queue.sent == [(TickMessage(stage.session.sid), lane_of(stage.session), 0.0)]
 
 
 def test_a_session_that_is_stopped_already_is_left_alone() -> None:

@@ -9,16 +9,19 @@ import pytest
 
 from chalicelib.aws.errors import StoreUnavailable
 from chalicelib.aws.queues import Handover, TickMessage
+from chalicelib.aws.slots import Pool
 from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.errors import ForbiddenAddress
 from chalicelib.config import Config
 from chalicelib.engine.errors import EndpointError, EndpointExpiredCertificate, EndpointTimeout, NotebookSilent
-from chalicelib.launcher.effects import PROBE_SECONDS, Effects, Resolve
+from chalicelib.launcher.effects import PROBE_SECONDS, SILENCE_SECONDS, Effects, Resolve
 from chalicelib.launcher.tick import HANDOVER_SECONDS, Launcher
 from chalicelib.notebook.certificates import HubTrust
 from chalicelib.session import events as e
+from chalicelib.session.admission import Slot
+from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import EFFECT_SECONDS, LEASE_SECONDS
-from chalicelib.session.machine import PATIENCE, advance
+from chalicelib.session.machine import PATIENCE, PullPatience, advance
 from chalicelib.session.values import PHASES, Failure, Phase, Session, State, Target, container_name
 from tests.builders import NOW, a_session, some_credentials
 from tests.launcher_twins import (
@@ -30,8 +33,10 @@ from tests.launcher_twins import (
     QueueTwin,
     RouteStoreTwin,
     SessionStoreTwin,
+    SlotStoreTwin,
     Trouble,
     a_trust,
+    drive,
 )
 
 PLENTY = 1000.0
@@ -62,6 +67,7 @@ class Stage:
         self.credentials = CredentialsTwin(self.trouble)
         self.engine = EngineTwin(trouble=self.trouble)
         self.store.trouble = self.queue.trouble = self.trouble
+        self.slots = SlotStoreTwin(self.clock, self.trouble)
         session = a_session()
         self.sid = session.sid
         self.store.sessions[session.sid] = session
@@ -75,12 +81,14 @@ class Stage:
     def container(self) -> ContainerTwin:
         return self.engine.containers[container_name(self.sid, self.session.generation)]
 
-    def launcher(self, time_left: Callable[[], float] = lambda: PLENTY) -> Launcher:
+    def launcher(self, lane: Lane = Lane.LAUNCH, time_left: Callable[[], float] = lambda: PLENTY) -> Launcher:
         self.ticks += 1
         return Launcher(
             sessions=self.store,
             effects=self.effects(),
             enqueue=self.queue.enqueue,
+            lane=lane,
+            pulls=PullPatience(),
             clock=self.clock,
             time_left=time_left,
             name=f"tick-{self.ticks}",
@@ -91,6 +99,7 @@ class Stage:
             config=Config.from_environ({}),
             credentials=self.credentials,
             routes=self.routes,
+            slots=self.slots,
             trust=a_trust,
             clock=self.clock,
             sleep=self.clock.sleep,
@@ -105,8 +114,19 @@ class Stage:
             raise NotebookSilent("The notebook does not answer yet")
 
     def tick(self, handover: Handover | None = None) -> Session:
-        self.launcher().tick(TickMessage(self.sid, handover))
+        """A message, and what the lanes send each other at once because of it."""
+        self.launcher(lane_of(self.session)).tick(TickMessage(self.sid, handover))
+        while at_once := [sent for sent in self.queue.sent if sent[2] == 0 and sent[0].handover is None]:
+            self.queue.sent.remove(at_once[0])
+            message, lane, _ = at_once[0]
+            self.launcher(lane).tick(message)
         return self.session
+
+    def run_to_pull(self) -> None:
+        """Have the pull admitted; what is left is the pull lane's."""
+        self.launcher(Lane.LAUNCH).tick(TickMessage(self.sid))
+        assert self.session.admitted
+        self.queue.sent.clear()
 
     def run(self, until: State, ticks: int = 300) -> Session:
         """What queue and schedule do: wake the session whenever it is due, until it is there."""
@@ -261,21 +281,23 @@ def test_a_tick_whose_lease_is_over_may_act_beside_the_next_one_and_nothing_is_d
 
 def test_a_pull_is_handed_over_to_the_tick_that_was_called() -> None:
     stage = Stage()
+    stage.run_to_pull()
     progress = []
 
     def meanwhile(name: str) -> None:
         if name == "pull":
             progress.append(stage.session.written_by)
             if len(progress) == 2:  # the first tick called the next one with its first progress
-                ((message, delay),) = stage.queue.sent
-                assert (message, delay) == (TickMessage(stage.sid, Handover("tick-1")), 0.0)
+                ((message, lane, delay),) = stage.queue.sent
+                assert (message, lane, delay) == (TickMessage(stage.sid, Handover("tick-2")), Lane.PULL, 0.0)
                 stage.queue.sent.clear()
                 stage.tick(message.handover)
 
     stage.engine.during = meanwhile
-    stage.launcher(time_left=lambda: HANDOVER_SECONDS - 1).tick(TickMessage(stage.sid))
+    stage.launcher(Lane.PULL, time_left=lambda: HANDOVER_SECONDS - 1).tick(TickMessage(stage.sid))
+    stage.tick()
     assert stage.session.state is State.READY
-    assert stage.session.written_by == "tick-2"
+    assert "tick-3" in {session.written_by for session in stage.store.history if session.admitted}
     assert stage.engine.pulls == 2
     assert len(stage.engine.created) == 1
 
@@ -290,47 +312,50 @@ def test_a_handover_offered_twice_is_taken_once() -> None:
 
 def test_the_next_tick_takes_the_pull_over_although_the_first_goes_on_saving_progress() -> None:
     stage = Stage()
+    stage.run_to_pull()
     calls = []
 
     def meanwhile(name: str) -> None:
         if name == "pull":
             calls.append(stage.session.written_by)
             if len(calls) == 2:
-                stage.tick(Handover("tick-1"))
+                stage.tick(Handover("tick-2"))
             elif len(calls) == 3:  # the next tick is about to join, and the first saves what it heard
                 stage.ask_for(e.PullProgressed(0.9, "Pulling: almost there"))
 
     stage.engine.during = meanwhile
-    stage.launcher(time_left=lambda: HANDOVER_SECONDS - 1).tick(TickMessage(stage.sid))
+    stage.launcher(Lane.PULL, time_left=lambda: HANDOVER_SECONDS - 1).tick(TickMessage(stage.sid))
+    stage.tick()
     assert stage.session.state is State.READY
-    assert stage.session.written_by == "tick-2"
+    assert "tick-3" in {session.written_by for session in stage.store.history if session.admitted}
     assert stage.engine.pulls == 2
 
 
 def test_a_tick_that_cannot_join_leaves_the_pull_to_the_first() -> None:
     stage = Stage()
-    stage.engine.during = lambda name: None
+    stage.run_to_pull()
 
     def meanwhile(name: str) -> None:
-        if name == "pull" and stage.ticks == 1:
+        if name == "pull" and stage.ticks == 2:
             before = stage.session
             stage.engine.refuses = EndpointError("The endpoint does not answer")
-            stage.tick(Handover("tick-1"))
+            stage.tick(Handover("tick-2"))
             stage.engine.refuses = None
             assert stage.session == before
 
     stage.engine.during = meanwhile
     stage.tick()
     assert stage.session.state is State.READY
-    assert stage.session.written_by == "tick-1"
     assert stage.engine.pulls == 1
 
 
 def test_the_next_tick_is_called_again_when_none_comes() -> None:
     stage = Stage()
-    left = iter([PLENTY, PLENTY, HANDOVER_SECONDS - 1, HANDOVER_SECONDS - 2, 20.0, 19.0])
-    stage.launcher(time_left=lambda: next(left, PLENTY)).tick(TickMessage(stage.sid))
-    assert stage.queue.sent == [(TickMessage(stage.sid, Handover("tick-1")), 0.0)] * 2
+    stage.run_to_pull()
+    left = iter([PLENTY, HANDOVER_SECONDS - 1, HANDOVER_SECONDS - 2, 20.0, 19.0])
+    stage.launcher(Lane.PULL, time_left=lambda: next(left, PLENTY)).tick(TickMessage(stage.sid))
+    handovers = [sent for sent in stage.queue.sent if sent[0].handover]
+    assert handovers == [(TickMessage(stage.sid, Handover("tick-2")), Lane.PULL, 0.0)] * 2
 
 
 def test_a_write_whose_answer_was_lost_does_not_cut_the_pull() -> None:
@@ -349,15 +374,15 @@ def test_a_message_that_comes_a_moment_early_is_sent_again() -> None:
     stage.store.sessions[stage.sid] = replace(stage.session, next_attempt_at=NOW + 0.5)
     stage.tick()
     assert stage.session.version == 1
-    ((message, delay),) = stage.queue.sent
-    assert message == TickMessage(stage.sid)
+    ((message, lane, delay),) = stage.queue.sent
+    assert (message, lane) == (TickMessage(stage.sid), Lane.LAUNCH)
     assert 0 < delay < 0.5
 
 
 def test_without_time_for_another_effect_the_tick_calls_the_next_one() -> None:
     stage = Stage()
     stage.launcher(time_left=lambda: 1.0).tick(TickMessage(stage.sid))
-    assert stage.queue.sent == [(TickMessage(stage.sid), 0.0)]
+    assert stage.queue.sent == [(TickMessage(stage.sid), Lane.LAUNCH, 0.0)]
     assert stage.session.state is State.VERIFYING
     stage.run(State.READY)
 
@@ -605,7 +630,7 @@ def test_without_the_queue_the_schedule_drives_the_session_on() -> None:
     stage = Stage(queue=QueueTwin(refuses=StoreUnavailable("The hub's queue did not answer")))
     stage.engine.refuses = EndpointTimeout("The endpoint does not answer")
     stage.tick()
-    assert list(stage.store.due(stage.clock.now + LEASE_SECONDS)) == [stage.sid]
+    assert list(stage.store.due(stage.clock.now + LEASE_SECONDS)) == [(stage.sid, Lane.LAUNCH)]
     stage.engine.refuses = None
     stage.run(State.READY)
 
@@ -648,3 +673,192 @@ def test_a_session_of_a_later_version_can_be_stopped() -> None:
     stage.ask_for(e.StopRequested())
     stage.tick()
     stage.assert_nothing_is_left()
+
+
+# ── lanes and limits ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def others(stage: Stage, pool: Pool, count: int, **same: str) -> None:
+    """Give other sessions slots, which share with the stage's own what is named."""
+    for number in range(count):
+        slot = Slot(**{"owner": f"owner-{number}", "endpoint": "", "source": ""} | same, until=NOW + 3600)
+        stage.slots.pools[pool][f"other-{number}"] = slot
+
+
+def test_a_message_in_a_wrong_lane_is_passed_on_and_changes_nothing() -> None:
+    stage = Stage()
+    before = stage.session
+    for lane in set(Lane) - {Lane.LAUNCH}:
+        stage.launcher(lane).tick(TickMessage(stage.sid))
+    assert stage.session == before
+    assert stage.queue.sent == [(TickMessage(stage.sid), Lane.LAUNCH, 0.0)] * 3
+
+
+def test_each_effect_is_performed_in_its_own_lane() -> None:
+    stage = Stage()
+    lanes: dict[str, str] = {}
+    performed: list[tuple[str, Lane]] = []
+
+    def launcher(lane: Lane) -> Launcher:
+        launcher = stage.launcher(lane)
+        lanes[f"tick-{stage.ticks}"] = lane
+        return launcher
+
+    def meanwhile(call: str) -> None:
+        performed.append((call, Lane(lanes[stage.session.written_by])))
+
+    stage.engine.during = meanwhile
+    drive(launcher, stage.store, TickMessage(stage.sid))
+    stage.ask_for(e.StopRequested())
+    drive(launcher, stage.store, TickMessage(stage.sid))
+    stage.assert_nothing_is_left()
+    assert dict(performed) == {
+        "verify": Lane.LAUNCH,
+        "pull": Lane.PULL,
+        "create": Lane.LAUNCH,
+        "put_files": Lane.LAUNCH,
+        "start": Lane.LAUNCH,
+        "remove": Lane.LEAVE,
+    }
+
+
+def test_a_pull_beyond_the_owners_limit_waits_is_told_so_and_begins_when_another_has_ended() -> None:
+    stage = Stage()
+    others(stage, Pool.PULL, 4, owner=stage.session.owner[:16])
+    stage.tick()
+    assert stage.session.state is State.PULLING
+    assert stage.session.message == "Waiting to pull the image: 4 other pulls with your key are under way"
+    assert stage.engine.pulls == 0
+    connected = len(stage.engine.deadlines)
+    stage.clock.now = stage.session.next_attempt_at or 0.0
+    stage.tick()
+    assert len(stage.engine.deadlines) == connected, "who waits for a slot need not ask the endpoint"
+    del stage.slots.pools[Pool.PULL]["other-0"]
+    stage.run(State.READY)
+    assert stage.engine.pulls == 1
+    assert stage.sid not in stage.slots.pools[Pool.PULL]
+
+
+def test_an_image_that_somebody_elses_pull_brought_needs_no_slot() -> None:
+    stage = Stage()
+    others(stage, Pool.PULL, 4, owner=stage.session.owner[:16])
+    stage.tick()
+    stage.slots.pools[Pool.PULL].clear()
+    stage.engine.images.add(stage.session.image)
+    stage.run(State.READY)
+    assert stage.engine.pulls == 0
+
+
+def test_not_more_pulls_are_admitted_than_the_lane_can_take() -> None:
+    stage = Stage()
+    capacity = Config.from_environ({}).pull_quota.in_all
+    assert capacity == 24
+    others(stage, Pool.PULL, capacity)
+    stage.tick()
+    assert stage.session.message == "Waiting to pull the image: 24 other pulls on this hub are under way"
+    assert not stage.session.admitted
+
+
+def test_a_pull_that_has_lost_its_slot_waits_again() -> None:
+    stage = Stage()
+    stage.run_to_pull()
+    stage.slots.pools[Pool.PULL].clear()
+    others(stage, Pool.PULL, 4, owner=stage.session.owner[:16])
+    stage.launcher(Lane.PULL).tick(TickMessage(stage.sid))
+    assert not stage.session.admitted
+    assert stage.engine.pulls == 0
+    stage.slots.pools[Pool.PULL].clear()
+    stage.run(State.READY)
+
+
+def test_a_stop_ends_a_pull_at_its_next_status_and_gives_its_slot_back() -> None:
+    stage = Stage()
+    stage.run_to_pull()
+    assert stage.sid in stage.slots.pools[Pool.PULL]
+
+    def meanwhile(call: str) -> None:
+        if call == "pull" and stage.session.state is State.PULLING:
+            stage.ask_for(e.StopRequested())
+
+    stage.engine.during = meanwhile
+    stage.launcher(Lane.PULL).tick(TickMessage(stage.sid))
+    assert stage.queue.sent == [(TickMessage(stage.sid), Lane.LEAVE, 0.0)]
+    assert stage.slots.pools[Pool.PULL] == {}
+    stage.run(State.STOPPED)
+    stage.assert_nothing_is_left()
+
+
+def test_a_pull_that_was_handed_over_keeps_its_slot() -> None:
+    stage = Stage()
+    stage.run_to_pull()
+    taken = []
+
+    def meanwhile(call: str) -> None:
+        if call == "pull" and not taken:
+            taken.append(call)
+            stage.store.save(replace(stage.session, written_by="tick-9", version=stage.session.version + 1))
+
+    stage.engine.during = meanwhile
+    stage.launcher(Lane.PULL).tick(TickMessage(stage.sid))
+    assert stage.session.written_by == "tick-9"
+    assert stage.sid in stage.slots.pools[Pool.PULL]
+
+
+def test_a_silent_endpoint_is_written_down_and_one_that_answers_is_not() -> None:
+    stage = Stage()
+    stage.engine.refuses = EndpointTimeout("The endpoint does not answer")
+    stage.tick()
+    slot = stage.slots.pools[Pool.SILENT][stage.sid]
+    assert slot.owner == stage.session.owner[:16]
+    assert NOW < slot.until <= stage.clock.now + SILENCE_SECONDS
+    answering = Stage()
+    answering.run(State.READY)
+    assert answering.slots.pools[Pool.SILENT] == {}
+
+
+def test_while_an_owner_has_too_many_silent_endpoints_no_other_one_is_asked() -> None:
+    stage = Stage()
+    others(stage, Pool.SILENT, 4, owner=stage.session.owner[:16])
+    stage.tick()
+    assert stage.engine.deadlines == []
+    assert stage.session.state is State.VERIFYING
+    assert stage.session.message.startswith(
+        "4 other notebooks with your key wait for a Docker endpoint that does not answer"
+    )
+    stage.slots.pools[Pool.SILENT].clear()
+    stage.run(State.READY)
+
+
+def test_another_owner_is_not_held_up_by_silent_endpoints() -> None:
+    stage = Stage()
+    others(stage, Pool.SILENT, 400)
+    stage.run(State.READY)
+    assert stage.clock.now - NOW < 5
+
+
+@pytest.mark.parametrize(("shared", "left"), [("source", True), ("owner", False)])
+def test_only_ones_own_silent_endpoints_hold_up_leaving(shared: str, left: bool) -> None:
+    """The other students behind the same address may keep nobody's credentials."""
+    stage = Stage()
+    stage.store.sessions[stage.sid] = replace(stage.session, source="198.51.100.1/32")
+    stage.run(State.READY)
+    same = {"source": "198.51.100.1/32", "owner": stage.session.owner[:16]}
+    others(stage, Pool.SILENT, 16, **{shared: same[shared]})
+    stage.ask_for(e.StopRequested())
+    stage.tick()
+    assert (stage.session.state is State.STOPPED) == left
+    stage.clock.now = NOW + 3600
+    stage.run(State.STOPPED)
+    assert not stage.credentials.objects
+
+
+def test_a_notebook_that_does_not_answer_holds_no_function_after_the_first_wait() -> None:
+    stage = Stage(silent=True)
+    stage.engine.images.add(stage.session.image)
+    stage.tick()
+    assert stage.clock.now - NOW > PROBE_SECONDS
+    for _ in range(5):
+        stage.clock.now = begun = stage.session.next_attempt_at or 0.0
+        stage.tick()
+        assert stage.session.state is State.PROBING
+        assert stage.clock.now - begun < 2

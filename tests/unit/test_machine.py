@@ -13,17 +13,22 @@ from hypothesis import strategies as st
 
 from chalicelib.session import events as e
 from chalicelib.session.errors import IllegalTransition
+from chalicelib.session.lanes import Lane
 from chalicelib.session.lease import EFFECT_SECONDS, LEASE_SECONDS, claimed, is_held_by_another, with_lease
 from chalicelib.session.machine import (
     EFFECTS,
     HUB_OUTAGE_ALLOWANCE,
     PATIENCE,
+    PULL_STEP,
+    QUEUE_PAUSE_LIMIT,
     TRANSITIONS,
+    PullPatience,
     accepts,
     advance,
     new_session,
     next_effect,
     overdue,
+    waits_for_slot,
 )
 from chalicelib.session.narration import LINE_LENGTH, LOG_LINES, MESSAGES, progress
 from chalicelib.session.values import (
@@ -42,6 +47,7 @@ from tests.builders import LABEL, LIFETIME, NOW, a_session
 FAILURE = Failure("endpoint-timeout", "The endpoint did not answer in time")
 EXAMPLES: dict[type, e.Event] = {
     e.EndpointVerified: e.EndpointVerified("203.0.113.7", "20.10.24"),
+    e.PullQueued: e.PullQueued("Waiting to pull the image: 4 other pulls with your key are under way"),
     e.PullProgressed: e.PullProgressed(0.5, "Pulling: 3 of 6 layers"),
     e.ContainerStarted: e.ContainerStarted(Target("203.0.113.7", 32768)),
     e.ContainerExited: e.ContainerExited(FAILURE),
@@ -205,7 +211,7 @@ def test_a_session_does_not_outlive_its_lifetime(state: State) -> None:
 
 def test_progress_of_a_pull_is_news_that_keeps_it_alive() -> None:
     session, now = a_session(state=State.PULLING), NOW
-    for layer in range(100):
+    for layer in range(70):
         now += PATIENCE[State.PULLING] - 1
         assert overdue(session, now) is None
         session = advance(session, e.PullProgressed(layer / 100, f"Pulling: {layer} of 100 layers"), now)
@@ -228,7 +234,7 @@ def test_a_pull_that_fails_again_and_again_at_the_same_place_is_given_up() -> No
 
 def test_a_pull_that_gets_further_each_time_is_not_given_up() -> None:
     session, now = a_session(state=State.PULLING), NOW
-    for share in range(1, 100):
+    for share in range(1, 70):
         assert overdue(session, now) is None
         now += PATIENCE[State.PULLING] - 10
         session = advance(session, e.PullProgressed(share / 100, f"Pulling: {share}%"), now)
@@ -242,6 +248,48 @@ def test_a_pull_that_stands_still_is_given_up_however_often_its_status_is_repeat
         now += 2
         session = advance(session, e.PullProgressed(0.5, "Pulling: 3 of 6 layers"), now)
         assert now - NOW < HUB_OUTAGE_ALLOWANCE + PATIENCE[State.PULLING] + 60
+
+
+@pytest.mark.parametrize("step", [0.0, PULL_STEP / 2000])
+def test_a_pull_that_says_ever_new_things_and_gets_no_further_is_given_up(step: float) -> None:
+    patience = PullPatience(stalled=1800.0)
+    session, now = advance(a_session(state=State.PULLING), e.PullAdmitted(), NOW), NOW
+    while (missed := overdue(session, now, patience)) is None:
+        now += 2
+        session = advance(session, e.PullProgressed(step * (now - NOW) / 2, f"Pulling: {now:.0f}"), now)
+        assert now - NOW < 100 * patience.stalled
+    assert isinstance(missed, e.PatienceExpired)
+    assert missed.failure.code == "pull-stalled"
+    assert "30 minutes" in missed.failure.message
+
+
+def test_no_pull_takes_longer_than_all_pulls_may() -> None:
+    session, now = advance(a_session(state=State.PULLING), e.PullAdmitted(), NOW), NOW
+    for step in range(1000):
+        missed = overdue(session, now, PullPatience())
+        if missed:
+            break
+        now += 100
+        session = advance(session, e.PullProgressed(step / 1000, f"Pulling: {step} of 1000 layers"), now)
+    assert isinstance(missed, e.PatienceExpired)
+    assert missed.failure.code == "pull-too-long"
+    assert "12 hours" in missed.failure.message
+    assert now - NOW <= PullPatience().longest + 100
+
+
+def test_a_pull_that_waits_for_its_turn_is_not_given_up_for_it_and_looks_less_and_less_often() -> None:
+    session, pauses = a_session(state=State.PULLING), []
+    for _ in range(10):
+        now = due(session)
+        session = advance(session, e.PullQueued("Waiting to pull the image: 4 other pulls are under way"), now)
+        pauses.append(due(session) - now)
+        assert waits_for_slot(session)
+        assert overdue(session, due(session) + PATIENCE[State.PULLING] + HUB_OUTAGE_ALLOWANCE + 1) is None
+        assert session.message == "Waiting to pull the image: 4 other pulls are under way"
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == QUEUE_PAUSE_LIMIT
+    assert next_effect(session) == e.FindImage()
+    assert next_effect(advance(session, e.PullAdmitted(), now)) == e.PullImage()
 
 
 @pytest.mark.parametrize("event", [e.EffectFailed(FAILURE), e.PatienceExpired(FAILURE)])
@@ -307,7 +355,7 @@ def test_one_tick_holds_a_session_and_gives_it_back_to_wait() -> None:
     assert is_held_by_another(session, "tick-2", NOW + 1)
     assert not is_held_by_another(session, "tick-1", NOW + 1)
     assert not is_held_by_another(session, "tick-2", NOW + LEASE_SECONDS)
-    waiting = with_lease(replace(session, next_attempt_at=NOW + 5), "tick-1", NOW)
+    waiting = with_lease(replace(session, next_attempt_at=NOW + 5), "tick-1", Lane.LAUNCH, NOW)
     assert not is_held_by_another(waiting, "tick-2", NOW + 1)
 
 

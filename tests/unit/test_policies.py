@@ -6,17 +6,19 @@ import re
 
 import pytest
 
+from chalicelib.session.lanes import Lane
 from tests.policies import OUTPUTS, ROOT, Context, Document, allows, function_policy, listed, proxy_policy, statements
 
 ROLES: dict[str, Document] = {
     "web": function_policy("web"),
-    "tick": function_policy("tick"),
+    **{lane.value: function_policy(lane) for lane in Lane},
     "redrive": function_policy("redrive"),
     "proxy": proxy_policy("TaskRole"),
     "proxy-start": proxy_policy("ExecutionRole"),
 }
 TABLE, BUCKET, KEY = OUTPUTS["TableArn"], OUTPUTS["BucketArn"], OUTPUTS["KeyArn"]
-QUEUE, CERTIFICATES = OUTPUTS["TickQueueArn"], OUTPUTS["CertificatesArn"]
+CERTIFICATES = OUTPUTS["CertificatesArn"]
+LANES: set[str] = set(Lane)
 OBJECT = f"{BUCKET}/credentials/abc/1"
 NAMES = ["homeport:session", "homeport:generation", "homeport:owner"]
 
@@ -66,17 +68,18 @@ def test_the_web_function_seals_and_cannot_open() -> None:
         assert not allows(ROLES["web"], action, BUCKET)
 
 
-def test_the_launcher_opens_and_deletes_and_cannot_write() -> None:
-    assert who("kms:Decrypt", KEY, sealed(*NAMES)) == {"tick"}
-    assert who("kms:Decrypt", KEY, through_s3(OBJECT)) == {"tick"}
-    for action in ("s3:GetObject", "s3:DeleteObject", "s3:DeleteObjectVersion"):
-        assert who(action, OBJECT) == {"tick"}
-    for action in ("s3:ListBucket", "s3:ListBucketVersions"):
-        assert who(action, BUCKET) == {"tick"}
+def test_the_lanes_open_and_one_of_them_deletes_and_none_can_write() -> None:
+    assert who("kms:Decrypt", KEY, sealed(*NAMES)) == LANES
+    assert who("kms:Decrypt", KEY, through_s3(OBJECT)) == LANES
+    assert who("s3:GetObject", OBJECT) == LANES
+    assert who("s3:ListBucket", BUCKET) == LANES  # else S3 does not tell what is gone from what is forbidden
+    for action in ("s3:DeleteObject", "s3:DeleteObjectVersion"):
+        assert who(action, OBJECT) == {Lane.LEAVE}
+    assert who("s3:ListBucketVersions", BUCKET) == {Lane.LEAVE}
     for action in ("s3:PutObject", "kms:GenerateDataKey", "kms:Encrypt", "kms:ReEncryptFrom", "kms:ReEncryptTo"):
         for context in (sealed(*NAMES), through_s3(OBJECT)):
-            assert not allows(ROLES["tick"], action, OBJECT, context)
-            assert not allows(ROLES["tick"], action, KEY, context)
+            assert not who(action, OBJECT, context) & LANES
+            assert not who(action, KEY, context) & LANES
 
 
 @pytest.mark.parametrize("names", [[], NAMES[:2], NAMES[1:], [*NAMES, "more"], ["other"]])
@@ -110,10 +113,10 @@ def test_each_certificate_is_read_by_those_who_need_it_alone() -> None:
         for name in ("notebook-ca", "notebook-ca-certificate", "client-ca", "launcher-client", "proxy-client")
     }
     assert readers == {
-        "notebook-ca": {"tick"},
+        "notebook-ca": {Lane.LAUNCH, Lane.WATCH},
         "notebook-ca-certificate": {"proxy-start"},
-        "client-ca": {"tick"},
-        "launcher-client": {"tick"},
+        "client-ca": {Lane.LAUNCH, Lane.WATCH},
+        "launcher-client": {Lane.LAUNCH, Lane.WATCH},
         "proxy-client": {"proxy-start"},
     }
     for name, expected in readers.items():
@@ -134,15 +137,23 @@ def test_nobody_writes_certificates() -> None:
     [
         (
             "dynamodb:GetItem",
-            {"session": {"web", "tick"}, "token": {"web"}, "ticket": set(), "route": {"proxy"}, "grant": {"proxy"}},
+            {
+                "session": {"web", *LANES},
+                "slots": LANES,
+                "token": {"web"},
+                "ticket": set(),
+                "route": {"proxy"},
+                "grant": {"proxy"},
+            },
         ),
         (
             "dynamodb:PutItem",
             {
-                "session": {"web", "tick"},
+                "session": {"web", *LANES},
+                "slots": LANES,
                 "token": {"web"},
                 "ticket": {"web"},
-                "route": {"tick"},
+                "route": {Lane.LAUNCH, Lane.LEAVE},
                 "grant": {"proxy"},
             },
         ),
@@ -173,14 +184,17 @@ def test_nobody_scans_or_changes_the_table_itself() -> None:
             assert who(action, resource, item("session")) == set()
 
 
-# ── the queue ──
+# ── the queues ──
 
 
-def test_everybody_behind_the_page_may_ask_for_ticks_and_the_launcher_alone_takes_them() -> None:
-    assert who("sqs:SendMessage", QUEUE) == {"web", "tick", "redrive"}
+@pytest.mark.parametrize("lane", Lane)
+def test_everybody_behind_the_page_may_ask_for_ticks_and_a_lanes_function_alone_takes_them(lane: Lane) -> None:
+    queue = OUTPUTS[f"{lane.capitalize()}QueueArn"]
+    page = set() if lane is Lane.PULL else {"web"}  # pulls are admitted by the launch lane
+    assert who("sqs:SendMessage", queue) == {*LANES, *page, "redrive"}
     for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"):
-        assert who(action, QUEUE) == {"tick"}
-    assert who("sqs:PurgeQueue", QUEUE) == set()
+        assert who(action, queue) == {lane}
+    assert who("sqs:PurgeQueue", queue) == set()
 
 
 # ── form ──
@@ -194,11 +208,11 @@ def test_no_action_is_a_wildcard_and_no_resource_is_everything(role: str) -> Non
             assert re.fullmatch(r"arn:aws:[a-z0-9]+:[^*]*(/\*|:\*)?", resource), resource
 
 
-@pytest.mark.parametrize("role", ["web", "tick", "redrive"])
+@pytest.mark.parametrize("role", ["web", *Lane, "redrive"])
 def test_a_function_writes_its_own_log_and_no_other(role: str) -> None:
     stream = {
         name: OUTPUTS[f"{name.capitalize()}LogsArn"].removesuffix("*") + "log-stream:2026/11/23/[$LATEST]ab"
-        for name in ("web", "tick", "redrive")
+        for name in ("web", *Lane, "redrive")
     }
     for name, arn in stream.items():
         assert allows(ROLES[role], "logs:PutLogEvents", arn) == (name == role)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from chalicelib.aws.dynamodb import Item
 from chalicelib.aws.session_items import FORMAT, STOPPED_TTL, item_of, session_of, sid_of
 from chalicelib.session import events as e
+from chalicelib.session.lanes import lane_of
 from chalicelib.session.lease import with_lease
 from chalicelib.session.machine import advance, new_session
 from chalicelib.session.narration import NEWER, UNREADABLE
@@ -154,7 +155,8 @@ def a_life() -> Iterator[tuple[str, Session, float]]:
 
 
 def _after(session: Session, event: e.Event, now: float) -> Session:
-    return with_lease(advance(session, event, now), "tick-1", now)
+    after = advance(session, event, now)
+    return with_lease(after, "tick-1", lane_of(after), now)
 
 
 def to_be_frozen() -> str:

@@ -10,11 +10,13 @@ from chalicelib.aws.queues import Enqueue, TickMessage
 from chalicelib.aws.routes import Redeemed
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.container import Specification, specification
+from chalicelib.session.lanes import Lane
 from chalicelib.session.values import Target
 from tests.builders import a_session, some_credentials
 from tests.contract.credentials import CredentialsContract
 from tests.contract.engine import FILES, EngineContract
 from tests.contract.queue import QueueContract
+from tests.contract.slots import SlotStoreContract
 from tests.contract.stores import RouteStoreContract, SessionStoreContract
 from tests.contract.tokens import TokenStoreContract
 from tests.launcher_twins import (
@@ -23,6 +25,7 @@ from tests.launcher_twins import (
     QueueTwin,
     RouteStoreTwin,
     SessionStoreTwin,
+    SlotStoreTwin,
     TokenStoreTwin,
 )
 
@@ -65,8 +68,14 @@ class TestQueueTwin(QueueContract):
         self._queue = QueueTwin()
         return self._queue.enqueue
 
-    def received(self) -> Sequence[TickMessage]:
-        return [message for message, delay in self._queue.sent if delay == 0]
+    def received(self, lane: Lane) -> Sequence[TickMessage]:
+        return [message for message, sent_to, delay in self._queue.sent if sent_to is lane and delay == 0]
+
+
+class TestSlotStoreTwin(SlotStoreContract):
+    @pytest.fixture
+    def slots(self) -> SlotStoreTwin:
+        return SlotStoreTwin(lambda: self.now)
 
 
 class TestEngineTwin(EngineContract):

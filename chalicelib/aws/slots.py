@@ -1,0 +1,96 @@
+"""The slots of pulls and of silent launches in DynamoDB: one item per pool, changed on condition of its version.
+
+    pk              sk      what
+    slots#pull      slots   who pulls
+    slots#silent    slots   whose endpoint did not answer lately
+
+`slots` is JSON: for each session [owner, endpoint, source, until]. Slots whose time is over are left out at the next
+change. The pulls' quota bounds the item, and SILENT_MOST the other one: 400 slots of 110 bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import astuple
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from chalicelib.aws.dynamodb import Clock, Item, Table
+from chalicelib.aws.errors import StoreUnavailable
+from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+RACES: Final = 12  # a change loses only against another one
+SILENT_MOST: Final = 400  # beyond that the hub refuses too much anyway
+
+
+class Pool(StrEnum):
+    """What there are slots of."""
+
+    PULL = "pull"
+    SILENT = "silent"
+
+
+class SlotStore:
+    """The slots of one hub."""
+
+    def __init__(self, dynamodb: DynamoDBClient, table: str, clock: Clock) -> None:
+        self._table = Table(dynamodb, table)
+        self._clock = clock
+
+    def held(self, pool: Pool) -> dict[str, Slot]:
+        """The slots of a pool by session, those whose time is over left out."""
+        return self._read(pool)[1]
+
+    def take(self, pool: Pool, sid: str, slot: Slot, quota: Quota) -> Crowd | None:
+        """Give the session its slot, or renew it; else say who is before it. Raises StoreUnavailable."""
+        crowd: Crowd | None = None
+
+        def with_ours(held: Mapping[str, Slot]) -> Mapping[str, Slot]:
+            nonlocal crowd
+            crowd = crowd_before(held, sid, slot, quota, self._clock())
+            return held if crowd else {**held, sid: slot}
+
+        self._change(pool, with_ours)
+        return crowd
+
+    def put(self, pool: Pool, sid: str, slot: Slot) -> None:
+        """Give the session a slot, whoever else has one; the oldest make room. Raises StoreUnavailable."""
+        self._change(pool, lambda held: dict([*{**held, sid: slot}.items()][-SILENT_MOST:]))
+
+    def give_back(self, pool: Pool, sid: str) -> None:
+        """Take the session's slot away, if it has one. Raises StoreUnavailable."""
+        self._change(pool, lambda held: {holder: slot for holder, slot in held.items() if holder != sid})
+
+    def _change(self, pool: Pool, change: Callable[[Mapping[str, Slot]], Mapping[str, Slot]]) -> None:
+        for _ in range(RACES):
+            version, before = self._read(pool)
+            after = change(before)
+            if after == before or self._write(pool, version, after):
+                return
+        raise StoreUnavailable("Others change the hub's slots at the same time; try again in a moment")
+
+    def _read(self, pool: Pool) -> tuple[int, dict[str, Slot]]:
+        item = self._table.get(f"slots#{pool}", "slots")
+        if item is None:
+            return 0, {}
+        return int(item["version"]["N"]), _slots_of(item, self._clock())
+
+    def _write(self, pool: Pool, version: int, slots: Mapping[str, Slot]) -> bool:
+        item = {
+            "pk": {"S": f"slots#{pool}"},
+            "sk": {"S": "slots"},
+            "version": {"N": str(version + 1)},
+            "slots": {"S": json.dumps({sid: astuple(slot) for sid, slot in slots.items()}, separators=(",", ":"))},
+        }
+        if version == 0:
+            return self._table.put(item, condition="attribute_not_exists(pk)")
+        return self._table.put(item, condition="version = :before", values={":before": {"N": str(version)}})
+
+
+def _slots_of(item: Item, now: float) -> dict[str, Slot]:
+    stored = {sid: Slot(*parts) for sid, parts in json.loads(item["slots"]["S"]).items()}
+    return {sid: slot for sid, slot in stored.items() if slot.until > now}

@@ -1,0 +1,40 @@
+"""The four lanes in which sessions are driven on: each is a queue and a function, and none waits for another.
+
+1. A state belongs to one lane: `lane_of` says which. A tick performs the effects of its own lane; when a session comes
+   into another one, the tick gives it back and sends it there.
+2. *launch*: a visitor waits. *pull*: pulls that were admitted, and nothing else, as each holds its function for as long
+   as it lasts (admission.py). *leave*: what takes a route, a container or a secret away; it never waits for a launch.
+   *watch*: ready notebooks are looked at, and nobody waits.
+3. What keeps one visitor from filling a lane is admission.py's.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from chalicelib.session.values import Phase, Session, State
+
+
+class Lane(StrEnum):
+    """A queue and the function that takes its messages; the part of both names that tells the lanes apart."""
+
+    LAUNCH = "launch"
+    PULL = "pull"
+    LEAVE = "leave"
+    WATCH = "watch"
+
+
+def lane_of(session: Session) -> Lane:
+    """The lane whose function performs the session's next effect."""
+    match session.phase:
+        case Phase.LAUNCHING:
+            return Lane.PULL if session.admitted else Lane.LAUNCH
+        case Phase.READY:
+            return Lane.LEAVE if session.state is State.FORGETTING else Lane.WATCH
+        case Phase.LEAVING | Phase.STOPPED:
+            return Lane.LEAVE
+
+
+def queue_of(prefix: str, lane: Lane) -> str:
+    """The name of a lane's queue, or its address, from what those of all lanes begin with."""
+    return f"{prefix}-{lane}"

@@ -1,0 +1,57 @@
+"""What every store of slots must do: inherited by the tests of the twin and of DynamoDB."""
+
+from __future__ import annotations
+
+from chalicelib.aws.slots import Pool
+from chalicelib.launcher.effects import Slots
+from chalicelib.session.admission import Crowd, Quota, Slot
+from tests.builders import NOW
+
+QUOTA = Quota(per_owner=2, per_network=3, in_all=4)
+
+
+def a_slot(owner: str = "owner", endpoint: str = "203.0.113.7/32", source: str = "", seconds: float = 60.0) -> Slot:
+    return Slot(owner, endpoint, source, NOW + seconds)
+
+
+class SlotStoreContract:
+    """`slots` is a fixture of the inheriting class; its clock shows `self.now`."""
+
+    now = NOW
+
+    def test_a_slot_that_was_taken_is_held(self, slots: Slots) -> None:
+        assert slots.take(Pool.PULL, "one", a_slot(), QUOTA) is None
+        assert slots.held(Pool.PULL) == {"one": a_slot()}
+        assert slots.held(Pool.SILENT) == {}
+
+    def test_there_are_as_many_as_the_quota_says(self, slots: Slots) -> None:
+        for sid in ("one", "two"):
+            assert slots.take(Pool.PULL, sid, a_slot(), QUOTA) is None
+        assert slots.take(Pool.PULL, "three", a_slot(), QUOTA) == Crowd(2, "with your key")
+        assert set(slots.held(Pool.PULL)) == {"one", "two"}
+
+    def test_a_slot_can_be_renewed_however_many_there_are(self, slots: Slots) -> None:
+        for sid in ("one", "two"):
+            slots.take(Pool.PULL, sid, a_slot(), QUOTA)
+        assert slots.take(Pool.PULL, "two", a_slot(seconds=90.0), QUOTA) is None
+        assert slots.held(Pool.PULL)["two"] == a_slot(seconds=90.0)
+
+    def test_a_slot_that_was_given_back_is_free(self, slots: Slots) -> None:
+        for sid in ("one", "two"):
+            slots.take(Pool.PULL, sid, a_slot(), QUOTA)
+        slots.give_back(Pool.PULL, "one")
+        slots.give_back(Pool.PULL, "one")
+        assert slots.take(Pool.PULL, "three", a_slot(), QUOTA) is None
+        assert set(slots.held(Pool.PULL)) == {"two", "three"}
+
+    def test_a_slot_whose_time_is_over_is_free(self, slots: Slots) -> None:
+        for sid in ("one", "two"):
+            slots.take(Pool.PULL, sid, a_slot(), QUOTA)
+        self.now = NOW + 60.0
+        assert slots.held(Pool.PULL) == {}
+        assert slots.take(Pool.PULL, "three", a_slot(seconds=120.0), QUOTA) is None
+
+    def test_a_slot_can_be_put_whatever_a_quota_would_say(self, slots: Slots) -> None:
+        for number in range(6):
+            slots.put(Pool.SILENT, f"sid-{number}", a_slot())
+        assert len(slots.held(Pool.SILENT)) == 6
