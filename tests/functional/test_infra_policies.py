@@ -214,5 +214,5 @@ def test_the_proxy_may_follow_look_up_redeem_and_remember(
 
 def _wiring(client: Client, outputs: dict[str, str]) -> Wiring:
     """A process's parts, on guarded clients."""
-    environ = {"HOMEPORT_TICK_QUEUE_URL": outputs["TickQueueUrl"], "HOMEPORT_TABLE": outputs["Table"]}
+    environ = {"HOMEPORT_QUEUE_URLS": outputs["QueueUrls"], "HOMEPORT_TABLE": outputs["Table"]}
     return Wiring(Config.from_environ(environ), client)

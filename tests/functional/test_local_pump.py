@@ -140,4 +140,4 @@ def test_a_calendars_schedule_is_refused() -> None:
 
 def test_timeouts_are_those_of_the_deployment() -> None:
     timeouts = pump.function_timeouts(Path(__file__).parent.parent.parent)
-    assert timeouts.keys() >= {"tick", "redrive"}
+    assert timeouts.keys() >= {"launch", "pull", "leave", "watch", "redrive"}

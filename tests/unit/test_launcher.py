@@ -791,7 +791,7 @@ def test_a_stop_ends_a_pull_at_its_next_status_and_gives_its_slot_back() -> None
 def test_a_pull_that_was_handed_over_keeps_its_slot() -> None:
     stage = Stage()
     stage.run_to_pull()
-    taken = []
+    taken: list[str] = []
 
     def meanwhile(call: str) -> None:
         if call == "pull" and not taken:
