@@ -43,7 +43,7 @@ from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before, slot_
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lease import EFFECT_SECONDS
-from chalicelib.session.machine import waits_for_slot
+from chalicelib.session.machine import is_queued
 from chalicelib.session.values import Failure, Phase, Session, Target
 
 ANSWER_SECONDS: Final[Mapping[type[Effect], float]] = MappingProxyType(  # of effects that only ask
@@ -176,6 +176,9 @@ class Effects:
             yield from self._perform(effect, session)
         except (IllegalTransition, BadConfiguration):
             raise
+        except TooManySilent as error:
+            waits = session.phase is Phase.LAUNCHING
+            yield e.Queued(error.message) if waits else e.EffectDelayed(Failure(error.code, error.message))
         except HomeportError as error:
             if isinstance(error, SILENT):
                 self._remember_silence(session)
@@ -232,21 +235,21 @@ class Effects:
 
     def _find_image(self, session: Session) -> Event:
         slot, quota = slot_of(session, self._clock() + SLOT_SECONDS), self._config.pull_quota
-        if waits_for_slot(session):  # the image was not there; there is no need to ask again before its turn has come
+        if is_queued(session):  # there is no need to ask the endpoint again before its turn has come
             crowd = crowd_before(self._slots.held(Pool.PULL), session.sid, slot, quota, self._clock())
             if crowd:
-                return e.PullQueued(_queued(crowd))
+                return e.Queued(_queued(crowd))
         with self._endpoint(session) as endpoint:
             if endpoint.image_present(session.image):
                 return e.ImagePresent()
         crowd = self._slots.take(Pool.PULL, session.sid, slot, quota)
-        return e.PullQueued(_queued(crowd)) if crowd else e.PullAdmitted()
+        return e.Queued(_queued(crowd)) if crowd else e.PullAdmitted()
 
     def _pull_image(self, session: Session) -> Generator[Event, None, None]:
         slot = slot_of(session, self._clock() + SLOT_SECONDS)
         crowd = self._slots.take(Pool.PULL, session.sid, slot, self._config.pull_quota)  # renewed, for a new function
         if crowd:
-            yield e.PullQueued(_queued(crowd))
+            yield e.Queued(_queued(crowd))
             return
         with self._endpoint(session) as endpoint:
             if not endpoint.image_present(session.image):
@@ -269,8 +272,8 @@ class Effects:
         crowd = crowd_before(held, session.sid, slot, self._config.silent_quota, self._clock())
         if crowd:
             raise TooManySilent(
-                f"{crowd.count} other notebooks {crowd.what} wait for a Docker endpoint that does not answer. "
-                "The hub will try this one after them"
+                f"{crowd.count} other notebooks {crowd.what} wait for a Docker endpoint that does not answer; this one "
+                "is tried after them"
             )
 
     def _remember_silence(self, session: Session) -> None:

@@ -102,8 +102,8 @@ class EndpointVerified:
 
 
 @dataclass(frozen=True, slots=True)
-class PullQueued:
-    """The image is not on the endpoint, and the pull has to wait; `line` says for what."""
+class Queued:
+    """It is not this session's turn: too many others of its owner or network are at it. `line` says so."""
 
     line: str
 
@@ -223,7 +223,7 @@ class CredentialsPurged:
 
 Event = (
     EndpointVerified
-    | PullQueued
+    | Queued
     | PullAdmitted
     | PullProgressed
     | ImagePresent

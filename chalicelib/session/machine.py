@@ -47,7 +47,7 @@ from typing import Any, Final
 from chalicelib.session import events as e
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
-from chalicelib.session.narration import LINE_LENGTH, begin, narrate, silence, stalled, too_long
+from chalicelib.session.narration import LINE_LENGTH, begin, kept_waiting, narrate, silence, stalled, too_long
 from chalicelib.session.values import Failure, Limits, Phase, Session, State, container_name, session_id
 from chalicelib.text import one_line
 
@@ -58,24 +58,27 @@ _LEAVE: Final[Mapping[type[Event], State]] = {
     e.SessionExpired: State.WITHDRAWING,
 }
 
+_AGAIN: Final[Mapping[State, Mapping[type[Event], State]]] = {
+    state: {e.Queued: state, e.EffectDelayed: state}
+    for state in (State.VERIFYING, State.PULLING, State.CREATING, State.STARTING, State.PROBING)
+}
+
 _ENDS_A_NEWER_ONE: Final = frozenset({e.StopRequested, e.SessionExpired})
 
 # fmt: off
 TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyType({
     State.VERIFYING:   {e.EndpointVerified: State.PULLING,
-                        e.CredentialsRenewed: State.VERIFYING,
-                        e.EffectDelayed: State.VERIFYING, **_LEAVE},
+                        e.CredentialsRenewed: State.VERIFYING, **_AGAIN[State.VERIFYING], **_LEAVE},
     State.PULLING:     {e.PullProgressed: State.PULLING,
-                        e.PullQueued: State.PULLING,
                         e.PullAdmitted: State.PULLING,
                         e.ImagePresent: State.CREATING,
-                        e.EffectDelayed: State.PULLING, **_LEAVE},
+                        **_AGAIN[State.PULLING], **_LEAVE},
     State.CREATING:    {e.ContainerCreated: State.STARTING,
-                        e.EffectDelayed: State.CREATING, **_LEAVE},
+                        **_AGAIN[State.CREATING], **_LEAVE},
     State.STARTING:    {e.ContainerStarted: State.PROBING,
-                        e.EffectDelayed: State.STARTING, **_LEAVE},
+                        **_AGAIN[State.STARTING], **_LEAVE},
     State.PROBING:     {e.NotebookAnswered: State.PUBLISHING,
-                        e.EffectDelayed: State.PROBING, **_LEAVE},
+                        **_AGAIN[State.PROBING], **_LEAVE},
     State.PUBLISHING:  {e.RoutePublished: State.READY,
                         e.EffectDelayed: State.PUBLISHING, **_LEAVE},
     State.READY:       {e.ContainerRan: State.READY,
@@ -140,7 +143,7 @@ RETRY_LIMIT: Final = 5.0  # while a visitor watches
 UNWATCHED_RETRY_LIMIT: Final = 60.0  # while nobody does
 PULL_ATTEMPTS: Final = 10  # failed pulls that got no further than one before; then only getting further is news
 PULL_STEP: Final = 0.002  # the share of an image that counts as getting further: 5 seconds of an hour's pull
-QUEUE_PAUSE: Final = 5.0  # seconds; the first wait for a slot to pull, and doubled up to QUEUE_PAUSE_LIMIT
+QUEUE_PAUSE: Final = 5.0  # seconds; the first wait for a turn, and doubled up to QUEUE_PAUSE_LIMIT
 QUEUE_PAUSE_LIMIT: Final = 30.0
 
 
@@ -205,9 +208,10 @@ def next_effect(session: Session) -> Effect | None:
     return EFFECTS.get(session.state)
 
 
-def waits_for_slot(session: Session) -> bool:
-    """Say whether it was heard last that the image is not there and that the pull has to wait."""
-    return session.state is State.PULLING and not session.admitted and session.attempts > 0 and not session.last_problem
+def is_queued(session: Session) -> bool:
+    """Say whether what happened last is that it was not this session's turn."""
+    waits = session.phase is Phase.LAUNCHING and session.attempts > 0 and session.last_problem is None
+    return waits and not session.admitted
 
 
 def overdue(session: Session, now: float, pulls: PullPatience = PullPatience()) -> Event | None:
@@ -222,8 +226,13 @@ def overdue(session: Session, now: float, pulls: PullPatience = PullPatience()) 
         if session.admitted and now - session.progressed_at > pulls.stalled:
             return e.PatienceExpired(stalled(pulls.stalled))
     patience = PATIENCE.get(session.state)
-    if patience is None or waits_for_slot(session):
+    if patience is None:
         return None
+    if is_queued(session):
+        kept_too_long = (
+            session.state is not State.PULLING and now - session.entered_at > patience + HUB_OUTAGE_ALLOWANCE
+        )
+        return e.PatienceExpired(kept_waiting(session)) if kept_too_long else None
     if session.last_problem is None:  # nobody has asked the endpoint yet: the silence is the hub's own
         patience += HUB_OUTAGE_ALLOWANCE
     if now - session.last_news_at <= patience:
@@ -261,7 +270,7 @@ def _changed(session: Session, event: Event, state: State, now: float) -> Sessio
             return _delayed(session, after, failure, now)
         case e.PullProgressed(line=line):
             return _pulled_on(session, after, one_line(line, LINE_LENGTH) != session.message, now)
-        case e.PullQueued():
+        case e.Queued():
             pause = min(QUEUE_PAUSE * 2.0 ** min(session.attempts, 10), QUEUE_PAUSE_LIMIT)
             return replace(_heard(after, now), attempts=session.attempts + 1, next_attempt_at=now + pause)
         case e.PullAdmitted():
@@ -277,7 +286,7 @@ def _facts(session: Session, event: Event) -> dict[str, Any]:
     match event:
         case e.EndpointVerified(address=address):
             return {"address": address}
-        case e.PullQueued():
+        case e.Queued():
             return {"admitted": False}
         case e.PullAdmitted():
             return {"admitted": True}

@@ -82,7 +82,7 @@ def narrate(before: Session, event: Event, after: Session, now: float) -> Sessio
     """Give `after`, which `event` made of `before`, its message and the lines about what happened."""
     told = replace(after, message=_message_after(before, event, after))
     for text in _lines_about(before, event, told):
-        progresses = isinstance(event, e.PullProgressed | e.PullQueued)
+        progresses = isinstance(event, e.PullProgressed | e.Queued)
         replaces = progresses and bool(told.log) and told.log[-1].progress
         line = replace(_line(told, text, now), progress=progresses)
         kept = told.log[:-1] if replaces else told.log
@@ -97,6 +97,11 @@ def silence(session: Session, patience: float) -> Failure:
         f"{MESSAGES[session.state]}: no response for {patience:.0f} seconds. "
         "Check that the Docker endpoint is up, then launch again",
     )
+
+
+def kept_waiting(session: Session) -> Failure:
+    """Why a session was given up whose turn never came."""
+    return Failure("kept-waiting", f"{session.message}. That has taken too long; launch again when they have ended")
 
 
 def stalled(patience: float) -> Failure:
@@ -129,7 +134,7 @@ def _message_after(before: Session, event: Event, after: Session) -> str:
     if after.state is not before.state or before.newer:
         return _message_of(after)
     match event:
-        case e.PullProgressed(line=line) | e.PullQueued(line=line):
+        case e.PullProgressed(line=line) | e.Queued(line=line):
             return one_line(line, LINE_LENGTH)
         case e.PullAdmitted():
             return "Pulling the image"
@@ -158,7 +163,7 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
     match event:
         case e.EndpointVerified(address=address, engine=engine, note=note):
             yield f"Connected to Docker {engine} at {address}" + (f". {note}" if note else "")
-        case e.PullProgressed() | e.PullQueued():
+        case e.PullProgressed() | e.Queued():
             if after.message and after.message != before.message:
                 yield after.message
         case e.EffectDelayed(failure=failure):

@@ -25,10 +25,10 @@ from chalicelib.session.machine import (
     PullPatience,
     accepts,
     advance,
+    is_queued,
     new_session,
     next_effect,
     overdue,
-    waits_for_slot,
 )
 from chalicelib.session.narration import LINE_LENGTH, LOG_LINES, MESSAGES, progress
 from chalicelib.session.values import (
@@ -47,7 +47,7 @@ from tests.builders import LABEL, LIFETIME, NOW, a_session
 FAILURE = Failure("endpoint-timeout", "The endpoint did not answer in time")
 EXAMPLES: dict[type, e.Event] = {
     e.EndpointVerified: e.EndpointVerified("203.0.113.7", "20.10.24"),
-    e.PullQueued: e.PullQueued("Waiting to pull the image: 4 other pulls with your key are under way"),
+    e.Queued: e.Queued("Waiting to pull the image: 4 other pulls with your key are under way"),
     e.PullProgressed: e.PullProgressed(0.5, "Pulling: 3 of 6 layers"),
     e.ContainerStarted: e.ContainerStarted(Target("203.0.113.7", 32768)),
     e.ContainerExited: e.ContainerExited(FAILURE),
@@ -281,15 +281,38 @@ def test_a_pull_that_waits_for_its_turn_is_not_given_up_for_it_and_looks_less_an
     session, pauses = a_session(state=State.PULLING), []
     for _ in range(10):
         now = due(session)
-        session = advance(session, e.PullQueued("Waiting to pull the image: 4 other pulls are under way"), now)
+        session = advance(session, e.Queued("Waiting to pull the image: 4 other pulls are under way"), now)
         pauses.append(due(session) - now)
-        assert waits_for_slot(session)
+        assert is_queued(session)
         assert overdue(session, due(session) + PATIENCE[State.PULLING] + HUB_OUTAGE_ALLOWANCE + 1) is None
         assert session.message == "Waiting to pull the image: 4 other pulls are under way"
     assert pauses == sorted(pauses)
     assert pauses[-1] == QUEUE_PAUSE_LIMIT
     assert next_effect(session) == e.FindImage()
     assert next_effect(advance(session, e.PullAdmitted(), now)) == e.PullImage()
+
+
+@pytest.mark.parametrize("state", [State.VERIFYING, State.CREATING, State.STARTING, State.PROBING])
+def test_whose_turn_never_comes_is_given_up_with_what_it_waited_for(state: State) -> None:
+    session, line = a_session(state=state, container="homeport-x-1"), "4 other notebooks with your key wait"
+    now = NOW
+    while (missed := overdue(session, now)) is None:
+        session = advance(session, e.Queued(line), now)
+        now = due(session)
+    assert isinstance(missed, e.PatienceExpired)
+    assert missed.failure.code == "kept-waiting"
+    assert missed.failure.message.startswith(line)
+    assert now - NOW <= PATIENCE[state] + HUB_OUTAGE_ALLOWANCE + QUEUE_PAUSE_LIMIT
+
+
+def test_after_its_turn_has_come_an_endpoint_has_all_of_its_patience() -> None:
+    session, now = a_session(), NOW
+    for _ in range(30):
+        session = advance(session, e.Queued("4 other notebooks with your key wait"), now)
+        now = due(session)
+    session = advance(session, e.EffectDelayed(FAILURE), now)
+    assert overdue(session, now + PATIENCE[State.VERIFYING]) is None
+    assert overdue(session, now + PATIENCE[State.VERIFYING] + 1) == e.PatienceExpired(FAILURE)
 
 
 @pytest.mark.parametrize("event", [e.EffectFailed(FAILURE), e.PatienceExpired(FAILURE)])
