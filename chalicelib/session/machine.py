@@ -229,10 +229,9 @@ def overdue(session: Session, now: float, pulls: PullPatience = PullPatience()) 
     if patience is None:
         return None
     if is_queued(session):
-        kept_too_long = (
-            session.state is not State.PULLING and now - session.entered_at > patience + HUB_OUTAGE_ALLOWANCE
-        )
-        return e.PatienceExpired(kept_waiting(session)) if kept_too_long else None
+        if session.state is State.PULLING or now - session.entered_at <= patience + HUB_OUTAGE_ALLOWANCE:
+            return None
+        return e.PatienceExpired(kept_waiting(session))
     if session.last_problem is None:  # nobody has asked the endpoint yet: the silence is the hub's own
         patience += HUB_OUTAGE_ALLOWANCE
     if now - session.last_news_at <= patience:
@@ -348,7 +347,8 @@ def _delayed(before: Session, after: Session, failure: Failure, now: float) -> S
     Patience is counted from the first such attempt (rule 6), and attempts wait longer and longer: from half a second,
     doubling, up to what suits the state. A ready notebook is looked at when it would have been anyway.
     """
-    since = before.last_news_at if before.last_problem or before.attempts >= PULL_ATTEMPTS else now
+    keeps_failing = before.admitted and before.attempts >= PULL_ATTEMPTS
+    since = before.last_news_at if before.last_problem or keeps_failing else now
     limit = RETRY_LIMIT if before.phase is Phase.LAUNCHING else UNWATCHED_RETRY_LIMIT
     pause = min(0.5 * 2.0 ** min(before.attempts, 10), limit)
     return replace(
