@@ -210,7 +210,7 @@ def test_a_session_does_not_outlive_its_lifetime(state: State) -> None:
 
 
 def test_progress_of_a_pull_is_news_that_keeps_it_alive() -> None:
-    session, now = a_session(state=State.PULLING, admitted=True), NOW
+    session, now = a_session(state=State.PULLING, admitted=True, progressed_at=NOW), NOW
     for layer in range(70):
         now += PATIENCE[State.PULLING] - 1
         assert overdue(session, now) is None
@@ -218,7 +218,7 @@ def test_progress_of_a_pull_is_news_that_keeps_it_alive() -> None:
 
 
 def test_a_pull_that_fails_again_and_again_at_the_same_place_is_given_up() -> None:
-    session, now = a_session(state=State.PULLING, admitted=True), NOW
+    session, now = a_session(state=State.PULLING, admitted=True, progressed_at=NOW), NOW
     for _ in range(1000):
         missed = overdue(session, now)
         if missed:
@@ -233,7 +233,7 @@ def test_a_pull_that_fails_again_and_again_at_the_same_place_is_given_up() -> No
 
 
 def test_a_pull_that_gets_further_each_time_is_not_given_up() -> None:
-    session, now = a_session(state=State.PULLING, admitted=True), NOW
+    session, now = a_session(state=State.PULLING, admitted=True, progressed_at=NOW), NOW
     for share in range(1, 70):
         assert overdue(session, now) is None
         now += PATIENCE[State.PULLING] - 10
@@ -243,7 +243,7 @@ def test_a_pull_that_gets_further_each_time_is_not_given_up() -> None:
 
 
 def test_a_pull_that_stands_still_is_given_up_however_often_its_status_is_repeated() -> None:
-    session, now = a_session(state=State.PULLING, admitted=True), NOW
+    session, now = a_session(state=State.PULLING, admitted=True, progressed_at=NOW), NOW
     while overdue(session, now) is None:
         now += 2
         session = advance(session, e.PullProgressed(0.5, "Pulling: 3 of 6 layers"), now)
