@@ -220,23 +220,26 @@ def overdue(session: Session, now: float, pulls: PullPatience = PullPatience()) 
         return e.SessionExpired()
     if session.newer:  # rule 9
         return e.StopRequested() if now >= session.expires_at and session.phase is Phase.LEAVING else None
-    if session.state is State.PULLING:
-        if now - session.entered_at > pulls.longest:
-            return e.PatienceExpired(too_long(pulls.longest))
-        if session.admitted and now - session.progressed_at > pulls.stalled:
-            return e.PatienceExpired(stalled(pulls.stalled))
+    if session.state is State.PULLING and (failure := _pull_overdue(session, now, pulls)):
+        return e.PatienceExpired(failure)
     patience = PATIENCE.get(session.state)
     if patience is None:
         return None
     if is_queued(session):
-        if session.state is State.PULLING or now - session.entered_at <= patience + HUB_OUTAGE_ALLOWANCE:
-            return None
-        return e.PatienceExpired(kept_waiting(session))
+        waited_long = session.state is not State.PULLING and now - session.entered_at > patience + HUB_OUTAGE_ALLOWANCE
+        return e.PatienceExpired(kept_waiting(session)) if waited_long else None
     if session.last_problem is None:  # nobody has asked the endpoint yet: the silence is the hub's own
         patience += HUB_OUTAGE_ALLOWANCE
     if now - session.last_news_at <= patience:
         return None
     return e.PatienceExpired(session.last_problem or silence(session, patience))
+
+
+def _pull_overdue(session: Session, now: float, pulls: PullPatience) -> Failure | None:
+    """Why a launch has been in PULLING for too long, if it has."""
+    if now - session.entered_at > pulls.longest:
+        return too_long(pulls.longest)
+    return stalled(pulls.stalled) if session.admitted and now - session.progressed_at > pulls.stalled else None
 
 
 def accepts(session: Session, event: type[Event]) -> bool:
