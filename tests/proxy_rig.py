@@ -121,6 +121,7 @@ class _Notebook(BaseHTTPRequestHandler):
         self.send_header("Sec-WebSocket-Accept", b64encode(sha1(key.encode()).digest()).decode())
         self.end_headers()
         self.close_connection = True
+        self.connection.settimeout(60)
         while data := self.connection.recv(4096):
             self.connection.sendall(data)
 
@@ -353,9 +354,14 @@ class Rig:
         eventually(lambda: digest in self.table(Map.GRANTS), "the grant in HAProxy")
         return cookie
 
+    @property
+    def runtime(self) -> RuntimeSocket:
+        """HAProxy's runtime socket."""
+        return RuntimeSocket(self.run / "haproxy.sock")
+
     def table(self, name: Map) -> dict[str, str]:
         """A map as HAProxy holds it."""
-        with RuntimeSocket(self.run / "haproxy.sock").connected() as haproxy:
+        with self.runtime.connected() as haproxy:
             return haproxy.table(name)
 
     def ask(

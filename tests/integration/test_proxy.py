@@ -6,8 +6,9 @@ import http.client
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from hashlib import sha256
 
 import pytest
@@ -17,7 +18,7 @@ from chalicelib.notebook.certificates import new_ca
 from chalicelib.session.values import Target
 from proxy.agent import files
 from proxy.agent.runtime import RuntimeSocket
-from proxy.agent.table import Map
+from proxy.agent.table import Map, Put
 from tests.contract.runtime_socket import RuntimeSocketContract
 from tests.proxy_rig import HUB, Rig, ask, eventually, new_host, rig
 
@@ -52,9 +53,28 @@ def relaunched(door: Rig, earlier: str) -> str:
 
 class TestHaproxy(RuntimeSocketContract):
     @pytest.fixture
-    def runtime(self) -> Iterator[RuntimeSocket]:
+    def alone(self) -> Iterator[Rig]:
         with rig(agent=False) as running:
-            yield RuntimeSocket(running.run / "haproxy.sock")
+            yield running
+
+    @pytest.fixture
+    def runtime(self, alone: Rig) -> RuntimeSocket:
+        return alone.runtime
+
+    @pytest.fixture
+    def open_stream(self, alone: Rig) -> Iterator[Callable[[str], str]]:
+        with ExitStack() as stack:
+
+            def opened(host: str) -> str:
+                target = f"127.0.0.1|{alone.notebook(host).port}"
+                digest = sha256(b"cookie of " + host.encode()).hexdigest()
+                with alone.runtime.connected() as haproxy:
+                    haproxy.execute([Put(Map.ROUTES, host, target), Put(Map.GRANTS, digest, host)])
+                websocket = alone.websocket(host, cookie=f"cookie of {host}", origin=alone.origin(host))
+                assert stack.enter_context(websocket)[0] == 101
+                return target
+
+            yield opened
 
 
 # ── entering ─────────────────────────────────────────────────────────────────────────────────────────────────────
