@@ -6,6 +6,7 @@ Swagger 2, and it keeps no integration of an imported API. Templates and deploye
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,16 +17,19 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
+from zipfile import ZipFile
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 from moto.apigateway.models import APIGatewayBackend, RestAPI
+from moto.awslambda.models import lambda_backends
 from moto.server import ThreadedMotoServer
 
 from chalicelib.errors import BadConfiguration
 from infra.deploy import FROM_OUTPUTS, read_request
 from tests.policies import template
+from tests.wheels import write_wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = "eu-west-1"
@@ -91,7 +95,7 @@ def client(endpoint: str) -> Callable[[str], Any]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """The project without its dependencies: what they weigh and hold is test_package's."""
+    """The project, its lock naming a single package: what the real ones weigh and hold is test_package's."""
     ignore = shutil.ignore_patterns("__pycache__", "deployed", "deployments")
     (tmp_path / "project").mkdir()
     for name in PROJECT:
@@ -99,15 +103,29 @@ def project(tmp_path: Path) -> Path:
             shutil.copytree(ROOT / name, tmp_path / "project" / name, ignore=ignore)
         else:
             shutil.copyfile(ROOT / name, tmp_path / "project" / name)
-    (tmp_path / "project" / "requirements.txt").write_text("")
+    (tmp_path / "wheels").mkdir()
+    hashes = [f"--hash=sha256:{write_wheel(tmp_path / 'wheels', *CARGO, tag)}" for tag in (ELSEWHERE, ON_LAMBDA)]
+    (tmp_path / "project" / "requirements.txt").write_text(f"{'=='.join(CARGO)} {' '.join(hashes)}\n")
     return tmp_path / "project"
 
 
+CARGO = ("cargo", "1.0")
+ON_LAMBDA = "py3-none-manylinux2014_aarch64"
+ELSEWHERE = "py3-none-manylinux2014_x86_64"
+
+
 @pytest.fixture
-def deploy(endpoint: str, project: Path) -> Deploy:
+def wheels(project: Path) -> Path:
+    """The only place where pip looks for packages: the locked package for Lambda and for other machines."""
+    return project.with_name("wheels")
+
+
+@pytest.fixture
+def deploy(endpoint: str, project: Path, wheels: Path) -> Deploy:
     def run(stage: str = "test", **environ: str) -> subprocess.CompletedProcess[str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "HOMEPORT_"))}
-        wanted = {**inherited, **aws_environment(endpoint), **OPTIONS, **environ}
+        pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+        wanted = {**inherited, **aws_environment(endpoint), **pip, **OPTIONS, **environ}
         return subprocess.run(
             [sys.executable, "-m", "infra.deploy", "--stage", stage],
             cwd=project,
@@ -254,6 +272,58 @@ def test_chalices_own_delete_finds_all_that_was_deployed(
     assert client("events").list_rules()["Rules"] == []
 
 
+def test_the_functions_are_given_the_locked_package_for_their_platform(
+    deploy: Deploy, client: Callable[[str], Any]
+) -> None:
+    assert deploy().returncode == 0
+    account = client("sts").get_caller_identity()["Account"]
+    for function in ("homeport-test", "homeport-test-tick", "homeport-test-redrive"):
+        code = lambda_backends[account][REGION].get_function(function).code_bytes
+        with ZipFile(io.BytesIO(code)) as archive:
+            assert ON_LAMBDA in archive.read("cargo-1.0.dist-info/WHEEL").decode()
+
+
+def test_a_package_that_was_replaced_stops_the_deployment_before_anything_is_changed(
+    deploy: Deploy, client: Callable[[str], Any], wheels: Path
+) -> None:
+    """Only the wheel for Lambda was: the one for this machine, which Chalice looks at first, is as it was locked."""
+    write_wheel(wheels, *CARGO, ON_LAMBDA, code="print('hostile')")
+    refused = deploy()
+    assert refused.returncode == 1
+    assert "A package is not the file that requirements.txt locks" in refused.stderr
+    assert "cargo==1.0" in refused.stderr
+    assert "Nothing was changed in AWS" in refused.stderr
+    assert "pip cache purge" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert_nothing_is_there(client)
+
+
+def test_a_package_that_is_not_to_be_had_stops_the_deployment_before_anything_is_changed(
+    deploy: Deploy, client: Callable[[str], Any], wheels: Path
+) -> None:
+    (wheels / f"cargo-1.0-{ON_LAMBDA}.whl").unlink()
+    refused = deploy()
+    assert refused.returncode == 1
+    assert "pip could not fetch what requirements.txt locks" in refused.stderr
+    assert "No matching distribution found for cargo==1.0" in refused.stderr
+    assert_nothing_is_there(client)
+
+
+def test_a_package_without_a_hash_is_not_deployed(deploy: Deploy, client: Callable[[str], Any], project: Path) -> None:
+    (project / "requirements.txt").write_text("cargo==1.0\n")
+    refused = deploy()
+    assert refused.returncode == 1
+    assert "Hashes are required" in refused.stderr
+    assert_nothing_is_there(client)
+
+
+def assert_nothing_is_there(client: Callable[[str], Any]) -> None:
+    assert client("cloudformation").list_stacks()["StackSummaries"] == []
+    assert client("lambda").list_functions()["Functions"] == []
+    assert client("ssm").describe_parameters()["Parameters"] == []
+    assert apis(client) == []
+
+
 @pytest.mark.parametrize("broken", ["import_rest_api", "create_deployment"])
 def test_a_run_that_failed_half_way_is_repeated_without_doubling_anything(
     broken: str, deploy: Deploy, client: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
@@ -315,7 +385,7 @@ def test_what_is_missing_is_said_before_anything_is_made(
     assert refused.returncode == 1
     assert says in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert client("cloudformation").list_stacks()["StackSummaries"] == []
+    assert_nothing_is_there(client)
 
 
 @pytest.mark.parametrize(
