@@ -68,6 +68,7 @@ def a_home(text: str = "x", **changes: Any) -> pages.HomePage:
         "default_image": text,
         "session_hours": 72.0,
         "idle_minutes": 120.0,
+        "remembered_days": 90.0,
         "sessions": [a_session_document(name=text)],
     }
     return pages.HomePage(**(values | changes))
