@@ -560,7 +560,7 @@ def test_a_name_that_is_not_found_has_its_code(answer: OSError | UnicodeError, c
     assert caught.value.code == code
 
 
-def test_a_name_that_is_bound_anew_is_never_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_is_bound_again_is_never_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     pki = Pki.new(lambda ca: ca.issue("engine", sans=("rebinding.example.org",), server=True))
     with HostileEngine(pki) as good, HostileEngine(pki) as trap:
         rebinding = Resolver([LOOPBACK])

@@ -222,7 +222,7 @@ def test_work_is_there_again_in_the_next_launch(rig: Rig) -> None:
 
 
 def test_a_container_of_a_lost_launch_is_replaced_and_its_work_stays(rig: Rig) -> None:
-    """Its session's item is gone, so launches are counted anew: same name, another label."""
+    """Its session's item is gone, so launches are counted from 1 again: same name, another label."""
     lost = rig.specification("lost", command=saying("echo mine > /work/file"))
     lost = replace(lost, labels={**lost.labels, "homeport.label": "zzzzzzzzzz"})
     spec = rig.specification("lost", command=saying("cat /work/file"))

@@ -286,7 +286,7 @@ def forged_ec_key() -> bytes:
 
 
 def resigned(certificate: bytes, digest: int) -> bytes:
-    """Sign a certificate of the shared RSA key anew with MD5 (4) or SHA-1 (5); the numbers are PKCS #1's."""
+    """Sign a certificate of the shared RSA key again, with MD5 (4) or SHA-1 (5); the numbers are PKCS #1's."""
     oid = bytes.fromhex("06092a864886f70d0101")
     der = der_of(certificate).replace(oid + b"\x0b", oid + bytes([digest]))
     key = shared_key("rsa2048")
