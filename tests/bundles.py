@@ -215,11 +215,6 @@ def docker_machine(pki: Pki, address: str = "192.168.99.100", *, name: str = "de
     return zip_of(under(name, files))
 
 
-def machine_env(endpoint: str = "tcp://192.168.99.100:2376") -> str:
-    """What `docker-machine env` prints for sh."""
-    return f'export DOCKER_TLS_VERIFY="1"\nexport DOCKER_HOST="{endpoint}"\nexport DOCKER_CERT_PATH="/home/me/x"\n'
-
-
 def certificate_folder(pki: Pki) -> bytes:
     """A plain folder of certificates that names no endpoint."""
     return zip_of(pki.files)

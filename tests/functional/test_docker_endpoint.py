@@ -110,6 +110,16 @@ def test_verify_tells_the_engines_version_and_shows_the_certificate(pki: Pki) ->
         assert endpoint.verify() == ("20.10.24", "")
 
 
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [("x" * 1000, "x" * 39 + "…"), ("20.10\n\x1b[0m\u202e", "20.10 [0m"), ("\u202e", "unknown"), (20.10, "unknown")],
+)
+def test_an_engines_version_is_shown_as_a_short_printable_line(pki: Pki, said: object, shown: str) -> None:
+    answers: dict[str, Answer] = {"GET /version": version(Version=said)}
+    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.verify() == (shown, "")
+
+
 def test_one_connection_serves_all_calls_of_an_endpoint(pki: Pki) -> None:
     with HostileEngine(pki, {f"GET /images/{IMAGE}/json": of_json({})}) as engine, an_endpoint(engine) as endpoint:
         endpoint.verify()
@@ -917,7 +927,6 @@ def test_the_images_work_folder_is_a_string(pki: Pki, config: object, workdir: s
 
 # ── pulls ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-PRESENT: dict[str, Answer] = {f"GET /images/{IMAGE}/json": of_json({})}
 STARTED = (
     {"status": "Pulling from jupyter/minimal-notebook", "id": "latest"},
     {"status": "Pulling fs layer", "progressDetail": {}, "id": "aaa"},

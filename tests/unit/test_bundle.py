@@ -53,7 +53,6 @@ def assert_holds(found: Bundle, pki: Pki) -> None:
 
 # ── round trips ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-KEYS = {"ca-key.pem", "server-key.pem", "id_rsa"}
 
 ROUND_TRIPS: dict[str, tuple[Callable[[Pki], bytes], str, Endpoint, set[str]]] = {
     "Carina 2015": (bundles.carina, CARINA, Endpoint("203.0.113.7", 2376), {"ca-key.pem", "README.md"}),
