@@ -57,7 +57,7 @@ def eventually(holds: Callable[[], Any], what: str, *, deadline: float = 10.0) -
 
 @dataclass(frozen=True)
 class Pki:
-    """The two authorities and what the proxy shows to notebooks."""
+    """The two CAs and what the proxy shows to notebooks."""
 
     notebook: Ca
     client: Ca
@@ -321,8 +321,8 @@ class Rig:
         self, host: str, *, leaf: Leaf | None = None, client_ca: bytes | None = None, bind: str = "127.0.0.1"
     ) -> NotebookServer:
         """Start a stand-in notebook."""
-        authority = self.pki.client.certificate if client_ca is None else client_ca
-        server = NotebookServer(host, leaf or self.pki.notebook_leaf(host), authority, self.folder, bind)
+        ca = self.pki.client.certificate if client_ca is None else client_ca
+        server = NotebookServer(host, leaf or self.pki.notebook_leaf(host), ca, self.folder, bind)
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         self._notebooks.append((server, thread))

@@ -44,7 +44,7 @@ OWNER, OTHER_OWNER = "0a" * 32, "0b" * 32
 
 def credentials_of(visitor: str) -> Credentials:
     return Credentials(
-        Endpoint(f"{visitor}.example", 2376), b"authority", b"certificate", f"the secret key of {visitor}".encode()
+        Endpoint(f"{visitor}.example", 2376), b"ca", b"certificate", f"the secret key of {visitor}".encode()
     )
 
 

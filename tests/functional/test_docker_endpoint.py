@@ -41,7 +41,7 @@ from chalicelib.notebook.certificates import HubTrust
 from chalicelib.notebook.container import Specification, specification
 from chalicelib.session.values import Limits, Target
 from tests.builders import NOW, a_session
-from tests.certificates import FAR_AHEAD, LONG_AGO, Authority, Leaf
+from tests.certificates import FAR_AHEAD, LONG_AGO, Ca, Leaf
 from tests.functional.hostile_engine import (
     CHUNKED,
     LOOPBACK,
@@ -171,15 +171,15 @@ def test_versions_and_refusals_have_their_code(pki: Pki, answer: bytes, code: st
          "endpoint-expired-certificate"),
         (lambda ca: ca.issue("e", sans=(LOOPBACK,), server=True, not_before=FAR_AHEAD[0], not_after=FAR_AHEAD[1]),
          "endpoint-expired-certificate"),
-        (lambda _: Authority.new().issue("e", sans=(LOOPBACK,), server=True), "endpoint-wrong-certificate"),
-        (lambda _: Authority.new("Another").issue("e", sans=(LOOPBACK,), server=True), "endpoint-wrong-certificate"),
+        (lambda _: Ca.new().issue("e", sans=(LOOPBACK,), server=True), "endpoint-wrong-certificate"),
+        (lambda _: Ca.new("Another").issue("e", sans=(LOOPBACK,), server=True), "endpoint-wrong-certificate"),
         (lambda ca: ca.issue("e", sans=(LOOPBACK,), client=True), "endpoint-wrong-certificate"),
         (lambda ca: ca.issue("e", sans=("127.0.0.2", "localhost"), server=True), "endpoint-wrong-name"),
         (lambda ca: ca.issue(LOOPBACK, sans=("other.example",), server=True), "endpoint-wrong-name"),
     ],
     ids=["expired", "not-yet-valid", "wrong-ca-same-name", "wrong-ca", "not-for-servers", "wrong-name", "cn-only"],
 )  # fmt: skip
-def test_a_server_certificate_that_is_not_right_has_its_code(leaf: Callable[[Authority], Leaf], code: str) -> None:
+def test_a_server_certificate_that_is_not_right_has_its_code(leaf: Callable[[Ca], Leaf], code: str) -> None:
     with HostileEngine(Pki.new(leaf)) as engine:
         assert code_of(an_endpoint(engine)) == code
         assert engine.heard == []
@@ -191,7 +191,7 @@ def test_a_certificate_without_any_name_is_pinned_by_the_ca_alone_and_told() -> 
 
 
 def test_a_certificate_without_any_name_of_another_ca_is_refused() -> None:
-    with HostileEngine(Pki.new(lambda _: Authority.new("Another").issue("swarm"))) as engine:
+    with HostileEngine(Pki.new(lambda _: Ca.new("Another").issue("swarm"))) as engine:
         assert code_of(an_endpoint(engine)) == "endpoint-wrong-certificate"
 
 
@@ -210,12 +210,12 @@ def test_a_client_certificate_that_is_not_accepted_is_told_so(pki: Pki, newest: 
     def limited(context: ssl.SSLContext) -> None:
         context.maximum_version = newest
 
-    with HostileEngine(pki, client_ca=Authority.new("Another").certificate, tls=limited) as engine:
+    with HostileEngine(pki, client_ca=Ca.new("Another").certificate, tls=limited) as engine:
         assert code_of(an_endpoint(engine)) == "client-certificate-rejected"
 
 
 def test_the_reason_is_read_even_when_the_peer_has_hung_up_before_the_request(pki: Pki) -> None:
-    with HostileEngine(pki, client_ca=Authority.new("Another").certificate) as engine:
+    with HostileEngine(pki, client_ca=Ca.new("Another").certificate) as engine:
         credentials = engine.credentials
         context = new_context(ca=credentials.ca, certificate=credentials.certificate, key=credentials.key)
         channel = Channel(LOOPBACK, engine.port, LOOPBACK, context, Budget(time.monotonic, 20))
@@ -441,7 +441,7 @@ def test_environment_and_docker_configuration_count_for_nothing(
     pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = tmp_path / "wrong.pem"
-    wrong.write_bytes(Authority.new("Another").certificate)
+    wrong.write_bytes(Ca.new("Another").certificate)
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "AWS_CA_BUNDLE"):
         monkeypatch.setenv(name, str(wrong))
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
