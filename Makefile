@@ -72,11 +72,13 @@ coverage: setup-test-apt venv ## Measure the branch coverage of every test; the 
 	$(RUN) -m coverage report
 	$(RUN) -m coverage report --include='$(PURE)' --fail-under=100
 
-lint: venv ## Check style, types and imports
+lint: venv ## Check style, types and imports, and that no private key is in the repository
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
+	@if git rev-parse --git-dir >/dev/null 2>&1; then $(VENV)/bin/pre-commit run detect-private-key --all-files; \
+	else echo 'This is no git checkout: private keys are not looked for'; fi
 
 format: venv ## Put the code into its style
 	$(RUN) -m ruff check --fix .

@@ -56,7 +56,7 @@ class HaproxyTwin(ThreadingMixIn, UnixStreamServer):
         super().__init__(str(path), _Conversation)
 
     def restart(self) -> None:
-        """Break off all connections and begin anew, with another process number and empty maps."""
+        """Cut all connections and begin again, with another process number and empty maps."""
         with self._lock:
             self._pid += 1
             self._current = dict.fromkeys(Map, 0)

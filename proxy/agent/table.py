@@ -330,7 +330,7 @@ class Table:
             return self._values.copy()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until something changes, for so many seconds at most; say whether anything did."""
+        """Wait for news, which may change nothing, or for `wake`; say whether either came within so many seconds."""
         changed = self._changed.wait(seconds)
         self._changed.clear()
         return changed

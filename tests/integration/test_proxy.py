@@ -20,27 +20,13 @@ from proxy.agent import files
 from proxy.agent.runtime import RuntimeSocket
 from proxy.agent.table import Map, Put
 from tests.contract.runtime_socket import RuntimeSocketContract
-from tests.proxy_rig import HUB, Rig, ask, eventually, new_host, rig
+from tests.proxy_rig import HUB, Rig, ask, eventually, new_host, open_session, rig
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("haproxy", path="/usr/sbin:/usr/bin"), reason="apt-get install haproxy"
 )
 
 HARMFUL = ("Strict-Transport-Security", "Alt-Svc", "Clear-Site-Data", "Service-Worker-Allowed", "Report-To", "NEL")
-
-
-@pytest.fixture(scope="module")
-def door() -> Iterator[Rig]:
-    """One proxy for the tests that do not stop parts of it; each uses sessions of its own."""
-    with rig() as running:
-        yield running
-
-
-def open_session(door: Rig) -> tuple[str, str]:
-    """A session with a notebook, and the cookie of a browser that entered it."""
-    host = new_host()
-    door.publish(host, door.notebook(host).port)
-    return host, door.cookie(host)
 
 
 def relaunched(door: Rig, earlier: str) -> str:
