@@ -22,16 +22,10 @@ from zipfile import ZipFile
 
 import boto3
 import pytest
-<<<<<<< HEAD
-from botocore.exceptions import ClientError
-from moto.apigateway.models import APIGatewayBackend, RestAPI
 from moto.awslambda.models import lambda_backends
-from moto.server import ThreadedMotoServer
-=======
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug import Response
 from werkzeug.serving import make_server
->>>>>>> docs-fixes
 
 from chalicelib.errors import BadConfiguration
 from infra.deploy import FROM_OUTPUTS, read_request
@@ -281,7 +275,6 @@ def test_chalices_own_delete_finds_all_that_was_deployed(
     assert client("events").list_rules()["Rules"] == []
 
 
-<<<<<<< HEAD
 def test_the_functions_are_given_the_locked_package_for_their_platform(
     deploy: Deploy, client: Callable[[str], Any]
 ) -> None:
@@ -334,10 +327,7 @@ def assert_nothing_is_there(client: Callable[[str], Any]) -> None:
     assert apis(client) == []
 
 
-@pytest.mark.parametrize("broken", ["import_rest_api", "create_deployment"])
-=======
 @pytest.mark.parametrize("broken", ["POST /restapis", "POST /restapis/[^/]+/deployments"])
->>>>>>> docs-fixes
 def test_a_run_that_failed_half_way_is_repeated_without_doubling_anything(
     broken: str, gateway: Gateway, deploy: Deploy, client: Callable[[str], Any]
 ) -> None:
