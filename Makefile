@@ -4,10 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 STATE := $(VENV)/.installed
+# For every platform and every Python from 3.11 on, in one version, and without an index's address.
+LOCK = $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-build --no-annotate --python-version 3.11 \
+	--fork-strategy fewest --custom-compile-command 'make lock' \
+	$(if $(filter all,$(RAISE)),--upgrade,$(RAISE:%=--upgrade-package=%))
 PURE := chalicelib/session/*,chalicelib/bundle/*,chalicelib/notebook/*,chalicelib/text.py,chalicelib/errors.py,chalicelib/environment.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-apt setup-test-apt venv run demo test test-unit test-functional test-integration test-browser \
+.PHONY: help setup setup-apt setup-test-apt venv lock run demo test test-unit test-functional test-integration test-browser \
 	coverage lint format docs bench deploy clean
 
 help: ## Say what can be made
@@ -19,15 +23,20 @@ setup: ## Install what `make run` needs: Debian packages (as root) and the virtu
 
 venv: $(STATE)/dev
 
-$(STATE)/local: requirements.txt requirements-local.txt
-$(STATE)/dev: requirements.txt requirements-local.txt requirements-dev.txt
-$(STATE)/%:
+$(STATE)/%: requirements-%.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'Homeport needs Python 3.11 or later; name one: make PYTHON=python3.11 …' >&2; exit 1; }
 	@test -x $(RUN) || { echo 'Making the virtual environment $(VENV)'; $(PYTHON) -m venv $(VENV); }
-	@echo 'Installing the pinned requirements-$*.txt (a minute or so)'
+	@echo 'Installing what requirements-$*.txt locks (a minute or so)'
 	@# --no-compile: what is never imported need not be compiled; it halves the time
-	@$(RUN) -m pip install -qq --no-compile --disable-pip-version-check -r requirements-$*.txt
+	@$(RUN) -m pip install -qq --no-compile --disable-pip-version-check --require-hashes --only-binary=:all: -r $<
 	@mkdir -p $(STATE) && touch $@
+
+lock: venv ## Lock pyproject.toml's dependencies with their hashes; RAISE="name …" or RAISE=all raises what they need
+	$(LOCK) --group dev -o requirements-dev.txt
+	$(LOCK) --group local -c requirements-dev.txt -o requirements-local.txt
+	$(LOCK) --group lambda -c requirements-dev.txt -o requirements.txt
+	$(LOCK) --group proxy -c requirements-dev.txt -o proxy/requirements.txt
+	$(LOCK) --group image -c requirements-dev.txt -o local/requirements-image.txt
 
 setup-apt:
 	@PYTHON=$(PYTHON) ./local/install.sh run
@@ -63,11 +72,13 @@ coverage: setup-test-apt venv ## Measure the branch coverage of every test; the 
 	$(RUN) -m coverage report
 	$(RUN) -m coverage report --include='$(PURE)' --fail-under=100
 
-lint: venv ## Check style, types and imports
+lint: venv ## Check style, types and imports, and that no private key is in the repository
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
+	@if git rev-parse --git-dir >/dev/null 2>&1; then $(VENV)/bin/pre-commit run detect-private-key --all-files; \
+	else echo 'This is no git checkout: private keys are not looked for'; fi
 
 format: venv ## Put the code into its style
 	$(RUN) -m ruff check --fix .

@@ -1,7 +1,7 @@
 """Homeport's entry for Chalice: the web function's addresses, the launcher's four lanes, and the schedule.
 
-Only bindings live here. Chalice deploys functions with triggers from this file alone, so that they import it; it hands
-the parts that `wiring` makes to the web and to the launcher, which do not know each other.
+Only bindings live here. Chalice deploys functions with triggers from this file alone, so that they import it. The web
+is handed the configuration and the hub that `wiring` makes; a tick is `wiring`'s, which makes a launcher for it.
 """
 
 import logging

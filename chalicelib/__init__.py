@@ -16,9 +16,11 @@ know each other.
 Rules
 
 1. `session`, `bundle`, `notebook` and the modules below them are pure: values and decisions. They import no library
-   that reaches outside: no AWS, Docker, network, file, process, clock or chance.
+   that reaches outside: no AWS, Docker, network, file, process, clock or chance. The one exception: the keys and serial
+   numbers of notebook/certificates.py are drawn by the cryptography library.
 2. Only `engine` uses Docker and HTTP, only `aws` and `wiring` use boto3, only `web` (and app.py) uses Chalice.
-3. Time, random sources, sleep and clients are arguments. Nothing is created at import.
+3. Time, random sources, sleep and clients are arguments; some have the real thing as their default. Nothing is created
+   at import.
 4. The proxy, which is another program, imports `aws` and what lies below it, and never a wing that launches or serves.
 
 The import contracts in pyproject.toml say all this in a form that `make lint` checks; docs/architecture.md draws the

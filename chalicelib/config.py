@@ -79,7 +79,7 @@ ENDPOINT_NETWORKS: Final = Variable(
 class Config:
     """One hub's configuration.
 
-    `notebook_url` is the origin of a notebook with `*` for the session's id. `hub_name` labels this hub's containers.
+    `notebook_url` is the origin of a notebook with `*` for the launch's host. `hub_name` labels this hub's containers.
     Networks and ports bound the endpoints that are connected to; lifetimes are in seconds.
     """
 

@@ -1,7 +1,8 @@
 """Puts the parts together for a process: which client, clock and random source each of them is given.
 
 It stands on top of all wings and is imported by app.py alone. Nothing is created at import; each AWS client is made
-when it is first needed and kept for the process. Nothing here ever holds a visitor's credentials.
+when it is first needed and kept for the process. Nothing here ever holds a visitor's credentials. Left to their own
+defaults are the engine wing's deadlines (time.monotonic and time.sleep) and the nonces of envelopes (secrets).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from chalicelib.web.hub import Hub
 if TYPE_CHECKING:
     from chalicelib.notebook.certificates import HubTrust
 
-CLOCK: Final = time.time  # noqa: TID251 - it begins here: everything else is handed it
+CLOCK: Final = time.time  # noqa: TID251 - the one place: all that asks for the time of day is handed it
 
 
 class Wiring:
@@ -108,11 +109,15 @@ class Wiring:
 
 
 def aws_client(service: str) -> Any:
-    """Make a client of boto3's that gives up early: a function that waits costs money and somebody's patience."""
+    """Make a client of boto3's that gives up early: a function that waits costs money and somebody's patience.
+
+    Two attempts of 11 seconds and a pause of at most one: a call fails before the web function's 30 seconds are over.
+    """
     import boto3
     from botocore.config import Config as ClientConfig
 
-    limits = ClientConfig(connect_timeout=3, read_timeout=8, retries={"mode": "standard", "max_attempts": 3})
+    # "max_attempts" would count the repetitions alone.
+    limits = ClientConfig(connect_timeout=3, read_timeout=8, retries={"mode": "standard", "total_max_attempts": 2})
     return boto3.client(service, config=limits)  # type: ignore[call-overload]  # the name is a variable
 
 

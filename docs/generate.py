@@ -135,8 +135,10 @@ def error_codes() -> str:
             "Generated from the error classes of `chalicelib` by `make docs`; a test fails when it is not current.",
             "",
             "Errors are `application/problem+json` (RFC 9457): `code` is stable, `title` is for people, and `detail`",
-            "is a sentence for the visitor that says what to do next. A session's `error` has the same codes. *Later*",
-            "means that the same request can succeed without being changed.",
+            "is a sentence for the visitor that says what to do next. *Later* means that the same request can succeed",
+            "without being changed. A session's `error` has the same codes, and two that no request is answered with:",
+            "`session-unreadable` (the hub cannot read what it stored of the session) and `<state>-timed-out` (nothing",
+            "was heard for longer than the state's patience, not even a problem).",
             "",
             *(_family(family, errors) for family, errors in found.items()),
         ]

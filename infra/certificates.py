@@ -32,7 +32,7 @@ NOTEBOOK_SET: Final = ("notebook-ca", "notebook-ca-certificate")
 CLIENT_SET: Final = ("client-ca", "launcher-client", "proxy-client")
 NAMES: Final = NOTEBOOK_SET + CLIENT_SET
 
-# Ten years: the longest-lived session is days, and a rotation is a deliberate act that makes launches start anew.
+# Ten years: the longest-lived session is days, and after a rotation, which is deliberate, notebooks are launched again.
 LIFETIME: Final = 10 * 365 * 86400.0  # seconds
 
 

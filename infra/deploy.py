@@ -1,8 +1,9 @@
 """Deploy a stage of the hub: `python -m infra.deploy --stage dev`, or `make deploy STAGE=dev`.
 
-1. The stack of infra/resources.yaml is created or updated.
-2. The hub's own certificates are made, if they are not there (infra/certificates.py).
-3. Chalice's own deployer runs on a copy of the project that is filled with the stack's outputs (infra/project.py).
+1. The packages that Lambda ships are fetched, each checked against its hash (infra/packages.py).
+2. The stack of infra/resources.yaml is created or updated.
+3. The hub's own certificates are made, if they are not there (infra/certificates.py).
+4. Chalice's own deployer runs on a copy of the project that is filled with the stack's outputs (infra/project.py).
 
 Every step may be repeated; a run that failed is repeated by running it again. Options come from HOMEPORT_ variables
 (docs/operations.md), AWS credentials and region from where boto3 looks for them.
@@ -36,6 +37,7 @@ from chalicelib.environment import TEXT, Variable, variables
 from chalicelib.errors import BadConfiguration, HomeportError
 from chalicelib.session.lanes import Lane
 from infra.certificates import ensure_certificates
+from infra.packages import fetch_packages
 from infra.project import APP, deployed_resources, record_deployed, reserve, set_environment, stage_project
 from infra.stack import deploy_stack
 
@@ -106,6 +108,16 @@ def deploy(request: Request, session: boto3.Session, environ: MutableMapping[str
     Raises HomeportError, botocore's errors and ChaliceDeploymentError.
     """
     _say(f"Deploying {APP}-{request.stage}: {_where(session)}")
+    with tempfile.TemporaryDirectory(prefix="homeport-deploy-") as folder:
+        project = Path(folder) / "project"
+        fetch_packages(ROOT, project)
+        _say("The functions' packages: all as requirements.txt locks them")
+        outputs = _deploy_resources(request, session, now=now)
+        return _deploy_functions(request, session, environ, outputs, project)
+
+
+def _deploy_resources(request: Request, session: boto3.Session, *, now: float) -> Mapping[str, str]:
+    """Bring stack and certificates up to date; return the stack's outputs."""
     parameters = {"Stage": request.stage}
     if request.alarm_email is not None:
         parameters["AlarmEmail"] = request.alarm_email
@@ -118,12 +130,17 @@ def deploy(request: Request, session: boto3.Session, environ: MutableMapping[str
     _say(f"Stack {APP}-{request.stage} is up to date")
     made = ensure_certificates(session.client("ssm"), prefix=outputs["Certificates"], key_id=outputs["Key"], now=now)
     _say(f"The hub's certificates: {'made ' + ', '.join(made) if made else 'all there'}")
-    return _deploy_functions(request, session, environ, outputs)
+    return outputs
 
 
 def _deploy_functions(
-    request: Request, session: boto3.Session, environ: MutableMapping[str, str], outputs: Mapping[str, str]
+    request: Request,
+    session: boto3.Session,
+    environ: MutableMapping[str, str],
+    outputs: Mapping[str, str],
+    project: Path,
 ) -> str:
+    """Stage the project beside its packages and have Chalice deploy it; return the hub's URL."""
     environment = {**request.options, **{name: outputs[output] for name, output in FROM_OUTPUTS.items()}}
     lambda_ = session.client("lambda")
     existing = deployed_resources(
@@ -136,17 +153,15 @@ def _deploy_functions(
     apis = [entry["rest_api_id"] for entry in existing if entry["resource_type"] == "rest_api"]
     # Without a domain of its own the hub's origin is API Gateway's.
     origin = environment.get("HOMEPORT_HUB_ORIGIN") or "".join(f"https://{api}.{outputs['ApiSuffix']}" for api in apis)
-    with tempfile.TemporaryDirectory(prefix="homeport-deploy-") as folder:
-        project = Path(folder) / "project"
-        stage_project(ROOT, project, outputs=outputs, environment=environment | {"HOMEPORT_HUB_ORIGIN": origin})
-        if reserved:
-            reserve(project, Lane.LEAVE, reserved)
-        record_deployed(project, request.stage, existing)
+    stage_project(ROOT, project, outputs=outputs, environment=environment | {"HOMEPORT_HUB_ORIGIN": origin})
+    if reserved:
+        reserve(project, Lane.LEAVE, reserved)
+    record_deployed(project, request.stage, existing)
+    url = _run_chalice(project, request.stage, environ)
+    if not origin:  # it is known only now that the API is there
+        set_environment(project, environment | {"HOMEPORT_HUB_ORIGIN": _origin(url)})
         url = _run_chalice(project, request.stage, environ)
-        if not origin:  # it is known only now that the API is there
-            set_environment(project, environment | {"HOMEPORT_HUB_ORIGIN": _origin(url)})
-            url = _run_chalice(project, request.stage, environ)
-        _keep_record(project, request.stage)
+    _keep_record(project, request.stage)
     return url
 
 

@@ -3,6 +3,7 @@
     .chalice/policy-*.json    one IAM policy per function, with ${Output} where the stack's outputs go
     .chalice/config.json      gets the functions' environment variables
     .chalice/deployed/        gets what is deployed already, as AWS tells it
+    requirements.txt          is empty: the packages are in vendor/ (infra/packages.py)
 
 Chalice remembers what it deployed in a local file, writes it only after a complete run, and makes everything it does
 not find there a second time: another event source mapping, another API. So the file is written here, before each run,
@@ -23,11 +24,11 @@ from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane
 
 APP: Final = "homeport"  # app_name of .chalice/config.json: part of every function's name
-SHIPPED: Final = ("app.py", "chalicelib", "requirements.txt", ".chalice/config.json")
+SHIPPED: Final = ("app.py", "chalicelib", ".chalice/config.json")
 
 
 def stage_project(source: Path, target: Path, *, outputs: Mapping[str, str], environment: Mapping[str, str]) -> None:
-    """Copy what is deployed from `source` to the empty folder `target`, policies and environment filled in.
+    """Copy what is deployed from `source` to the new project `target`, policies and environment filled in.
 
     Raises BadConfiguration when a policy names an output that the stack does not have.
     """
@@ -37,6 +38,7 @@ def stage_project(source: Path, target: Path, *, outputs: Mapping[str, str], env
             shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         else:
             shutil.copyfile(source / name, target / name)
+    (target / "requirements.txt").touch()
     for policy in sorted((source / ".chalice").glob("policy-*.json")):
         (target / ".chalice" / policy.name).write_text(render_policy(policy.read_text(), outputs))
     set_environment(target, environment)

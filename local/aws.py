@@ -124,7 +124,7 @@ def _client(service: str, url: str, key: AccessKey) -> Any:
 
 
 class _Handler(MotoRequestHandler):
-    """Clients keep their connections, and no answer waits for Nagle's algorithm."""
+    """HTTP/1.1 for `Expect: 100-continue`, one request per connection; no answer waits for Nagle's algorithm."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = 65536

@@ -3,7 +3,7 @@
 1. The engine's configuration stays as it is: HAProxy takes TLS on 127.0.0.1, demands a client certificate of a
    throwaway CA, and passes the bytes on to the unix socket.
 2. CA and certificates stay the same from run to run, in `pki.json` of the folder (mode 0600), and so does the
-   port unless it is taken: the same visitor, the same bundle. They are made anew when less than a week is left.
+   port unless it is taken: the same visitor, the same bundle. They are made again when less than a week is left.
 3. The bundle is a zip in the layout that Carina gave its users in late 2015, less the CA's key: that is thrown
    away as soon as it has signed.
 """

@@ -5,7 +5,7 @@ signature, answers any origin, and would start containers for some of its servic
 this order, and refused with an error in AWS's form:
 
 1. No browser: a request with `Origin`, or with any `Sec-…` header, comes from a page.
-2. `Host` is the address that clients were told. A page whose name was bound anew to 127.0.0.1 has another.
+2. `Host` is the address that clients were told. A page whose name was bound again, to 127.0.0.1, has another.
 3. The signature is Signature Version 4 in `Authorization`, with the run's key, for one of SERVICES. Presigned URLs
    carry none there.
 4. It is at most SKEW seconds old.

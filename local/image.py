@@ -2,8 +2,8 @@
 
 1. `HOMEPORT_IMAGE` names another image; then nothing is pulled or built here: the launcher pulls what is not there.
 2. Built: a minimal Debian (mmdebstrap) from the machine's own apt sources, JupyterLab in a virtual environment, from
-   wheels that the machine's own pip fetched. pip inside the new root works offline, so no setting of the machine has to
-   be carried in, and none stays in the image.
+   wheels that the machine's own pip fetched and compared with requirements-image.txt. pip inside the new root works
+   offline, so no setting of the machine has to be carried in, and none stays in the image.
 3. The image works like the stock ones: user jovyan (1000), work in /home/jovyan/work, tini as first process, bytecode
    compiled once at build.
 4. The tar is kept beside the recipe's digest; a new engine gets it by `docker import` in seconds.
@@ -34,12 +34,11 @@ from local.processes import StackError
 
 Report = Callable[[str], None]
 
-# jupyter-server below 2.20 lets a notebook's page read other files of the user (CVE-2026-44727).
-WHEELS: Final = ("jupyterlab==4.6.6", "jupyter-server==2.21.1", "ipykernel==7.4.0")
+LOCK: Final = Path(__file__).with_name("requirements-image.txt")
 PACKAGES: Final = ("python3", "python3-venv", "ca-certificates", "tini")
 HOME: Final = "/home/jovyan"
 ENVIRONMENT: Final = "/opt/jupyter"
-# What happens inside the new root, as mmdebstrap's customize hook: $1 is the root, @WHEELS@ the folder of wheels.
+# What happens inside the new root, as mmdebstrap's customize hook: $1 is the root, @WHEELS@ the wheels and LOCK.
 CUSTOMIZE: Final = f"""
 set -e
 root="$1"
@@ -48,7 +47,8 @@ inside useradd --create-home --home-dir {HOME} --uid 1000 --user-group --shell /
 cp -r @WHEELS@ "$root/tmp/wheels"
 inside python3 -m venv {ENVIRONMENT}
 inside {ENVIRONMENT}/bin/pip --isolated --quiet --disable-pip-version-check --no-cache-dir install \\
-    --no-compile --root-user-action=ignore --no-index --find-links=/tmp/wheels {shlex.join(WHEELS)}
+    --no-compile --root-user-action=ignore --no-index --find-links=/tmp/wheels \\
+    --require-hashes -r /tmp/wheels/{LOCK.name}
 # The tar sets files' times back, which would make bytecode that is checked by time useless: 3 s at every start.
 inside python3 -m compileall -q -j0 --invalidation-mode unchecked-hash {ENVIRONMENT}/lib || true
 inside mkdir -p {HOME}/work
@@ -64,7 +64,8 @@ CONFIGURATION: Final = (
     'CMD ["jupyter", "lab", "--no-browser", "--ip=0.0.0.0"]',
 )
 _EXCLUDED: Final = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
-RECIPE: Final = hashlib.sha256(json.dumps([WHEELS, PACKAGES, CUSTOMIZE, CONFIGURATION, _EXCLUDED]).encode()).hexdigest()
+_INGREDIENTS: Final = [LOCK.read_text(), PACKAGES, CUSTOMIZE, CONFIGURATION, _EXCLUDED]
+RECIPE: Final = hashlib.sha256(json.dumps(_INGREDIENTS).encode()).hexdigest()
 LOCAL_IMAGE: Final = f"homeport-notebook:{RECIPE[:12]}"
 SILENCE: Final = 20  # seconds an engine may be silent while it asks a registry or pulls
 ENGINE_DEADLINE: Final = 600  # seconds; an import is silent while it writes
@@ -197,13 +198,15 @@ def _require_tools() -> None:
 
 
 def _download_wheels(folder: Path, report: Report) -> Path:
-    """Fetch JupyterLab and all it needs with the machine's own pip and its settings, for the new root's Python."""
+    """Fetch LOCK's wheels for the new root's Python, by the machine's own pip and settings; put LOCK beside them."""
     wheels = folder / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "download", "--progress-bar=off", "--disable-pip-version-check"]
-    command += ["--only-binary=:all:", f"--python-version={_distribution_python()}", f"--dest={wheels}", *WHEELS]
-    report(f"notebook image: fetching {WHEELS[0]} and what it needs")
+    command += ["--require-hashes", "--only-binary=:all:", f"--python-version={_distribution_python()}"]
+    command += [f"--dest={wheels}", f"--requirement={LOCK}"]
+    report("notebook image: fetching JupyterLab and what it needs")
     _watch(command, "", lambda _line: None, report)
+    shutil.copy(LOCK, wheels)
     return wheels
 
 

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Installs the Debian packages that are missing, and nothing when none is: `local/install.sh run|test`.
+# apt verifies them by the signature of the distribution's archive; their versions are the archive's of the day.
 # For "run", not being root is an error when something is missing; tests say themselves what they lack, and skip.
 set -eu
 

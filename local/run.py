@@ -237,7 +237,7 @@ def timed_report(clock: Callable[[], float]) -> Report:
 
 
 def stop_on_signal() -> None:
-    """Raise KeyboardInterrupt on Ctrl-C, TERM and the terminal's end; once: stopping is not broken off."""
+    """Raise KeyboardInterrupt on Ctrl-C, TERM and the terminal's end; once: stopping is not interrupted."""
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         for number in _ENDING:

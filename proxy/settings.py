@@ -108,8 +108,8 @@ class Settings:
         Variable(
             "HOMEPORT_PROXY_CERTIFICATE",
             TEXT,
-            "a PEM file with certificate and key: TLS and HTTP/2 here. Empty: plain HTTP, on loopback or behind a load "
-            "balancer that terminates TLS",
+            "a PEM file with certificate and key: TLS and HTTP/2 here. Leave empty for plain HTTP, on loopback or "
+            "behind a load balancer that terminates TLS",
         )
     )
     maxconn: int = setting(
@@ -149,7 +149,7 @@ class Settings:
         )
     )
     pause: str = setting(
-        # Also a player's that has buffered enough of a video: it asks for the rest anew.
+        # Also a player's that has buffered enough of a video: it asks for the rest again.
         Variable(
             "HOMEPORT_PROXY_PAUSE",
             TEXT,

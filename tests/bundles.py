@@ -16,7 +16,7 @@ from typing import Literal
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from tests.certificates import Authority, Leaf, key_pem, new_key
+from tests.certificates import Ca, Leaf, key_pem, new_key
 
 Files = Mapping[str, bytes | str]  # a name that ends in "/" is a folder
 
@@ -84,24 +84,24 @@ kind: Config
 class Pki:
     """A CA, the client certificate it issued, and the server's."""
 
-    authority: Authority
+    ca: Ca
     client: Leaf
     server: Leaf
 
     @classmethod
     def new(cls, *, cn: str = "visitor", key: str = "p256") -> Pki:
         """Make a CA and issue both certificates."""
-        authority = Authority.new("Cluster authority", key=key)
+        ca = Ca.new("Cluster CA", key=key)
         return cls(
-            authority,
-            authority.issue(cn, client=True, key=key),
-            authority.issue("cluster", server=True, client=True, sans=("203.0.113.7",), key=key),
+            ca,
+            ca.issue(cn, client=True, key=key),
+            ca.issue("cluster", server=True, client=True, sans=("203.0.113.7",), key=key),
         )
 
     @property
     def files(self) -> dict[str, bytes | str]:
         """The three files that every bundle has."""
-        return {"ca.pem": self.authority.certificate, "cert.pem": self.client.certificate, "key.pem": self.client.key}
+        return {"ca.pem": self.ca.certificate, "cert.pem": self.client.certificate, "key.pem": self.client.key}
 
 
 def carina(
@@ -110,7 +110,7 @@ def carina(
     """Carina, 2015 to mid 2016: everything in a folder named like the cluster, the CA's key included."""
     files = {
         **pki.files,
-        "ca-key.pem": pki.authority.key,
+        "ca-key.pem": pki.ca.key,
         "docker.env": CARINA_ENV.format(endpoint=endpoint),
         "docker.ps1": CARINA_PS1.format(endpoint=endpoint),
         "docker.cmd": CARINA_CMD.format(endpoint=endpoint).replace("\n", "\r\n"),
@@ -121,9 +121,9 @@ def carina(
 
 
 def carina_late(pki: Pki, endpoint: str = "tcp://203.0.113.7:2376", *, cluster: str = "mycluster") -> bytes:
-    """Carina, late 2016: user.pem and user-key.pem, and no key of the authority."""
+    """Carina, late 2016: user.pem and user-key.pem, and no key of the CA."""
     files: Files = {
-        "ca.pem": pki.authority.certificate,
+        "ca.pem": pki.ca.certificate,
         "user.pem": pki.client.certificate,
         "user-key.pem": pki.client.key,
         "docker.env": CARINA_ENV.format(endpoint=endpoint),
@@ -213,11 +213,6 @@ def docker_machine(pki: Pki, address: str = "192.168.99.100", *, name: str = "de
         "id_rsa.pub": "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC docker\n",
     }
     return zip_of(under(name, files))
-
-
-def machine_env(endpoint: str = "tcp://192.168.99.100:2376") -> str:
-    """What `docker-machine env` prints for sh."""
-    return f'export DOCKER_TLS_VERIFY="1"\nexport DOCKER_HOST="{endpoint}"\nexport DOCKER_CERT_PATH="/home/me/x"\n'
 
 
 def certificate_folder(pki: Pki) -> bytes:

@@ -1,6 +1,6 @@
 """A throwaway public key infrastructure for every test: nothing is committed, nothing is read from disk.
 
-`Authority.new("name").issue("common name", sans=("localhost", "127.0.0.1"), server=True)` gives a Leaf, whose
+`Ca.new("name").issue("common name", sans=("localhost", "127.0.0.1"), server=True)` gives a Leaf, whose
 `certificate` and `key` are PEM. Instants are seconds since the epoch; the default window holds both the real clock and
 the fixed clocks of pure tests. Quirks that real (or hostile) certificates have are keyword arguments.
 """
@@ -102,8 +102,8 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
-class Authority:
-    """A certificate authority: `certificate` and `key` are PEM."""
+class Ca:
+    """A certificate authority (CA): `certificate` and `key` are PEM."""
 
     certificate: bytes
     key: bytes = field(repr=False)
@@ -111,18 +111,18 @@ class Authority:
     @classmethod
     def new(
         cls,
-        name: str = "Test authority",
+        name: str = "Test CA",
         *,
         key: str | PrivateKey = "p256",
         not_before: float = NOT_BEFORE,
         not_after: float = NOT_AFTER,
         ca: bool = True,
-    ) -> Authority:
-        """Make a self-signed authority; with `ca` false, one that says it is none."""
+    ) -> Ca:
+        """Make a self-signed CA; with `ca` false, one that says it is none."""
         private = new_key(key) if isinstance(key, str) else key
         builder = _builder(name, _name(name), private, not_before, not_after)
         if ca:
-            builder = _as_authority(builder, private)
+            builder = _as_ca(builder, private)
         else:
             builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         return cls(_signed(builder, private), key_pem(private))
@@ -150,7 +150,7 @@ class Authority:
         issuer = self._subject() if issuer_name is None else _name(issuer_name)
         builder = _builder(cn, issuer, private, not_before, not_after)
         if ca:
-            builder = _as_authority(builder, private)
+            builder = _as_ca(builder, private)
         signer = self._private()
         builder = builder.add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
@@ -163,10 +163,10 @@ class Authority:
         certificate = _signed(builder, signer)
         return Leaf(certificate, key_pem(private, form=key_format))
 
-    def intermediate(self, name: str = "Test intermediate", *, key: str | PrivateKey = "p256") -> Authority:
+    def intermediate(self, name: str = "Test intermediate", *, key: str | PrivateKey = "p256") -> Ca:
         """Issue a CA below this one."""
         leaf = self.issue(name, ca=True, key=key)
-        return Authority(leaf.certificate, leaf.key)
+        return Ca(leaf.certificate, leaf.key)
 
     def _subject(self) -> x509.Name:
         return x509.load_pem_x509_certificate(self.certificate).subject
@@ -191,7 +191,7 @@ def _builder(
     )
 
 
-def _as_authority(builder: x509.CertificateBuilder, private: PrivateKey) -> x509.CertificateBuilder:
+def _as_ca(builder: x509.CertificateBuilder, private: PrivateKey) -> x509.CertificateBuilder:
     usage = x509.KeyUsage(
         digital_signature=True,
         key_cert_sign=True,

@@ -1,6 +1,7 @@
 """HAProxy's runtime socket in memory: the commands that proxy/agent/runtime.py sends, as HAProxy 2.6 carries them out.
 
 `hold` makes it hang at a command, `restart` is the end of its process and the start of another one without map files.
+`open_stream` is a request that it let in and that goes on.
 """
 
 from __future__ import annotations
@@ -32,8 +33,16 @@ class Gate:
     open: Event = field(default_factory=Event)
 
 
+@dataclass(frozen=True)
+class OpenStream:
+    """A stream to a notebook; `target` ("ip|port") is None between two attempts to connect."""
+
+    host: str
+    target: str | None
+
+
 class HaproxyTwin(ThreadingMixIn, UnixStreamServer):
-    """The maps of one HAProxy behind the socket `path`."""
+    """The maps and streams of one HAProxy behind the socket `path`."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -47,11 +56,18 @@ class HaproxyTwin(ThreadingMixIn, UnixStreamServer):
         super().__init__(str(path), _Conversation)
 
     def restart(self) -> None:
-        """Break off all connections and begin anew, with another process number and empty maps."""
+        """Cut all connections and begin again, with another process number and empty maps."""
         with self._lock:
             self._pid += 1
             self._current = dict.fromkeys(Map, 0)
+            self._asked = 0
+            self.streams: dict[int, OpenStream] = {}  # by number
             self._versions: dict[Map, dict[int, dict[str, str]]] = {name: {0: {}} for name in Map}
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Break off all connections."""
+        with self._lock:
             connections, self._connections = self._connections, []
         for connection in connections:
             with suppress(OSError):  # the agent hung up already
@@ -72,6 +88,13 @@ class HaproxyTwin(ThreadingMixIn, UnixStreamServer):
         """What requests see of a map."""
         with self._lock:
             return dict(self._versions[name][self._current[name]])
+
+    def open_stream(self, host: str, target: str | None) -> int:
+        """Let a request in; gives its number."""
+        with self._lock:
+            self._asked += 1
+            self.streams[self._asked - 1] = OpenStream(host, target)
+            return self._asked - 1
 
     def begin(self, connection: socket.socket) -> int:
         """Remember a connection; gives the process it is to."""
@@ -96,7 +119,15 @@ class HaproxyTwin(ThreadingMixIn, UnixStreamServer):
             if command == "prompt":
                 return ""
             if command == "show info":
-                return f"Name: HAProxy\nPid: {self._pid}\nStart_time_sec: 1\n"
+                return f"Name: HAProxy\nPid: {self._pid}\nStart_time_sec: 1\nCumReq: {self._asked}\n"
+            if command == "show table launch_streams data.conn_cur gt 0":
+                hosts = {stream.host for stream in self.streams.values()}
+                return "# table: launch_streams\n" + "".join(f"0x1: key={host} use=1 conn_cur=1\n" for host in hosts)
+            if command == "show sess all":
+                return "".join(_shown(number, stream) for number, stream in self.streams.items())
+            if command.startswith("shutdown session 0x"):
+                found = self.streams.pop(int(command.rpartition(" ")[2], 16), None)
+                return "" if found else "No such session (use 'show sess').\n"
             parts = _COMMAND.fullmatch(command)
             assert parts, command
             verb, version, name, key, value = parts.groups()
@@ -136,6 +167,17 @@ class HaproxyTwin(ThreadingMixIn, UnixStreamServer):
                 assert verb == "del"
                 del held[key]
         return "" if holding else "entry not found.\n" if verb == "set" else "Key not found.\n"
+
+
+def _shown(number: int, stream: OpenStream) -> str:
+    address = " addr={}:{}".format(*stream.target.split("|")) if stream.target else ""
+    return (
+        f"{number:#x}: [01/Jan/2026:00:00:00.000000] id={number} proto=tcpv4 source=192.0.2.1:5\n"
+        "  frontend=notebooks_in (id=2 mode=http), listener=? (id=1) addr=192.0.2.2:443\n"
+        "  backend=notebooks (id=10 mode=http) addr=192.0.2.2:6\n"
+        f"  server=notebook (id=1){address}\n"
+        "  task=0x1 (state=0x00)\n"
+    )
 
 
 class _Conversation(StreamRequestHandler):

@@ -27,6 +27,8 @@ from threading import Event, Thread
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import pytest
+
 from chalicelib.aws.routes import Grant, Redeemed, Route
 from chalicelib.notebook.certificates import Ca, Leaf, issue_client, issue_notebook, new_ca
 from chalicelib.session.values import Target
@@ -57,7 +59,7 @@ def eventually(holds: Callable[[], Any], what: str, *, deadline: float = 10.0) -
 
 @dataclass(frozen=True)
 class Pki:
-    """The two authorities and what the proxy shows to notebooks."""
+    """The two CAs and what the proxy shows to notebooks."""
 
     notebook: Ca
     client: Ca
@@ -121,6 +123,7 @@ class _Notebook(BaseHTTPRequestHandler):
         self.send_header("Sec-WebSocket-Accept", b64encode(sha1(key.encode()).digest()).decode())
         self.end_headers()
         self.close_connection = True
+        self.connection.settimeout(60)
         while data := self.connection.recv(4096):
             self.connection.sendall(data)
 
@@ -321,8 +324,8 @@ class Rig:
         self, host: str, *, leaf: Leaf | None = None, client_ca: bytes | None = None, bind: str = "127.0.0.1"
     ) -> NotebookServer:
         """Start a stand-in notebook."""
-        authority = self.pki.client.certificate if client_ca is None else client_ca
-        server = NotebookServer(host, leaf or self.pki.notebook_leaf(host), authority, self.folder, bind)
+        ca = self.pki.client.certificate if client_ca is None else client_ca
+        server = NotebookServer(host, leaf or self.pki.notebook_leaf(host), ca, self.folder, bind)
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         self._notebooks.append((server, thread))
@@ -353,9 +356,14 @@ class Rig:
         eventually(lambda: digest in self.table(Map.GRANTS), "the grant in HAProxy")
         return cookie
 
+    @property
+    def runtime(self) -> RuntimeSocket:
+        """HAProxy's runtime socket."""
+        return RuntimeSocket(self.run / "haproxy.sock")
+
     def table(self, name: Map) -> dict[str, str]:
         """A map as HAProxy holds it."""
-        with RuntimeSocket(self.run / "haproxy.sock").connected() as haproxy:
+        with self.runtime.connected() as haproxy:
             return haproxy.table(name)
 
     def ask(
@@ -412,3 +420,24 @@ def rig(
         if haproxy:
             made.proxy.start_haproxy()
         yield made
+
+
+@pytest.fixture(scope="module")
+def door() -> Iterator[Rig]:
+    """A rig for the tests of a module that neither stop parts of it nor set it up; each uses sessions of its own."""
+    with rig() as running:
+        yield running
+
+
+def open_session(door: Rig) -> tuple[str, str]:
+    """A session with a notebook, and the cookie of a browser that entered it."""
+    host = new_host()
+    door.publish(host, door.notebook(host).port)
+    return host, door.cookie(host)
+
+
+def web_certificate(folder: Path) -> str:
+    """A file with a certificate for TLS in HAProxy."""
+    web = issue_client(new_ca("web", now=time.time(), lifetime=DAY), "web", now=time.time(), lifetime=DAY)
+    (folder / "web.pem").write_bytes(web.certificate + web.key)
+    return str(folder / "web.pem")

@@ -10,7 +10,7 @@
 
 Indexes: `owner` lists an owner's sessions, `redrive` the sessions that are due, `feed` what changed for the proxy.
 Only SHA-256 digests of tokens, tickets and cookies are stored, never the values. `ttl` lets DynamoDB delete an item
-some time after it is over; whoever reads it checks the time as well. DynamoDB's own failures raise StoreUnavailable;
+some time after it is over; whoever reads it checks the time too. Every failure, also a refusal, is StoreUnavailable;
 nothing of botocore leaves this module.
 """
 

@@ -21,7 +21,7 @@ class StaleSession(HomeportError):
 
 
 class StoreUnavailable(HomeportError):
-    """DynamoDB, S3, KMS or SQS did not answer; the same request can succeed later."""
+    """DynamoDB, SQS or SSM failed, or S3 or KMS did not answer; the same request can succeed later."""
 
     title = "The hub's storage is not available"
     status = 503

@@ -13,7 +13,7 @@ from chalicelib.text import is_visible
 ENTRY_LIMIT: Final = 64
 FILE_LIMIT: Final = 16 * 1024
 NAME_LIMIT: Final = 255  # what file systems take for one name; a whole path here is shorter still
-DEPTH_LIMIT: Final = 8  # folders within folders; real bundles have three
+DEPTH_LIMIT: Final = 8  # folders within folders, and the file's own name; real bundles have four
 
 
 @dataclass(frozen=True, slots=True)

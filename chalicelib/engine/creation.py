@@ -55,7 +55,7 @@ def _host_config(docker: Client, spec: Specification) -> HostConfig:
 def is_adoptable(found: Mapping[str, Any], spec: Specification) -> bool:
     """Say whether a container found under the name is this launch's own.
 
-    If not, it is of another launch of this session, whose item was lost, so that launches are counted anew: its
+    If not, it is of another launch of this session, whose item was lost, so that launches are counted from 1 again: its
     certificate is for another host. Raises ContainerConflict for one that is not ours, EndpointFailed for one on its
     way out.
     """

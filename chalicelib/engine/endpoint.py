@@ -53,6 +53,7 @@ from chalicelib.notebook.container import LABEL, NOTEBOOK_PORT, Specification
 
 STOP_SECONDS: Final = 10  # docker stop's own default; JupyterLab needs one or two
 POLL_SECONDS: Final = 0.1
+VERSION_LENGTH: Final = 40  # characters; it stands in the middle of a line of the log
 
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _OUR_NAME: Final = re.compile(r"homeport-(?P<session>[0-9a-z]+)-(?P<generation>[0-9]+)")
@@ -134,7 +135,7 @@ class DockerEndpoint:
         note = ""
         if self._channel.nameless:
             note = "Its certificate contains no host name, so only your bundle's CA was checked"
-        return quoted(version.get("Version"))[:40] or "unknown", note
+        return quoted(version.get("Version"), VERSION_LENGTH) or "unknown", note
 
     def _version(self) -> dict[str, Any]:
         with self._translated(error_for):

@@ -18,9 +18,9 @@ BAD_IMAGE: Final = (
 QUOTE_LENGTH: Final = 160
 
 
-def quoted(text: object) -> str:
-    """Quote the endpoint: one printable line of at most QUOTE_LENGTH characters; nothing for what is no text."""
-    return one_line(text, QUOTE_LENGTH) if isinstance(text, str) else ""
+def quoted(text: object, limit: int = QUOTE_LENGTH) -> str:
+    """Quote the endpoint: one printable line of at most `limit` characters; nothing for what is no text."""
+    return one_line(text, limit) if isinstance(text, str) else ""
 
 
 def message_of(body: bytes) -> str:

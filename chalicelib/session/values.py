@@ -13,6 +13,9 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Final
 
+_ALPHABET: Final = "0123456789abcdefghijklmnopqrstuv"  # of ids and labels, 5 bits each
+_ID_LENGTH: Final = 20
+
 
 class State(StrEnum):
     """Where a session is on its way; machine.py has the table that says how it goes on from there."""
@@ -167,7 +170,12 @@ def session_id(owner: str, name: str) -> str:
     bits of SHA-256 keep any other pair from reaching it.
     """
     digest = sha256(b"homeport session\0" + owner.encode() + b"\0" + name.encode()).digest()
-    return _letters(int.from_bytes(digest[:13], "big") >> 4, 20)
+    return _letters(int.from_bytes(digest[:13], "big") >> 4, _ID_LENGTH)
+
+
+def is_session_id(text: str) -> bool:
+    """Say whether the text has the form of a session's id."""
+    return len(text) == _ID_LENGTH and set(text) <= set(_ALPHABET)
 
 
 def launch_label(secret: str) -> str:
@@ -177,7 +185,7 @@ def launch_label(secret: str) -> str:
 
 
 def _letters(number: int, length: int) -> str:
-    return "".join("0123456789abcdefghijklmnopqrstuv"[(number >> (5 * i)) & 31] for i in range(length))
+    return "".join(_ALPHABET[(number >> (5 * i)) & 31] for i in range(length))
 
 
 def container_name(sid: str, generation: int) -> str:

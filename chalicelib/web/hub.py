@@ -11,7 +11,6 @@ Rules
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -37,13 +36,12 @@ from chalicelib.session.events import (
 )
 from chalicelib.session.lanes import lane_of
 from chalicelib.session.machine import accepts, advance, new_session
-from chalicelib.session.values import Failure, Phase, Session, State, launch_label, session_id
+from chalicelib.session.values import Failure, Phase, Session, State, is_session_id, launch_label, session_id
 from chalicelib.web.errors import SessionLeaving, SessionNotReady, SessionOfLaterVersion
 from chalicelib.web.forms import Launch
 
 TICKET_SECONDS: Final = 60.0
 OWNERS_PER_TOKEN: Final = 10
-_SID: Final = re.compile("[0-9a-v]{20}")
 RACES: Final = 8  # a save loses only against another save, and a launch has about ten
 
 
@@ -137,7 +135,7 @@ class Hub:
 
     def session(self, sid: str, owners: frozenset[str]) -> Session:
         """The session, if it belongs to one of the owners; else SessionNotFound."""
-        session = self._sessions.find(sid) if _SID.fullmatch(sid) else None  # the table refuses keys of any length
+        session = self._sessions.find(sid) if is_session_id(sid) else None  # the table refuses keys of any length
         if session is None or session.owner not in owners:
             raise SessionNotFound("There is no such session here. Upload the bundle it was launched with to see it")
         return session

@@ -20,6 +20,7 @@ from urllib.parse import quote
 from chalice.app import Blueprint, Chalice, Request, Response
 
 from chalicelib.aws.session_items import STOPPED_TTL
+from chalicelib.bundle.errors import BundleUnreadable
 from chalicelib.config import VERSION, Config
 from chalicelib.errors import HomeportError
 from chalicelib.session.admission import network_of
@@ -229,6 +230,8 @@ def _bound(view: View, site: Site, routes: Blueprint) -> View:
         except HomeportError as error:
             if error.status >= 500:
                 log.error("%s: %s", error.code, error.message)
+            elif isinstance(error, BundleUnreadable):  # a parser failed in a way that it should have a code for
+                log.error(error.code)
             return _error_response(site, request, error)
 
     del bound.__wrapped__  # Chalice must see the bound function's own parameters

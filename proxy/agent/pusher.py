@@ -7,6 +7,8 @@ Rules
 2. Before the first full reading only single entries are told: the table may know less than HAProxy does.
 3. `force_put` returns True only after HAProxy has confirmed those of the entries that have a value.
 4. The table's lock is never held here: values are copied out of it, then sent.
+5. When HAProxy has confirmed a change that shuts somebody out, their open streams are cut (cutter.py). After a start,
+   and after a time without an answer, so are the streams of launches that have no route.
 
 Why HAProxy ends with the table's values, whatever threads are at work
 
@@ -30,10 +32,12 @@ from threading import Event, Lock
 from typing import Final
 
 from proxy.agent import files
+from proxy.agent.cutter import Cutter
 from proxy.agent.runtime import Connection, HaproxyUnavailable, RuntimeSocket
 from proxy.agent.table import Key, Table, single, whole
 
 SAVE_SECONDS: Final = 2.0  # 100,000 lines take 0.3 s; a HAProxy that starts is told the rest half a second later
+LOOK_PAUSE: Final = 10.0  # a look for streams to cut takes long when there are many; the next is so much later
 
 _log = logging.getLogger("homeport.agent")
 
@@ -50,6 +54,9 @@ class Pusher:
         self._visible = Lock()
         self._saving = Lock()
         self._put_meanwhile: dict[Key, None] | None = None  # by `force_put`, since the swap at work took its copy
+        self._cutter = Cutter(table)
+        self._ended: dict[str, set[str]] = {}  # taken from the table; the change was not confirmed yet
+        self._look_at = 0.0
         self._process: str | None = None  # the HAProxy process that was told the whole table
 
     def run(self, stop: Event, *, poll: float) -> None:
@@ -63,22 +70,40 @@ class Pusher:
             self._table.wait(poll)
 
     def push(self) -> bool:
-        """Tell HAProxy what it was not told yet, all of it if it is a new process; False when it does not answer."""
+        """Tell HAProxy what it was not told yet, all of it if it is a new process, and cut the streams that this ends.
+
+        False when HAProxy does not answer.
+        """
         with self._pushing:
+            for host, targets in self._table.take_ended().items():
+                self._ended.setdefault(host, set()).update(targets)
             try:
                 with self._haproxy.connected() as haproxy:
                     process = haproxy.process()
-                    if self._table.synced and (process != self._process or self._table.has_many_changes):
+                    is_new = self._table.synced and process != self._process
+                    if is_new or self._table.has_many_changes:
                         self._push_all(haproxy, process)
                     else:
                         with self._visible:
                             haproxy.execute(single(self._table.take_changes()))
+                    self._table.confirm()
+                    self._cut(haproxy, strays=is_new)
             except HaproxyUnavailable as error:
                 self._table.give_back()
                 self._log_outage(error)
                 return False
-            self._table.confirm()
             return True
+
+    def _cut(self, haproxy: Connection, *, strays: bool) -> None:
+        if strays:
+            self._cutter.end_strays(haproxy)
+        if self._ended:
+            self._cutter.end(self._ended, haproxy)
+            self._ended = {}
+        started = self._clock()
+        if started >= self._look_at:
+            self._cutter.look(haproxy)
+            self._look_at = started + LOOK_PAUSE * (self._clock() - started)
 
     def _push_all(self, haproxy: Connection, process: str) -> None:
         put_meanwhile: dict[Key, None] = {}

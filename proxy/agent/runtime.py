@@ -8,7 +8,9 @@
    versions too, so `set map` succeeds for an entry that only a prepared version has and no request sees. `get map`
    reads what requests see, and searches a tree where `set map` searches a list (0.2 ms, not 10 ms, in 200,000 entries).
 
-Source: HAProxy 2.6 management guide, section 9.3; rule 4 was tried on 2.6.12.
+5. A stream's target is where HAProxy connects to, or is connected to, for the one server of the backend `notebooks`.
+
+Source: HAProxy 2.6 management guide, section 9.3; rules 4 and 5 were tried on 2.6.12.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +31,10 @@ CHUNK: Final = 12_000  # bytes of payload per command; HAProxy's buffer takes 16
 _PROMPT: Final = b"\n> "
 _PAYLOAD_PROMPTS: Final = re.compile(r"\A(\+ )+")  # one for each line of a payload
 _FOUND: Final = re.compile(r'found=(no|yes)\b(?:.*, value="([^"]*)")?')
+_STREAM: Final = re.compile(  # a line at the margin, then indented ones
+    r"^(0x[0-9a-f]+): .* id=(\d+) .*\n(?: .*\n)*?  backend=notebooks .*\n  server=notebook .*?(?: addr=(\S+):(\d+))?$",
+    re.MULTILINE,
+)
 
 
 class HaproxyUnavailable(Exception):
@@ -40,6 +47,18 @@ class Prepared:
 
     map: Map
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A request or websocket to a notebook: HAProxy's name for it, its number, its target ("ip|port"; None: not yet).
+
+    Numbers grow, and begin again after 2**32.
+    """
+
+    name: str
+    number: int
+    target: str | None
 
 
 class RuntimeSocket:
@@ -107,6 +126,28 @@ class Connection:
         """Read a map as HAProxy holds it."""
         lines = (line.split(" ") for line in self.ask(f"show map {name}").splitlines() if line)
         return {key: value for _, key, value in lines}
+
+    def next_stream(self) -> int:
+        """Return the number that the next stream gets."""
+        count = re.search(r"^CumReq: (\d+)$", self.ask("show info"), re.MULTILINE)
+        if count is None:
+            raise HaproxyUnavailable("HAProxy does not tell how many requests there were")
+        return int(count[1])
+
+    def hosts_with_streams(self) -> set[str]:
+        """Return the hosts of all launches that have streams."""
+        return set(re.findall(r" key=(\S+) ", self.ask("show table launch_streams data.conn_cur gt 0")))
+
+    def streams(self) -> list[Stream]:
+        """List all streams to notebooks."""
+        return [
+            Stream(name, int(number), f"{ip_address(address)}|{port}" if address else None)
+            for name, number, address, port in _STREAM.findall(self.ask("show sess all"))
+        ]
+
+    def shut(self, stream: Stream) -> None:
+        """Close a stream at both ends, if it has not ended by itself."""
+        self._expect(f"shutdown session {stream.name}", "", "No such session")
 
     def ask(self, command: str) -> str:
         """Send one command and return the reply."""

@@ -4,7 +4,7 @@ Rules
 
 1. Newest wins. Of a route, a withdrawal is final (each launch has a host of its own); then the later change. Of a
    grant, a revocation is final; then the later change. News in any order end in the same table.
-2. Withdrawn, revoked and expired means absent.
+2. Withdrawn, revoked and expired means absent. Withdrawn with a route are all grants of its host.
 3. A route's value is "ip|port", a grant's the host: it opens one launch of one session.
 4. Only well-formed items get in: the host a DNS label, the digest 64 hex digits, the address an IP address (and never
    link-local, where clouds keep their metadata), the port a port. Anything else counts as absent, so no stored
@@ -17,6 +17,9 @@ Rules
 9. The lock is held for a bounded piece of work: BATCH entries, or a copy of a dictionary (3 ms for 200,000 entries).
    This module does no I/O, so nobody who needs the lock waits for any (lookups.py says which verdict waits for what).
 
+10. When a route's value goes or changes, or a grant's goes, its host's open streams are to be cut, once HAProxy has
+    the new values (`take_ended`; cutter.py).
+
 Telling HAProxy. An entry is dirty from the moment its value changes until HAProxy has confirmed the value. The pusher
 takes dirty entries with their current values (`take_changes`, `take_all`); taken ones are "in flight" until it calls
 `confirm` or `give_back`. An entry that changes while it is in flight is dirty again, so its new value is sent later.
@@ -25,7 +28,7 @@ takes dirty entries with their current values (`take_changes`, `take_all`); take
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -145,6 +148,7 @@ class Table:
         self._values = dict(values)
         self._dirty: dict[Key, None] = {}  # a set that keeps its order
         self._in_flight: dict[Key, None] = {}
+        self._ended: dict[str, set[str]] = {}  # host to the values of its route
         self._synced = False
         self._replacing = False  # a full reading is being taken in
         self._unsaved = False
@@ -206,6 +210,7 @@ class Table:
         self._changed.set()
 
     def _take_in(self, items: Iterable[Item], now: float, *, learnt_at: float | None) -> None:
+        withdrawn: set[str] = set()
         for batch in _batches(items):
             entries = [(key_of(item), item, value_of(item, now)) for item in batch]
             with self._lock:
@@ -216,15 +221,39 @@ class Table:
                     self._known[key] = item
                     if learnt_at is not None:
                         self._learnt_at[key] = learnt_at
-                    self._set(key, value)
+                    self._set(key, None if self._is_withdrawn(item.host) else value)
+                    if isinstance(item, Route) and not item.published:
+                        withdrawn.add(item.host)
+        self._take_out_grants(withdrawn)
+
+    def _is_withdrawn(self, host: str) -> bool:
+        route = self._known.get((Map.ROUTES, host))
+        return isinstance(route, Route) and not route.published
+
+    def _take_out_grants(self, hosts: Collection[str]) -> None:
+        """Take out these hosts' grants. One that is learnt meanwhile does not get in, as the route is known."""
+        if not hosts:
+            return
+        with self._lock:
+            values = self._values.copy()
+        for batch in _batches(key for key, host in values.items() if key[0] is Map.GRANTS and host in hosts):
+            with self._lock:
+                for key in batch:
+                    self._set(key, None)
 
     def _set(self, key: Key, value: str | None) -> None:
-        if self._values.get(key) == value:
+        before = self._values.get(key)
+        if before == value:
             return
         if value is None:
             del self._values[key]
         else:
             self._values[key] = value
+        if before is not None:
+            host, target = (
+                (key[1], before) if key[0] is Map.ROUTES else (before, self._values.get((Map.ROUTES, before)))
+            )
+            self._ended.setdefault(host, set()).update([target] if target else [])
         self._dirty[key] = None
         self._unsaved = True
 
@@ -239,6 +268,24 @@ class Table:
         """Return the current values of those of the entries that have one."""
         with self._lock:
             return {key: self._values[key] for key in keys if key in self._values}
+
+    def routes(self) -> dict[str, str]:
+        """Return the current targets ("ip|port") of all hosts."""
+        with self._lock:
+            values = self._values.copy()
+        return {key: value for (name, key), value in values.items() if name is Map.ROUTES}
+
+    def take_ended(self) -> dict[str, set[str]]:
+        """Return the hosts whose streams are to be cut, with the targets of those streams as far as known (rule 10).
+
+        Each goes with a change that is dirty by now, so it is to be acted on when a push that began after this call
+        was confirmed. Nothing before the first full reading (rule 8).
+        """
+        with self._lock:
+            if not self._synced:
+                return {}
+            ended, self._ended = self._ended, {}
+            return ended
 
     def take_changes(self) -> dict[Key, str | None]:
         """Put dirty entries, MANY at most, in flight and return their current values; None: no entry."""
@@ -283,7 +330,7 @@ class Table:
             return self._values.copy()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until something changes, for so many seconds at most; say whether anything did."""
+        """Wait for news, which may change nothing, or for `wake`; say whether either came within so many seconds."""
         changed = self._changed.wait(seconds)
         self._changed.clear()
         return changed

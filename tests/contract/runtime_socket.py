@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from proxy.agent.runtime import Connection, RuntimeSocket
 from proxy.agent.table import Delete, Map, Put, Replace
+from tests.proxy_rig import eventually
 
 ROUTES = Map.ROUTES
 
 
 class RuntimeSocketContract:
-    """`runtime` is a fixture of the inheriting class: the RuntimeSocket of a HAProxy with empty maps."""
+    """Two fixtures are the inheriting class's: `runtime`, the RuntimeSocket of a HAProxy with empty maps, and
+    `open_stream`, which opens a websocket to a notebook of this host in it and gives the target, "ip|port".
+    """
 
     @pytest.fixture
     def connection(self, runtime: RuntimeSocket) -> Iterator[Connection]:
@@ -51,3 +54,23 @@ class RuntimeSocketContract:
         connection.commit([version])
         connection.execute([Put(ROUTES, "key", "put"), Delete(ROUTES, "kept")])
         assert connection.table(ROUTES) == {"key": "put"}
+
+    def test_streams_have_their_target_and_numbers_that_grow(
+        self, connection: Connection, open_stream: Callable[[str], str]
+    ) -> None:
+        assert (connection.streams(), connection.hosts_with_streams()) == ([], set())
+        first = open_stream("one")
+        between = connection.next_stream()
+        second = open_stream("two")
+        by_target = {stream.target: stream.number for stream in connection.streams()}
+        assert by_target.keys() == {first, second}
+        assert by_target[first] < between <= by_target[second] < connection.next_stream()
+        assert connection.hosts_with_streams() == {"one", "two"}
+
+    def test_one_stream_is_shut(self, connection: Connection, open_stream: Callable[[str], str]) -> None:
+        first, second = open_stream("one"), open_stream("two")
+        streams = {stream.target: stream for stream in connection.streams()}
+        connection.shut(streams[first])
+        eventually(lambda: connection.hosts_with_streams() == {"two"}, "the first stream's end")
+        connection.shut(streams[first])
+        assert [stream.target for stream in connection.streams()] == [second]

@@ -21,7 +21,7 @@ from typing import Any, Self
 
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
-from tests.certificates import Authority, Leaf
+from tests.certificates import Ca, Leaf
 
 Answer = bytes | Callable[["Connection"], None]
 LOOPBACK = "127.0.0.1"
@@ -31,18 +31,18 @@ LOOPBACK = "127.0.0.1"
 class Pki:
     """One endpoint's certificates: a CA, the engine's leaf and the visitor's."""
 
-    authority: Authority
+    ca: Ca
     server: Leaf
     client: Leaf
 
     @classmethod
-    def new(cls, server: Callable[[Authority], Leaf] | None = None) -> Pki:
-        authority = Authority.new()
-        leaf = server(authority) if server else authority.issue("engine", sans=(LOOPBACK, "localhost"), server=True)
-        return cls(authority, leaf, authority.issue("visitor", client=True))
+    def new(cls, server: Callable[[Ca], Leaf] | None = None) -> Pki:
+        ca = Ca.new()
+        leaf = server(ca) if server else ca.issue("engine", sans=(LOOPBACK, "localhost"), server=True)
+        return cls(ca, leaf, ca.issue("visitor", client=True))
 
     def credentials(self, port: int, host: str = LOOPBACK) -> Credentials:
-        return Credentials(Endpoint(host, port), self.authority.certificate, self.client.certificate, self.client.key)
+        return Credentials(Endpoint(host, port), self.ca.certificate, self.client.certificate, self.client.key)
 
 
 @dataclass
@@ -110,7 +110,7 @@ class HostileEngine:
         self.stopping = threading.Event()
         self.closed = threading.Event()  # a connection has ended
         self._greet = greet
-        self._context = _context(pki.server, client_ca or pki.authority.certificate)
+        self._context = _context(pki.server, client_ca or pki.ca.certificate)
         if tls:
             tls(self._context)
         self._listener = socket.create_server((LOOPBACK, 0))

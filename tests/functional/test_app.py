@@ -12,8 +12,9 @@ from moto import mock_aws
 
 from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.session.values import State
-from chalicelib.wiring import wiring
+from chalicelib.wiring import aws_client, wiring
 from tests.functional.hub_rig import ENVIRONMENT, QUEUES, HubRig, a_bundle, made_resources
+from tests.policies import ROOT
 
 
 @pytest.fixture
@@ -47,6 +48,16 @@ def test_health_and_refusals_that_need_no_store_make_no_client(monkeypatch: pyte
             assert client.http.request(method, path, headers=headers, body=b"x").status_code == status
     assert "hub" not in vars(wiring())
     wiring.cache_clear()
+
+
+def test_one_call_of_aws_ends_before_the_web_functions_time_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    limits = aws_client("dynamodb").meta.config
+    attempts = limits.retries["total_max_attempts"]
+    pauses = sum(2.0**number for number in range(attempts - 1))  # the longest ones of the standard mode
+    functions = json.loads((ROOT / ".chalice" / "config.json").read_text())["lambda_functions"]
+    longest = attempts * (limits.connect_timeout + limits.read_timeout) + pauses
+    assert longest < functions["api_handler"]["lambda_timeout"]
 
 
 def redriven(client: Client) -> object:

@@ -74,7 +74,7 @@ def pki() -> Pki:
 
 @pytest.fixture(scope="module")
 def secrets(pki: Pki) -> Secrets:
-    return Secrets.of(pki.client.key, pki.server.key, pki.authority.key)
+    return Secrets.of(pki.client.key, pki.server.key, pki.ca.key)
 
 
 @pytest.fixture
@@ -164,8 +164,8 @@ def test_mutated_pem_is_refused_and_never_crashes(pki: Pki, fuzzed: Fuzzed) -> N
 def test_mutated_der_is_refused_and_never_crashes(pki: Pki, fuzzed: Fuzzed) -> None:
     """Certificates and keys changed below their PEM, EC and RSA."""
     chance = random.Random(3)
-    leaf = pki.authority.issue("visitor", client=True, key=shared_key("rsa2048"))
-    for pair in (pki, Pki(pki.authority, leaf, leaf)):
+    leaf = pki.ca.issue("visitor", client=True, key=shared_key("rsa2048"))
+    for pair in (pki, Pki(pki.ca, leaf, leaf)):
         seeds = [base64.b64decode(b"".join(data.splitlines()[1:-1])) for data in plain(pair.files).values()]
 
         def changed(data: bytes, seeds: list[bytes] = seeds) -> bytes:

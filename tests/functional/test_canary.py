@@ -395,7 +395,7 @@ def test_no_key_is_shown_by_the_errors_of_a_real_connection(hub: HubRig, kind: s
     greet = (lambda peer: peer.sendall(b"220 smtp\r\n")) if kind == "not TLS" else None
     with HostileEngine(pki, HOSTILE.get(kind, {}), greet=greet) as engine:
         endpoint = engine.credentials.endpoint
-        ca = (stranger if kind == "another CA" else pki).authority.certificate
+        ca = (stranger if kind == "another CA" else pki).ca.certificate
         leaf = (stranger if kind == "refuses the certificate" else pki).client
         credentials = Credentials(endpoint, ca, leaf.certificate, leaf.key)
         if kind != "nothing listens":

@@ -311,7 +311,7 @@ def test_every_run_has_its_own_key() -> None:
 
 
 @pytest.mark.parametrize("name", ["evil.example", "localhost", "sid.localhost", "127.0.0.2"])
-def test_a_name_that_was_bound_anew_is_refused(target: Target, name: str) -> None:
+def test_a_name_that_was_bound_again_is_refused(target: Target, name: str) -> None:
     for service, call in target.calls.values():
         request = signed(
             call, service, f"http://{name}:{target.port}", target.key, Config(s3={"addressing_style": "path"})

@@ -91,7 +91,6 @@ def _drive(clients: Mapping[str, Any], config: Config, harbour: Harbour, sid: st
     dynamodb = clients["dynamodb"]
     sessions = SessionStore(dynamodb, config.table, time.time)
 
-    connect: Any = harbour.connect  # an engine's twin is no DockerEndpoint
     effects = Effects(
         config=config,
         credentials=CredentialsStore(clients["s3"], clients["kms"], bucket=config.bucket, key=config.key),
@@ -100,7 +99,7 @@ def _drive(clients: Mapping[str, Any], config: Config, harbour: Harbour, sid: st
         trust=a_trust,
         clock=time.time,
         sleep=time.sleep,
-        connect=connect,
+        connect=harbour.connect,
         resolve=lambda endpoint, policy: endpoint.host,
         probe=lambda target, sid, trust, *, deadline: None,
     )

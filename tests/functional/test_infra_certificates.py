@@ -75,7 +75,7 @@ def test_a_second_run_makes_nothing_and_changes_nothing(ssm: SSMClient, key_id: 
     assert values(ssm) == before
 
 
-def test_a_deleted_set_is_made_anew_and_the_other_stays(ssm: SSMClient, key_id: str) -> None:
+def test_a_deleted_set_is_made_again_and_the_other_stays(ssm: SSMClient, key_id: str) -> None:
     ensure_certificates(ssm, prefix=PREFIX, key_id=key_id, now=NOW)
     before = values(ssm)
     ssm.delete_parameters(Names=[f"{PREFIX}/{name}" for name in CLIENT_SET])

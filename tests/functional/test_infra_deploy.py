@@ -1,32 +1,40 @@
 """`make deploy` against moto's server: what is there afterwards, and that it may be repeated, also after a failure.
 
-Two of moto's gaps are filled for the tests alone: it reads OpenAPI 3 only, where Chalice (as API Gateway does) speaks
-Swagger 2, and it keeps no integration of an imported API. Templates and deployer are those of a real deployment.
+One of moto's gaps is filled for the tests alone: it reads OpenAPI 3 only, where Chalice (as API Gateway does) speaks
+Swagger 2. Templates and deployer are those of a real deployment.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
+from zipfile import ZipFile
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
-from moto.apigateway.models import APIGatewayBackend, RestAPI
-from moto.server import ThreadedMotoServer
+from moto.awslambda.models import lambda_backends
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug import Response
+from werkzeug.serving import make_server
 
 from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane
 from infra.deploy import FROM_OUTPUTS, read_request
 from tests.policies import template
+from tests.wheels import write_wheel
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 ROOT = Path(__file__).resolve().parents[2]
 REGION = "eu-west-1"
@@ -45,43 +53,42 @@ pytestmark = [
 Deploy = Callable[..., subprocess.CompletedProcess[str]]
 
 
+class Gateway:
+    """moto's application, with Swagger 2 made OpenAPI 3 on the way in, and `refused` (method and path) refused."""
+
+    def __init__(self) -> None:
+        self.refused = ""
+        self._moto = DomainDispatcherApplication(create_backend_app)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        call = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+        if self.refused and re.fullmatch(self.refused, call):
+            return Response(json.dumps({"message": "not today"}), 400)(environ, start_response)
+        if re.fullmatch("(POST|PUT) /restapis(/[^/]+)?", call):
+            swagger = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+            info = {"description": "", **swagger["info"]}
+            body = json.dumps({"openapi": "3.0.1", "info": info, "paths": swagger["paths"]}).encode()
+            environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        answer: Iterable[bytes] = self._moto(environ, start_response)
+        return answer
+
+
 @pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A moto server of its own, with the two gaps filled."""
-    monkeypatch.setattr(APIGatewayBackend, "put_rest_api", _put_swagger(APIGatewayBackend.put_rest_api))
-    monkeypatch.setattr(APIGatewayBackend, "import_rest_api", _import_swagger)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
-    server.stop()
+def gateway() -> Gateway:
+    return Gateway()
 
 
-def _import_swagger(backend: APIGatewayBackend, api_doc: dict[str, Any], fail_on_warnings: bool) -> RestAPI:
-    api = backend.create_rest_api(name=api_doc["info"]["title"], description="")
-    backend.put_rest_api(api.id, api_doc, fail_on_warnings=False)
-    return api
-
-
-def _put_swagger(put: Callable[..., RestAPI]) -> Callable[..., RestAPI]:
-    def put_rest_api(
-        backend: APIGatewayBackend,
-        function_id: str,
-        api_doc: dict[str, Any],
-        fail_on_warnings: bool,
-        mode: str = "merge",
-    ) -> RestAPI:
-        document = {"openapi": "3.0.1", "info": api_doc["info"], "paths": api_doc["paths"]}
-        api = put(backend, function_id, document, fail_on_warnings=False, mode="overwrite")
-        for path, methods in api_doc["paths"].items():
-            resource = api.get_resource_for_path(path)
-            for method, document in methods.items():
-                integration = document.get("x-amazon-apigateway-integration", {})
-                resource.add_integration(method.upper(), integration.get("type"), integration.get("uri"))
-        return api
-
-    return put_rest_api
+@pytest.fixture
+def endpoint(gateway: Gateway) -> Iterator[str]:
+    """A moto server of its own, behind the gateway."""
+    server = make_server("127.0.0.1", 0, gateway, threaded=True, request_handler=MotoRequestHandler)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    urlopen(Request(f"http://127.0.0.1:{server.server_port}/moto-api/reset", method="POST")).close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture
@@ -93,7 +100,7 @@ def client(endpoint: str) -> Callable[[str], Any]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """The project without its dependencies: what they weigh and hold is test_package's."""
+    """The project, its lock naming a single package: what the real ones weigh and hold is test_package's."""
     ignore = shutil.ignore_patterns("__pycache__", "deployed", "deployments")
     (tmp_path / "project").mkdir()
     for name in PROJECT:
@@ -101,15 +108,29 @@ def project(tmp_path: Path) -> Path:
             shutil.copytree(ROOT / name, tmp_path / "project" / name, ignore=ignore)
         else:
             shutil.copyfile(ROOT / name, tmp_path / "project" / name)
-    (tmp_path / "project" / "requirements.txt").write_text("")
+    (tmp_path / "wheels").mkdir()
+    hashes = [f"--hash=sha256:{write_wheel(tmp_path / 'wheels', *CARGO, tag)}" for tag in (ELSEWHERE, ON_LAMBDA)]
+    (tmp_path / "project" / "requirements.txt").write_text(f"{'=='.join(CARGO)} {' '.join(hashes)}\n")
     return tmp_path / "project"
 
 
+CARGO = ("cargo", "1.0")
+ON_LAMBDA = "py3-none-manylinux2014_aarch64"
+ELSEWHERE = "py3-none-manylinux2014_x86_64"
+
+
 @pytest.fixture
-def deploy(endpoint: str, project: Path) -> Deploy:
+def wheels(project: Path) -> Path:
+    """The only place where pip looks for packages: the locked package for Lambda and for other machines."""
+    return project.with_name("wheels")
+
+
+@pytest.fixture
+def deploy(endpoint: str, project: Path, wheels: Path) -> Deploy:
     def run(stage: str = "test", **environ: str) -> subprocess.CompletedProcess[str]:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "HOMEPORT_"))}
-        wanted = {**inherited, **aws_environment(endpoint), **OPTIONS, **environ}
+        pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+        wanted = {**inherited, **aws_environment(endpoint), **pip, **OPTIONS, **environ}
         return subprocess.run(
             [sys.executable, "-m", "infra.deploy", "--stage", stage],
             cwd=project,
@@ -264,25 +285,72 @@ def test_chalices_own_delete_finds_all_that_was_deployed(
     assert client("events").list_rules()["Rules"] == []
 
 
-@pytest.mark.parametrize("broken", ["import_rest_api", "create_deployment"])
-def test_a_run_that_failed_half_way_is_repeated_without_doubling_anything(
-    broken: str, deploy: Deploy, client: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+def test_the_functions_are_given_the_locked_package_for_their_platform(
+    deploy: Deploy, client: Callable[[str], Any]
 ) -> None:
-    works = getattr(APIGatewayBackend, broken)
-    monkeypatch.setattr(APIGatewayBackend, broken, _refuse)
+    assert deploy().returncode == 0
+    account = client("sts").get_caller_identity()["Account"]
+    for function in FUNCTIONS:
+        code = lambda_backends[account][REGION].get_function(function).code_bytes
+        with ZipFile(io.BytesIO(code)) as archive:
+            assert ON_LAMBDA in archive.read("cargo-1.0.dist-info/WHEEL").decode()
+
+
+def test_a_package_that_was_replaced_stops_the_deployment_before_anything_is_changed(
+    deploy: Deploy, client: Callable[[str], Any], wheels: Path
+) -> None:
+    """Only the wheel for Lambda was: the one for this machine, which Chalice looks at first, is as it was locked."""
+    write_wheel(wheels, *CARGO, ON_LAMBDA, code="print('hostile')")
+    refused = deploy()
+    assert refused.returncode == 1
+    assert "A package is not the file that requirements.txt locks" in refused.stderr
+    assert "cargo==1.0" in refused.stderr
+    assert "Nothing was changed in AWS" in refused.stderr
+    assert "pip cache purge" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert_nothing_is_there(client)
+
+
+def test_a_package_that_is_not_to_be_had_stops_the_deployment_before_anything_is_changed(
+    deploy: Deploy, client: Callable[[str], Any], wheels: Path
+) -> None:
+    (wheels / f"cargo-1.0-{ON_LAMBDA}.whl").unlink()
+    refused = deploy()
+    assert refused.returncode == 1
+    assert "pip could not fetch what requirements.txt locks" in refused.stderr
+    assert "No matching distribution found for cargo==1.0" in refused.stderr
+    assert_nothing_is_there(client)
+
+
+def test_a_package_without_a_hash_is_not_deployed(deploy: Deploy, client: Callable[[str], Any], project: Path) -> None:
+    (project / "requirements.txt").write_text("cargo==1.0\n")
+    refused = deploy()
+    assert refused.returncode == 1
+    assert "Hashes are required" in refused.stderr
+    assert_nothing_is_there(client)
+
+
+def assert_nothing_is_there(client: Callable[[str], Any]) -> None:
+    assert client("cloudformation").list_stacks()["StackSummaries"] == []
+    assert client("lambda").list_functions()["Functions"] == []
+    assert client("ssm").describe_parameters()["Parameters"] == []
+    assert apis(client) == []
+
+
+@pytest.mark.parametrize("broken", ["POST /restapis", "POST /restapis/[^/]+/deployments"])
+def test_a_run_that_failed_half_way_is_repeated_without_doubling_anything(
+    broken: str, gateway: Gateway, deploy: Deploy, client: Callable[[str], Any]
+) -> None:
+    gateway.refused = broken
     failed = deploy()
     assert failed.returncode == 1
     assert "Traceback" not in failed.stderr
     assert "Run the same command again" in failed.stderr
     assert len(mappings(client)) == 4
-    monkeypatch.setattr(APIGatewayBackend, broken, works)
+    gateway.refused = ""
     done = deploy()
     assert done.returncode == 0, done.stdout + done.stderr
     assert (len(mappings(client)), len(apis(client))) == (4, 1)
-
-
-def _refuse(*_: Any, **__: Any) -> None:
-    raise ClientError({"Error": {"Code": "BadRequestException", "Message": "not today"}}, "ImportRestApi")
 
 
 def test_a_left_over_mapping_on_the_queue_is_removed(deploy: Deploy, client: Callable[[str], Any]) -> None:
@@ -323,7 +391,7 @@ def test_what_is_missing_is_said_before_anything_is_made(
     assert refused.returncode == 1
     assert says in refused.stderr
     assert "Traceback" not in refused.stderr
-    assert client("cloudformation").list_stacks()["StackSummaries"] == []
+    assert_nothing_is_there(client)
 
 
 @pytest.mark.parametrize(

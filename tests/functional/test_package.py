@@ -1,4 +1,4 @@
-"""What Lambda is given: `chalice package` of the project, its zip and its template."""
+"""What Lambda is given: `chalice package` of the project as it is deployed, its zip and its template."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from packaging.requirements import Requirement
 
 from chalicelib.config import Config
 from chalicelib.session.lanes import Lane
+from infra.packages import fetch_packages
 from infra.project import stage_project
+from tests.locks import canonical, locked, requirements
 from tests.policies import OUTPUTS, ROOT, function_policy
 
 LARGEST = 8_000_000  # bytes; the web function's cold start pays for each
@@ -29,14 +31,19 @@ PROGRAMS = Path(sys.executable).parent
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that `chalice package` wrote, of the project as it is deployed; no AWS account is asked."""
+    """The folder that `chalice package` wrote, of the project as it is deployed; no AWS account is asked.
+
+    Chalice has no package index to fetch anything from.
+    """
     folder = tmp_path_factory.mktemp("package")
+    fetch_packages(ROOT, folder / "project")
     stage_project(ROOT, folder / "project", outputs=OUTPUTS, environment={"HOMEPORT_QUEUES": "homeport-test"})
     chalice = [str(PROGRAMS / "chalice"), "--project-dir", str(folder / "project")]
     packaged = subprocess.run(
         [*chalice, "package", "--stage", "test", str(folder / "out")],
         env={name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "HOMEPORT_"))}
-        | {"AWS_DEFAULT_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true"},
+        | {"AWS_DEFAULT_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true"}
+        | {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""},
         capture_output=True,
         text=True,
         timeout=600,
@@ -63,31 +70,35 @@ def test_the_zip_stays_small(package: Path, capsys: pytest.CaptureFixture[str]) 
     assert size <= LARGEST
 
 
-def test_the_zip_holds_the_app_chalice_and_the_requirements_and_nothing_else(archive: ZipFile) -> None:
+def test_the_zip_holds_the_app_chalice_and_the_locked_packages_and_nothing_else(archive: ZipFile) -> None:
     names = {name for name in archive.namelist() if not name.endswith("/")}
     records = {name for name in names if name.endswith(".dist-info/RECORD")}
     installed = {row[0] for name in records for row in csv.reader(io.StringIO(archive.read(name).decode()))}
     ours = {name for name in names if name == "app.py" or name.startswith(("chalicelib/", "chalice/"))}
     assert names - installed - ours == set()
-    assert {_canonical(name.split("-")[0]) for name in records} == _wanted_distributions()
+    shipped = [name.removesuffix(".dist-info/RECORD").split("-") for name in records]
+    assert {(canonical(name), version) for name, version in shipped} == _locked_for_lambda()
 
 
-def _wanted_distributions() -> set[str]:
-    """The requirements and, transitively, what they require on Lambda."""
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    pending = [line.partition("==")[0] for line in lines if "==" in line]
+LAMBDA = {"sys_platform": "linux", "platform_machine": "aarch64", "platform_python_implementation": "CPython"}
+
+
+def _locked_for_lambda() -> set[tuple[str, str]]:
+    return {(package.name, package.version) for package in locked("lambda") if package.applies(LAMBDA)}
+
+
+def test_the_lock_holds_what_the_requirements_need_and_nothing_else() -> None:
+    pending = [one.name for one in requirements("lambda")]
     wanted: set[str] = set()
     while pending:
-        name = _canonical(pending.pop())
+        name = canonical(pending.pop())
         if name not in wanted:
             wanted.add(name)
             needed = [Requirement(line) for line in requires(name) or ()]
-            pending += [one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
-    return wanted
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+            pending += [
+                one.name for one in needed if one.marker is None or one.marker.evaluate({"extra": "", **LAMBDA})
+            ]
+    assert wanted == {name for name, _ in _locked_for_lambda()}
 
 
 def test_all_of_chalicelib_is_shipped_and_nothing_beside_it(archive: ZipFile) -> None:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from chalicelib.notebook.certificates import Leaf, issue_client, new_ca
+from chalicelib.notebook.certificates import issue_client, new_ca
 from local import processes
 from proxy.settings import PACKAGE, Settings, agent_environ, haproxy_command, haproxy_environ, prepare
+from tests.proxy_rig import web_certificate
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin"), reason="apt-get install haproxy"
@@ -44,15 +45,6 @@ def environ(folder: Path) -> dict[str, str]:
     }
 
 
-def web_certificate(folder: Path) -> Path:
-    leaf: Leaf = issue_client(
-        new_ca("web", now=time.time(), lifetime=3600), "*.notebooks.example.org", now=time.time(), lifetime=3600
-    )
-    path = folder / "web.pem"
-    path.write_bytes(leaf.certificate + leaf.key)
-    return path
-
-
 def checked(settings: Settings) -> subprocess.CompletedProcess[str]:
     prepare(settings)
     return subprocess.run(
@@ -76,7 +68,7 @@ def checked(settings: Settings) -> subprocess.CompletedProcess[str]:
 )
 def test_haproxy_accepts_the_configuration_without_a_warning(folder: Path, changes: dict[str, str]) -> None:
     if "HOMEPORT_PROXY_CERTIFICATE" in changes:
-        changes = {**changes, "HOMEPORT_PROXY_CERTIFICATE": str(web_certificate(folder))}
+        changes = {**changes, "HOMEPORT_PROXY_CERTIFICATE": web_certificate(folder)}
     result = checked(Settings.from_environ({**environ(folder), **changes}))
     assert result.returncode == 0, result.stderr
     assert "WARNING" not in result.stderr
@@ -176,13 +168,3 @@ def test_the_container_is_given_what_the_proxy_imports_and_no_launcher(tmp_path:
     assert not [
         name for name in ("launcher", "engine", "web", "wiring.py") if (tmp_path / "chalicelib" / name).exists()
     ]
-
-
-def test_the_container_s_packages_are_the_tested_ones() -> None:
-    pins = [
-        line
-        for name in ("requirements.txt", "requirements-local.txt", "requirements-dev.txt")
-        for line in (PACKAGE.parent / name).read_text().splitlines()
-    ]
-    wanted = (PACKAGE / "requirements.txt").read_text().splitlines()
-    assert [line for line in wanted if not line.startswith("#")] == [pin for pin in pins if pin.startswith("boto3==")]

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from threading import Event
@@ -105,6 +106,14 @@ class TestHaproxyTwin(RuntimeSocketContract):
     def runtime(self, haproxy: HaproxyTwin, folder: Path) -> RuntimeSocket:
         assert haproxy.table(ROUTES) == {}
         return RuntimeSocket(folder / "haproxy.sock")
+
+    @pytest.fixture
+    def open_stream(self, haproxy: HaproxyTwin) -> Callable[[str], str]:
+        def opened(host: str) -> str:
+            number = haproxy.open_stream(host, f"2001:db8::1|{len(haproxy.streams) + 1}")
+            return haproxy.streams[number].target or ""
+
+        return opened
 
 
 # ── nothing that a look-up needs is held while somebody else waits ───────────────────────────────────────────────
@@ -414,6 +423,175 @@ def test_publications_and_withdrawals_raced_end_with_haproxy_holding_what_the_ta
         host: worth for (_, host), item in expected.items() if (worth := value_of(item, NOW)) is not None
     }
     assert set(haproxy.table(ROUTES)) == set(stay)
+
+
+# ── open streams are cut ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def open_hosts(haproxy: HaproxyTwin) -> list[str]:
+    return sorted(stream.host for stream in haproxy.streams.values())
+
+
+def revoke(parts: Parts) -> None:
+    parts.store.put(Grant(DIGEST, "one", True, int(NOW * 1000) + 1, LATER))
+    parts.feed.poll()
+
+
+def withdraw(parts: Parts, host: str) -> None:
+    parts.store.put(a_route(host, published=False))
+    parts.feed.poll()
+
+
+@pytest.fixture
+def apart(parts: Parts, haproxy: HaproxyTwin) -> Parts:
+    """Parts whose two launches have each a port of its own, and a stream."""
+    parts.publish("two", port=2)
+    parts.feed.poll()
+    assert [parts.pusher.push() for _ in range(2)] == [True] * 2  # twice, for streams to two's former target
+    haproxy.open_stream("one", value("one", 1))
+    haproxy.open_stream("two", value("two", 2))
+    return parts
+
+
+@pytest.mark.parametrize("command", ["del map", "show table", "shutdown session"])
+def test_a_withdrawn_launch_s_streams_are_cut_when_haproxy_has_lost_route_and_grants_and_not_before(
+    apart: Parts, haproxy: HaproxyTwin, threads: ThreadPoolExecutor, command: str
+) -> None:
+    withdraw(apart, "one")
+    gate = haproxy.hold(command)
+    pushing = threads.submit(apart.pusher.push)
+    assert gate.reached.wait(20)
+    told = command == "del map"
+    assert ("one" in haproxy.table(ROUTES), DIGEST in haproxy.table(GRANTS)) == (told, told)
+    assert open_hosts(haproxy) == ["one", "two"]
+    gate.open.set()
+    assert pushing.result(20)
+    assert open_hosts(haproxy) == ["two"]
+
+
+def test_streams_to_a_target_that_the_route_had_before_are_cut(apart: Parts, haproxy: HaproxyTwin) -> None:
+    apart.publish("one", port=3)
+    apart.feed.poll()
+    assert apart.pusher.push()
+    assert open_hosts(haproxy) == ["two"]
+
+
+def test_what_many_withdrawals_end_is_cut(apart: Parts, haproxy: HaproxyTwin) -> None:
+    for number in range(MANY):
+        apart.publish(f"other{number}", port=10 + number)
+    apart.feed.poll()
+    assert apart.pusher.push()
+    for number in range(MANY):
+        haproxy.open_stream(f"other{number}", value("other", 10 + number))
+        withdraw(apart, f"other{number}")
+    withdraw(apart, "one")
+    assert apart.table.has_many_changes
+    assert apart.pusher.push()
+    assert open_hosts(haproxy) == ["two"]
+
+
+def test_a_revoked_grant_s_streams_are_cut_once_and_who_comes_back_is_not(apart: Parts, haproxy: HaproxyTwin) -> None:
+    revoke(apart)
+    assert apart.pusher.push()
+    assert open_hosts(haproxy) == ["two"]
+    haproxy.open_stream("one", value("one", 1))
+    assert [apart.pusher.push() for _ in range(3)] == [True] * 3
+    assert open_hosts(haproxy) == ["one", "two"]
+
+
+def test_a_stream_that_was_let_in_just_before_and_is_counted_just_after_is_cut(
+    apart: Parts, haproxy: HaproxyTwin
+) -> None:
+    late = haproxy.open_stream("one", value("one", 1))
+    streams, haproxy.streams = haproxy.streams, {}
+    withdraw(apart, "one")
+    assert apart.pusher.push()
+    haproxy.streams = {late: streams[late]}
+    assert apart.pusher.push()
+    assert open_hosts(haproxy) == []
+
+
+def test_a_stream_that_is_about_to_connect_again_is_waited_for(apart: Parts, haproxy: HaproxyTwin) -> None:
+    withdraw(apart, "one")
+    between = haproxy.open_stream("one", None)
+    for _ in range(3):
+        assert apart.pusher.push()
+    assert open_hosts(haproxy) == ["one", "two"]
+    haproxy.streams[between] = replace(haproxy.streams[between], target=value("one", 1))
+    assert apart.pusher.push()
+    assert open_hosts(haproxy) == ["two"]
+
+
+def test_an_agent_that_was_restarted_before_the_cut_makes_up_for_it(
+    apart: Parts, folder: Path, haproxy: HaproxyTwin
+) -> None:
+    withdraw(apart, "one")
+    after = Parts(folder, apart.store)
+    assert after.pusher.push()
+    assert open_hosts(haproxy) == ["one", "two"]  # nothing is known yet
+    after.feed.sync()
+    assert after.pusher.push()
+    assert open_hosts(haproxy) == ["two"]
+
+
+def test_another_process_s_streams_are_not_cut_for_what_the_one_before_let_in(
+    apart: Parts, haproxy: HaproxyTwin
+) -> None:
+    revoke(apart)
+    assert apart.pusher.push()
+    haproxy.restart()
+    assert apart.pusher.push()
+    haproxy.open_stream("one", value("one", 1))
+    assert [apart.pusher.push() for _ in range(3)] == [True] * 3
+    assert open_hosts(haproxy) == ["one"]
+
+
+def test_a_cut_that_haproxy_broke_off_is_made_up_for(
+    apart: Parts, haproxy: HaproxyTwin, threads: ThreadPoolExecutor
+) -> None:
+    revoke(apart)
+    gate = haproxy.hold("show sess", once=True)
+    pushing = threads.submit(apart.pusher.push)
+    assert gate.reached.wait(20)
+    haproxy.hang_up()
+    gate.open.set()
+    assert not pushing.result(20)
+    assert open_hosts(haproxy) == ["one", "two"]
+    assert apart.pusher.push()
+    assert open_hosts(haproxy) == ["two"]
+
+
+def test_haproxy_lists_its_streams_only_for_a_launch_that_has_some(apart: Parts, haproxy: HaproxyTwin) -> None:
+    listing = haproxy.hold("show sess")
+    apart.publish("three", port=3)
+    apart.feed.poll()
+    assert apart.pusher.push()
+    withdraw(apart, "three")
+    assert [apart.pusher.push() for _ in range(3)] == [True] * 3
+    assert not listing.reached.is_set()
+
+
+def test_looks_for_streams_take_a_tenth_of_the_time_at_most(
+    apart: Parts, folder: Path, haproxy: HaproxyTwin, threads: ThreadPoolExecutor
+) -> None:
+    now = [NOW]
+    pusher = Pusher(apart.table, RuntimeSocket(folder / "haproxy.sock", PATIENCE), folder, clock=lambda: now[0])
+    assert pusher.push()
+    withdraw(apart, "one")
+    slow = haproxy.hold("show sess", once=True)
+    pushing = threads.submit(pusher.push)
+    assert slow.reached.wait(20)
+    now[0] += 1
+    slow.open.set()
+    assert pushing.result(20)
+    assert open_hosts(haproxy) == ["two"]
+    withdraw(apart, "two")
+    now[0] += 8
+    assert pusher.push()
+    assert open_hosts(haproxy) == ["two"]
+    now[0] += 1
+    assert pusher.push()
+    assert open_hosts(haproxy) == []
 
 
 # ── the two threads ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -74,7 +74,6 @@ class Stage:
 
     def launcher(self, lane: Lane) -> Launcher:
         self.ticks += 1
-        connect: Any = self.engine.connect  # an engine's twin is no DockerEndpoint
         table = self.hub.parts.config.table
         effects = Effects(
             config=self.hub.parts.config,
@@ -84,7 +83,7 @@ class Stage:
             trust=a_trust,
             clock=self.clock,
             sleep=self.clock.sleep,
-            connect=connect,
+            connect=self.engine.connect,
             resolve=lambda endpoint, policy: self.engine.address,
             probe=self.probe,
         )

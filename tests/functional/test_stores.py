@@ -14,7 +14,7 @@ from chalicelib.aws.routes import Grant, ProxyStore, Route, RouteStore
 from chalicelib.aws.sessions import SessionStore
 from chalicelib.aws.tokens import TokenStore
 from chalicelib.session.values import Target
-from tests.builders import LABEL, LIFETIME, NOW, OWNER, a_session
+from tests.builders import LABEL, NOW, OWNER, a_session
 from tests.contract.stores import RouteStoreContract, SessionStoreContract
 from tests.table import TABLE
 
@@ -35,33 +35,6 @@ class TestRouteStore(RouteStoreContract):
         found = [route for route in self._proxy.changes(0) if isinstance(route, Route) and route.published]
         assert [self._proxy.route(route.host) for route in found] == found
         return [(route.host, route.target) for route in found if route.target]
-
-
-def test_a_token_stands_for_its_owners_until_its_time_is_over(dynamodb: Any) -> None:
-    now = [NOW]
-    store = TokenStore(dynamodb, TABLE, lambda: now[0])
-    owners = frozenset({OWNER, "cd" * 32})
-    store.put_token("token-1", owners, expires_at=NOW + 100)
-    assert store.owners_of("token-1") == owners
-    assert store.owners_of("token-2") == frozenset()
-    now[0] = NOW + 100
-    assert store.owners_of("token-1") == frozenset()
-
-
-def test_a_ticket_is_good_once_for_its_session_and_for_its_time(dynamodb: Any) -> None:
-    now = [NOW]
-    store, proxy = TokenStore(dynamodb, TABLE, lambda: now[0]), ProxyStore(dynamodb, TABLE, lambda: now[0])
-    session = a_session()
-    store.put_ticket("ticket-1", session, path="/lab", expires_at=NOW + 60)
-    assert proxy.redeem_ticket("ticket-1", "another-session") is None
-    redeemed = proxy.redeem_ticket("ticket-1", session.host)
-    assert redeemed is not None
-    assert (redeemed.host, redeemed.path) == (session.host, "/lab")
-    assert redeemed.expires_at == int(NOW + LIFETIME)
-    assert proxy.redeem_ticket("ticket-1", session.host) is None
-    store.put_ticket("ticket-2", session, path="/lab", expires_at=NOW + 60)
-    now[0] = NOW + 60
-    assert proxy.redeem_ticket("ticket-2", session.host) is None
 
 
 def test_grants_reach_the_feed_and_can_be_looked_up(dynamodb: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from chalicelib.bundle.errors import BundleUnreadable
 from chalicelib.session import events as e
 from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.session.machine import advance
@@ -252,6 +253,19 @@ def test_a_defect_of_the_hub_is_a_problem_document_and_a_page_too(hub: HubRig) -
     assert page.status == 500
     assert problem.json["detail"].replace("'", "&#39;") in page.text
     assert "not to be shown" not in problem.text + page.text
+
+
+def test_a_bundle_that_no_code_is_made_for_is_logged_by_its_code_alone(
+    hub: HubRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreadable() -> NoReturn:
+        raise BundleUnreadable("not to be logged")
+
+    hub.upload(b"not an archive", "/bundles")
+    assert caplog.messages == []
+    hub.hub = a_hub(hub.parts, clock=unreadable)
+    assert hub.upload(a_bundle(), "/bundles").json["code"] == "bundle-unreadable"
+    assert caplog.messages == ["bundle-unreadable"]
 
 
 @pytest.mark.parametrize(

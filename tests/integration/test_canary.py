@@ -38,12 +38,12 @@ from local.demo import Notebook
 from local.processes import LOOPBACK, free_port, wait_until
 from local.run import Running, Stack
 from tests.bundles import go_zip
-from tests.certificates import Authority
+from tests.certificates import Ca
 from tests.secrets_seen import Canary, canary_of_bundle
 from tests.straced import Call, calls_of, options, traced, written
 
 DEADLINE = 90.0  # seconds
-AUTHORITY = "/homeport/local"
+CERTIFICATES = "/homeport/local"
 BOUNDARY = "----canary"
 
 # What the launcher's process may open for writing or make, and why.
@@ -190,10 +190,10 @@ def _member(bundle: bytes, name: str) -> bytes:
 
 def stranger_at(url: str, *, more_trust: bytes = b"") -> bytes:
     """A bundle of certificates that no endpoint here has heard of; `more_trust` goes into its ca.pem."""
-    authority = Authority.new("Another authority")
-    leaf = authority.issue("stranger", client=True)
+    ca = Ca.new("Another CA")
+    leaf = ca.issue("stranger", client=True)
     files: dict[str, bytes | str] = {
-        "ca.pem": authority.certificate + more_trust,
+        "ca.pem": ca.certificate + more_trust,
         "cert.pem": leaf.certificate,
         "key.pem": leaf.key,
         "docker.env": f"export DOCKER_HOST={url}\n",

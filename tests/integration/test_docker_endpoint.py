@@ -30,7 +30,7 @@ from chalicelib.session.values import Limits
 from local.endpoint import LocalEndpoint, endpoint
 from local.engine import Engine, engine
 from tests.builders import LABEL, NOW, OWNER, a_session
-from tests.certificates import Authority
+from tests.certificates import Ca
 from tests.integration.gated_registry import GatedRegistry, a_tar
 
 pytestmark = pytest.mark.skipif(
@@ -154,7 +154,7 @@ def test_a_real_engine_behind_a_real_proxy_is_verified(rig: Rig) -> None:
 
 
 def test_haproxy_that_does_not_accept_the_certificate_is_told_so(rig: Rig) -> None:
-    stranger = Authority.new("Another").issue("visitor", client=True)
+    stranger = Ca.new("Another").issue("visitor", client=True)
     credentials = rig.credentials(certificate=stranger.certificate, key=stranger.key)
     with (
         DockerEndpoint(credentials, address="127.0.0.1", deadline=20, hub_name=HUB) as docker_endpoint,
@@ -222,7 +222,7 @@ def test_work_is_there_again_in_the_next_launch(rig: Rig) -> None:
 
 
 def test_a_container_of_a_lost_launch_is_replaced_and_its_work_stays(rig: Rig) -> None:
-    """Its session's item is gone, so launches are counted anew: same name, another label."""
+    """Its session's item is gone, so launches are counted from 1 again: same name, another label."""
     lost = rig.specification("lost", command=saying("echo mine > /work/file"))
     lost = replace(lost, labels={**lost.labels, "homeport.label": "zzzzzzzzzz"})
     spec = rig.specification("lost", command=saying("cat /work/file"))

@@ -6,8 +6,9 @@ import http.client
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from hashlib import sha256
 
 import pytest
@@ -17,29 +18,15 @@ from chalicelib.notebook.certificates import new_ca
 from chalicelib.session.values import Target
 from proxy.agent import files
 from proxy.agent.runtime import RuntimeSocket
-from proxy.agent.table import Map
+from proxy.agent.table import Map, Put
 from tests.contract.runtime_socket import RuntimeSocketContract
-from tests.proxy_rig import HUB, Rig, ask, eventually, new_host, rig
+from tests.proxy_rig import HUB, Rig, ask, eventually, new_host, open_session, rig
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("haproxy", path="/usr/sbin:/usr/bin"), reason="apt-get install haproxy"
 )
 
 HARMFUL = ("Strict-Transport-Security", "Alt-Svc", "Clear-Site-Data", "Service-Worker-Allowed", "Report-To", "NEL")
-
-
-@pytest.fixture(scope="module")
-def door() -> Iterator[Rig]:
-    """One proxy for the tests that do not stop parts of it; each uses sessions of its own."""
-    with rig() as running:
-        yield running
-
-
-def open_session(door: Rig) -> tuple[str, str]:
-    """A session with a notebook, and the cookie of a browser that entered it."""
-    host = new_host()
-    door.publish(host, door.notebook(host).port)
-    return host, door.cookie(host)
 
 
 def relaunched(door: Rig, earlier: str) -> str:
@@ -52,9 +39,28 @@ def relaunched(door: Rig, earlier: str) -> str:
 
 class TestHaproxy(RuntimeSocketContract):
     @pytest.fixture
-    def runtime(self) -> Iterator[RuntimeSocket]:
+    def alone(self) -> Iterator[Rig]:
         with rig(agent=False) as running:
-            yield RuntimeSocket(running.run / "haproxy.sock")
+            yield running
+
+    @pytest.fixture
+    def runtime(self, alone: Rig) -> RuntimeSocket:
+        return alone.runtime
+
+    @pytest.fixture
+    def open_stream(self, alone: Rig) -> Iterator[Callable[[str], str]]:
+        with ExitStack() as stack:
+
+            def opened(host: str) -> str:
+                target = f"127.0.0.1|{alone.notebook(host).port}"
+                digest = sha256(b"cookie of " + host.encode()).hexdigest()
+                with alone.runtime.connected() as haproxy:
+                    haproxy.execute([Put(Map.ROUTES, host, target), Put(Map.GRANTS, digest, host)])
+                websocket = alone.websocket(host, cookie=f"cookie of {host}", origin=alone.origin(host))
+                assert stack.enter_context(websocket)[0] == 101
+                return target
+
+            yield opened
 
 
 # ── entering ─────────────────────────────────────────────────────────────────────────────────────────────────────

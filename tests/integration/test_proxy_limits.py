@@ -9,7 +9,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -17,20 +16,12 @@ from threading import Thread
 
 import pytest
 
-from chalicelib.notebook.certificates import issue_client, new_ca
 from local import processes
-from tests.proxy_rig import Rig, ask, eventually, new_host, rig
+from tests.proxy_rig import Rig, ask, eventually, new_host, open_session, rig, web_certificate
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("haproxy", path="/usr/sbin:/usr/bin"), reason="apt-get install haproxy"
 )
-
-
-def open_session(door: Rig) -> tuple[str, str]:
-    """A session with a notebook, and the cookie of a browser that entered it."""
-    host = new_host()
-    door.publish(host, door.notebook(host).port)
-    return host, door.cookie(host)
 
 
 def silent(door: Rig, *, before: bytes = b"", source: str = "127.0.0.1") -> socket.socket:
@@ -58,13 +49,6 @@ def everything(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return received
-
-
-def web_certificate(folder: Path) -> str:
-    """A file with a certificate for TLS in HAProxy."""
-    web = issue_client(new_ca("web", now=time.time(), lifetime=3600), "web", now=time.time(), lifetime=3600)
-    (folder / "web.pem").write_bytes(web.certificate + web.key)
-    return str(folder / "web.pem")
 
 
 def status(door: Rig, host: str, cookie: str, *, source: str = "127.0.0.1", timeout: float = 20) -> int:
@@ -281,13 +265,6 @@ def test_a_tls_handshake_or_http2_without_a_request_is_cut_off(tmp_path: Path) -
 
 
 # ── cookies ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture(scope="module")
-def door() -> Iterator[Rig]:
-    """One proxy for the tests that need no limits of their own."""
-    with rig() as running:
-        yield running
 
 
 @pytest.mark.parametrize(

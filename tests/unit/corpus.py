@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from tests import bundles
 from tests.bundles import Files, Pki, bytes_of, zip_of
-from tests.certificates import FAR_AHEAD, LONG_AGO, Authority, Leaf, instant, key_pem, new_key, shared_key
+from tests.certificates import FAR_AHEAD, LONG_AGO, Ca, Leaf, instant, key_pem, new_key, shared_key
 
 NOW = instant(2026, 11, 1)
 HOST = "docker.example.org"
@@ -63,10 +63,9 @@ def ends_in_zeros(beginning: bytes) -> bytes:
     return beginning + bytes(900)
 
 
-def with_leaf(leaf: Leaf, authority: Authority | None = None) -> bytes:
+def with_leaf(leaf: Leaf, ca: Ca | None = None) -> bytes:
     """Pack a bundle around another client certificate."""
-    ca = (authority or pki().authority).certificate
-    return zip_of(good(cert=leaf.certificate, key=leaf.key, ca=ca))
+    return zip_of(good(cert=leaf.certificate, key=leaf.key, ca=(ca or pki().ca).certificate))
 
 
 # ── zip, byte by byte ────────────────────────────────────────────────────────────────────────────────────────────
@@ -273,7 +272,7 @@ def forged_key(leaf: Leaf, **lies: int) -> bytes:
 @lru_cache
 def rsa_leaf() -> Leaf:
     """Give one RSA client certificate."""
-    return pki().authority.issue("visitor", client=True, key=shared_key("rsa2048"))
+    return pki().ca.issue("visitor", client=True, key=shared_key("rsa2048"))
 
 
 def forged_ec_key() -> bytes:
@@ -286,7 +285,7 @@ def forged_ec_key() -> bytes:
 
 
 def resigned(certificate: bytes, digest: int) -> bytes:
-    """Sign a certificate of the shared RSA key anew with MD5 (4) or SHA-1 (5); the numbers are PKCS #1's."""
+    """Sign a certificate of the shared RSA key again, with MD5 (4) or SHA-1 (5); the numbers are PKCS #1's."""
     oid = bytes.fromhex("06092a864886f70d0101")
     der = der_of(certificate).replace(oid + b"\x0b", oid + bytes([digest]))
     key = shared_key("rsa2048")
@@ -298,9 +297,9 @@ def resigned(certificate: bytes, digest: int) -> bytes:
 
 def weakly_signed(digest: int) -> bytes:
     """Pack a client certificate that is signed with MD5 (4) or SHA-1 (5)."""
-    authority = Authority.new("Weak", key=shared_key("rsa2048"))
-    leaf = authority.issue("visitor", client=True)
-    return zip_of(good(cert=resigned(leaf.certificate, digest), key=leaf.key, ca=authority.certificate))
+    ca = Ca.new("Weak", key=shared_key("rsa2048"))
+    leaf = ca.issue("visitor", client=True)
+    return zip_of(good(cert=resigned(leaf.certificate, digest), key=leaf.key, ca=ca.certificate))
 
 
 def edited_certificate(old: bytes, new: bytes) -> bytes:
@@ -317,7 +316,7 @@ def corpus() -> dict[str, Bad]:
     """Give all bad bundles by name."""
     tables = (_not_archives(), _zips(), _zip_names(), _tars(), _tar_names(), _compressed(), _layouts(), _endpoints())
     found: dict[str, Bad] = {}
-    for table in (*tables, _pems(), _keys(), _certificates(), _authorities()):
+    for table in (*tables, _pems(), _keys(), _certificates(), _cas()):
         assert not found.keys() & table.keys()
         found |= table
     return found
@@ -661,7 +660,7 @@ def _layouts() -> dict[str, Bad]:
         "only the server's key": Bad(
             lambda: zip_of({**good(key=None), "server-key.pem": pki().server.key}), "key-missing"
         ),
-        "only the CA's key": Bad(lambda: zip_of({**good(key=None), "ca-key.pem": pki().authority.key}), "key-missing"),
+        "only the CA's key": Bad(lambda: zip_of({**good(key=None), "ca-key.pem": pki().ca.key}), "key-missing"),
         "only Kubernetes' key": Bad(
             lambda: zip_of({**good(key=None), "tls/kubernetes/key.pem": pki().client.key}), "key-missing"
         ),
@@ -766,7 +765,7 @@ def _pems() -> dict[str, Bad]:
         "certificate without its END line": Bad(lambda: edit(cert=cert()[:-26]), "pem-damaged"),
         "certificate cut in the middle": Bad(lambda: edit(cert=cert()[:200]), "pem-damaged"),
         "CA with text in its base64": Bad(
-            lambda: edit(ca=pki().authority.certificate.replace(b"\nM", b"\nhello, world!\nM", 1)), "pem-damaged"
+            lambda: edit(ca=pki().ca.certificate.replace(b"\nM", b"\nhello, world!\nM", 1)), "pem-damaged"
         ),
         "a label in small letters": Bad(
             lambda: edit(cert=cert().replace(b"CERTIFICATE", b"certificate")), "pem-damaged"
@@ -790,7 +789,7 @@ def _keys() -> dict[str, Bad]:
         return zip_of(good(key=key))
 
     def mine(kind: str) -> bytes:
-        return with_leaf(pki().authority.issue("v", client=True, key=shared_key(kind)))
+        return with_leaf(pki().ca.issue("v", client=True, key=shared_key(kind)))
 
     def forged(key: bytes) -> bytes:
         return zip_of(good(cert=leaf().certificate, key=key))
@@ -894,8 +893,8 @@ def _ec_secret(value: int) -> bytes:
 def _certificates() -> dict[str, Bad]:
     client_auth = bytes.fromhex("06082b06010505070302")
 
-    def authority() -> Authority:
-        return pki().authority
+    def ca() -> Ca:
+        return pki().ca
 
     def cert(data: bytes) -> bytes:
         return zip_of(good(cert=data))
@@ -912,26 +911,22 @@ def _certificates() -> dict[str, Bad]:
         "valid in 20 years": Bad(lambda: _window(*FAR_AHEAD), "certificate-not-yet-valid"),
         "valid in ten minutes": Bad(lambda: _window(NOW + 600, instant(2040)), "certificate-not-yet-valid"),
         "valid never": Bad(lambda: edited_certificate(b"200101000000Z", b"480101000000Z"), "certificate-not-yet-valid"),
-        "a server's certificate": Bad(
-            lambda: with_leaf(authority().issue("s", server=True)), "certificate-not-for-clients"
-        ),
+        "a server's certificate": Bad(lambda: with_leaf(ca().issue("s", server=True)), "certificate-not-for-clients"),
         "for e-mail only": Bad(
             lambda: edited_certificate(client_auth, client_auth[:-1] + b"\4"), "certificate-not-for-clients"
         ),
-        "a CA as client": Bad(lambda: with_leaf(authority().issue("a", ca=True)), "client-certificate-is-ca"),
+        "a CA as client": Bad(lambda: with_leaf(ca().issue("a", ca=True)), "client-certificate-is-ca"),
         "the CA itself as client": Bad(
-            lambda: zip_of(good(cert=authority().certificate, key=authority().key)), "client-certificate-is-ca"
+            lambda: zip_of(good(cert=ca().certificate, key=ca().key)), "client-certificate-is-ca"
         ),
-        "the CA's certificate, the client's key": Bad(
-            lambda: cert(authority().certificate), "client-certificate-is-ca"
-        ),
+        "the CA's certificate, the client's key": Bad(lambda: cert(ca().certificate), "client-certificate-is-ca"),
         "two client certificates": Bad(lambda: cert(mine() + pki().server.certificate), "several-certificates"),
         "two certificates of one key": Bad(_two_of_one_key, "several-certificates"),
         "17 certificates": Bad(
-            lambda: cert(b"".join(authority().issue(str(i)).certificate for i in range(17))), "too-many-certificates"
+            lambda: cert(b"".join(ca().issue(str(i)).certificate for i in range(17))), "too-many-certificates"
         ),
         "30 CAs": Bad(
-            lambda: zip_of(good(ca=b"".join(Authority.new(str(i)).certificate for i in range(25)))),
+            lambda: zip_of(good(ca=b"".join(Ca.new(str(i)).certificate for i in range(25)))),
             "too-many-certificates",
         ),
         "signed with MD5": Bad(lambda: weakly_signed(4), "certificate-weak-signature"),
@@ -965,97 +960,95 @@ def _serial_zero() -> bytes:
 
 
 def _window(not_before: float, not_after: float) -> bytes:
-    return with_leaf(pki().authority.issue("v", client=True, not_before=not_before, not_after=not_after))
+    return with_leaf(pki().ca.issue("v", client=True, not_before=not_before, not_after=not_after))
 
 
 def _two_of_one_key() -> bytes:
     key = new_key()
-    leaves = [pki().authority.issue(name, client=True, key=key) for name in ("old", "new")]
+    leaves = [pki().ca.issue(name, client=True, key=key) for name in ("old", "new")]
     return zip_of(good(cert=b"".join(leaf.certificate for leaf in leaves), key=key_pem(key)))
 
 
-def _authorities() -> dict[str, Bad]:
+def _cas() -> dict[str, Bad]:
     def ca(data: bytes) -> bytes:
         return zip_of(good(ca=data))
 
-    def under(authority: Authority) -> bytes:
-        return with_leaf(authority.issue("v", client=True), authority)
+    def under(issuer: Ca) -> bytes:
+        return with_leaf(issuer.issue("v", client=True), issuer)
 
     return {
-        "another CA": Bad(lambda: ca(Authority.new("Other").certificate), "ca-mismatch"),
-        "another CA of the same name": Bad(lambda: ca(Authority.new("Cluster authority").certificate), "ca-mismatch"),
+        "another CA": Bad(lambda: ca(Ca.new("Other").certificate), "ca-mismatch"),
+        "another CA of the same name": Bad(lambda: ca(Ca.new("Cluster CA").certificate), "ca-mismatch"),
         "the server's certificate as CA": Bad(lambda: ca(pki().server.certificate), "ca-mismatch"),
         "says another issued it": Bad(
-            lambda: with_leaf(pki().authority.issue("v", client=True, issuer_name="Other")), "ca-mismatch"
+            lambda: with_leaf(pki().ca.issue("v", client=True, issuer_name="Other")), "ca-mismatch"
         ),
         "self-signed client": Bad(_self_signed, "ca-mismatch"),
         "the intermediate is missing": Bad(
-            lambda: with_leaf(pki().authority.intermediate().issue("v", client=True)), "ca-mismatch"
+            lambda: with_leaf(pki().ca.intermediate().issue("v", client=True)), "ca-mismatch"
         ),
         "a chain of six": Bad(_long_chain, "ca-mismatch"),
         "an expired intermediate": Bad(_expired_intermediate, "ca-mismatch"),
         "15 intermediates and 16 CAs of two names": Bad(_maze, "ca-mismatch"),
         "an intermediate that is no CA": Bad(_leaf_as_issuer, "several-certificates"),
         "a CA that is none": Bad(_ca_that_is_none, "not-a-ca"),
-        "an expired CA": Bad(
-            lambda: under(Authority.new("Old", not_before=LONG_AGO[0], not_after=LONG_AGO[1])), "ca-expired"
-        ),
+        "an expired CA": Bad(lambda: under(Ca.new("Old", not_before=LONG_AGO[0], not_after=LONG_AGO[1])), "ca-expired"),
         "a CA of the future": Bad(
-            lambda: under(Authority.new("New", not_before=FAR_AHEAD[0], not_after=FAR_AHEAD[1])), "ca-expired"
+            lambda: under(Ca.new("New", not_before=FAR_AHEAD[0], not_after=FAR_AHEAD[1])), "ca-expired"
         ),
-        "a CA of 1024 bits": Bad(lambda: under(Authority.new("Small", key=shared_key("rsa1024"))), "key-size"),
-        "a CA on secp256k1": Bad(lambda: under(Authority.new("Odd", key="k256")), "key-curve"),
+        "a CA of 1024 bits": Bad(lambda: under(Ca.new("Small", key=shared_key("rsa1024"))), "key-size"),
+        "a CA on secp256k1": Bad(lambda: under(Ca.new("Odd", key="k256")), "key-curve"),
         "a CA that is noise": Bad(lambda: ca(pem("CERTIFICATE", bytes(99))), "certificate-unreadable"),
-        "a CA that is a key": Bad(lambda: ca(pki().authority.key), "ca-missing"),
+        "a CA that is a key": Bad(lambda: ca(pki().ca.key), "ca-missing"),
         "an intermediate signed with SHA-1": Bad(_weak_intermediate, "certificate-weak-signature"),
     }
 
 
 def _self_signed() -> bytes:
     key = new_key()
-    lone = Authority.new("lone", key=key).issue("lone", client=True, key=key)
+    lone = Ca.new("lone", key=key).issue("lone", client=True, key=key)
     return with_leaf(lone)
 
 
 def _long_chain() -> bytes:
-    authority = Authority.new("0")
-    chain = [authority]
+    ca = Ca.new("0")
+    chain = [ca]
     for i in range(1, 6):
         chain.append(chain[-1].intermediate(str(i)))
     leaf = chain[-1].issue("v", client=True)
     certificates = leaf.certificate + b"".join(step.certificate for step in chain[1:])
-    return zip_of({"cert.pem": certificates, "key.pem": leaf.key, "ca.pem": authority.certificate})
+    return zip_of({"cert.pem": certificates, "key.pem": leaf.key, "ca.pem": ca.certificate})
 
 
 def _expired_intermediate() -> bytes:
-    middle = pki().authority.issue("middle", ca=True, not_before=LONG_AGO[0], not_after=LONG_AGO[1])
-    leaf = Authority(middle.certificate, middle.key).issue("v", client=True)
+    middle = pki().ca.issue("middle", ca=True, not_before=LONG_AGO[0], not_after=LONG_AGO[1])
+    leaf = Ca(middle.certificate, middle.key).issue("v", client=True)
     return zip_of(good(cert=leaf.certificate + middle.certificate, key=leaf.key))
 
 
 def _maze() -> bytes:
-    """Every intermediate signed the leaf, and every authority has the name of their issuer."""
-    top = Authority.new("top", key=shared_key("p521"))
+    """Every intermediate signed the leaf, and every CA has the name of their issuer."""
+    top = Ca.new("top", key=shared_key("p521"))
     middles = [top.issue("middle", ca=True, key=shared_key("p521", 1)) for _ in range(15)]
-    leaf = Authority(middles[0].certificate, middles[0].key).issue("v", client=True)
-    authorities = [Authority.new("top", key="p521").certificate for _ in range(16)]
+    leaf = Ca(middles[0].certificate, middles[0].key).issue("v", client=True)
+    cas = [Ca.new("top", key="p521").certificate for _ in range(16)]
     certificates = leaf.certificate + b"".join(middle.certificate for middle in middles)
-    return zip_of({"cert.pem": certificates, "key.pem": leaf.key, "ca.pem": b"".join(authorities)})
+    return zip_of({"cert.pem": certificates, "key.pem": leaf.key, "ca.pem": b"".join(cas)})
 
 
 def _leaf_as_issuer() -> bytes:
-    middle = pki().authority.issue("middle")
-    leaf = Authority(middle.certificate, middle.key).issue("v", client=True)
+    middle = pki().ca.issue("middle")
+    leaf = Ca(middle.certificate, middle.key).issue("v", client=True)
     return zip_of(good(cert=leaf.certificate + middle.certificate, key=leaf.key))
 
 
 def _ca_that_is_none() -> bytes:
-    authority = Authority.new("None", ca=False)
-    return with_leaf(authority.issue("v", client=True), authority)
+    ca = Ca.new("None", ca=False)
+    return with_leaf(ca.issue("v", client=True), ca)
 
 
 def _weak_intermediate() -> bytes:
-    root = Authority.new("Root", key=shared_key("rsa2048"))
+    root = Ca.new("Root", key=shared_key("rsa2048"))
     middle = root.intermediate("Middle")
     leaf = middle.issue("v", client=True)
     files = {"cert.pem": leaf.certificate + resigned(middle.certificate, 5), "key.pem": leaf.key}

@@ -1,4 +1,4 @@
-"""Where credentials may be sent. Nothing here can send a packet: names resolve through a twin, and nothing connects."""
+"""Where credentials may be sent. Nothing here can send a packet: a stand-in resolves names, and nothing connects."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from chalicelib.bundle.address import TABLE, AddressPolicy, Endpoint, Reach, Row
 
 POLICY = AddressPolicy()
 
-# ── the twin of a resolver ───────────────────────────────────────────────────────────────────────────────────────
+# ── a stand-in resolver ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 class Resolver:
-    """A twin of getaddrinfo: knows a few names, and reads numbers as glibc does (`0x7f.1` is 127.0.0.1)."""
+    """A stand-in for getaddrinfo: knows a few names, and reads numbers as glibc does (`0x7f.1` is 127.0.0.1)."""
 
     def __init__(self, names: dict[str, list[str]]) -> None:
         self.names = names
@@ -264,7 +264,7 @@ def test_a_name_is_refused_for_what_it_resolves_to(kind: str) -> None:
 def test_a_number_that_got_past_the_parser_would_still_be_refused_by_its_address(form: str) -> None:
     for text in FORBIDDEN_IPV4:
         addresses = Resolver({})(SPELLINGS[form](IPv4Address(text)))
-        assert addresses == [text], "the twin reads numbers as glibc does"
+        assert addresses == [text], "the stand-in reads numbers as glibc does"
         with pytest.raises(errors.ForbiddenAddress):
             POLICY.check(addresses)
 

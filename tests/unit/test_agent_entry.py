@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -150,6 +151,26 @@ def test_a_wrong_variable_is_named_and_not_shown(name: str, value: str) -> None:
     with pytest.raises(BadConfiguration, match=name) as caught:
         Settings.from_environ({**PKI, name: value})
     assert "BEGIN" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [f"# clé\n{CERTIFICATE}{KEY}".encode(), f"{CERTIFICATE}{KEY}é".encode("latin-1"), KEY.encode(),
+     json.dumps({"key": KEY}).encode(), f'{{"key": "{KEY}"'.encode()],
+    ids=["UTF-8", "Latin-1", "no certificate", "half a pair", "cut JSON"],
+)  # fmt: skip
+def test_an_error_about_a_key_file_and_what_it_came_from_hold_nothing_of_the_file(
+    tmp_path: Path, content: bytes
+) -> None:
+    """A UnicodeDecodeError, for one, holds all that it could not decode."""
+    (tmp_path / "client.pem").write_bytes(content)
+    with pytest.raises(BadConfiguration, match="HOMEPORT_PROXY_CLIENT") as caught:
+        Settings.from_environ({**PKI, "HOMEPORT_PROXY_CLIENT": f"@{tmp_path / 'client.pem'}"})
+    chain: list[BaseException | None] = [caught.value]
+    for error in chain:
+        if error is not None:
+            assert "PRIVATE" not in repr(error)
+            chain += [error.__cause__, error.__context__]
 
 
 def test_no_secret_is_in_the_settings_repr() -> None:

@@ -120,6 +120,26 @@ def test_a_withdrawal_is_final_for_its_launch_and_says_nothing_of_the_next() -> 
     assert known.take_all() == {table.key_of(relaunched): "192.0.2.7|32768"}
 
 
+WITHDRAWN = replace(ROUTE, published=False, target=None, changed_at=2000)
+NEIGHBOUR = replace(GRANT, digest="ef" * 32, host="neighbour")
+
+
+@given(st.permutations([ROUTE, WITHDRAWN, GRANT, replace(GRANT, digest="cd" * 32, changed_at=3000), NEIGHBOUR]))
+def test_withdrawn_with_a_launch_are_its_grants_whichever_is_known_first(news: list[Item]) -> None:
+    for readings in ([news], [[item] for item in news]):
+        known = Table({})
+        for reading in readings:
+            known.learn(reading, NOW)
+        assert known.take_all() == {(Map.GRANTS, NEIGHBOUR.digest): "neighbour"}
+
+
+def test_grants_from_the_files_are_withdrawn_with_their_launch_too() -> None:
+    held = {(Map.GRANTS, f"{number:064x}"): HOST for number in range(2 * table.BATCH)}
+    known = Table({**held, (Map.GRANTS, NEIGHBOUR.digest): "neighbour"})
+    known.learn([WITHDRAWN], NOW)
+    assert known.take_all() == {(Map.GRANTS, NEIGHBOUR.digest): "neighbour"}
+
+
 def test_known_news_change_nothing() -> None:
     known = a_synced_table(ROUTE)
     known.learn([ROUTE, ROUTE], NOW)
@@ -227,6 +247,47 @@ def test_what_was_left_for_the_next_time_wakes_the_pusher_again() -> None:
     assert known.wait(0)
     assert len(known.take_changes()) == 1
     assert not known.wait(0)
+
+
+# ── whose streams are to be cut ──────────────────────────────────────────────────────────────────────────────────
+
+OLD = "192.0.2.7|32768"
+
+
+@pytest.mark.parametrize(
+    ("news", "ended"),
+    [
+        (WITHDRAWN, {HOST: {OLD}}),
+        (replace(GRANT, revoked=True), {HOST: {OLD}}),
+        (replace(ROUTE, target=Target("192.0.2.7", 9), changed_at=2000), {HOST: {OLD}}),
+        (replace(ROUTE, changed_at=2000), {}),
+        (replace(GRANT, digest="cd" * 32), {}),
+        (replace(ROUTE, host="new"), {}),
+        (replace(WITHDRAWN, host="unknown"), {}),
+        (replace(GRANT, digest="cd" * 32, revoked=True), {}),
+        (replace(NEIGHBOUR, revoked=True), {"neighbour": set()}),
+    ],
+)
+def test_the_streams_of_who_is_shut_out_are_to_be_cut_once(news: Item, ended: dict[str, set[str]]) -> None:
+    known = a_synced_table(ROUTE, GRANT, NEIGHBOUR)
+    known.learn([news], NOW)
+    assert known.take_ended() == ended
+    assert known.take_ended() == {}
+
+
+def test_the_streams_of_what_expires_or_vanishes_are_to_be_cut() -> None:
+    expiring, vanishing = a_synced_table(ROUTE, GRANT), a_synced_table(ROUTE, GRANT)
+    expiring.expire(NOW + 60)
+    vanishing.replace([], started=NOW, now=NOW)
+    assert expiring.take_ended() == vanishing.take_ended() == {HOST: {OLD}}
+
+
+def test_nothing_is_to_be_cut_before_the_first_full_reading_and_then_what_was_before_it_is() -> None:
+    known = Table({(Map.ROUTES, HOST): OLD, (Map.ROUTES, "gone"): "192.0.2.8|1"})
+    known.learn([WITHDRAWN], NOW)
+    assert known.take_ended() == {}
+    known.replace([WITHDRAWN], started=NOW, now=NOW)
+    assert known.take_ended() == {HOST: {OLD}, "gone": {"192.0.2.8|1"}}
 
 
 def test_an_entry_is_confirmed_only_with_its_current_value() -> None:

@@ -19,7 +19,7 @@ from chalicelib.bundle.sources import CARINA, CERTIFICATES, CONTEXT, MACHINE, UC
 from chalicelib.errors import BadEnvelope
 from tests import bundles
 from tests.bundles import Pki, bytes_of
-from tests.certificates import Authority, KeyFormat, instant, key_pem, new_key, shared_key
+from tests.certificates import Ca, KeyFormat, instant, key_pem, new_key, shared_key
 
 NOW = instant(2026, 11, 1)
 
@@ -40,7 +40,7 @@ def certificates(pem: bytes) -> list[x509.Certificate]:
 def assert_holds(found: Bundle, pki: Pki) -> None:
     """Check that the credentials are the Pki's and fit together."""
     kept = found.credentials
-    assert certificates(kept.ca) == certificates(pki.authority.certificate)
+    assert certificates(kept.ca) == certificates(pki.ca.certificate)
     assert certificates(kept.certificate) == certificates(pki.client.certificate)
     key = serialization.load_pem_private_key(kept.key, None)
     spki = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -53,7 +53,6 @@ def assert_holds(found: Bundle, pki: Pki) -> None:
 
 # ── round trips ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-KEYS = {"ca-key.pem", "server-key.pem", "id_rsa"}
 
 ROUND_TRIPS: dict[str, tuple[Callable[[Pki], bytes], str, Endpoint, set[str]]] = {
     "Carina 2015": (bundles.carina, CARINA, Endpoint("203.0.113.7", 2376), {"ca-key.pem", "README.md"}),
@@ -162,7 +161,7 @@ def test_however_it_was_packed(name: str, pki: Pki) -> None:
 
 RENAMED: dict[str, Callable[[Pki], dict[str, bytes | str]]] = {
     "client names": lambda pki: {
-        "ca.crt": pki.authority.certificate,
+        "ca.crt": pki.ca.certificate,
         "client.crt": pki.client.certificate,
         "client.key": pki.client.key,
     },
@@ -171,21 +170,21 @@ RENAMED: dict[str, Callable[[Pki], dict[str, bytes | str]]] = {
     },
     "names that say nothing": lambda pki: {
         "1": pki.client.key,
-        "2": pki.authority.certificate,
+        "2": pki.ca.certificate,
         "3": pki.client.certificate,
         "4": pki.server.certificate,
     },
     "certificate and key swapped": lambda pki: {
-        "ca.pem": pki.authority.certificate,
+        "ca.pem": pki.ca.certificate,
         "cert.pem": pki.client.key,
         "key.pem": pki.client.certificate,
     },
     "certificate and key in one file": lambda pki: {
-        "ca.pem": pki.authority.certificate,
+        "ca.pem": pki.ca.certificate,
         "client.pem": pki.client.certificate + pki.client.key,
     },
     "a copy by Explorer": lambda pki: {
-        "ca.pem": pki.authority.certificate,
+        "ca.pem": pki.ca.certificate,
         "cert (1).pem": pki.client.certificate,
         "key - Copy.pem": pki.client.key,
     },
@@ -287,36 +286,36 @@ def test_two_endpoints_are_refused_with_both_shown(pki: Pki) -> None:
 def test_every_kind_of_key_docker_uses_is_taken(kind: str, form: KeyFormat) -> None:
     if kind == "ed25519" and form == "traditional":
         form = "pkcs8"  # it has no other form
-    authority = Authority.new()
-    leaf = authority.issue("old", key=shared_key(kind), client=True, key_format=form)
-    pki = Pki(authority, leaf, leaf)
+    ca = Ca.new()
+    leaf = ca.issue("old", key=shared_key(kind), client=True, key_format=form)
+    pki = Pki(ca, leaf, leaf)
     assert parsed(bundles.carina(pki)).subject == "CN=old"
 
 
 def test_an_old_certificate_says_neither_its_names_nor_its_use(pki: Pki) -> None:
-    leaf = pki.authority.issue("203.0.113.7")
-    assert parsed(bundles.carina(Pki(pki.authority, leaf, leaf))).subject == "CN=203.0.113.7"
+    leaf = pki.ca.issue("203.0.113.7")
+    assert parsed(bundles.carina(Pki(pki.ca, leaf, leaf))).subject == "CN=203.0.113.7"
 
 
 def test_intermediates_are_kept_with_the_certificate_and_others_are_not(pki: Pki) -> None:
-    middle = pki.authority.intermediate("Middle")
+    middle = pki.ca.intermediate("Middle")
     leaf = middle.issue("visitor", client=True)
-    stranger = Authority.new("Stranger")
+    stranger = Ca.new("Stranger")
     chain = leaf.certificate + stranger.certificate + middle.certificate
     found = parsed(bundles.zip_of({**pki.files, "cert.pem": chain, "key.pem": leaf.key}), "h.example")
     assert certificates(found.credentials.certificate) == certificates(leaf.certificate + middle.certificate)
 
 
 def test_one_of_several_cas_is_enough(pki: Pki) -> None:
-    ca = Authority.new("Other").certificate + pki.authority.certificate + pki.authority.certificate
+    ca = Ca.new("Other").certificate + pki.ca.certificate + pki.ca.certificate
     found = parsed(bundles.zip_of({**pki.files, "ca.pem": ca}), "h.example")
     assert len(certificates(found.credentials.ca)) == 2
 
 
 def test_a_renewed_ca_of_the_same_name_and_key_counts(pki: Pki) -> None:
     key = new_key()
-    old = Authority.new("Twin", key=key, not_before=instant(2010), not_after=instant(2020))
-    new = Authority.new("Twin", key=key)
+    old = Ca.new("Twin", key=key, not_before=instant(2010), not_after=instant(2020))
+    new = Ca.new("Twin", key=key)
     leaf = new.issue("visitor", client=True)
     files = {"ca.pem": old.certificate + new.certificate, "cert.pem": leaf.certificate, "key.pem": leaf.key}
     assert parsed(bundles.zip_of(files), "h.example").subject == "CN=visitor"
@@ -329,14 +328,14 @@ def test_ec_parameters_before_the_key_are_passed_over(pki: Pki) -> None:
 
 
 def test_a_certificate_made_by_a_clock_that_is_a_little_ahead_is_taken(pki: Pki) -> None:
-    leaf = pki.authority.issue("visitor", not_before=NOW + 60)
+    leaf = pki.ca.issue("visitor", not_before=NOW + 60)
     assert parsed(bundles.zip_of({**pki.files, "cert.pem": leaf.certificate, "key.pem": leaf.key}), "h").subject
 
 
 def test_the_owner_is_the_key_and_not_the_certificate(pki: Pki) -> None:
     key = new_key()
-    first = pki.authority.issue("first", key=key)
-    second = pki.authority.issue("second", key=key)
+    first = pki.ca.issue("first", key=key)
+    second = pki.ca.issue("second", key=key)
     owners = [
         parsed(bundles.zip_of({**pki.files, "cert.pem": leaf.certificate, "key.pem": key_pem(key)}), "h.example").owner
         for leaf in (first, second)

@@ -23,7 +23,7 @@ def test_the_corpus_has_at_least_150_bad_bundles() -> None:
 @pytest.fixture(scope="module")
 def secrets() -> Secrets:
     material = pki()
-    return Secrets.of(material.client.key, material.server.key, material.authority.key)
+    return Secrets.of(material.client.key, material.server.key, material.ca.key)
 
 
 @pytest.mark.parametrize("name", CORPUS)

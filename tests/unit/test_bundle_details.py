@@ -35,14 +35,14 @@ def test_a_serial_number_that_is_not_positive_is_refused(serial: str, pki: Pki) 
     number = bytes.fromhex(serial).ljust(length, b"\x01") if serial != "00" else bytes(length)
     changed = der[: at + 2] + number + der[at + 2 + length :]
     block = b"-----BEGIN CERTIFICATE-----\n" + base64.encodebytes(changed) + b"-----END CERTIFICATE-----\n"
-    files = {"ca.pem": pki.authority.certificate, "cert.pem": block, "key.pem": pki.client.key}
+    files = {"ca.pem": pki.ca.certificate, "cert.pem": block, "key.pem": pki.client.key}
     with pytest.raises(errors.CertificateUnreadable):
         parse(zip_of(files), host="203.0.113.7", now=NOW)
 
 
 def test_a_key_that_does_not_sign_for_the_certificate_is_refused(pki: Pki) -> None:
     other = shared_key("p256")
-    leaf, ca = loaded(pki.client), Certificate(x509.load_pem_x509_certificate(pki.authority.certificate), "ca.pem")
+    leaf, ca = loaded(pki.client), Certificate(x509.load_pem_x509_certificate(pki.ca.certificate), "ca.pem")
     with pytest.raises(errors.KeyMismatch):
         check(leaf, other, cas=[ca], intermediates=[], now=NOW)
 
@@ -67,14 +67,14 @@ def test_a_certificates_key_of_another_kind_is_refused() -> None:
 def test_a_file_that_only_speaks_of_a_private_key_holds_none(pki: Pki) -> None:
     spoken = b"my PRIVATE KEY----- is elsewhere\n" + pki.client.certificate
     with pytest.raises(errors.KeyMissing):
-        parse(zip_of({"ca.pem": pki.authority.certificate, "cert.pem": spoken}), host="203.0.113.7", now=NOW)
+        parse(zip_of({"ca.pem": pki.ca.certificate, "cert.pem": spoken}), host="203.0.113.7", now=NOW)
 
 
 @pytest.mark.parametrize(
     "text", ["{DOCKER_HOST=tcp://198.51.100.1:2376", '{"Endpoint": "tcp://198.51.100.1:2376"}', "{}"]
 )
 def test_other_programs_json_is_no_source_of_an_endpoint(text: str, pki: Pki) -> None:
-    files = {"ca.pem": pki.authority.certificate, "cert.pem": pki.client.certificate, "key.pem": pki.client.key}
+    files = {"ca.pem": pki.ca.certificate, "cert.pem": pki.client.certificate, "key.pem": pki.client.key}
     found = parse(zip_of({**files, "settings.json": text}), host="203.0.113.7", now=NOW)
     assert found.credentials.endpoint.host == "203.0.113.7"
 
@@ -83,7 +83,7 @@ def test_a_name_in_the_code_page_of_dos_is_read_and_shown(pki: Pki) -> None:
     """Zip programs of the eighties' tradition write names in code page 437, without saying so."""
     body = bundles.zip_of(
         {
-            "ca.pem": pki.authority.certificate,
+            "ca.pem": pki.ca.certificate,
             "cert.pem": pki.client.certificate,
             "key.pem": pki.client.key,
             "caf_.txt": "menu",
@@ -94,7 +94,7 @@ def test_a_name_in_the_code_page_of_dos_is_read_and_shown(pki: Pki) -> None:
 
 
 def test_a_subject_with_invisible_characters_is_shown_without_them(pki: Pki) -> None:
-    leaf = pki.authority.issue("vis\u202eitor", client=True)
-    found = parse(bundles.carina(Pki(pki.authority, leaf, leaf)), host=None, now=NOW)
+    leaf = pki.ca.issue("vis\u202eitor", client=True)
+    found = parse(bundles.carina(Pki(pki.ca, leaf, leaf)), host=None, now=NOW)
     assert found.subject == "CN=visitor"
     assert serialization.load_pem_private_key(found.credentials.key, None)

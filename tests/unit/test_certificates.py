@@ -29,12 +29,12 @@ OTHER_HOST = "vutsrqponmlkjihgfedc-0a1b2c3d4e"
 LATER_HOST = "0123456789abcdefghij-zzzzzzzzzz"  # another launch of the same session
 
 
-def a_notebook(host: str = HOST, authority: Ca = NOTEBOOKS) -> Leaf:
-    return issue_notebook(authority, host, now=BEFORE_ANY_RUN, lifetime=CENTURY)
+def a_notebook(host: str = HOST, ca: Ca = NOTEBOOKS) -> Leaf:
+    return issue_notebook(ca, host, now=BEFORE_ANY_RUN, lifetime=CENTURY)
 
 
-def a_client(authority: Ca = CLIENTS) -> Leaf:
-    return issue_client(authority, "homeport-proxy", now=BEFORE_ANY_RUN, lifetime=CENTURY)
+def a_client(ca: Ca = CLIENTS) -> Leaf:
+    return issue_client(ca, "homeport-proxy", now=BEFORE_ANY_RUN, lifetime=CENTURY)
 
 
 def _context(purpose: int, leaf: Leaf | None, trusted: Ca, folder: Path) -> ssl.SSLContext:
@@ -101,7 +101,7 @@ def test_a_notebook_is_valid_for_its_one_name_only(name: str, tmp_path: Path) ->
 def test_a_notebook_of_another_hub_is_refused(tmp_path: Path) -> None:
     stranger = new_ca("Homeport notebooks", now=BEFORE_ANY_RUN, lifetime=CENTURY)
     with pytest.raises(ssl.SSLCertVerificationError):
-        shake_hands(tmp_path, server=a_notebook(authority=stranger), client=a_client(), name=notebook_name(HOST))
+        shake_hands(tmp_path, server=a_notebook(ca=stranger), client=a_client(), name=notebook_name(HOST))
 
 
 def test_a_client_without_a_certificate_is_refused(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_client_without_a_certificate_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_notebooks_certificate_does_not_open_another_notebook(tmp_path: Path) -> None:
-    """Not as it is (the other authority), and not even when the notebook trusted that authority (the purpose)."""
+    """Not as it is (the other CA), and not even when the notebook trusted that CA (the purpose)."""
     intruder = a_notebook(OTHER_HOST)
     for trusted in (CLIENTS, NOTEBOOKS):
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -172,15 +172,15 @@ def test_a_ca_signs_leaves_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("leaf", "authority", "purpose"),
+    ("leaf", "ca", "purpose"),
     [
         (a_notebook(), NOTEBOOKS, ExtendedKeyUsageOID.SERVER_AUTH),
         (a_client(), CLIENTS, ExtendedKeyUsageOID.CLIENT_AUTH),
     ],
     ids=["notebook", "client"],
 )
-def test_a_leaf_has_one_purpose_and_names_its_issuer(leaf: Leaf, authority: Ca, purpose: x509.ObjectIdentifier) -> None:
-    certificate, issuer = _read(leaf.certificate), _read(authority.certificate)
+def test_a_leaf_has_one_purpose_and_names_its_issuer(leaf: Leaf, ca: Ca, purpose: x509.ObjectIdentifier) -> None:
+    certificate, issuer = _read(leaf.certificate), _read(ca.certificate)
     extensions = certificate.extensions
     assert list(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [purpose]
     assert not extensions.get_extension_for_class(x509.BasicConstraints).value.ca
@@ -206,7 +206,7 @@ def test_a_clients_subject_is_its_name() -> None:
 # ── keeping them ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("pair", [NOTEBOOKS, a_client()], ids=["authority", "leaf"])
+@pytest.mark.parametrize("pair", [NOTEBOOKS, a_client()], ids=["ca", "leaf"])
 def test_a_repr_never_shows_the_key(pair: Ca | Leaf) -> None:
     assert "PRIVATE KEY" not in repr(pair)
     assert "PRIVATE KEY" not in f"{pair}"

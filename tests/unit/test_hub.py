@@ -146,7 +146,7 @@ def test_no_two_launches_of_a_notebook_share_a_host() -> None:
         stage.move(State.STOPPED)
         stage.hub.launch(a_form())
         hosts.append(stage.session.host)
-    stage.store.sessions.clear()  # the item is lost, and launches are counted anew
+    stage.store.sessions.clear()  # the item is lost, and launches are counted from 1 again
     stage.hub.launch(a_form())
     assert stage.session.generation == 1
     hosts.append(stage.session.host)

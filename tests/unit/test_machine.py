@@ -39,6 +39,7 @@ from chalicelib.session.values import (
     State,
     Target,
     container_name,
+    is_session_id,
     launch_label,
     session_id,
 )
@@ -391,6 +392,14 @@ def test_the_same_owner_and_name_give_the_same_id_and_no_others() -> None:
     ids = {session_id(owner * 64, name) for owner in "abc" for name in ("n", "N", "n ", "ñ", "笔记")}
     assert len(ids) == 15
     assert all(len(sid) == 20 and sid.isascii() and sid.isalnum() and sid == sid.lower() for sid in ids)
+    assert all(map(is_session_id, ids))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a" * 19, "a" * 21, "w" * 20, "A" * 20, "٣" * 20, "a" * 19 + "\n", "a" * 19 + "-"]
+)
+def test_other_texts_are_no_sessions_id(text: str) -> None:
+    assert not is_session_id(text)
 
 
 def test_a_second_launch_goes_on_counting() -> None:

@@ -11,13 +11,27 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("SECURITY.md", "docs/threat-model.md")
-REFERENCE = re.compile(r"`([\w/.-]+\.py)::(\w+)`")
+REFERENCE = re.compile(r"`([\w/.-]+\.py)::((?:\w+::)?\w+)`")
 
 
 @cache
 def _tests_of(path: str) -> frozenset[str]:
+    """The tests in a file as pytest names them: functions, and classes' methods with those of imported bases."""
     tree = ast.parse((ROOT / path).read_text())
-    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name[:5] == "test_")
+    froms = [
+        node for node in tree.body if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests.")
+    ]
+    files = {alias.name: f"{node.module}".replace(".", "/") + ".py" for node in froms for alias in node.names}
+    found = _functions(tree.body)
+    for known in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+        bases = [base.id for base in known.bases if isinstance(base, ast.Name) and base.id in files]
+        inherited = {name for base in bases for name in _tests_of(files[base]) if name.startswith(f"{base}::")}
+        found |= {f"{known.name}::{name.rpartition('::')[2]}" for name in inherited | _functions(known.body)}
+    return frozenset(found)
+
+
+def _functions(body: list[ast.stmt]) -> set[str]:
+    return {node.name for node in body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
 
 def _references(page: str) -> list[tuple[str, str]]:

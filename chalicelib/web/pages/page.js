@@ -303,16 +303,16 @@
       if (looking) return;
       looking = true;
       clearTimeout(timer);
-      const trouble = byId("trouble");
+      const problem = byId("problem");
       try {
         await look();
         failures = 0;
-        trouble.hidden = true;
+        problem.hidden = true;
       } catch (refusal) {
         if (!(refusal instanceof Problem)) throw refusal;
         failures += 1;
-        trouble.hidden = failures < 2 && refusal.status === 0;
-        trouble.textContent = refusal.message;
+        problem.hidden = failures < 2 && refusal.status === 0;
+        problem.textContent = refusal.message;
         if ([401, 403, 404].includes(refusal.status)) return;
       } finally {
         looking = false;

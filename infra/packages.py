@@ -1,0 +1,51 @@
+"""The packages that Lambda ships: the wheels for its platform, each with a hash that requirements.txt locks.
+
+Chalice checks hashes only of the files it downloads first, which are for the machine it runs on. The wheels that
+Lambda needs instead it fetches by `name==version`, without a hash. So it is left nothing to fetch: its requirements
+file is empty (infra/project.py), and it ships what is in the project's `vendor/`, which is filled here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from chalicelib.errors import BadConfiguration
+
+MACHINES: Final = {"arm64": "aarch64", "x86_64": "x86_64"}  # Lambda's name for an architecture → the wheels'
+GLIBC: Final = range(26, 16, -1)  # 2.26 is that of the oldest runtime, Python 3.11's; 2.17 is manylinux2014's
+
+
+def fetch_packages(source: Path, target: Path) -> None:
+    """Fill `vendor/` of the project to be staged at `target` with what requirements.txt in `source` locks.
+
+    They are for the Python version that runs this, as Chalice's runtime is, and for the architecture in
+    `.chalice/config.json`. Raises BadConfiguration with pip's reasons.
+    """
+    architecture = json.loads((source / ".chalice" / "config.json").read_text())["lambda_architecture"]
+    tags = ["manylinux2014", *(f"manylinux_2_{minor}" for minor in GLIBC)]
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+    command += ["--require-hashes", "--only-binary=:all:", "--implementation=cp"]
+    command += [f"--platform={tag}_{MACHINES[architecture]}" for tag in tags]
+    command += [f"--target={target / 'vendor'}", f"--requirement={source / 'requirements.txt'}"]
+    pip = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if pip.returncode != 0:
+        raise BadConfiguration(_refusal(pip.stderr.strip()))
+    shutil.rmtree(target / "vendor" / "bin", ignore_errors=True)  # commands, for this machine's Python
+
+
+def _refusal(reasons: str) -> str:
+    if "DO NOT MATCH THE HASHES" in reasons:
+        return (
+            f"A package is not the file that requirements.txt locks. Nothing was changed in AWS. pip said:\n{reasons}\n"
+            "Empty pip's cache (`pip cache purge`) and run the same command again. If the package is refused again, do "
+            "not deploy, and do not renew the lock before you know why its file was replaced"
+        )
+    return (
+        f"pip could not fetch what requirements.txt locks. Nothing was changed in AWS. pip said:\n{reasons}\n"
+        "Run the same command again once that is fixed"
+    )
