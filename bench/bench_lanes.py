@@ -92,14 +92,24 @@ def attack(stack: Stack, name: str, folder: Path) -> Iterator[HostileEngine]:
             bundle = folder / f"{name}.zip"
             write_bundle(bundle, engine)
 
-            def upload(number: int) -> None:
+            def upload(number: int) -> tuple[HubClient, str]:
                 hub = HubClient(stack.hub_address)
-                hub.launch(bundle, f"{name}-{number}", "hostile:latest")
-                hub.close()
+                return hub, str(hub.launch(bundle, f"{name}-{number}", "hostile:latest")["id"])
 
             with ThreadPoolExecutor(8) as uploads:
-                list(uploads.map(upload, range(LAUNCHES)))
+                launched = list(uploads.map(upload, range(LAUNCHES)))
             yield engine
+            for hub, sid in launched:
+                hub.stop(sid)
+                hub.close()
+        wait_for_no_credentials(stack)  # the engine is gone, so that each call to it is refused at once
+
+
+def wait_for_no_credentials(stack: Stack) -> None:
+    """Wait until every session has left."""
+    s3 = stack.cloud.client("s3")
+    while s3.list_objects_v2(Bucket=stack.bucket, MaxKeys=1).get("Contents"):
+        time.sleep(1)
 
 
 def write_bundle(path: Path, engine: HostileEngine) -> None:

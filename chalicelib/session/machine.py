@@ -143,8 +143,8 @@ RETRY_LIMIT: Final = 5.0  # while a visitor watches
 UNWATCHED_RETRY_LIMIT: Final = 60.0  # while nobody does
 PULL_ATTEMPTS: Final = 10  # failed pulls that got no further than one before; then only getting further is news
 PULL_STEP: Final = 0.002  # the share of an image that counts as getting further: 5 seconds of an hour's pull
-QUEUE_PAUSE: Final = 5.0  # seconds; the first wait for a turn, and doubled up to QUEUE_PAUSE_LIMIT
-QUEUE_PAUSE_LIMIT: Final = 30.0
+QUEUE_PAUSE: Final = 10.0  # seconds; the first wait for a turn, and doubled up to QUEUE_PAUSE_LIMIT
+QUEUE_PAUSE_LIMIT: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
