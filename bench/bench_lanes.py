@@ -102,7 +102,7 @@ def attack(stack: Stack, name: str, folder: Path) -> Iterator[HostileEngine]:
             for hub, sid in launched:
                 hub.stop(sid)
                 hub.close()
-        wait_for_no_credentials(stack)  # the engine is gone, so that each call to it is refused at once
+            wait_for_no_credentials(stack)
 
 
 def wait_for_no_credentials(stack: Stack) -> None:
