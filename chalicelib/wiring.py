@@ -57,6 +57,7 @@ class Wiring:
             credentials=self.credentials,
             routes=RouteStore(self.client("dynamodb"), self.config.table, CLOCK),
             trust=lambda: self.trust,
+            find_session=self.sessions.find,
             clock=CLOCK,
             sleep=time.sleep,
         )

@@ -100,9 +100,11 @@ class Session:
     """All that is known of one notebook of one owner.
 
     identity     `sid` follows from owner and name; `generation` counts the launches; `version` the saves.
+                 `hub` is whose its container is, as its label says ("": it was stored before launches had one).
     origin       `label` is random and this launch's own ("": it was stored before launches had one); `host` has it.
     asked for    `endpoint`, `image`, `limits`, `open_path`.
     found        `address` (checked, of the endpoint), `container` (its name, known before it exists), `target`.
+                 Of the `creations` that were sent, one that nobody saw answered may make it until `unsettled_until`.
     how it goes  `state`, `fraction` of the pull; `failure` is the first one and final, `last_problem` what the present
                  effect failed of last, `attempts` how often in a row; `message` and `log` are for the visitor.
     who and when `written_by` is the tick or the web request that saved last, and a tick holds the session until
@@ -117,6 +119,7 @@ class Session:
     name: str
     generation: int
     label: str = ""
+    hub: str = ""
     version: int
     state: State
     endpoint: str
@@ -125,6 +128,8 @@ class Session:
     open_path: str = ""
     address: str | None = None
     container: str | None = None
+    creations: int = 0
+    unsettled_until: float = 0.0
     target: Target | None = None
     credentials_held: bool = True
     written_by: str = ""
@@ -154,6 +159,10 @@ class Session:
         What runs in a notebook can leave things in the browser, and they stay with the origin (docs/adr/0008).
         """
         return f"{self.sid}-{self.label}" if self.label else self.sid
+
+    def is_past(self, generation: int) -> bool:
+        """Say whether that launch of the session is over, and so is whatever there is of it on an endpoint."""
+        return generation < self.generation or (generation == self.generation and self.state is State.STOPPED)
 
 
 def session_id(owner: str, name: str) -> str:

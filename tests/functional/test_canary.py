@@ -325,6 +325,7 @@ class Stage:
             credentials=credentials or parts.credentials,
             routes=RouteStore(self.hub.client_of("dynamodb"), parts.config.table, lambda: self.session.created_at),
             trust=a_trust,
+            find_session=parts.sessions.find,
             clock=lambda: self.session.created_at + 1,
             sleep=lambda seconds: None,
             connect=connect,

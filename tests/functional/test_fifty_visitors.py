@@ -68,7 +68,7 @@ class Harbour:
         host = credentials.endpoint.host
         assert address == host, "the address looked up belongs to another visitor's endpoint"
         assert _public(credentials.key) == self.keys[host], f"another visitor's key at {host}"
-        return self.engines[host]
+        return self.engines[host].connect(credentials, address=address, deadline=deadline, hub_name=hub_name)
 
 
 def _upload(hub_url: str, number: int) -> dict[str, str]:
@@ -93,6 +93,7 @@ def _drive(clients: Mapping[str, Any], config: Config, harbour: Harbour, sid: st
         credentials=CredentialsStore(clients["s3"], clients["kms"], bucket=config.bucket, key=config.key),
         routes=RouteStore(dynamodb, config.table, time.time),
         trust=a_trust,
+        find_session=sessions.find,
         clock=time.time,
         sleep=time.sleep,
         connect=harbour.connect,

@@ -74,6 +74,7 @@ class Stage:
             credentials=self.hub.parts.credentials,
             routes=RouteStore(self.hub.client_of("dynamodb"), table, self.clock),
             trust=a_trust,
+            find_session=self.hub.parts.sessions.find,
             clock=self.clock,
             sleep=self.clock.sleep,
             connect=self.engine.connect,

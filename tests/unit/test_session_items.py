@@ -298,6 +298,7 @@ CHANGED: Final[Mapping[str, Any]] = {
     "name": "Übung 笔记 🛳",
     "generation": 3,
     "label": "zzzzzzzzzz",
+    "hub": "homeport-prod-0123456789abcdef",
     "version": 17,
     "state": State.READY,
     "endpoint": "tcp://[2001:db8::1]:2376",
@@ -306,6 +307,8 @@ CHANGED: Final[Mapping[str, Any]] = {
     "open_path": "a/b c.ipynb",
     "address": "2001:db8::1",
     "container": "homeport-0123456789abcdefghij-3",
+    "creations": 2,
+    "unsettled_until": NOW + 180.5,
     "target": Target("2001:db8::1", 65535),
     "credentials_held": False,
     "written_by": "tick-1",
@@ -374,6 +377,44 @@ def test_a_label_that_is_no_text_sets_the_session_on_its_way_out() -> None:
         item = {**ITEMS[FORMAT, "ready"], "label": label}
         assert_on_its_way_out(session_of(item), item)
         assert session_of(item).host == SID
+
+
+# ── whose the container is, and what may still come of its creation ──────────────────────────────────────────────────
+
+HUB: Final = "homeport-prod-0123456789abcdef"
+
+
+def test_the_hub_is_one_more_attribute_of_the_item_and_changes_nothing_else_of_it() -> None:
+    for case in EXPECTED:
+        session = session_of(ITEMS[FORMAT, case])
+        assert session.hub == "", case
+        labelled = {**ITEMS[FORMAT, case], "hub": {"S": HUB}}
+        assert session_of(labelled) == replace(session, hub=HUB), case
+        assert item_of(replace(session, hub=HUB), session.last_news_at) == labelled, case
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"state": "ready"', '{"hub": "another"}'])
+def test_the_hub_of_an_item_that_cannot_be_read_is_known_all_the_same(text: str) -> None:
+    """Without it nobody could remove the launch's container."""
+    item = {**ITEMS[FORMAT, "ready"], "hub": {"S": HUB}, "session": {"S": text}}
+    assert_on_its_way_out(session_of(item), item)
+    assert session_of(item).hub == HUB
+    later = {**ITEMS[FORMAT, "ready"], "hub": {"S": HUB}, "format": {"N": str(FORMAT + 1)}}
+    assert (session_of(later).newer, session_of(later).hub) == (True, HUB)
+
+
+@every_item
+def test_nothing_is_unsettled_of_a_session_that_was_stored_before_creations_were_counted(
+    number: int, case: str
+) -> None:
+    session = session_of(ITEMS[number, case])
+    assert (session.creations, session.unsettled_until) == (0, 0.0)
+    unsettled = replace(session, creations=2, unsettled_until=NOW + 180)
+    assert session_of(item_of(unsettled, NOW)) == unsettled
+    assert values_in(item_of(unsettled, NOW)).keys() - values_in(item_of(session, NOW)).keys() == {
+        "creations",
+        "unsettled_until",
+    }
 
 
 # ── the index and the time to live ───────────────────────────────────────────────────────────────────────────────────
