@@ -55,8 +55,8 @@ def is_adoptable(found: Mapping[str, Any], spec: Specification, image: Mapping[s
     """Say whether a container found under the name is this launch's own and what was asked for; `image` is its image.
 
     If not, it is ours to replace: of another launch of this session, whose item was lost, so that launches are counted
-    from 1 again and its certificate is for another host; or of another shape. Raises ContainerConflict for one that is not
-    ours, EndpointFailed for one on its way out.
+    from 1 again and its certificate is for another host; or of another shape. Raises ContainerConflict for one that is
+    not ours, EndpointFailed for one on its way out.
     """
     labels = labels_of(found)
     if any(labels.get(f"{LABEL}{key}") != spec.labels[f"{LABEL}{key}"] for key in ("hub", "session", "generation")):

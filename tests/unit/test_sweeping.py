@@ -463,6 +463,7 @@ def test_a_container_that_cannot_be_removed_is_told_with_the_command_that_remove
     stage.ask_for(ends)
     stage.run(State.STOPPED)
     assert stage.engine.containers
+    assert "your next launch with the same key removes it" in stage.session.message
     assert stage.session.message.endswith(f"{BY_HAND}{container_name(stage.sid, 1)}")
     assert stage.session.log[-1].text == stage.session.message
     assert not stage.routes.published()
