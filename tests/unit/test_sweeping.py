@@ -23,7 +23,7 @@ from chalicelib.notebook.container import LABEL, hub_label, specification
 from chalicelib.session import events as e
 from chalicelib.session.lease import EFFECT_SECONDS
 from chalicelib.session.machine import SETTLE_SECONDS, WATCH_SECONDS, new_session
-from chalicelib.session.values import Limits, Session, State, container_name, session_id
+from chalicelib.session.values import Failure, Limits, Session, State, container_name, session_id
 from tests.builders import LIFETIME, NOW, OWNER, a_session, some_credentials
 from tests.launcher_twins import Clock, ContainerTwin, Killed, SlowEngineTwin, Trouble, a_trust
 from tests.unit.test_launcher import Stage
@@ -147,6 +147,15 @@ def test_a_creation_that_never_ends_is_not_waited_for_without_end() -> None:
 def test_a_stop_during_a_creation_that_is_answered_is_as_quick_as_any() -> None:
     stage, engine = a_slow_stage(takes={"create": 10.0})
     engine.sent = lambda call: stop(stage) if call == "create" else None
+    stage.tick()
+    stage.assert_nothing_is_left()
+
+
+def test_a_stop_of_a_new_notebook_waits_for_nothing_although_its_container_is_gone() -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    stage.engine.containers.clear()
+    stop(stage)
     stage.tick()
     stage.assert_nothing_is_left()
 
@@ -350,6 +359,22 @@ def test_what_cannot_be_swept_fails_no_launch(call: str, error: type[EndpointErr
     assert all("forbids" not in line.text for line in stage.session.log)
 
 
+def test_what_cannot_be_removed_keeps_nothing_else_from_being_swept() -> None:
+    removals = count(1)
+
+    def fail(name: str) -> None:
+        if name == "remove" and next(removals) == 1:
+            raise EndpointFailed("driver failed to remove root filesystem")
+
+    stage = Stage()
+    stage.submit(a_session(generation=3))
+    earlier = [a_container(a_session(generation=generation)) for generation in (1, 2)]
+    stage.engine.containers.update({container.specification.name: container for container in earlier})
+    stage.engine.during = fail
+    stage.run(State.READY)
+    assert list(stage.engine.containers) == [container_name(stage.sid, 1), container_name(stage.sid, 3)]
+
+
 def test_a_table_that_does_not_answer_a_sweep_fails_no_launch() -> None:
     stage = left_running()
     effects = stage.effects(find_session=unanswered)
@@ -387,6 +412,17 @@ def test_two_hubs_of_one_name_neither_adopt_nor_remove_each_others_containers() 
     stop(one)
     one.tick()
     one.assert_nothing_is_left()
+
+
+def test_a_container_that_is_somebody_elses_by_the_end_is_told_whatever_the_launch_failed_of() -> None:
+    stage = Stage()
+    stage.run(State.READY)
+    stage.engine.containers[container_name(stage.sid, 1)] = a_container(stage.session, "another")
+    stage.ask_for(e.ContainerExited(Failure("notebook-exited", "The notebook ended")))
+    stage.tick()
+    assert stage.session.state is State.STOPPED
+    assert stage.session.message.endswith(f"{BY_HAND}{container_name(stage.sid, 1)}")
+    assert stage.engine.containers
 
 
 def test_two_hubs_of_one_name_sweep_only_their_own() -> None:
