@@ -89,7 +89,8 @@ class Config:
         Variable(
             "HOMEPORT_HUB_NAME",
             TEXT,
-            "labels the hub's containers on the visitors' endpoints; do not change it while notebooks run",
+            "labels the hub's containers on the visitors' endpoints, followed by its notebook CA's fingerprint; do not "
+            "change it while notebooks run",
             default="homeport",
         )
     )

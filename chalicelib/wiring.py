@@ -64,6 +64,7 @@ class Wiring:
             routes=RouteStore(self.client("dynamodb"), self.config.table, CLOCK),
             slots=SlotStore(self.client("dynamodb"), self.config.table, CLOCK),
             trust=lambda: self.trust,
+            find_session=self.sessions.find,
             clock=CLOCK,
             sleep=time.sleep,
         )

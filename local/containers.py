@@ -1,9 +1,14 @@
-"""This hub's containers on an engine, by their label: to show that none is left, and to leave none."""
+"""This hub's containers on an engine, by their label: to show that none is left, and to leave none.
+
+The label is the hub's name and the fingerprint of its CA, which `make run` makes anew each time: here the name counts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import docker
 
@@ -22,8 +27,9 @@ def _client(engine_url: str) -> Iterator[docker.APIClient]:
 def names_of(engine_url: str, hub_name: str) -> list[str]:
     """List the names of the hub's containers, running or not."""
     with _client(engine_url) as client:
-        found = client.containers(all=True, filters={"label": f"{HUB_LABEL}={hub_name}"})
-    return sorted(container["Names"][0].removeprefix("/") for container in found)
+        found = client.containers(all=True, filters={"label": HUB_LABEL})
+    mine = [container for container in found if _is_of(hub_name, container)]
+    return sorted(container["Names"][0].removeprefix("/") for container in mine)
 
 
 def hostnames_of(engine_url: str, names: list[str]) -> list[str]:
@@ -39,7 +45,11 @@ def remove_all(engine_url: str, hub_name: str, *, volumes: bool = False) -> list
         for name in names:
             client.remove_container(name, force=True)
         if volumes:
-            label = {"label": f"{HUB_LABEL}={hub_name}"}
-            for volume in client.volumes(filters=label)["Volumes"] or []:
-                client.remove_volume(volume["Name"])
+            for volume in client.volumes(filters={"label": HUB_LABEL})["Volumes"] or []:
+                if _is_of(hub_name, volume):
+                    client.remove_volume(volume["Name"])
     return names
+
+
+def _is_of(hub_name: str, found: Mapping[str, Any]) -> bool:
+    return re.fullmatch(f"{re.escape(hub_name)}(-[0-9a-f]{{16}})?", found["Labels"][HUB_LABEL]) is not None

@@ -6,11 +6,12 @@ failures are given to the twin they are to happen in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from chalicelib.aws.errors import CredentialsMissing, LaunchWithdrawn, SessionNotFound, StaleSession
 from chalicelib.aws.queues import TickMessage
@@ -18,7 +19,14 @@ from chalicelib.aws.routes import Redeemed, Route
 from chalicelib.aws.slots import Pool
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.engine.endpoint import MISSING, ContainerStatus
-from chalicelib.engine.errors import ContainerConflict, ContainerMissing, EndpointFailed, ImageNotFound
+from chalicelib.engine.errors import (
+    ContainerConflict,
+    ContainerMissing,
+    EndpointError,
+    EndpointFailed,
+    EndpointTimeout,
+    ImageNotFound,
+)
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.errors import BadEnvelope
 from chalicelib.launcher.tick import Launcher, Sessions
@@ -29,6 +37,8 @@ from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.values import Session, container_name
 from tests.builders import LIFETIME, NOW
+
+_Answer = TypeVar("_Answer")
 
 
 class Killed(BaseException):
@@ -332,7 +342,7 @@ class EngineTwin:
         present = self.containers.get(spec.name)
         if present is not None and _identity(present.specification) != _identity(spec):
             raise ContainerConflict(f"A container called {spec.name} is on the endpoint and is not this session's")
-        if present is None or present.specification.labels[f"{LABEL}label"] != spec.labels[f"{LABEL}label"]:
+        if present is None or _shape(present.specification) != _shape(spec):
             self._need_image(spec.image)
             self.containers[spec.name] = ContainerTwin(spec)
             self.created.append(spec.name)
@@ -367,7 +377,13 @@ class EngineTwin:
         found = self.containers.get(container)
         return found.log if found else ""
 
-    def remove(self, container: str) -> None:
+    def launches(self, owner: str) -> list[tuple[str, int]]:
+        self._acting("launches")
+        specifications = [container.specification for container in self.containers.values()]
+        identities = [_identity(spec) for spec in specifications if spec.labels[f"{LABEL}owner"] == owner]
+        return [(sid, int(generation)) for hub, sid, generation in identities if hub == self.hub_name]
+
+    def remove(self, container: str) -> bool:
         self._acting("remove")
         found = self.containers.get(container)
         if found is not None:
@@ -376,6 +392,7 @@ class EngineTwin:
                 raise ContainerConflict(f"A container called {container} is on the endpoint and is not this session's")
             del self.containers[container]
         self.trouble.step()
+        return found is not None
 
     def _acting(self, call: str) -> None:
         self.trouble.step()
@@ -391,9 +408,63 @@ class EngineTwin:
         return self.containers[container]
 
 
+@dataclass
+class SlowEngineTwin(EngineTwin):
+    """An engine that `takes` so many seconds for a call, whether its caller waits for that or has given up by then.
+
+    `sent` is told of every such call when it comes in. What is `under_way` happens once the clock has passed its time
+    and somebody connects, or with `settle`.
+    """
+
+    clock: Callable[[], float] = lambda: 0.0
+    sleep: Callable[[float], None] = lambda seconds: None
+    takes: Mapping[str, float] = field(default_factory=dict)
+    sent: Callable[[str], None] = lambda call: None
+    under_way: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
+
+    def connect(self, credentials: Credentials, *, address: str, deadline: float, hub_name: str) -> Self:
+        self.settle()
+        return super().connect(credentials, address=address, deadline=deadline, hub_name=hub_name)
+
+    def create(self, spec: Specification) -> None:
+        self._in_time("create", lambda: super(SlowEngineTwin, self).create(spec))
+
+    def start(self, container: str) -> None:
+        self._in_time("start", lambda: super(SlowEngineTwin, self).start(container))
+
+    def remove(self, container: str) -> bool:
+        return self._in_time("remove", lambda: super(SlowEngineTwin, self).remove(container))
+
+    def settle(self) -> None:
+        """Let everything happen whose time has come; nobody hears how it ended."""
+        due = [action for at, action in self.under_way if at <= self.clock()]
+        self.under_way = [(at, action) for at, action in self.under_way if action not in due]
+        for action in due:
+            with suppress(EndpointError):
+                action()
+
+    def _in_time(self, call: str, action: Callable[[], _Answer]) -> _Answer:
+        seconds, deadline = self.takes.get(call, 0.0), self.deadlines[-1]
+        self.sent(call)
+        if seconds > deadline:
+            self.under_way.append((self.clock() + seconds, action))
+        self.trouble.step()
+        self.sleep(min(seconds, deadline))
+        self.settle()
+        if seconds > deadline:
+            raise EndpointTimeout("The endpoint did not answer in time")
+        return action()
+
+
 def _identity(spec: Specification) -> tuple[str, str, str]:
     """Whose container it is: hub, session and generation."""
     return spec.labels[f"{LABEL}hub"], spec.labels[f"{LABEL}session"], spec.labels[f"{LABEL}generation"]
+
+
+def _shape(spec: Specification) -> tuple[object, ...]:
+    """What makes a container the one that was asked for."""
+    label = spec.labels[f"{LABEL}label"]
+    return label, spec.image, spec.command, spec.volume, spec.workdir, spec.port, spec.publish_address, spec.limits
 
 
 @cache

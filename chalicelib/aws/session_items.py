@@ -5,6 +5,7 @@
     version           counts the saves; every save is conditional on it
     owner, generation, created_at, expires_at
     label             of the launch's origin; not there if the launch has none
+    hub               of the launch's container, as its label says; not there if the launch has none
     session           the other fields of Session, as JSON
     redrive, redrive_at   while the session wants to be looked at: its lane, and from when on nobody is at work on it
     ttl               once it is stopped
@@ -20,7 +21,7 @@ Rules
    rollback must not end notebooks).
 4. An item of a known format that cannot be read is broken. Nobody could ever go on with it, so it is read as a session
    on its way out: its route is withdrawn, its container removed and its credentials purged, for which its id,
-   generation and label are enough. (A route whose label is lost ends at `expires_at`, as every route does.)
+   generation, label and hub are enough. (A route whose label is lost ends at `expires_at`, as every route does.)
 5. tests/frozen holds items of every format that ever was. They must always be readable.
 """
 
@@ -45,7 +46,10 @@ STOPPED_TTL: Final = 90 * 86400.0  # a stopped session is remembered for so long
 
 _PREFIX: Final = "session#"
 _YEAR_10000: Final = 253402300800.0  # no date can be shown from then on
-_ATTRIBUTES: Final = ("owner", "generation", "label", "version", "created_at", "expires_at")  # rule 1; not in the JSON
+# Rule 1; these are not in the JSON.
+_ATTRIBUTES: Final = ("owner", "generation", "label", "hub", "version", "created_at", "expires_at")
+# Since format 1 was frozen; written when they say something (rule 2).
+_ADDED: Final = ("source", "creations", "unsettled_until", "admitted", "progressed_at")
 
 # Format 0 had everything in the JSON, and these names for five fields.
 _NAMES_IN_FORMAT_0: Final[Mapping[str, str]] = MappingProxyType(
@@ -68,6 +72,9 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
     values = asdict(session)
     for name in ("sid", "newer", *_ATTRIBUTES):
         del values[name]
+    for name in _ADDED:
+        if not values[name]:
+            del values[name]
     item: dict[str, Any] = {
         "pk": {"S": f"{_PREFIX}{session.sid}"},
         "sk": {"S": "session"},
@@ -76,6 +83,7 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
         **({"owner": {"S": session.owner}} if session.owner else {}),  # an index's key cannot be empty (rule 4)
         "generation": {"N": str(session.generation)},
         **({"label": {"S": session.label}} if session.label else {}),
+        **({"hub": {"S": session.hub}} if session.hub else {}),
         "created_at": {"N": repr(session.created_at)},
         "expires_at": {"N": repr(session.expires_at)},
         "session": {"S": json.dumps(values, ensure_ascii=False, separators=(",", ":"))},
@@ -83,7 +91,7 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
     if session.next_attempt_at is None:
         item["ttl"] = {"N": str(int(now + STOPPED_TTL))}
     else:
-        item["redrive"] = {"S": lane_of(session)}
+        item["redrive"] = {"S": lane_of(session).value}
         item["redrive_at"] = {"N": repr(max(session.next_attempt_at, session.lease_expires_at))}
     return item
 
@@ -163,7 +171,7 @@ def _newer(item: Item, values: Mapping[str, Any]) -> Session:
 def _broken(item: Item, values: Mapping[str, Any]) -> Session:
     """Rule 4."""
     sid, generation = sid_of(item), _generation_of(item, values)
-    owner, name, label = (values.get(field) for field in ("owner", "name", "label"))
+    owner, name, label, hub = (values.get(field) for field in ("owner", "name", "label", "hub"))
     defaults = _defaults(item)
     return Session(
         sid=sid,
@@ -171,6 +179,7 @@ def _broken(item: Item, values: Mapping[str, Any]) -> Session:
         name=name if isinstance(name, str) else "",
         generation=generation,
         label=label if isinstance(label, str) else "",
+        hub=hub if isinstance(hub, str) else "",
         version=int(item["version"]["N"]),
         state=State.WITHDRAWING if "redrive" in item else State.STOPPED,
         endpoint="",
@@ -267,6 +276,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "name": _text,
         "generation": _count,
         "label": _text,
+        "hub": _text,
         "version": _count,
         "state": State,
         "endpoint": _text,
@@ -276,6 +286,8 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "source": _network,
         "address": _optional(_text),
         "container": _optional(_text),
+        "creations": _count,
+        "unsettled_until": _moment,
         "target": _optional(_parts(Target, address=_text, port=_count)),
         "credentials_held": _flag,
         "written_by": _text,

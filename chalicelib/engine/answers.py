@@ -36,6 +36,12 @@ def object_of(value: object) -> dict[str, Any]:
     return value
 
 
+def list_of(value: object) -> list[Any]:
+    if not isinstance(value, list):
+        raise _not_docker()
+    return value
+
+
 def part_of(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     part = value.get(key)
     return part if isinstance(part, dict) else {}

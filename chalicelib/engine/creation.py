@@ -1,16 +1,18 @@
-"""A container as the engine wants it described, and whether one that has its name already is the one."""
+"""A container as the engine wants it described."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from docker.types import DeviceRequest, HostConfig, LogConfig, Mount
 
-from chalicelib.engine import errors
-from chalicelib.engine.answers import image_name, labels_of, minor_version, part_of
+from chalicelib.engine.answers import image_name, minor_version
 from chalicelib.engine.client import Client
 from chalicelib.notebook.container import LABEL, LOG_OPTIONS, Specification
+from chalicelib.session.values import Limits
+
+CPU_PERIOD: Final = 100_000  # microseconds; the kernel's default
+GPU: Final = [["gpu"]]
 
 
 def container_config(docker: Client, spec: Specification) -> dict[str, Any]:
@@ -46,30 +48,12 @@ def _host_config(docker: Client, spec: Specification) -> HostConfig:
     if limits.memory is not None:
         options["mem_limit"] = limits.memory
     if limits.cpus is not None:
-        options |= {"cpu_period": 100_000, "cpu_quota": max(int(limits.cpus * 100_000), 1000)}
+        options |= {"cpu_period": CPU_PERIOD, "cpu_quota": cpu_quota(limits)}
     if limits.gpus:
-        options["device_requests"] = [DeviceRequest(count=limits.gpus, capabilities=[["gpu"]])]
+        options["device_requests"] = [DeviceRequest(count=limits.gpus, capabilities=GPU)]
     return docker.create_host_config(**options)
 
 
-def is_adoptable(found: Mapping[str, Any], spec: Specification) -> bool:
-    """Say whether a container found under the name is this launch's own.
-
-    If not, it is of another launch of this session, whose item was lost, so that launches are counted from 1 again: its
-    certificate is for another host. Raises ContainerConflict for one that is not ours, EndpointFailed for one on its
-    way out.
-    """
-    labels = labels_of(found)
-    if any(labels.get(f"{LABEL}{key}") != spec.labels[f"{LABEL}{key}"] for key in ("hub", "session", "generation")):
-        raise conflict(spec.name)
-    if part_of(found, "State").get("Status") in ("removing", "dead"):
-        raise errors.EndpointFailed("The endpoint is still removing a container of this name. The hub will try again")
-    return bool((labels.get(f"{LABEL}label") or "") == spec.labels[f"{LABEL}label"])
-
-
-def conflict(container: str) -> errors.ContainerConflict:
-    """What is said of a container of that name that is not ours."""
-    return errors.ContainerConflict(
-        f"A container called {container} is on the endpoint and was not made by this hub for this session. Look at it "
-        "there, and rename or remove it"
-    )
+def cpu_quota(limits: Limits) -> int:
+    """The microseconds of CPU in each CPU_PERIOD of them; 0 is no limit, and 1000 the least an engine accepts."""
+    return 0 if limits.cpus is None else max(int(limits.cpus * CPU_PERIOD), 1000)

@@ -8,8 +8,8 @@ Rules
 3. No redirect is followed, no compressed answer decoded, no answer above 4 MiB read, and the whole of one
    DockerEndpoint's calls ends when its deadline does. A pull has a connection and a budget of its own.
 4. Every call is safe to repeat. A name that is taken is looked at: our labels mean it is ours, anything else is
-   a conflict. Ours is adopted, or replaced if it is of a launch that was lost. What is not ours is never removed, and
-   no volume ever is.
+   a conflict. Ours is adopted if it is what was asked for, else replaced (ownership.py). What is not ours is never
+   removed, and no volume ever is.
 5. From what the endpoint says, only known words, small numbers and short quotes are believed, and nothing is quoted
    before it has named its API version as an engine does: a bundle may lead the hub to somebody else's server.
 
@@ -37,6 +37,7 @@ from chalicelib.engine.answers import (
     LOG_LINES,
     image_name,
     labels_of,
+    list_of,
     log_text,
     minor_version,
     object_of,
@@ -44,8 +45,9 @@ from chalicelib.engine.answers import (
     port_of,
 )
 from chalicelib.engine.client import ApiError, Client
-from chalicelib.engine.creation import conflict, container_config, is_adoptable
-from chalicelib.engine.messages import error_for, pull_error, quoted, start_error_for
+from chalicelib.engine.creation import container_config
+from chalicelib.engine.messages import error_for, is_name_taken, pull_error, quoted, start_error_for
+from chalicelib.engine.ownership import conflict, is_adoptable, launch_of
 from chalicelib.engine.pull import ANSWER_SECONDS, Pull
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.transport import Budget, Channel, new_context
@@ -54,6 +56,7 @@ from chalicelib.notebook.container import LABEL, NOTEBOOK_PORT, Specification
 STOP_SECONDS: Final = 10  # docker stop's own default; JupyterLab needs one or two
 POLL_SECONDS: Final = 0.1
 VERSION_LENGTH: Final = 40  # characters; it stands in the middle of a line of the log
+LIST_LENGTH: Final = 50  # containers of one owner and hub that are looked at, the newest first
 
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _OUR_NAME: Final = re.compile(r"homeport-(?P<session>[0-9a-z]+)-(?P<generation>[0-9]+)")
@@ -243,7 +246,7 @@ class DockerEndpoint:
     def create(self, spec: Specification) -> None:
         """Create the container, or adopt the one of its name that has its labels; raises ContainerConflict.
 
-        One that only another launch of the session can have made is replaced (creation.is_adoptable).
+        One of ours that is not what this launch asks for is replaced (ownership.is_adoptable).
         """
         while True:
             with self._calls() as docker:
@@ -252,12 +255,12 @@ class DockerEndpoint:
                     docker.create_container_from_config(config, spec.name)  # type: ignore[no-untyped-call]
                     return
                 except ApiError as error:
-                    if error.status != 409:
+                    if not is_name_taken(error.status, error.text):
                         raise
             found = self._find(spec.name)
             if found is None:
                 self._pause()  # the name was taken, and is gone or not registered yet: another creation is in progress
-            elif is_adoptable(found, spec):
+            elif is_adoptable(found, spec, self._image(spec.image) or {}):
                 return
             else:
                 self._remove(found, spec.name)
@@ -311,14 +314,27 @@ class DockerEndpoint:
             except ApiError:
                 return ""
 
-    def remove(self, container: str) -> None:
-        """Stop and remove the container; its volumes stay, and one that is not there is removed already.
+    def launches(self, owner: str) -> list[tuple[str, int]]:
+        """Say of which launches of this hub and owner there is a container, running or not: session and generation.
+
+        Of at most LIST_LENGTH, the newest. `remove` looks at each again before it touches it.
+        """
+        wanted = {f"{LABEL}hub": self._hub_name, f"{LABEL}owner": owner}
+        filters = {"label": [f"{label}={value}" for label, value in wanted.items()]}
+        with self._calls() as docker:
+            listed = list_of(docker.containers(all=True, limit=LIST_LENGTH, filters=filters))
+        launches = (launch_of(container, wanted) for container in listed[:LIST_LENGTH])
+        return [launch for launch in launches if launch is not None]
+
+    def remove(self, container: str) -> bool:
+        """Stop and remove the container, and say whether it was there; its volumes stay.
 
         Raises ContainerConflict for a container that is not ours.
         """
         found = self._find(container)
         if found is not None:
             self._remove(found, container)
+        return found is not None
 
     def _remove(self, found: Mapping[str, Any], container: str) -> None:
         self._check_removable(found, container)

@@ -68,6 +68,11 @@ def error_for(status: int, text: str, *, quote: bool) -> errors.EndpointError:
     return errors.RequestRejected(f"The endpoint's Docker Engine rejected a request ({status}){said}")
 
 
+def is_name_taken(status: int, text: str) -> bool:
+    """Say whether an error answer to a creation means that its name is taken, which Podman 4 answers with 500."""
+    return status == 409 or ("container name" in text and "is already in use" in text)
+
+
 def start_error_for(status: int, text: str, *, quote: bool) -> errors.EndpointError:
     """Say what an error answer to the start of a container means."""
     if "executable file not found" in text.lower():

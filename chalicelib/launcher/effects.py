@@ -6,6 +6,12 @@ is no cache that two sessions could share. Each effect resolves and checks the e
 An endpoint that does not answer holds a function until the effect's deadline. So it is written down (a slot of the
 silent ones), and while an owner or a network has too many of those, its other sessions' endpoints are not asked: they
 wait, and are told for what.
+
+Sweeping (docs/adr/0010). A container may be left on an endpoint by a launch that is over: the credentials were
+forgotten, the endpoint was away for too long, a creation took longer than anybody waited. So whenever the endpoint of
+a session is open and all is well there (verified, seen running, removed), the other containers of this hub and this
+owner are listed by their labels, and those are removed whose launch is over as the hub's table says it. One that the
+table does not know is left alone: its labels may be all that is left of its session.
 """
 
 from __future__ import annotations
@@ -24,6 +30,7 @@ from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
 from chalicelib.engine.endpoint import MISSING, ContainerStatus, DockerEndpoint
 from chalicelib.engine.errors import (
+    ContainerConflict,
     ContainerRemoved,
     EndpointError,
     EndpointTimeout,
@@ -37,14 +44,14 @@ from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.resolve import resolve
 from chalicelib.errors import BadConfiguration, HomeportError
 from chalicelib.notebook.certificates import HubTrust, issue_notebook
-from chalicelib.notebook.container import Specification, injected_files, specification
+from chalicelib.notebook.container import Specification, hub_label, injected_files, specification
 from chalicelib.session import events as e
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before, slot_of
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lease import EFFECT_SECONDS
 from chalicelib.session.machine import is_queued
-from chalicelib.session.values import Failure, Phase, Session, Target
+from chalicelib.session.values import Failure, Phase, Session, Target, container_name
 
 ANSWER_SECONDS: Final[Mapping[type[Effect], float]] = MappingProxyType(  # of effects that only ask
     {e.VerifyEndpoint: 10.0, e.FindImage: 10.0, e.InspectContainer: 10.0}
@@ -73,6 +80,14 @@ class TooManySilent(HomeportError):
     retryable = True
 
 
+class CreationUnsettled(HomeportError):
+    """The endpoint was asked to create the container and gave no answer, so it may still do so."""
+
+    title = "Container may still appear"
+    status = 502
+    retryable = True
+
+
 class Engine(Protocol):
     """What effects need of a visitor's engine: chalicelib.engine.endpoint.DockerEndpoint, or its twin."""
 
@@ -92,7 +107,8 @@ class Engine(Protocol):
     def inspect(self, container: str, /) -> ContainerStatus: ...
     def published_port(self, container: str, /) -> int: ...
     def log_tail(self, container: str, /) -> str: ...
-    def remove(self, container: str, /) -> None: ...
+    def launches(self, owner: str, /) -> list[tuple[str, int]]: ...
+    def remove(self, container: str, /) -> bool: ...
 
 
 class Connect(Protocol):
@@ -147,6 +163,7 @@ class Effects:
         routes: Routes,
         slots: Slots,
         trust: Callable[[], HubTrust],
+        find_session: Callable[[str], Session | None],
         clock: Callable[[], float],
         sleep: Callable[[float], None],
         connect: Connect = DockerEndpoint,
@@ -158,6 +175,7 @@ class Effects:
         self._routes = routes
         self._slots = slots
         self._trust = trust
+        self._find_session = find_session
         self._clock = clock
         self._sleep = sleep
         self._connect = connect
@@ -169,7 +187,8 @@ class Effects:
     def perform(self, effect: Effect, session: Session) -> Generator[Event, None, None]:
         """Do it, and yield what happened; the last event is the outcome, those before it are progress.
 
-        A HomeportError becomes EffectDelayed or EffectFailed, as the error's class says. Safe to repeat.
+        A HomeportError becomes EffectDelayed or EffectFailed, as the error's class says. Safe to repeat. After the
+        outcome the endpoint may be swept; what fails in that counts for nothing.
         """
         self._ends_by = self._clock() + ANSWER_SECONDS.get(type(effect), EFFECT_SECONDS)
         try:
@@ -188,7 +207,7 @@ class Effects:
     def _perform(self, effect: Effect, session: Session) -> Generator[Event, None, None]:  # noqa: C901 - one arm per effect
         match effect:
             case e.VerifyEndpoint():
-                yield self._verify(session)
+                yield from self._verify(session)
             case e.FindImage():
                 yield self._find_image(session)
             case e.PullImage():
@@ -203,12 +222,12 @@ class Effects:
                 self._routes.publish(session)
                 yield e.RoutePublished()
             case e.InspectContainer():
-                yield self._inspect(session)
+                yield from self._inspect(session)
             case e.WithdrawRoute():
                 self._routes.withdraw(session)
                 yield e.RouteWithdrawn()
             case e.RemoveContainer():
-                yield self._remove(session)
+                yield from self._remove(session)
             case e.ForgetCredentials() | e.PurgeCredentials():
                 self._opened = None
                 self._credentials.purge(session.sid, session.generation)
@@ -226,12 +245,18 @@ class Effects:
         deadline = self._ends_by - self._clock()
         if deadline <= 0:  # a call that begins now could end after the lease, beside another tick's
             raise EndpointTimeout("The hub's own stores or its name server took too long. The hub will try again")
-        return self._connect(self._opened, address=address, deadline=deadline, hub_name=self._config.hub_name)
+        return self._connect(self._opened, address=address, deadline=deadline, hub_name=self._hub_of(session))
 
-    def _verify(self, session: Session) -> Event:
+    def _hub_of(self, session: Session) -> str:
+        """Whose the session's container is: as recorded, so that neither a new CA nor another name changes it."""
+        return session.hub or self._config.hub_name
+
+    def _verify(self, session: Session) -> Generator[Event, None, None]:
+        session = replace(session, hub=hub_label(self._config.hub_name, self._trust().notebook_ca))
         with self._endpoint(session) as endpoint:
             engine, note = endpoint.verify()
-            return e.EndpointVerified(endpoint.address, engine, note)
+            yield e.EndpointVerified(endpoint.address, engine, note, session.hub)
+            self._sweep(endpoint, session)
 
     def _find_image(self, session: Session) -> Event:
         slot, quota = slot_of(session, self._clock() + SLOT_SECONDS), self._config.pull_quota
@@ -284,7 +309,7 @@ class Effects:
         with self._endpoint(session) as endpoint:
             container = specification(
                 session,
-                hub_name=self._config.hub_name,
+                hub_name=self._hub_of(session),
                 image_workdir=endpoint.image_workdir(session.image),
                 # Where the engine binds the notebook's port: loopback stays on loopback, otherwise every address.
                 publish_address=endpoint.address if ip_address(endpoint.address).is_loopback else "",
@@ -310,18 +335,23 @@ class Effects:
                 raise self._not_running(endpoint, name, status)
             return e.ContainerStarted(Target(endpoint.address, endpoint.published_port(name)))
 
-    def _inspect(self, session: Session) -> Event:
+    def _inspect(self, session: Session) -> Generator[Event, None, None]:
         name = _container(session)
         with self._endpoint(session) as endpoint:
             status = endpoint.inspect(name)
             if status.running:
-                return e.ContainerRan()
-            error = self._not_running(endpoint, name, status)
-            if error.retryable:
-                raise error
-            if isinstance(error, NotebookExited) and status.exit_code in NORMAL_EXITS and not status.oom:
-                return e.ContainerExited(None)
-            return e.ContainerExited(Failure(error.code, error.message))
+                yield e.ContainerRan()
+                self._sweep(endpoint, session)
+            else:
+                yield self._exited(endpoint, name, status)
+
+    def _exited(self, endpoint: Engine, name: str, status: ContainerStatus) -> Event:
+        error = self._not_running(endpoint, name, status)
+        if error.retryable:
+            raise error
+        if isinstance(error, NotebookExited) and status.exit_code in NORMAL_EXITS and not status.oom:
+            return e.ContainerExited(None)
+        return e.ContainerExited(Failure(error.code, error.message))
 
     def _not_running(self, endpoint: Engine, name: str, status: ContainerStatus) -> EndpointError:
         """Say why a container that was seen with `status` does not run."""
@@ -339,14 +369,42 @@ class Effects:
         last = f" Last log line: {quoted(tail[-1])}" if tail else ""
         return NotebookExited(f"The notebook's container ended with exit code {status.exit_code}.{last}")
 
-    def _remove(self, session: Session) -> Event:
+    def _remove(self, session: Session) -> Generator[Event, None, None]:
         if session.container is None:
-            return e.ContainerRemoved()
+            yield e.ContainerRemoved()
+            return
         if not session.credentials_held:
             raise CredentialsForgotten("Your credentials were deleted, so the hub could not remove the container")
         with self._endpoint(session) as endpoint:
-            endpoint.remove(session.container)
-            return e.ContainerRemoved()
+            settled = self._clock() >= session.unsettled_until
+            was_there = self._remove_own(endpoint, session, session.container)
+            if not settled and not (was_there and session.creations == 1):
+                raise CreationUnsettled(
+                    "The endpoint gave no answer when it was asked to create the container, so it may still do so. The "
+                    "hub looks for it for some minutes and removes it"
+                )
+            yield e.ContainerRemoved()
+            self._sweep(endpoint, session)
+
+    def _remove_own(self, endpoint: Engine, session: Session, container: str) -> bool:
+        """Remove the session's container, and say whether it was there."""
+        try:
+            return endpoint.remove(container)
+        except ContainerConflict as error:
+            if session.failure is None or session.failure.code != error.code:
+                raise
+            return False  # somebody else's, and the reason why this launch made none
+
+    def _sweep(self, endpoint: Engine, session: Session) -> None:
+        """Remove what launches of the same owner that are over have left, as far as there is time and nothing fails."""
+        if not session.hub:  # launched by a version whose labels another operator's hub may have, too
+            return
+        with suppress(HomeportError):
+            for sid, generation in endpoint.launches(session.owner):
+                found = self._find_session(sid)
+                if found is not None and found.owner == session.owner and found.is_past(generation):
+                    with suppress(EndpointError):
+                        endpoint.remove(container_name(sid, generation))
 
     # ── the notebook and its route ──
 

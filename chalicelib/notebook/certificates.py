@@ -66,6 +66,11 @@ def new_ca(name: str, *, now: float, lifetime: float) -> Ca:
     return Ca(_certificate_pem(certificate), _key_pem(key))
 
 
+def fingerprint(ca: Ca) -> str:
+    """Tell a CA from all others: 16 hexadecimal digits, which are 64 bits of its certificate's SHA-256."""
+    return x509.load_pem_x509_certificate(ca.certificate).fingerprint(hashes.SHA256()).hex()[:16]
+
+
 def issue_notebook(ca: Ca, host: str, *, now: float, lifetime: float) -> Leaf:
     """Issue the server certificate of the launch with this `host`, valid for its own name and no other."""
     name = notebook_name(host)

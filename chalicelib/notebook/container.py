@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from chalicelib.notebook.certificates import Leaf
+from chalicelib.notebook.certificates import Ca, Leaf, fingerprint
 from chalicelib.session.values import Limits, Session, container_name
 
 NOTEBOOK_PORT: Final = 8888
@@ -62,13 +62,19 @@ class Specification:
     limits: Limits
 
 
+def hub_label(hub_name: str, ca: Ca) -> str:
+    """Say what a hub labels its containers with: its name is another operator's too, its CA is nobody else's."""
+    return f"{hub_name}-{fingerprint(ca)}"
+
+
 def specification(
     session: Session, *, hub_name: str, image_workdir: str, publish_address: str, idle_lifetime: float
 ) -> Specification:
     """Say what container `session` needs.
 
-    `image_workdir` is the image's own working directory or empty; `publish_address` the endpoint's address to bind the
-    notebook's port to, empty for all; `idle_lifetime` is in seconds.
+    `hub_name` is the label that says whose it is; `image_workdir` the image's own working directory or empty;
+    `publish_address` the endpoint's address to bind the notebook's port to, empty for all; `idle_lifetime` is in
+    seconds.
     """
     return Specification(
         name=container_name(session.sid, session.generation),

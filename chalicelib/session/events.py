@@ -15,7 +15,7 @@ from chalicelib.session.values import Failure, Target
 
 @dataclass(frozen=True, slots=True)
 class VerifyEndpoint:
-    """Connect to the endpoint with the visitor's certificate and ask for its version."""
+    """Connect to the endpoint with the visitor's certificate, ask for its version, remove what launches have left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class PullImage:
 
 @dataclass(frozen=True, slots=True)
 class CreateContainer:
-    """Create the container, or adopt the one of that name, and put certificate, key and configuration into it."""
+    """Create the container, or adopt the very one, and put certificate, key and configuration into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class PublishRoute:
 
 @dataclass(frozen=True, slots=True)
 class InspectContainer:
-    """See whether the container of a ready session still runs."""
+    """See whether the container of a ready session still runs, and remove what earlier launches have left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class WithdrawRoute:
 
 @dataclass(frozen=True, slots=True)
 class RemoveContainer:
-    """Stop and remove the container; its volume stays."""
+    """Stop and remove the container, and see that no creation of it is still to come; its volume stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +94,15 @@ Effect = (
 
 @dataclass(frozen=True, slots=True)
 class EndpointVerified:
-    """The endpoint took the certificate. `address` is the checked IP address, `engine` its version for display."""
+    """The endpoint took the certificate. `address` is the checked IP address, `engine` its version for display.
+
+    `hub` is what the launch's container is going to be labelled with.
+    """
 
     address: str
     engine: str
     note: str = ""
+    hub: str = ""
 
 
 @dataclass(frozen=True, slots=True)

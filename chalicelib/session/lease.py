@@ -3,8 +3,8 @@
 Effects are safe to repeat, but a slow *create* of one tick could still arrive after the *remove* of another, and leave
 a container that nobody knows of. So a tick claims the session before its first effect and renews the lease with every
 save (docs/adr/0004). A tick that was killed is forgotten when its lease is over: an effect's own deadline is shorter
-than the lease, so the hub sends nothing of that tick any more. What an engine still does with a request that the hub
-has given up is its own; a lease cannot bound it.
+than the lease, so the hub sends nothing of that tick any more. A lease cannot bound what an engine still does with a
+request that the hub has given up; for a creation machine.py does (rule 7), and the other calls leave nothing behind.
 """
 
 from __future__ import annotations

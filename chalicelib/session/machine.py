@@ -31,7 +31,9 @@ Rules
    that it left without an answer, so that a hub that was down itself gives nothing up. WITHDRAWING and PURGING wait
    for the hub's own stores and never give up: giving up there would leave a route or a secret behind. A pull's
    status that only repeats itself is silence.
-7. What will exist is written down before it does: entering CREATING records the container's name.
+7. What will exist is written down before it does: entering CREATING records the container's name. An engine may go on
+   with a creation that the hub has given up. So leaving CREATING records how many may have been sent, and until when
+   one that nobody saw answered is waited for: until then REMOVING does not believe that nothing is there.
 8. One tick at a time holds a session (lease.py).
 9. A session that a later version of Homeport stored is left alone until it expires or is stopped: that one may have
    states and effects this one does not know, and a rollback must not end notebooks. From then on it is this one's.
@@ -47,6 +49,7 @@ from typing import Any, Final
 from chalicelib.session import events as e
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
+from chalicelib.session.lease import LEASE_SECONDS
 from chalicelib.session.narration import LINE_LENGTH, begin, kept_waiting, narrate, silence, stalled, too_long
 from chalicelib.session.values import Failure, Limits, Phase, Session, State, container_name, session_id
 from chalicelib.text import one_line
@@ -137,6 +140,10 @@ PATIENCE: Final[Mapping[State, float]] = MappingProxyType({
 # Added to the patience while the endpoint has not been found silent: the hub itself was down, or its launcher killed,
 # and that is no reason to give up a launch, until it is.
 HUB_OUTAGE_ALLOWANCE: Final = 1800.0
+
+# How long a creation without an answer is waited for, in seconds after CREATING was left. Judgement: a busy engine
+# took 46. What appears later is removed by the next launch (docs/adr/0010).
+SETTLE_SECONDS: Final = 180.0
 
 WATCH_SECONDS: Final = 300.0  # how often a ready container is looked at: a minute would cost five times as much
 RETRY_LIMIT: Final = 5.0  # while a visitor watches
@@ -266,6 +273,8 @@ def _changed(session: Session, event: Event, state: State, now: float) -> Sessio
     if session.newer and state in (State.WITHDRAWING, State.REMOVING):  # it may not have said what there is to remove
         after = replace(after, container=after.container or container_name(after.sid, after.generation))
     if state is not session.state:
+        if session.state is State.CREATING:
+            after = replace(after, **_unsettled(session, event, now))
         return _entered(after, now)
     match event:
         case e.EffectDelayed(failure=failure):
@@ -286,8 +295,8 @@ def _changed(session: Session, event: Event, state: State, now: float) -> Sessio
 def _facts(session: Session, event: Event) -> dict[str, Any]:
     """What the event itself says, as changes of fields."""
     match event:
-        case e.EndpointVerified(address=address):
-            return {"address": address}
+        case e.EndpointVerified(address=address, hub=hub):
+            return {"address": address, "hub": hub}
         case e.Queued():
             return {"admitted": False}
         case e.PullAdmitted():
@@ -307,6 +316,18 @@ def _facts(session: Session, event: Event) -> dict[str, Any]:
             return {"credentials_held": True}
         case _:
             return {}
+
+
+def _unsettled(session: Session, event: Event, now: float) -> dict[str, Any]:
+    """What may still come of the creations that a session sent which leaves CREATING, as changes of fields.
+
+    One was sent on entering it, one for each attempt that failed, and one more if a tick may have been killed after
+    sending it, which shows at the end of its lease. The answer to the last one settles it if there was no other.
+    """
+    sent = 1 + session.attempts + (now >= session.entered_at + LEASE_SECONDS)
+    if sent == 1 and isinstance(event, e.ContainerCreated | e.EffectFailed):
+        return {}
+    return {"creations": sent, "unsettled_until": now + SETTLE_SECONDS}
 
 
 def _entered(session: Session, now: float) -> Session:

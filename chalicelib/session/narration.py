@@ -183,7 +183,9 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
 
 
 def _remove_by_hand(session: Session) -> str:
-    return f"The container may still be on your endpoint; remove it with: docker rm -f {session.container}"
+    """A sweep removes it, too, unless it was made before labels told one hub from all others (docs/adr/0010)."""
+    who = "your next launch with the same key removes it, and so does" if session.hub else "remove it with"
+    return f"The container may still be on your endpoint; {who}: docker rm -f {session.container}"
 
 
 def _line(session: Session, text: str, now: float) -> Line:

@@ -103,9 +103,11 @@ class Session:
     """All that is known of one notebook of one owner.
 
     identity     `sid` follows from owner and name; `generation` counts the launches; `version` the saves.
+                 `hub` is whose its container is, as its label says ("": it was stored before launches had one).
     origin       `label` is random and this launch's own ("": it was stored before launches had one); `host` has it.
     asked for    `endpoint`, `image`, `limits`, `open_path`; `source` is the network that the launch came from.
     found        `address` (checked, of the endpoint), `container` (its name, known before it exists), `target`.
+                 Of the `creations` that were sent, one that nobody saw answered may make it until `unsettled_until`.
     how it goes  `state`, since `entered_at`; `fraction` of the pull, once it is `admitted`, which grew last at
                  `progressed_at`; `failure` is the first one and final, `last_problem` what the present effect failed of
                  last, `attempts` how often in a row; `message` and `log` are for the visitor.
@@ -121,6 +123,7 @@ class Session:
     name: str
     generation: int
     label: str = ""
+    hub: str = ""
     version: int
     state: State
     endpoint: str
@@ -130,6 +133,8 @@ class Session:
     source: str = ""
     address: str | None = None
     container: str | None = None
+    creations: int = 0
+    unsettled_until: float = 0.0
     target: Target | None = None
     credentials_held: bool = True
     written_by: str = ""
@@ -161,6 +166,10 @@ class Session:
         What runs in a notebook can leave things in the browser, and they stay with the origin (docs/adr/0008).
         """
         return f"{self.sid}-{self.label}" if self.label else self.sid
+
+    def is_past(self, generation: int) -> bool:
+        """Say whether that launch of the session is over, and so is whatever there is of it on an endpoint."""
+        return generation < self.generation or (generation == self.generation and self.state is State.STOPPED)
 
 
 def session_id(owner: str, name: str) -> str:

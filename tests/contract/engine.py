@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from chalicelib.engine.errors import ContainerConflict, ContainerMissing, Endpoi
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.certificates import Leaf
 from chalicelib.notebook.container import LABEL, Specification, injected_files
+from chalicelib.session.values import Limits
 from tests.builders import a_session
 
 CREATED = ContainerStatus(status="created", running=False, exit_code=0, oom=False)
@@ -66,11 +68,15 @@ class EngineContract(ABC):
             assert opened.inspect(spec.name) == RUNNING
         assert opened.published_port(spec.name) == opened.published_port(spec.name)
         assert 0 < opened.published_port(spec.name) < 65536
-        for _ in range(2):
-            opened.remove(spec.name)
+        for was_there in (True, False):
+            assert opened.remove(spec.name) is was_there
             assert opened.inspect(spec.name) == MISSING
 
-    def test_a_container_that_runs_is_adopted_as_it_is(self, opened: Engine, spec: Specification) -> None:
+    @pytest.mark.parametrize("limits", [Limits(), Limits(memory=64 << 20), Limits(cpus=0.5)])
+    def test_a_container_that_runs_is_adopted_as_it_is(
+        self, opened: Engine, spec: Specification, limits: Limits
+    ) -> None:
+        spec = replace(spec, limits=limits)
         opened.create(spec)
         opened.put_files(spec.name, FILES)
         opened.start(spec.name)
@@ -100,6 +106,47 @@ class EngineContract(ABC):
         opened.create(lost)
         opened.remove(spec.name)
         assert opened.inspect(spec.name) == MISSING
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"command": ("sh", "-c", "trap 'exit 0' TERM; sleep 999 & wait")},
+            {"volume": "homeport-another"},
+            {"workdir": "/elsewhere"},
+            {"port": 9999},
+            {"publish_address": "127.0.0.2"},
+            {"limits": Limits(memory=64 << 20)},
+            {"limits": Limits(cpus=0.5)},
+        ],
+        ids=lambda changes: next(iter(changes)),
+    )
+    def test_what_has_our_labels_and_is_not_what_was_asked_for_is_replaced(
+        self, opened: Engine, spec: Specification, changes: dict[str, Any]
+    ) -> None:
+        opened.create(replace(spec, **changes))
+        opened.put_files(spec.name, FILES)
+        opened.start(spec.name)
+        for _ in range(2):
+            opened.create(spec)
+            assert opened.inspect(spec.name) == CREATED
+
+    def test_the_launches_of_an_owner_are_told_whether_they_run_or_not(
+        self, opened: Engine, spec: Specification
+    ) -> None:
+        owner, launch = spec.labels[f"{LABEL}owner"], (spec.labels[f"{LABEL}session"], 1)
+        assert launch not in opened.launches(owner)
+        opened.create(spec)
+        assert launch in opened.launches(owner)
+        opened.put_files(spec.name, FILES)
+        opened.start(spec.name)
+        assert launch in opened.launches(owner)
+        assert launch not in opened.launches("cd" * 32)
+        opened.remove(spec.name)
+        assert launch not in opened.launches(owner)
+
+    def test_the_launches_of_another_hub_are_not_told(self, opened: Engine, spec: Specification) -> None:
+        opened.create(replace(spec, labels={**spec.labels, f"{LABEL}hub": "another"}))
+        assert (spec.labels[f"{LABEL}session"], 1) not in opened.launches(spec.labels[f"{LABEL}owner"])
 
     def test_a_container_without_its_image_is_not_created(self, opened: Engine, spec: Specification) -> None:
         with pytest.raises(ImageNotFound):

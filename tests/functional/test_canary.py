@@ -329,6 +329,7 @@ class Stage:
             routes=RouteStore(self.hub.client_of("dynamodb"), parts.config.table, lambda: self.session.created_at),
             slots=SlotStore(self.hub.client_of("dynamodb"), parts.config.table, lambda: self.session.created_at),
             trust=a_trust,
+            find_session=parts.sessions.find,
             clock=lambda: self.session.created_at + 1,
             sleep=lambda seconds: None,
             connect=connect,

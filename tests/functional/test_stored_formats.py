@@ -81,6 +81,7 @@ class Stage:
             routes=RouteStore(self.hub.client_of("dynamodb"), table, self.clock),
             slots=SlotStore(self.hub.client_of("dynamodb"), table, self.clock),
             trust=a_trust,
+            find_session=self.hub.parts.sessions.find,
             clock=self.clock,
             sleep=self.clock.sleep,
             connect=self.engine.connect,

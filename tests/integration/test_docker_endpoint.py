@@ -7,12 +7,12 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import docker
 import pytest
@@ -21,6 +21,8 @@ from docker.errors import NotFound
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.engine import errors
+from chalicelib.engine.client import Client
+from chalicelib.engine.creation import container_config
 from chalicelib.engine.endpoint import MISSING, DockerEndpoint
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.notebook.certificates import Leaf
@@ -91,14 +93,14 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
             behind.close()
 
 
-def _import_shell(behind: docker.APIClient, image: str) -> None:
-    """An image of this machine's shell and a few tools, with the libraries they name."""
+def _import_shell(behind: docker.APIClient, image: str, programs_of_ours: Mapping[str, bytes] | None = None) -> None:
+    """An image of this machine's shell and a few tools, with the libraries they name, and programs by their paths."""
     programs = [shutil.which(name, path="/usr/bin:/bin") or "" for name in ("sh", "sleep", "cat", "id")]
     named = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
     libraries = set(re.findall(r"(/\S+) \(0x", named))
     files = {path.lstrip("/"): Path(path).read_bytes() for path in {*programs, *libraries}}
     changes = ["WORKDIR /work", "USER 1000", "ENV PATH=/usr/bin:/bin"]
-    tar = a_tar(files, mode=0o755, home="work")
+    tar = a_tar(files | dict(programs_of_ours or {}), mode=0o755, home="work")
     behind.import_image_from_data(tar, repository=image.split(":")[0], tag="latest", changes=changes)
 
 
@@ -309,6 +311,73 @@ def test_somebody_elses_container_of_the_name_is_neither_adopted_nor_removed(rig
         with pytest.raises(errors.ContainerConflict):
             docker_endpoint.remove(fresh.name)
         assert docker_endpoint.inspect(fresh.name) != MISSING
+
+
+def made_behind(rig: Rig, spec: Specification, **host: object) -> str:
+    """Have a container made as the hub would, but for changes of its HostConfig; gives its id."""
+    config = container_config(cast("Client", rig.behind), spec)
+    config["HostConfig"] = {**config["HostConfig"], **host}
+    made = rig.behind.create_container_from_config(config, spec.name)  # type: ignore[no-untyped-call]
+    return str(made["Id"])
+
+
+@pytest.mark.parametrize(
+    ("host", "adopted"),
+    [
+        ({}, True),
+        ({"Privileged": True}, False),
+        ({"CapAdd": ["SYS_ADMIN"]}, False),
+        ({"Binds": ["/:/host"]}, False),
+        ({"Mounts": [{"Type": "bind", "Source": "/", "Target": "/work"}]}, False),
+        ({"Tmpfs": {"/work": ""}, "Mounts": []}, False),
+        ({"NetworkMode": "host", "PortBindings": {}}, False),
+        ({"NetworkMode": "none"}, False),
+        ({"PidMode": "host"}, False),
+        ({"IpcMode": "host"}, False),
+        ({"UTSMode": "host"}, False),
+        ({"SecurityOpt": ["seccomp=unconfined"]}, False),
+        ({"Devices": [{"PathOnHost": "/dev/null", "PathInContainer": "/dev/x", "CgroupPermissions": "r"}]}, False),
+        ({"RestartPolicy": {"Name": "always"}}, False),
+        ({"PublishAllPorts": True}, False),
+        ({"PortBindings": {}}, False),
+        ({"NanoCpus": 500_000_000}, False),
+        ({"Memory": 64 << 20}, False),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_what_copies_our_labels_is_adopted_only_if_it_is_what_was_asked_for(
+    rig: Rig, fresh: Specification, host: dict[str, object], adopted: bool
+) -> None:
+    made = made_behind(rig, fresh, **host)
+    with rig.open() as docker_endpoint:
+        docker_endpoint.create(fresh)
+    assert (rig.behind.inspect_container(fresh.name)["Id"] == made) is adopted
+
+
+@pytest.mark.parametrize("limits", [Limits(memory=64 << 20), Limits(cpus=0.5), Limits(memory=64 << 20, cpus=0.015)])
+def test_a_container_with_limits_is_adopted(rig: Rig, fresh: Specification, limits: Limits) -> None:
+    limited = replace(fresh, limits=limits)
+    made = made_behind(rig, limited)
+    with rig.open() as docker_endpoint:
+        docker_endpoint.create(limited)
+    assert rig.behind.inspect_container(fresh.name)["Id"] == made
+
+
+def test_a_container_of_an_image_with_a_volume_of_its_own_is_adopted(rig: Rig, fresh: Specification) -> None:
+    image = "homeport-endpoint-test:volume"
+    container = rig.behind.create_container(rig.image, command=["sleep", "1"])
+    try:
+        repository, tag = image.split(":")
+        rig.behind.commit(container["Id"], repository, tag, changes=["VOLUME /data", 'ENTRYPOINT ["sh", "-c"]'])
+        spec = replace(fresh, image=image)
+        made = made_behind(rig, spec)
+        with rig.open() as docker_endpoint:
+            docker_endpoint.create(spec)
+        assert rig.behind.inspect_container(spec.name)["Id"] == made
+    finally:
+        rig.behind.remove_container(container["Id"])
+        rig.behind.remove_container(fresh.name, v=True, force=True)
+        rig.behind.remove_image(image)
 
 
 def test_an_image_without_jupyter_is_told_as_such(rig: Rig, fresh: Specification) -> None:

@@ -15,7 +15,7 @@ import docker
 import pytest
 import requests
 
-from local import demo
+from local import containers, demo
 from local.demo import HubClient, Notebook
 from local.run import Stack
 
@@ -100,7 +100,7 @@ def test_from_a_bundle_to_a_cell_to_nothing_left(
 
 
 def test_the_same_bundle_and_name_come_back_to_the_same_notebook_and_another_name_gets_a_second(
-    hub: HubClient, stack: Stack, engine_client: docker.DockerClient
+    hub: HubClient, stack: Stack
 ) -> None:
     bundle = Path(stack.bundle)
     with ThreadPoolExecutor(6) as at_once:
@@ -110,8 +110,8 @@ def test_the_same_bundle_and_name_come_back_to_the_same_notebook_and_another_nam
     assert len(set(ids.values())) == 2
     with launched(hub, stack, "first") as first, launched(hub, stack, "second") as second:
         assert {first["id"], second["id"]} == set(ids.values())
-        mine = engine_client.containers.list(filters={"label": f"homeport.hub={stack.hub_name}"})
-        assert sorted(str(container.name) for container in mine) == sorted([first["container"], second["container"]])
+        mine = containers.names_of(stack.engine_url, stack.hub_name)
+        assert mine == sorted([first["container"], second["container"]])
         again = hub.launch(bundle, "first")
         assert (again["id"], again["state"]) == (first["id"], "ready")
 

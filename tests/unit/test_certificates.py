@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ssl
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from chalicelib.errors import BadConfiguration
-from chalicelib.notebook.certificates import Ca, Leaf, issue_client, issue_notebook, new_ca, notebook_name
+from chalicelib.notebook.certificates import (
+    Ca,
+    Leaf,
+    fingerprint,
+    issue_client,
+    issue_notebook,
+    new_ca,
+    notebook_name,
+)
 
 DAY = 86400.0
 # OpenSSL looks at the real clock, so what it is to accept must be valid for as long as these tests may be run.
@@ -189,6 +198,13 @@ def test_a_leaf_has_one_purpose_and_names_its_issuer(leaf: Leaf, ca: Ca, purpose
     known = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
     assert extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier == known
     certificate.verify_directly_issued_by(issuer)
+
+
+def test_a_fingerprint_is_the_beginning_of_the_certificates_sha_256_and_differs_between_cas_of_one_name() -> None:
+    one, other = (new_ca("Homeport notebooks", now=BEFORE_ANY_RUN, lifetime=CENTURY) for _ in range(2))
+    der = x509.load_pem_x509_certificate(one.certificate).public_bytes(serialization.Encoding.DER)
+    assert fingerprint(one) == sha256(der).hexdigest()[:16]
+    assert fingerprint(one) != fingerprint(other)
 
 
 def test_keys_are_fresh_and_on_p256() -> None:

@@ -52,6 +52,7 @@ class Stage:
     """One session on one engine, and the means to run ticks on it. What is to go wrong is given to the part it is in.
 
     `resolve` is what the name server says of the endpoint, checked. While `silent`, the notebook does not answer.
+    `trust` is the hub's own certificates.
     """
 
     trouble: Trouble = field(default_factory=Trouble)
@@ -60,18 +61,22 @@ class Stage:
     queue: QueueTwin = field(default_factory=QueueTwin)
     resolve: Resolve = _at_once
     silent: bool = False
+    trust: Callable[[], HubTrust] = a_trust
+    engine: EngineTwin = field(default_factory=EngineTwin)
     ticks: int = 0
 
     def __post_init__(self) -> None:
         self.routes = RouteStoreTwin(self.trouble)
         self.credentials = CredentialsTwin(self.trouble)
-        self.engine = EngineTwin(trouble=self.trouble)
-        self.store.trouble = self.queue.trouble = self.trouble
+        self.engine.trouble = self.store.trouble = self.queue.trouble = self.trouble
         self.slots = SlotStoreTwin(self.clock, self.trouble)
-        session = a_session()
+        self.submit(a_session())
+
+    def submit(self, session: Session) -> None:
+        """What the web function does with an upload; from now on this is the session."""
         self.sid = session.sid
         self.store.sessions[session.sid] = session
-        self.credentials.objects[session.sid, 1] = (session.owner, some_credentials())
+        self.credentials.objects[session.sid, session.generation] = (session.owner, some_credentials())
 
     @property
     def session(self) -> Session:
@@ -94,13 +99,14 @@ class Stage:
             name=f"tick-{self.ticks}",
         )
 
-    def effects(self) -> Effects:
+    def effects(self, find_session: Callable[[str], Session | None] | None = None) -> Effects:
         return Effects(
             config=Config.from_environ({}),
             credentials=self.credentials,
             routes=self.routes,
             slots=self.slots,
-            trust=a_trust,
+            trust=self.trust,
+            find_session=find_session or self.store.find,
             clock=self.clock,
             sleep=self.clock.sleep,
             connect=self.engine.connect,

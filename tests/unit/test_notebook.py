@@ -9,19 +9,20 @@ from typing import Any
 
 import pytest
 
-from chalicelib.notebook.certificates import Leaf
+from chalicelib.notebook.certificates import Leaf, fingerprint, new_ca
 from chalicelib.notebook.container import (
     DEFAULT_WORKDIR,
     FOLDER,
     NOTEBOOK_PORT,
     Specification,
+    hub_label,
     injected_files,
     jupyter_config,
     specification,
     work_folder,
 )
 from chalicelib.session.values import Limits, container_name
-from tests.builders import a_session
+from tests.builders import LIFETIME, NOW, a_session
 
 LEAF = Leaf(b"-----BEGIN CERTIFICATE-----\nleaf\n-----END CERTIFICATE-----\n", b"-----BEGIN PRIVATE KEY-----\n")
 
@@ -54,6 +55,12 @@ def test_the_labels_tell_the_session_from_the_endpoint_alone() -> None:
         "homeport.expires": str(int(session.expires_at)),
         "homeport.idle": "60",
     }
+
+
+def test_a_hub_is_told_from_another_of_its_name_by_its_ca() -> None:
+    one, other = (new_ca("notebooks", now=NOW, lifetime=LIFETIME) for _ in range(2))
+    assert hub_label("homeport-prod", one) == f"homeport-prod-{fingerprint(one)}"
+    assert hub_label("homeport-prod", one) != hub_label("homeport-prod", other)
 
 
 def test_all_launches_of_a_session_share_one_volume_and_no_other_session_has_it() -> None:

@@ -289,7 +289,12 @@ def test_todays_sessions_are_read_as_they_were_written() -> None:
 def test_an_item_of_the_present_format_is_written_again_as_it_was_frozen() -> None:
     for case in EXPECTED:
         session = session_of(ITEMS[FORMAT, case])
-        assert item_of(session, session.last_news_at) == ITEMS[FORMAT, case], case
+        assert item_of(session, session.last_news_at) == in_a_lane(ITEMS[FORMAT, case], session), case
+
+
+def in_a_lane(item: Item, session: Session) -> Item:
+    """The item as it is written since there are lanes: the index has the session's lane where it had "due"."""
+    return {**item, "redrive": {"S": lane_of(session).value}} if "redrive" in item else item
 
 
 # ── every field ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -300,6 +305,10 @@ CHANGED: Final[Mapping[str, Any]] = {
     "name": "Übung 笔记 🛳",
     "generation": 3,
     "label": "zzzzzzzzzz",
+    "hub": "homeport-prod-0123456789abcdef",
+    "source": "198.51.100.7/32",
+    "admitted": True,
+    "progressed_at": NOW + 2,
     "version": 17,
     "state": State.READY,
     "endpoint": "tcp://[2001:db8::1]:2376",
@@ -308,6 +317,8 @@ CHANGED: Final[Mapping[str, Any]] = {
     "open_path": "a/b c.ipynb",
     "address": "2001:db8::1",
     "container": "homeport-0123456789abcdefghij-3",
+    "creations": 2,
+    "unsettled_until": NOW + 180.5,
     "target": Target("2001:db8::1", 65535),
     "credentials_held": False,
     "written_by": "tick-1",
@@ -352,7 +363,7 @@ def test_a_label_is_one_more_attribute_of_the_item_and_changes_nothing_else_of_i
         session = session_of(ITEMS[FORMAT, case])
         labelled = {**ITEMS[FORMAT, case], "label": {"S": LABEL}}
         assert session_of(labelled) == replace(session, label=LABEL), case
-        assert item_of(replace(session, label=LABEL), session.last_news_at) == labelled, case
+        assert item_of(replace(session, label=LABEL), session.last_news_at) == in_a_lane(labelled, session), case
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"state": "ready"', '{"label": "another"}'])
@@ -378,6 +389,44 @@ def test_a_label_that_is_no_text_sets_the_session_on_its_way_out() -> None:
         assert session_of(item).host == SID
 
 
+# ── whose the container is, and what may still come of its creation ──────────────────────────────────────────────────
+
+HUB: Final = "homeport-prod-0123456789abcdef"
+
+
+def test_the_hub_is_one_more_attribute_of_the_item_and_changes_nothing_else_of_it() -> None:
+    for case in EXPECTED:
+        session = session_of(ITEMS[FORMAT, case])
+        assert session.hub == "", case
+        labelled = {**ITEMS[FORMAT, case], "hub": {"S": HUB}}
+        assert session_of(labelled) == replace(session, hub=HUB), case
+        assert item_of(replace(session, hub=HUB), session.last_news_at) == labelled, case
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"state": "ready"', '{"hub": "another"}'])
+def test_the_hub_of_an_item_that_cannot_be_read_is_known_all_the_same(text: str) -> None:
+    """Without it nobody could remove the launch's container."""
+    item = {**ITEMS[FORMAT, "ready"], "hub": {"S": HUB}, "session": {"S": text}}
+    assert_on_its_way_out(session_of(item), item)
+    assert session_of(item).hub == HUB
+    later = {**ITEMS[FORMAT, "ready"], "hub": {"S": HUB}, "format": {"N": str(FORMAT + 1)}}
+    assert (session_of(later).newer, session_of(later).hub) == (True, HUB)
+
+
+@every_item
+def test_nothing_is_unsettled_of_a_session_that_was_stored_before_creations_were_counted(
+    number: int, case: str
+) -> None:
+    session = session_of(ITEMS[number, case])
+    assert (session.creations, session.unsettled_until) == (0, 0.0)
+    unsettled = replace(session, creations=2, unsettled_until=NOW + 180)
+    assert session_of(item_of(unsettled, NOW)) == unsettled
+    assert values_in(item_of(unsettled, NOW)).keys() - values_in(item_of(session, NOW)).keys() == {
+        "creations",
+        "unsettled_until",
+    }
+
+
 # ── the index and the time to live ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -385,7 +434,7 @@ def test_what_is_due_is_in_the_index_and_what_is_stopped_has_a_time_to_live() ->
     waiting = item_of(a_session(next_attempt_at=NOW + 5), NOW)
     held = item_of(a_session(next_attempt_at=NOW + 5, lease_expires_at=NOW + 60), NOW)
     stopped = item_of(a_session(state=State.STOPPED, next_attempt_at=None), NOW)
-    assert (waiting["redrive"], float(waiting["redrive_at"]["N"])) == ({"S": "due"}, NOW + 5)
+    assert (waiting["redrive"], float(waiting["redrive_at"]["N"])) == ({"S": "launch"}, NOW + 5)
     assert float(held["redrive_at"]["N"]) == NOW + 60
     assert "ttl" not in waiting
     assert "redrive" not in stopped

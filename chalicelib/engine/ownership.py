@@ -1,0 +1,168 @@
+"""Whose a container is that an engine shows, and whether it is the one that was asked for.
+
+1. Labels say whose it is. What has not all of ours is never touched; what has them may be removed.
+2. Only what was asked for is adopted: the image, program, user, mounts, isolation, published port and limits. Labels
+   can be copied, and say nothing of these.
+3. Engines say the same in different words: nothing is null, [], "" or left out; Podman names images in full, names the
+   port that it chose, and has a word for each namespace. Whatever else one makes up is not what was asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from chalicelib.engine import errors
+from chalicelib.engine.answers import labels_of, part_of
+from chalicelib.engine.creation import CPU_PERIOD, GPU, cpu_quota
+from chalicelib.notebook.container import LABEL, Specification
+from chalicelib.session.values import container_name
+
+_SID: Final = re.compile(r"[0-9a-v]{20}")
+_GENERATION: Final = re.compile(r"[1-9][0-9]{0,8}")
+_ANONYMOUS: Final = re.compile(r"[0-9a-f]{64}")
+_DEFAULT_NETWORKS: Final = ("", "default", "bridge", "slirp4netns", "pasta")  # the last two are rootless Podman's
+_OWN_NAMESPACES: Final = ("", "private", "shareable")
+_EVERY_ADDRESS: Final = ("", "0.0.0.0", "::")  # what an engine says of a port that is bound to all
+
+
+def conflict(container: str) -> errors.ContainerConflict:
+    """What is said of a container of that name that is not ours."""
+    return errors.ContainerConflict(
+        f"A container called {container} is on the endpoint and was not made by this hub for this session. Look at it "
+        "there, and rename or remove it"
+    )
+
+
+def launch_of(listed: object, wanted: Mapping[str, str]) -> tuple[str, int] | None:
+    """Say which launch a container of a list was made for: session and generation.
+
+    None for one that has not the `wanted` labels, or not the name that follows from its others.
+    """
+    entry = listed if isinstance(listed, dict) else {}
+    labels, names = part_of(entry, "Labels"), _words(entry.get("Names"))
+    sid, generation = (_word(labels.get(f"{LABEL}{key}")) for key in ("session", "generation"))
+    if any(labels.get(label) != value for label, value in wanted.items()):
+        return None
+    if not _SID.fullmatch(sid) or not _GENERATION.fullmatch(generation) or names is None:
+        return None
+    name = container_name(sid, int(generation))
+    return (sid, int(generation)) if name in names or f"/{name}" in names else None
+
+
+def is_adoptable(found: Mapping[str, Any], spec: Specification, image: Mapping[str, Any]) -> bool:
+    """Say whether a container found under the name is this launch's own and what was asked for; `image` is its image.
+
+    If not, it is ours to replace: of another launch of this session, whose item was lost, so that launches are counted
+    from 1 again and its certificate is for another host; or of another shape. Raises ContainerConflict for one that is
+    not ours, EndpointFailed for one on its way out.
+    """
+    labels = labels_of(found)
+    if any(labels.get(f"{LABEL}{key}") != spec.labels[f"{LABEL}{key}"] for key in ("hub", "session", "generation")):
+        raise conflict(spec.name)
+    if part_of(found, "State").get("Status") in ("removing", "dead"):
+        raise errors.EndpointFailed("The endpoint is still removing a container of this name. The hub will try again")
+    is_this_launchs = (labels.get(f"{LABEL}label") or "") == spec.labels[f"{LABEL}label"]
+    return is_this_launchs and is_as_asked(found, spec, image)
+
+
+def is_as_asked(found: Mapping[str, Any], spec: Specification, image: Mapping[str, Any]) -> bool:
+    """Say whether a container of the `image` is what the specification says (rule 2)."""
+    return (
+        _runs_the_program(found, spec, image)
+        and _has_the_mounts(found, spec, image)
+        and _is_isolated(part_of(found, "HostConfig"))
+        and _publishes_the_port(part_of(found, "HostConfig"), spec)
+        and _has_the_limits(part_of(found, "HostConfig"), spec)
+    )
+
+
+def _runs_the_program(found: Mapping[str, Any], spec: Specification, image: Mapping[str, Any]) -> bool:
+    config, of_image = part_of(found, "Config"), part_of(image, "Config")
+    identity = _word(image.get("Id"))
+    entrypoint = _words(config.get("Entrypoint"))
+    return (
+        (config.get("Image") == spec.image or (identity != "" and found.get("Image") == identity))
+        and entrypoint is not None
+        and entrypoint == _words(of_image.get("Entrypoint"))
+        and _words(config.get("Cmd")) == spec.command
+        and _word(config.get("User")) == _word(of_image.get("User"))
+    )
+
+
+def _has_the_mounts(found: Mapping[str, Any], spec: Specification, image: Mapping[str, Any]) -> bool:
+    """Our volume at the work folder, and at most the anonymous volumes that the image itself asks for."""
+    host, mounts = part_of(found, "HostConfig"), _parts(found.get("Mounts"))
+    of_image = part_of(part_of(image, "Config"), "Volumes")
+    ours = []
+    for mount in mounts or ():
+        volume, folder = _volume(mount), _word(mount.get("Destination"))
+        if folder == spec.workdir:
+            ours.append((volume, mount.get("RW")))
+        elif folder not in of_image or not _ANONYMOUS.fullmatch(volume):
+            return False
+    return ours == [(spec.volume, True)] and not host.get("Tmpfs") and not host.get("VolumesFrom")
+
+
+def _volume(mount: Mapping[str, Any]) -> str:
+    """The name of a mounted volume; "" for what is none. Engines before API 1.25 do not say the type."""
+    return _word(mount.get("Name")) if mount.get("Type", "volume") == "volume" else ""
+
+
+def _is_isolated(host: Mapping[str, Any]) -> bool:
+    policy = part_of(host, "RestartPolicy").get("Name")
+    return (
+        not any(host.get(key) for key in ("Privileged", "CapAdd", "Devices", "DeviceCgroupRules", "SecurityOpt"))
+        and (host.get("NetworkMode") or "") in _DEFAULT_NETWORKS
+        and all((host.get(f"{kind}Mode") or "") in _OWN_NAMESPACES for kind in ("Pid", "Ipc", "UTS", "Userns"))
+        and (policy or "no") == "no"
+    )
+
+
+def _publishes_the_port(host: Mapping[str, Any], spec: Specification) -> bool:
+    bindings = part_of(host, "PortBindings")
+    of_port = _parts(bindings.get(f"{spec.port}/tcp")) or []
+    addresses = [binding.get("HostIp") or "" for binding in of_port]
+    wanted = (spec.publish_address,) if spec.publish_address else _EVERY_ADDRESS
+    return not host.get("PublishAllPorts") and len(bindings) == len(addresses) == 1 and addresses[0] in wanted
+
+
+def _has_the_limits(host: Mapping[str, Any], spec: Specification) -> bool:
+    requests = _parts(host.get("DeviceRequests"))
+    return (
+        (host.get("Memory") or 0) == (spec.limits.memory or 0)
+        and _quota(host) == cpu_quota(spec.limits)
+        and requests is not None
+        and [(asked.get("Count"), asked.get("Capabilities")) for asked in requests]
+        == ([(spec.limits.gpus, GPU)] if spec.limits.gpus else [])
+    )
+
+
+def _quota(host: Mapping[str, Any]) -> object:
+    """The CPU limit as microseconds in each CPU_PERIOD, whichever of its two forms it has; 0 is none."""
+    quota, period, nano = (host.get(key) or 0 for key in ("CpuQuota", "CpuPeriod", "NanoCpus"))
+    if not all(type(number) is int for number in (quota, period, nano)):
+        return None
+    if quota > 0:
+        return quota * CPU_PERIOD // (period or CPU_PERIOD)
+    return nano * CPU_PERIOD // 1_000_000_000
+
+
+# ── what an engine made up, as far as it has the form of what is compared ────────────────────────────────────────────
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _words(value: object) -> tuple[str, ...] | None:
+    """Some strings, none for nothing at all; None for what is something else."""
+    value = value or []
+    return tuple(value) if isinstance(value, list) and all(isinstance(word, str) for word in value) else None
+
+
+def _parts(value: object) -> list[Mapping[str, Any]] | None:
+    """Some objects, none for nothing at all; None for what is something else."""
+    value = value or []
+    return value if isinstance(value, list) and all(isinstance(part, dict) for part in value) else None
