@@ -15,7 +15,7 @@ from chalicelib.session.values import Failure, Target
 
 @dataclass(frozen=True, slots=True)
 class VerifyEndpoint:
-    """Connect to the endpoint with the visitor's certificate, ask for its version, remove what launches have left."""
+    """Connect to the endpoint with the visitor's certificate and ask for its version; then sweep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class PullImage:
 
 @dataclass(frozen=True, slots=True)
 class CreateContainer:
-    """Create the container, or adopt the very one, and put certificate, key and configuration into it."""
+    """Create the container, or adopt it if it is there, and put certificate, key and configuration into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class PublishRoute:
 
 @dataclass(frozen=True, slots=True)
 class InspectContainer:
-    """See whether the container of a ready session still runs, and remove what earlier launches have left."""
+    """See whether the container of a ready session still runs; then sweep the endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class WithdrawRoute:
 
 @dataclass(frozen=True, slots=True)
 class RemoveContainer:
-    """Stop and remove the container, and see that no creation of it is still to come; its volume stays."""
+    """Stop and remove the container, see that no creation of it is still to come, and sweep; its volume stays."""
 
 
 @dataclass(frozen=True, slots=True)
