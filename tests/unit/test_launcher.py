@@ -718,13 +718,15 @@ def test_each_effect_is_performed_in_its_own_lane() -> None:
     stage.ask_for(e.StopRequested())
     drive(launcher, stage.store, TickMessage(stage.sid))
     stage.assert_nothing_is_left()
-    assert dict(performed) == {
-        "verify": Lane.LAUNCH,
-        "pull": Lane.PULL,
-        "create": Lane.LAUNCH,
-        "put_files": Lane.LAUNCH,
-        "start": Lane.LAUNCH,
-        "remove": Lane.LEAVE,
+    assert set(performed) == {
+        ("verify", Lane.LAUNCH),
+        ("launches", Lane.LAUNCH),  # what is left of earlier launches is looked for when the endpoint is verified
+        ("pull", Lane.PULL),
+        ("create", Lane.LAUNCH),
+        ("put_files", Lane.LAUNCH),
+        ("start", Lane.LAUNCH),
+        ("remove", Lane.LEAVE),
+        ("launches", Lane.LEAVE),
     }
 
 

@@ -21,6 +21,7 @@ from chalicelib.engine.errors import (
 from chalicelib.notebook.certificates import HubTrust, new_ca
 from chalicelib.notebook.container import LABEL, hub_label, specification
 from chalicelib.session import events as e
+from chalicelib.session.lanes import lane_of
 from chalicelib.session.lease import EFFECT_SECONDS
 from chalicelib.session.machine import SETTLE_SECONDS, WATCH_SECONDS, new_session
 from chalicelib.session.values import Failure, Limits, Session, State, container_name, session_id
@@ -448,10 +449,10 @@ def test_a_notebook_that_ran_when_the_hubs_ca_was_replaced_is_removed_by_its_sto
 def test_a_notebook_that_was_launched_before_fingerprints_goes_on_and_is_removed_by_its_stop(state: State) -> None:
     stage = Stage()
     while stage.session.state is not State.PULLING:
-        stage.launcher(time_left=one_effect()).tick(TickMessage(stage.sid))
+        stage.launcher(lane_of(stage.session), time_left=one_effect()).tick(TickMessage(stage.sid))
     stage.store.sessions[stage.sid] = replace(stage.session, hub="")
     while stage.session.state is not state:
-        stage.launcher(time_left=one_effect()).tick(TickMessage(stage.sid))
+        stage.launcher(lane_of(stage.session), time_left=one_effect()).tick(TickMessage(stage.sid))
     stage.run(State.READY)
     assert stage.container.specification.labels[f"{LABEL}hub"] == "homeport"
     stop(stage)
