@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from bench import bench_agent, bench_bundles, bench_launch
+from bench import bench_agent, bench_bundles, bench_launch, bench_store
 
 if __name__ == "__main__":
     print("── refusing bad bundles")
     status = bench_bundles.main()
     print("\n── a full reading of the proxy's table")
     status = bench_agent.main() or status
+    print("\n── sessions, stored and read")
+    status = bench_store.main() or status
     print("\n── launching")
     sys.exit(bench_launch.main() or status)

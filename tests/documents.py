@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from chalicelib.session.values import Phase, State, phase_of
-from chalicelib.web.json import Session
+from chalicelib.web.json import Listed, Session
 
 SID = "0123456789abcdefghij"
 
@@ -33,3 +33,17 @@ def a_session_document(**changes: Any) -> Session:
     document["phase"] = str(phase)
     document["headline"] = "Failed" if failed else {"leaving": "Stopping"}.get(phase, str(phase).capitalize())
     return cast(Session, document)
+
+
+def a_listed_document(**changes: Any) -> Listed:
+    """The session of `a_session_document` as a list shows it."""
+    session = a_session_document(**changes)
+    return {
+        "id": session["id"],
+        "name": session["name"],
+        "phase": session["phase"],
+        "headline": session["headline"],
+        "failed": session["error"] is not None,
+        "endpoint": session["endpoint"],
+        "created_at": session["created_at"],
+    }

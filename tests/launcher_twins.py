@@ -35,7 +35,8 @@ from chalicelib.notebook.container import LABEL, Specification
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane, lane_of
-from chalicelib.session.values import Session, container_name
+from chalicelib.session.narration import LOG_LINES
+from chalicelib.session.values import Line, Session, Summary, container_name
 from tests.builders import LIFETIME, NOW
 
 _Answer = TypeVar("_Answer")
@@ -88,7 +89,10 @@ def _nothing(session: Session) -> None:
 
 
 class SessionStoreTwin:
-    """SessionStore in a dictionary. `before_save` and `after_save` may raise: the save is lost, or only its answer."""
+    """SessionStore in two dictionaries. `before_save` and `after_save` may raise: the save is lost, or only its answer.
+
+    `lines` has what became of the logs' earlier lines, by session and place: generation and line.
+    """
 
     def __init__(
         self,
@@ -98,6 +102,7 @@ class SessionStoreTwin:
         after_save: Callable[[Session], None] = _nothing,
     ) -> None:
         self.sessions: dict[str, Session] = {}
+        self.lines: dict[tuple[str, int], tuple[int, Line]] = {}
         self.history: list[Session] = []
         self.trouble = trouble or Trouble()
         self.before_save = before_save
@@ -120,11 +125,20 @@ class SessionStoreTwin:
         self.sessions[session.sid] = session
         self.history.append(session)
         self.trouble.step()
+        for line in session.log[:-1]:
+            if line.place:
+                self.lines[session.sid, line.place % LOG_LINES] = (session.generation, line)
+        self.trouble.step()
         self.after_save(session)
 
-    def of_owner(self, owner: str) -> list[Session]:
-        found = [session for session in self.sessions.values() if session.owner == owner]
-        return sorted(found, key=lambda session: session.created_at, reverse=True)
+    def earlier_lines(self, session: Session) -> list[Line]:
+        kept = [found for (sid, _), found in self.lines.items() if sid == session.sid]
+        return [line for generation, line in kept if generation == session.generation]
+
+    def of_owner(self, owner: str, limit: int, before: tuple[float, str] | None = None) -> list[Summary]:
+        found = [session.summary for session in self.sessions.values() if session.owner == owner]
+        found.sort(key=lambda summary: summary.position, reverse=True)
+        return [summary for summary in found if before is None or summary.position < before][:limit]
 
     def due(self, now: float) -> Iterator[tuple[str, Lane]]:
         for session in list(self.sessions.values()):
@@ -288,13 +302,15 @@ class ContainerTwin:
 class EngineTwin:
     """A Docker Engine with images and containers; `connect` is what Effects is given.
 
-    While `refuses` is set, nothing can connect. `during` is told every call that acts, and may raise.
+    While `refuses` is set, nothing can connect. `during` is told every call that acts, and may raise; a pull is one
+    call for each of its `layers`.
     """
 
     trouble: Trouble = field(default_factory=Trouble)
     images: set[str] = field(default_factory=set)
     containers: dict[str, ContainerTwin] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)
+    layers: int = 4
     pulls: int = 0
     deadlines: list[float] = field(default_factory=list)
     refuses: Exception | None = None
@@ -331,9 +347,9 @@ class EngineTwin:
 
     def pull(self, image: str) -> Generator[PullStatus, None, None]:
         self.pulls += 1
-        for layer in range(4):
+        for layer in range(self.layers):
             self._acting("pull")
-            yield PullStatus(layer / 4, f"Pulling: {layer} of 4 layers")
+            yield PullStatus(layer / self.layers, f"Pulling: {layer} of {self.layers} layers")
         self.images.add(image)
         self.trouble.step()
 

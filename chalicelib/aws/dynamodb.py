@@ -2,13 +2,14 @@
 
     pk                   sk       what                                    written by            store
     session#<sid>        session  a session (session_items.py)            web, launcher         sessions.py
+    session#<sid>        line#…   an earlier line of its log              web, launcher         sessions.py
     token#<sha256>       token    whose owner token this is               web                   tokens.py
     ticket#<sha256>      ticket   a one-time entry to one launch          web; the agent takes  tokens.py, routes.py
     route#<host>         route    where the notebook is, or was           launcher              routes.py
     slots#<pool>         slots    who pulls, whose endpoint is silent     launcher              slots.py
     grant#<sha256>       grant    a browser's lasting entry               agent                 routes.py
 
-Indexes: `owner` lists an owner's sessions, `redrive` the sessions that are due, `feed` what changed for the proxy.
+Indexes: `listing` has an owner's sessions, `redrive` the sessions that are due, `feed` what changed for the proxy.
 Only SHA-256 digests of tokens, tickets and cookies are stored, never the values. `ttl` lets DynamoDB delete an item
 some time after it is over; whoever reads it checks the time too. Every failure, also a refusal, is StoreUnavailable;
 nothing of botocore leaves this module.
@@ -86,22 +87,28 @@ class Table:
 
     def query(
         self,
-        index: str,
+        index: str | None,
         condition: str,
         values: Mapping[str, Any],
         *,
         names: Mapping[str, str] | None = None,
         newest_first: bool = False,
+        page_size: int | None = None,
     ) -> Iterator[Item]:
-        """Yield an index's items, page by page; an index is a moment behind. Raises StoreUnavailable, also between."""
-        options: dict[str, Any] = {"ExpressionAttributeNames": names} if names else {}
+        """Yield an index's items, or the table's (None), a page when it is needed. Raises StoreUnavailable, also then.
+
+        An index is a moment behind; the table is read consistently.
+        """
+        options: dict[str, Any] = {"IndexName": index} if index else {"ConsistentRead": True}
+        if names:
+            options["ExpressionAttributeNames"] = names
         with _translated():
             pages = self._dynamodb.get_paginator("query").paginate(
                 TableName=self._name,
-                IndexName=index,
                 KeyConditionExpression=condition,
                 ExpressionAttributeValues=values,
                 ScanIndexForward=not newest_first,
+                PaginationConfig={"PageSize": page_size} if page_size else {},
                 **options,
             )
             for page in pages:

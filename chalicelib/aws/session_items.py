@@ -1,4 +1,4 @@
-"""The stored form of a session: a DynamoDB item, in a format that has a number.
+"""The stored form of a session, a DynamoDB item in a format that has a number, and of its log's earlier lines.
 
     pk, sk            session#<sid>, session
     format            the number below; an item without one is of format 0
@@ -6,9 +6,17 @@
     owner, generation, created_at, expires_at
     label             of the launch's origin; not there if the launch has none
     hub               of the launch's container, as its label says; not there if the launch has none
+    listed            what a list shows of it, as JSON; all that the index of lists holds besides its keys
     session           the other fields of Session, as JSON
     redrive, redrive_at   while the session wants to be looked at: its lane, and from when on nobody is at work on it
     ttl               once it is stopped
+
+An earlier line of the log is an item beside it, at its place (docs/adr/0011):
+
+    pk, sk            session#<sid>, line#<place modulo LOG_LINES, two digits>
+    generation        of the launch it belongs to; a later launch takes its place
+    line              the line, as JSON
+    ttl               before that of the stopped session
 
 Rules
 
@@ -23,6 +31,8 @@ Rules
    on its way out: its route is withdrawn, its container removed and its credentials purged, for which its id,
    generation, label and hub are enough. (A route whose label is lost ends at `expires_at`, as every route does.)
 5. tests/frozen holds items of every format that ever was. They must always be readable.
+6. The version before kept the whole log in `session`, and wrote no `listed`. It reads the newest line as the whole log.
+   What it stored is read all the same: its log is whole, and what a list shows of it is in `session`.
 """
 
 from __future__ import annotations
@@ -38,12 +48,13 @@ from typing import Any, Final, TypeVar
 
 from chalicelib.aws.dynamodb import Item
 from chalicelib.session.lanes import lane_of
-from chalicelib.session.narration import NEWER, UNREADABLE
-from chalicelib.session.values import Failure, Limits, Line, Session, State, Target, container_name
+from chalicelib.session.narration import LOG_LINES, NEWER, UNREADABLE
+from chalicelib.session.values import Failure, Limits, Line, Phase, Session, State, Summary, Target, container_name
 
 FORMAT: Final = 1
 STOPPED_TTL: Final = 90 * 86400.0  # a stopped session is remembered for so long, in seconds
 
+LINES: Final = "line#"  # what the sort keys of all lines begin with
 _PREFIX: Final = "session#"
 _YEAR_10000: Final = 253402300800.0  # no date can be shown from then on
 # Rule 1; these are not in the JSON.
@@ -64,7 +75,7 @@ _NAMES_IN_FORMAT_0: Final[Mapping[str, str]] = MappingProxyType(
 
 _UNREADABLE_FIELD: Final = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 
-_Value = TypeVar("_Value", Target, Failure, Limits, Line)
+_Value = TypeVar("_Value", Target, Failure, Limits, Line, Summary)
 
 
 def item_of(session: Session, now: float) -> dict[str, Any]:
@@ -76,7 +87,7 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
         if not values[name]:
             del values[name]
     item: dict[str, Any] = {
-        "pk": {"S": f"{_PREFIX}{session.sid}"},
+        "pk": {"S": pk_of(session.sid)},
         "sk": {"S": "session"},
         "format": {"N": str(FORMAT)},
         "version": {"N": str(session.version)},
@@ -86,7 +97,8 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
         **({"hub": {"S": session.hub}} if session.hub else {}),
         "created_at": {"N": repr(session.created_at)},
         "expires_at": {"N": repr(session.expires_at)},
-        "session": {"S": json.dumps(values, ensure_ascii=False, separators=(",", ":"))},
+        "listed": {"S": _json({name: getattr(session.summary, name) for name in _LISTED})},
+        "session": {"S": _json(values)},
     }
     if session.next_attempt_at is None:
         item["ttl"] = {"N": str(int(now + STOPPED_TTL))}
@@ -113,9 +125,46 @@ def session_of(item: Item) -> Session:
     return session
 
 
+def summary_of(item: Item) -> Summary | None:
+    """Read what a list shows of a session, from the index of lists; None when the item does not say it (rule 6)."""
+    try:
+        listed = json.loads(item["listed"]["S"])
+        return _SUMMARY(listed | {"sid": sid_of(item), "created_at": json.loads(item["created_at"]["N"])})
+    except (*_UNREADABLE_FIELD, RecursionError):
+        return None
+
+
+def line_item_of(session: Session, line: Line, now: float) -> dict[str, Any]:
+    """Write down a line of the session's log that is not its newest any more; `now` in epoch seconds."""
+    return {
+        "pk": {"S": pk_of(session.sid)},
+        "sk": {"S": f"{LINES}{line.place % LOG_LINES:02}"},
+        "generation": {"N": str(session.generation)},
+        "line": {"S": _json(asdict(line))},
+        "ttl": {"N": str(int(now + STOPPED_TTL))},
+    }
+
+
+def line_of(item: Item, generation: int) -> Line | None:
+    """Read a line of that launch's log; None for one of another launch, and for one that cannot be read."""
+    try:
+        return _LINE(json.loads(item["line"]["S"])) if item["generation"]["N"] == str(generation) else None
+    except (*_UNREADABLE_FIELD, RecursionError):
+        return None
+
+
+def pk_of(sid: str) -> str:
+    """The partition key of a session and its lines."""
+    return f"{_PREFIX}{sid}"
+
+
 def sid_of(item: Item) -> str:
     """The id of an item's session."""
     return str(item["pk"]["S"]).removeprefix(_PREFIX)
+
+
+def _json(values: object) -> str:
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
 def _format_of(item: Item) -> int | None:
@@ -267,7 +316,9 @@ def _lines(value: object) -> tuple[Line, ...]:
 
 
 _FAILURE: Final = _parts(Failure, code=_text, message=_text)
-_LINE: Final = _parts(Line, number=_count, at=_moment, text=_text, progress=_flag)
+_LINE: Final = _parts(Line, number=_count, at=_moment, text=_text, progress=_flag, place=_count)
+_LISTED: Final = MappingProxyType({"name": _text, "endpoint": _text, "phase": Phase, "failed": _flag})
+_SUMMARY: Final = _parts(Summary, sid=_text, created_at=_moment, **_LISTED)
 
 _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
     {

@@ -1,19 +1,35 @@
-"""Sessions in DynamoDB. Every save is conditional on the version it was loaded with; a lost race raises
-StaleSession."""
+"""Sessions in DynamoDB. Every save is conditional on the version it was loaded with; a lost race raises StaleSession.
+
+The item of a session holds the newest line of its log. What became history by a change is written after that change is
+saved, and may be lost: there is no transaction, and nothing but the log's reader ever looks at it.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from itertools import groupby, islice
+from typing import TYPE_CHECKING, Any
 
-from chalicelib.aws.dynamodb import Clock, Table
-from chalicelib.aws.errors import SessionNotFound, StaleSession
-from chalicelib.aws.session_items import item_of, session_of, sid_of
+from chalicelib.aws.dynamodb import Clock, Item, Table
+from chalicelib.aws.errors import SessionNotFound, StaleSession, StoreUnavailable
+from chalicelib.aws.session_items import (
+    LINES,
+    item_of,
+    line_item_of,
+    line_of,
+    pk_of,
+    session_of,
+    sid_of,
+    summary_of,
+)
 from chalicelib.session.lanes import Lane
-from chalicelib.session.values import Session
+from chalicelib.session.values import Line, Session, Summary
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+
+log = logging.getLogger("homeport.sessions")
 
 
 class SessionStore:
@@ -25,7 +41,7 @@ class SessionStore:
 
     def find(self, sid: str) -> Session | None:
         """Return the session, or None when there is no such id; whatever is stored, something is returned."""
-        item = self._table.get(f"session#{sid}", "session")
+        item = self._table.get(pk_of(sid), "session")
         return session_of(item) if item else None
 
     def load(self, sid: str) -> Session:
@@ -46,15 +62,34 @@ class SessionStore:
             condition="version = :before" if before else "attribute_not_exists(pk)",
             values={":before": {"N": str(before)}} if before else None,
         )
+        history = [line for line in session.log[:-1] if line.place]
+        if history and (saved or self.find(session.sid) == session):  # it is there: only the answer was lost
+            self._keep(session, history)
         if not saved:
             raise StaleSession("The session was changed meanwhile; reload it")
 
-    def of_owner(self, owner: str) -> list[Session]:
-        """Return the owner's sessions, newest first (eventually consistent)."""
-        found = self._table.query(
-            "owner", "#owner = :owner", {":owner": {"S": owner}}, names={"#owner": "owner"}, newest_first=True
+    def earlier_lines(self, session: Session) -> list[Line]:
+        """Return what there is of the lines of this launch that the session does not hold itself, in any order."""
+        values = {":session": {"S": pk_of(session.sid)}, ":lines": {"S": LINES}}
+        found = self._table.query(None, "pk = :session AND begins_with(sk, :lines)", values)
+        lines = (line_of(item, session.generation) for item in found)
+        return [line for line in lines if line is not None]
+
+    def of_owner(self, owner: str, limit: int, before: tuple[float, str] | None = None) -> list[Summary]:
+        """Return at most `limit` of the owner's sessions, newest first (eventually consistent).
+
+        `before` is the position of a session (Summary.position): only what comes after it in that order.
+        """
+        condition, values = "#owner = :owner", {":owner": {"S": owner}}
+        if before is not None:
+            condition += " AND created_at <= :latest"
+            values[":latest"] = {"N": repr(before[0])}
+        # One more than is wanted, to see that no other session was created at the same time as the last one.
+        items = self._table.query(
+            "listing", condition, values, names={"#owner": "owner"}, newest_first=True, page_size=limit + 1
         )
-        return [session_of(item) for item in found]
+        found = (summary for summary in self._in_order(items) if before is None or summary.position < before)
+        return list(islice(found, limit))
 
     def due(self, now: float) -> Iterator[tuple[str, Lane]]:
         """Yield id and lane of each session that nobody is at work on and whose time has come; those that leave first.
@@ -66,3 +101,26 @@ class SessionStore:
             values = {":shard": {"S": shard}, ":now": {"N": repr(now)}}
             for item in self._table.query("redrive", "redrive = :shard AND redrive_at <= :now", values):
                 yield sid_of(item), lane
+
+    def _keep(self, session: Session, history: list[Line]) -> None:
+        """Write lines down as history, each at its place, as far as the table takes them."""
+        for line in history:
+            try:
+                self._table.put(line_item_of(session, line, self._clock()))
+            except StoreUnavailable as error:
+                log.warning("session %s: line %d and those after it are lost: %s", session.sid, line.number, error.code)
+                return
+
+    def _in_order(self, items: Iterator[Item]) -> Iterator[Summary]:
+        """What a list shows of an index's items, by position: those of one moment come from the index in any order."""
+        for _, group in groupby(items, key=lambda item: item["created_at"]):
+            summaries = filter(None, map(self._summary, group))
+            yield from sorted(summaries, key=lambda summary: summary.position, reverse=True)
+
+    def _summary(self, item: Any) -> Summary | None:
+        """What a list shows of an index's item; the session itself says it if the item does not."""
+        summary = summary_of(item)
+        if summary is None:
+            session = self.find(sid_of(item))
+            summary = session.summary if session else None
+        return summary

@@ -28,11 +28,16 @@ Tick 2 saves nothing before its pull has joined; until then the session is tick 
 nothing, and the pull is offered once more. Its first save then wins over whatever tick 1 saves of the same pull
 meanwhile, and that save is what tells tick 1. So at every moment somebody's pull has joined, and no layer is fetched
 twice.
+
+Progress comes once a second, for as long as an endpoint likes, and each save costs money. So what comes within
+PROGRESS_SECONDS of the last one saved is held back, and is saved when the pull is over if nothing newer was. A save is
+also how a tick learns that it has lost the session, to another tick or to the visitor's Stop: it may take as long.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import Final, Protocol
@@ -48,6 +53,7 @@ from chalicelib.session.values import Session
 
 HANDOVER_SECONDS: Final = EFFECT_SECONDS + 15.0  # what the next tick needs to start, connect and join the pull
 OFFER_AGAIN_SECONDS: Final = 15.0  # until the handover is offered once more
+PROGRESS_SECONDS: Final = 3.0  # between two saves of a pull's progress
 EARLY_SECONDS: Final = 1.0  # how much too early a message may come: clocks differ, and SQS counts whole seconds
 QUEUE_LIMIT: Final = 60.0  # longer waits are left to the schedule, which costs nothing per session
 
@@ -157,12 +163,19 @@ class Launcher:
             return self._save_events(session, events) if saved else session
 
     def _save_events(self, session: Session, events: Iterator[Event]) -> Session:
-        """Save each event as it happens, until the last one or until a save is lost."""
+        """Save each event as it happens, but not all progress, until the last one or until a save is lost."""
+        saved_at, held_back = -math.inf, list[Event]()
         for event in events:
-            session, saved = self._save_event(session, event)
-            if not saved:
-                return session
-            if isinstance(event, PullProgressed):
+            progresses = isinstance(event, PullProgressed)
+            if progresses and self._clock() - saved_at < PROGRESS_SECONDS:
+                held_back = [event]
+            else:
+                for news in [event] if progresses else [*held_back, event]:
+                    session, saved = self._save_event(session, news)
+                    if not saved:
+                        return session
+                saved_at, held_back = self._clock(), []
+            if progresses:
                 self._offer_handover(session)
         return session
 

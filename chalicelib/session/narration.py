@@ -4,6 +4,10 @@ machine.py says what changes; this says it in words. A message is what is so now
 what happened, one line for each piece of news; the lines of one pull replace each other, or a long pull would push
 everything else out. Each line has a number of its own all the same, so that a page can ask for what came after the
 last one it has.
+
+A session holds the newest line alone, however much has happened. A change that adds lines makes those before the
+newest history: they stand before it in `log` until the next change, and whoever saves the session keeps them elsewhere
+(aws/sessions.py), each at its place. The log of a launch has LOG_LINES places; the next line takes the oldest one's.
 """
 
 from __future__ import annotations
@@ -15,10 +19,10 @@ from typing import Final
 
 from chalicelib.session import events as e
 from chalicelib.session.events import Event
-from chalicelib.session.values import Failure, Line, Phase, Session, State
+from chalicelib.session.values import Failure, Line, Phase, Session, State, Summary
 from chalicelib.text import one_line
 
-LOG_LINES: Final = 40  # 40 lines of at most 200 characters keep the item under 40 kB in any script; DynamoDB takes 400
+LOG_LINES: Final = 40  # of a launch are kept, the newest; whatever an endpoint does, it makes no more
 LINE_LENGTH: Final = 200
 
 # fmt: off
@@ -59,9 +63,9 @@ UNREADABLE: Final = Failure(
 )
 
 
-def headline(session: Session) -> str:
+def headline(session: Session | Summary) -> str:
     """Say in a word where the session is."""
-    return "Failed" if session.phase is Phase.STOPPED and session.failure else _HEADLINES[session.phase]
+    return "Failed" if session.phase is Phase.STOPPED and session.failed else _HEADLINES[session.phase]
 
 
 def progress(session: Session) -> float | None:
@@ -74,20 +78,28 @@ def progress(session: Session) -> float | None:
 
 def begin(session: Session, now: float) -> Session:
     """Give a session that is launched (again) its first message and line; the numbers of its lines go on."""
-    line = _line(session, f"Launch {session.generation} of “{session.name}” on {session.endpoint}", now)
-    return replace(session, message=MESSAGES[session.state], log=(line,))
+    text = f"Launch {session.generation} of “{session.name}” on {session.endpoint}"
+    return replace(session, message=MESSAGES[session.state], log=(replace(_line(session.log, text, now), place=1),))
 
 
 def narrate(before: Session, event: Event, after: Session, now: float) -> Session:
     """Give `after`, which `event` made of `before`, its message and the lines about what happened."""
     told = replace(after, message=_message_after(before, event, after))
+    log = _without_history(before.log)
     for text in _lines_about(before, event, told):
-        progresses = isinstance(event, e.PullProgressed | e.Queued)
-        replaces = progresses and bool(told.log) and told.log[-1].progress
-        line = replace(_line(told, text, now), progress=progresses)
-        kept = told.log[:-1] if replaces else told.log
-        told = replace(told, log=(*kept, line)[-LOG_LINES:])
-    return told
+        line = replace(_line(log, text, now), progress=isinstance(event, e.PullProgressed | e.Queued))
+        if line.progress and log and log[-1].progress:
+            log = (*log[:-1], replace(line, place=log[-1].place))
+        else:
+            log = (*log, line)
+    return replace(told, log=log)
+
+
+def _without_history(log: tuple[Line, ...]) -> tuple[Line, ...]:
+    """The newest line of a log, whose others were kept elsewhere when it was saved; a log of before places is whole."""
+    if log and log[-1].place == 0:
+        return tuple(replace(line, place=place) for place, line in enumerate(log, start=1))
+    return log[-1:]
 
 
 def silence(session: Session, patience: float) -> Failure:
@@ -188,6 +200,7 @@ def _remove_by_hand(session: Session) -> str:
     return f"The container may still be on your endpoint; {who}: docker rm -f {session.container}"
 
 
-def _line(session: Session, text: str, now: float) -> Line:
-    """The next line of the session's log: an endpoint's words are not trusted, and neither is a notebook's name."""
-    return Line(session.log[-1].number + 1 if session.log else 1, now, one_line(text, LINE_LENGTH))
+def _line(log: tuple[Line, ...], text: str, now: float) -> Line:
+    """The next line of a log: an endpoint's words are not trusted, and neither is a notebook's name."""
+    number, place = (log[-1].number + 1, log[-1].place + 1) if log else (1, 1)
+    return Line(number, now, one_line(text, LINE_LENGTH), place=place)

@@ -80,13 +80,15 @@ class Failure:
 class Line:
     """One line of a session's log; `number` grows by one from 1 and never repeats within a session.
 
-    `progress`: it says how far a pull is, and the pull's next line replaces it.
+    `progress`: it says how far a pull is, and the pull's next line replaces it. `place` counts the lines of its launch
+    from 1, a line that replaces another has the same (0: it was stored before lines had places).
     """
 
     number: int
     at: float
     text: str
     progress: bool = False
+    place: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,23 @@ class Limits:
     memory: int | None = None
     cpus: float | None = None
     gpus: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a list shows of a session; `failed` as soon as it has a failure, also while it is still leaving."""
+
+    sid: str
+    name: str
+    endpoint: str
+    phase: Phase
+    failed: bool
+    created_at: float
+
+    @property
+    def position(self) -> tuple[float, str]:
+        """Its position in a list, which begins with the greatest."""
+        return self.created_at, self.sid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +130,7 @@ class Session:
     how it goes  `state`, since `entered_at`; `fraction` of the pull, once it is `admitted`, which grew last at
                  `progressed_at`; `failure` is the first one and final, `last_problem` what the present effect failed of
                  last, `attempts` how often in a row; `message` and `log` are for the visitor.
+                 `log` ends with the newest line; those before it became history by the last change.
     who and when `written_by` is the tick or the web request that saved last, and a tick holds the session until
                  `lease_expires_at`; `last_news_at` is when something was last heard, and `next_attempt_at` when the
                  session wants to be looked at (None: never again).
@@ -158,6 +178,16 @@ class Session:
     def phase(self) -> Phase:
         """What the visitor can do with it."""
         return phase_of(self.state)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is over, or on its way out, because of a failure."""
+        return self.failure is not None
+
+    @property
+    def summary(self) -> Summary:
+        """What a list shows of it."""
+        return Summary(self.sid, self.name, self.endpoint, self.phase, self.failed, self.created_at)
 
     @property
     def host(self) -> str:

@@ -11,7 +11,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,12 +36,24 @@ from chalicelib.session.events import (
 )
 from chalicelib.session.lanes import lane_of
 from chalicelib.session.machine import accepts, advance, new_session
-from chalicelib.session.values import Failure, Phase, Session, State, is_session_id, launch_label, session_id
+from chalicelib.session.narration import LOG_LINES
+from chalicelib.session.values import (
+    Failure,
+    Line,
+    Phase,
+    Session,
+    State,
+    Summary,
+    is_session_id,
+    launch_label,
+    session_id,
+)
 from chalicelib.web.errors import SessionLeaving, SessionNotReady, SessionOfLaterVersion
 from chalicelib.web.forms import Launch
 
 TICKET_SECONDS: Final = 60.0
 OWNERS_PER_TOKEN: Final = 10
+LISTED: Final = 50  # sessions on one page of a list
 RACES: Final = 8  # a save loses only against another save, and a launch has about ten
 
 
@@ -51,7 +63,8 @@ class Sessions(Protocol):
     def find(self, sid: str) -> Session | None: ...
     def load(self, sid: str) -> Session: ...
     def save(self, session: Session) -> None: ...
-    def of_owner(self, owner: str) -> list[Session]: ...
+    def earlier_lines(self, session: Session) -> Sequence[Line]: ...
+    def of_owner(self, owner: str, limit: int, before: tuple[float, str] | None) -> Sequence[Summary]: ...
 
 
 class Tokens(Protocol):
@@ -75,6 +88,14 @@ class Launched:
     session: Session
     bundle: Bundle
     created: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A page of a list, newest first; `older` is the position before which the next page goes on, if there is one."""
+
+    sessions: Sequence[Summary]
+    older: tuple[float, str] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +161,21 @@ class Hub:
             raise SessionNotFound("There is no such session here. Upload the bundle it was launched with to see it")
         return session
 
-    def sessions(self, owners: frozenset[str]) -> list[Session]:
-        """The owners' sessions, newest first."""
-        found = [session for owner in sorted(owners) for session in self._sessions.of_owner(owner)]
-        return sorted(found, key=lambda session: session.created_at, reverse=True)
+    def lines(self, session: Session, after: int = 0) -> list[Line]:
+        """The lines of the session's log after the line number `after`, oldest first; one that was lost is missing.
+
+        The session is all that is needed for whoever has the lines before those it holds.
+        """
+        held = session.log
+        complete = not held or held[0].place <= 1 or held[0].number <= after + 1
+        lines = {line.number: line for line in (*(() if complete else self._sessions.earlier_lines(session)), *held)}
+        return [lines[number] for number in sorted(lines) if number > after][-LOG_LINES:]
+
+    def sessions(self, owners: frozenset[str], before: tuple[float, str] | None = None) -> Listing:
+        """The owners' sessions, newest first, LISTED of them; `before` is the `older` of the page before."""
+        found = [summary for owner in owners for summary in self._sessions.of_owner(owner, LISTED + 1, before)]
+        found.sort(key=lambda summary: summary.position, reverse=True)
+        return Listing(found[:LISTED], found[LISTED - 1].position if len(found) > LISTED else None)
 
     def enter(self, session: Session) -> Entry:
         """Make a one-time ticket of 60 seconds; raises SessionNotReady."""

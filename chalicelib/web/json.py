@@ -5,14 +5,15 @@ Times are ISO 8601 in UTC, fractions 0 to 1, fingerprints hex SHA-256.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TypedDict
 
 from chalicelib.bundle.parse import Bundle
 from chalicelib.errors import HomeportError
 from chalicelib.session.narration import headline, progress
-from chalicelib.session.values import Phase
+from chalicelib.session.values import Line as LineValue
+from chalicelib.session.values import Phase, Summary
 from chalicelib.session.values import Session as SessionValue
 
 
@@ -45,6 +46,18 @@ class Session(TypedDict):
     endpoint: str
     credentials_held: bool
     container: str | None
+
+
+class Listed(TypedDict):
+    """A session as a list shows it; `failed` as soon as it has an error, also while it is leaving."""
+
+    id: str
+    name: str
+    phase: str
+    headline: str
+    failed: bool
+    endpoint: str
+    created_at: str
 
 
 class Line(TypedDict):
@@ -101,12 +114,23 @@ def session_json(session: SessionValue, origin: str) -> Session:
     }
 
 
-def lines_json(session: SessionValue, after: int = 0) -> list[Line]:
-    """The lines of a session's log that come after the line number `after`, oldest first."""
+def listed_json(summary: Summary) -> Listed:
+    """A session in a list."""
+    return {
+        "id": summary.sid,
+        "name": summary.name,
+        "phase": str(summary.phase),
+        "headline": headline(summary),
+        "failed": summary.failed,
+        "endpoint": summary.endpoint,
+        "created_at": _time(summary.created_at),
+    }
+
+
+def lines_json(lines: Iterable[LineValue]) -> list[Line]:
+    """Lines of a session's log."""
     return [
-        {"number": line.number, "at": _time(line.at), "text": line.text, "progress": line.progress}
-        for line in session.log
-        if line.number > after
+        {"number": line.number, "at": _time(line.at), "text": line.text, "progress": line.progress} for line in lines
     ]
 
 

@@ -35,9 +35,9 @@ from chalicelib.web.errors import (
     UnsupportedMediaType,
 )
 from chalicelib.web.forms import SUGGESTED_NAME, Launch, parse_launch
-from chalicelib.web.hub import Hub
+from chalicelib.web.hub import Hub, Listing
 from chalicelib.web.json import Session as SessionJson
-from chalicelib.web.json import check_json, lines_json, problem_json, session_json
+from chalicelib.web.json import check_json, lines_json, listed_json, problem_json, session_json
 
 COOKIE: Final = "__Host-homeport-owner"
 FORM: Final = ("multipart/form-data",)
@@ -51,6 +51,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_POSITION: Final = re.compile(r"([0-9]{1,12}\.[0-9]{1,17})-([0-9a-v]{20})")
 
 log = logging.getLogger("homeport.web")
 View = Callable[..., Response]
@@ -61,7 +62,7 @@ View = Callable[..., Response]
 
 def home(site: Site, request: Request) -> Response:
     """The upload page."""
-    config = site.config
+    config, listing = site.config, site.hub.sessions(_owners(site, request))
     page = pages.HomePage(
         root="",
         suggested_name=SUGGESTED_NAME,
@@ -70,7 +71,8 @@ def home(site: Site, request: Request) -> Response:
         idle_minutes=config.idle_lifetime / 60,
         remembered_days=STOPPED_TTL / 86400,
         name=_query(request, "name", ""),
-        sessions=[_shown(site, session) for session in site.hub.sessions(_owners(site, request))],
+        sessions=list(map(listed_json, listing.sessions)),
+        older=_older(listing),
     )
     return _html(site, page)
 
@@ -105,12 +107,14 @@ def launch_session(site: Site, request: Request) -> Response:
 
 
 def list_sessions(site: Site, request: Request) -> Response:
-    """The owner's sessions, newest first."""
+    """The owner's sessions, newest first, a page of them."""
+    before = _position(request)
     owners = (_known_owners if _wants_json(request) else _owners)(site, request)
-    sessions = [_shown(site, session) for session in site.hub.sessions(owners)]
+    listing = site.hub.sessions(owners, before)
+    sessions, older = list(map(listed_json, listing.sessions)), _older(listing)
     if _wants_json(request):
-        return _json(site, {"sessions": sessions})
-    return _html(site, pages.SessionsPage(root="", sessions=sessions))
+        return _json(site, {"sessions": sessions, "next": older})
+    return _html(site, pages.SessionsPage(root="", sessions=sessions, older=older))
 
 
 def show_session(site: Site, request: Request, sid: str) -> Response:
@@ -118,7 +122,8 @@ def show_session(site: Site, request: Request, sid: str) -> Response:
     session = _session(site, request, sid)
     if _wants_json(request):
         return _json(site, _shown(site, session))
-    return _html(site, pages.SessionPage(root="../", session=_shown(site, session), log=lines_json(session)))
+    log = lines_json(site.hub.lines(session))
+    return _html(site, pages.SessionPage(root="../", session=_shown(site, session), log=log))
 
 
 def delete_session(site: Site, request: Request, sid: str) -> Response:
@@ -133,7 +138,8 @@ def session_events(site: Site, request: Request, sid: str) -> Response:
     if not (after.isascii() and after.isdigit() and len(after) < 10):
         raise BadField("“after” must be the number of the last line you have, or 0")
     session = _session(site, request, sid)
-    return _json(site, {"session": _shown(site, session), "events": lines_json(session, int(after))})
+    events = lines_json(site.hub.lines(session, int(after)))
+    return _json(site, {"session": _shown(site, session), "events": events})
 
 
 def enter_session(site: Site, request: Request, sid: str) -> Response:
@@ -349,6 +355,25 @@ def _form(request: Request) -> Launch:
 def _query(request: Request, name: str, default: str) -> str:
     parameters = request.query_params
     return str(parameters.get(name, default)) if parameters else default
+
+
+def _older(listing: Listing) -> str | None:
+    """The address of the next page of a list, below the hub's first page."""
+    if listing.older is None:
+        return None
+    created_at, sid = listing.older
+    return f"sessions?before={created_at!r}-{sid}"
+
+
+def _position(request: Request) -> tuple[float, str] | None:
+    """The position in a list that `_older` put into an address; anybody may make one up, for a list of their own."""
+    before = _query(request, "before", "")
+    if not before:
+        return None
+    found = _POSITION.fullmatch(before)
+    if not found:
+        raise BadField("“before” must be as it was in the “next” of the page before")
+    return float(found[1]), found[2]
 
 
 def _owners(site: Site, request: Request) -> frozenset[str]:

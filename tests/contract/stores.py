@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,11 +11,16 @@ import pytest
 
 from chalicelib.aws.errors import LaunchWithdrawn, SessionNotFound, StaleSession
 from chalicelib.launcher.effects import Routes
+from chalicelib.session import events as e
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane
-from chalicelib.session.values import Failure, Limits, Line, State, Target
+from chalicelib.session.machine import advance
+from chalicelib.session.narration import LOG_LINES, begin
+from chalicelib.session.values import Failure, Limits, Line, Phase, Session, State, Summary, Target
 from chalicelib.web import hub
 from tests.builders import NOW, a_session
+
+SLOW = Failure("endpoint-timeout", "The endpoint did not answer in time")
 
 
 class Sessions(hub.Sessions, Protocol):
@@ -66,7 +71,88 @@ class SessionStoreContract:
         other = a_session(name="older", owner="cd" * 32)
         for session in (older, newer, other):
             store.save(session)
-        assert store.of_owner(older.owner) == [newer, older]
+        assert store.of_owner(older.owner, 10, None) == [newer.summary, older.summary]
+        assert store.of_owner(older.owner, 1, None) == [newer.summary]
+        assert store.of_owner("ef" * 32, 10, None) == []
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 8])
+    def test_a_list_is_read_in_pages_also_of_sessions_that_were_created_at_the_same_time(
+        self, store: Sessions, limit: int
+    ) -> None:
+        moments = (NOW, NOW + 1.25, NOW + 1.25, NOW + 1.25, NOW + 1.25, NOW + 2.000001, NOW + 3)
+        sessions = [a_session(name=f"session {at}", created_at=created) for at, created in enumerate(moments)]
+        for session in (*sessions, a_session(owner="cd" * 32, created_at=NOW + 1.25)):
+            store.save(session)
+        found: list[Summary] = []
+        while page := store.of_owner(sessions[0].owner, limit, found[-1].position if found else None):
+            assert len(page) <= limit
+            found += page
+        assert found == sorted((one.summary for one in sessions), key=lambda one: one.position, reverse=True)
+
+    def test_what_a_list_shows_follows_the_session(self, store: Sessions) -> None:
+        session = a_session()
+        store.save(session)
+        for event in (e.EffectFailed(SLOW), e.RouteWithdrawn(), e.ContainerRemoved(), e.CredentialsPurged()):
+            session = saved(store, session, event)
+            assert store.of_owner(session.owner, 10, None) == [session.summary]
+        assert (session.summary.phase, session.summary.failed) == (Phase.STOPPED, True)
+
+    def test_the_lines_before_the_newest_are_found_beside_the_session(self, store: Sessions) -> None:
+        session = a_session(state=State.REMOVING, container="homeport-x-1")
+        store.save(session)
+        assert store.earlier_lines(session) == []
+        log = {line.number: line for line in session.log}
+        for event in (e.EffectDelayed(SLOW), e.EffectFailed(SLOW), e.CredentialsPurged()):
+            session = saved(store, session, event)
+            log |= {line.number: line for line in session.log}
+        *earlier, newest = (log[number] for number in sorted(log))
+        assert newest == session.log[-1]
+        assert in_order(store.earlier_lines(session)) == earlier
+
+    def test_a_line_that_is_kept_twice_is_there_once(self, store: Sessions) -> None:
+        """As when a tick was killed between the save and the line, and the next one claims the session."""
+        session = a_session(state=State.PULLING)
+        store.save(session)
+        session = saved(store, session, e.EffectDelayed(SLOW))
+        store.save(replace(session, version=session.version + 1, written_by="tick-2"))
+        assert store.earlier_lines(session) == list(session.log[:-1])
+
+    def test_a_lost_save_leaves_no_line(self, store: Sessions) -> None:
+        session = a_session(state=State.PULLING)
+        store.save(session)
+        store.save(replace(session, version=2, message="quicker"))
+        with pytest.raises(StaleSession):
+            store.save(advance(session, e.EffectDelayed(SLOW), NOW))
+        assert store.earlier_lines(session) == []
+
+    def test_a_launch_does_not_see_the_lines_of_the_one_before(self, store: Sessions) -> None:
+        session = a_session(state=State.PULLING)
+        store.save(session)
+        for number in range(5):
+            session = saved(store, session, e.EffectDelayed(Failure("a-code", f"problem {number}")))
+        again = begin(replace(session, generation=2, version=session.version + 1), NOW)
+        store.save(again)
+        assert store.earlier_lines(again) == []
+        again = saved(store, again, e.EffectDelayed(SLOW))
+        assert store.earlier_lines(again) == list(again.log[:-1])
+
+    def test_of_a_launch_the_newest_lines_are_kept_and_no_more(self, store: Sessions) -> None:
+        session = a_session(state=State.PULLING)
+        store.save(session)
+        for number in range(LOG_LINES + 5):
+            session = saved(store, session, e.EffectDelayed(Failure("a-code", f"problem {number}")))
+        kept = in_order(store.earlier_lines(session))
+        assert [line.text for line in kept] == [f"problem {number}" for number in range(4, LOG_LINES + 4)]
+
+    def test_a_log_that_was_stored_whole_is_kept_from_its_next_change_on(self, store: Sessions) -> None:
+        old = tuple(Line(number, NOW, f"line {number}") for number in range(1, 21))
+        session = a_session(state=State.PULLING, log=old)
+        store.save(session)
+        claim = replace(session, version=2, written_by="tick-2")
+        store.save(claim)
+        assert store.earlier_lines(claim) == []
+        changed = saved(store, claim, e.EffectDelayed(SLOW))
+        assert [line.text for line in in_order(store.earlier_lines(changed))] == [line.text for line in old]
 
     def test_due_is_what_waits_no_longer_and_nobody_holds(self, store: Sessions) -> None:
         due = a_session(name="due")
@@ -77,6 +163,17 @@ class SessionStoreContract:
             store.save(session)
         assert list(store.due(NOW)) == [(due.sid, Lane.LAUNCH)]
         assert {sid for sid, _ in store.due(NOW + 100)} == {due.sid, later.sid, held.sid}
+
+
+def saved(store: Sessions, session: Session, event: e.Event) -> Session:
+    """The session after an event, saved."""
+    after = advance(session, event, NOW)
+    store.save(after)
+    return after
+
+
+def in_order(lines: Iterable[Line]) -> list[Line]:
+    return sorted(lines, key=lambda line: line.number)
 
 
 class RouteStoreContract(ABC):

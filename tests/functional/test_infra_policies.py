@@ -26,7 +26,9 @@ from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
 from chalicelib.session.admission import slot_of
+from chalicelib.session.events import EndpointVerified, StopRequested
 from chalicelib.session.lanes import Lane
+from chalicelib.session.machine import advance
 from chalicelib.session.values import State, Target
 from chalicelib.wiring import Wiring
 from infra.certificates import ensure_certificates
@@ -123,6 +125,9 @@ def _requests(
 
 def _leading_keys(params: dict[str, Any]) -> Context:
     keys = params.get("Key") or params.get("Item") or {}
+    if "KeyConditionExpression" in params:  # the key comes first in every query here
+        name = params["KeyConditionExpression"].split()[2]
+        return {"dynamodb:LeadingKeys": [params["ExpressionAttributeValues"][name]["S"]]}
     return {"dynamodb:LeadingKeys": [keys["pk"]["S"]]} if keys else {}
 
 
@@ -157,7 +162,10 @@ def test_the_web_function_may_do_all_that_a_visitor_asks_of_it(
     credentials_store(web, outputs).put(SESSION.sid, SESSION.generation, SESSION.owner, CREDENTIALS)
     store.save(SESSION)
     store.find(SESSION.sid)
-    store.of_owner(SESSION.owner)
+    stopped = advance(SESSION, StopRequested(), NOW)
+    store.save(stopped)
+    assert store.earlier_lines(stopped) == list(stopped.log[:-1])
+    store.of_owner(SESSION.owner, 10)
     tokens = TokenStore(web("dynamodb"), outputs["Table"], lambda: NOW)
     tokens.put_token("token", frozenset({SESSION.owner}), expires_at=NOW + 60)
     tokens.owners_of("token")
@@ -175,7 +183,11 @@ def test_each_lane_may_do_all_that_its_sessions_need(
     store = SessionStore(role("dynamodb"), outputs["Table"], lambda: NOW)
     other = a_session(name=f"in {lane}")
     store.save(other)
-    store.load(other.sid)
+    assert store.load(other.sid) == other
+    verified = advance(other, EndpointVerified("203.0.113.7", "20.10.24"), NOW)
+    store.save(verified)
+    kept = SessionStore(_plain_client("dynamodb"), outputs["Table"], lambda: NOW).earlier_lines(verified)
+    assert kept == list(verified.log[:-1])
     slots = SlotStore(role("dynamodb"), outputs["Table"], lambda: NOW)
     slots.put(Pool.SILENT, other.sid, slot_of(other, NOW + 60))
     assert credentials_store(role, outputs).get(SESSION.sid, 7, SESSION.owner) == CREDENTIALS

@@ -24,6 +24,7 @@ from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.machine import PullPatience
 from chalicelib.session.narration import NEWER, UNREADABLE
 from chalicelib.session.values import Session, State, Target, container_name
+from chalicelib.web.json import listed_json
 from tests.functional.hub_rig import Answer, HubRig, a_bundle, a_hub, hub_rig
 from tests.launcher_twins import Clock, EngineTwin, a_trust, drive
 from tests.table import TABLE
@@ -194,7 +195,7 @@ def test_a_later_versions_session_is_shown_and_can_be_entered(stage: Stage) -> N
     assert shown["container"] == container_name(stage.sid, 1)
     assert shown["url"] == f"https://{stage.session.host}.notebooks.example.net/"
     (listed,) = stage.hub.ask("GET", "/sessions", token=stage.token).json["sessions"]
-    assert listed == shown
+    assert listed == listed_json(stage.session.summary)
     page = stage.hub.ask("GET", f"/sessions/{stage.sid}", token=stage.token, html=True)
     assert page.status == 200
     entry = stage.ask("enter")
@@ -358,7 +359,7 @@ def test_a_broken_session_ends_and_leaves_nothing(stage: Stage, name: str) -> No
     shown = stage.ask().json
     assert (shown["headline"], shown["error"]["code"]) == ("Failed", "session-unreadable")
     (listed,) = stage.hub.ask("GET", "/sessions", token=stage.token).json["sessions"]
-    assert listed == shown
+    assert listed == listed_json(stage.session.summary)
 
 
 def test_a_broken_session_of_the_first_format_ends_and_leaves_nothing(stage: Stage) -> None:

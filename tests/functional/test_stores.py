@@ -7,22 +7,135 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from chalicelib.aws.dynamodb import digest_of
-from chalicelib.aws.errors import StoreUnavailable
+from chalicelib.aws.errors import StaleSession, StoreUnavailable
 from chalicelib.aws.routes import Grant, ProxyStore, Route, RouteStore
+from chalicelib.aws.session_items import item_of
 from chalicelib.aws.sessions import SessionStore
 from chalicelib.aws.tokens import TokenStore
-from chalicelib.session.values import Target
+from chalicelib.session import events as e
+from chalicelib.session.machine import advance
+from chalicelib.session.values import Failure, State, Target
 from tests.builders import LABEL, NOW, OWNER, a_session
-from tests.contract.stores import RouteStoreContract, SessionStoreContract
+from tests.contract.stores import SLOW, RouteStoreContract, SessionStoreContract, saved
 from tests.table import TABLE
+from tests.write_units import write_units
 
 
 class TestSessionStore(SessionStoreContract):
     @pytest.fixture
     def store(self, dynamodb: Any) -> SessionStore:
         return SessionStore(dynamodb, TABLE, lambda: NOW)
+
+
+def test_a_line_that_the_table_does_not_take_is_lost_and_never_the_save(
+    dynamodb: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SessionStore(dynamodb, TABLE, lambda: NOW)
+    session = a_session(state=State.REMOVING, container="homeport-x-1")
+    store.save(session)
+    tried: list[str] = []
+
+    def handler(params: dict[str, Any], **_: Any) -> None:
+        if params["Item"]["sk"]["S"].startswith("line#"):
+            tried.append(params["Item"]["line"]["S"])
+            raise EndpointConnectionError(endpoint_url="https://aws.example.org")
+
+    dynamodb.meta.events.register("provide-client-params.dynamodb.PutItem", handler)
+    after = advance(session, e.EffectFailed(Failure("a-code", "The endpoint says “hello”")), NOW)
+    with caplog.at_level("DEBUG", logger="homeport"):
+        store.save(after)
+    assert len(tried) == 1, "what is lost is not waited for line by line"
+    assert store.load(session.sid) == after
+    assert store.earlier_lines(after) == []
+    assert "store-unavailable" in caplog.text
+    assert "hello" not in caplog.text
+
+
+def test_a_save_whose_answer_was_lost_is_stale_and_its_lines_are_kept_all_the_same(dynamodb: Any) -> None:
+    """botocore sends the put again when its answer is lost, and the condition does not hold any more."""
+    store = SessionStore(dynamodb, TABLE, lambda: NOW)
+    session = a_session(state=State.PULLING)
+    store.save(session)
+    after = advance(session, e.EffectDelayed(SLOW), NOW)
+    again: list[dict[str, Any]] = []
+
+    def handler(params: dict[str, Any], **_: Any) -> None:
+        if not again:
+            again.append(params)
+            dynamodb.put_item(**params)
+
+    dynamodb.meta.events.register("provide-client-params.dynamodb.PutItem", handler)
+    with pytest.raises(StaleSession):
+        store.save(after)
+    assert store.load(session.sid) == after
+    assert store.earlier_lines(after) == list(after.log[:-1])
+
+
+def test_the_index_of_lists_holds_what_a_list_shows_and_no_more(dynamodb: Any) -> None:
+    SessionStore(dynamodb, TABLE, lambda: NOW).save(a_session())
+    values: dict[str, Any] = {":owner": {"S": OWNER}}
+    (entry,) = dynamodb.query(
+        TableName=TABLE,
+        IndexName="listing",
+        KeyConditionExpression="#owner = :owner",
+        ExpressionAttributeNames={"#owner": "owner"},
+        ExpressionAttributeValues=values,
+    )["Items"]
+    assert entry.keys() == {"pk", "sk", "owner", "created_at", "listed"}
+
+
+def test_a_save_that_changes_nothing_a_list_shows_writes_nothing_there(dynamodb: Any) -> None:
+    store = SessionStore(dynamodb, TABLE, lambda: NOW)
+    session = a_session(state=State.PULLING)
+    with write_units(dynamodb) as units:
+        store.save(session)
+        assert units.spent["listing"] == 1
+        for number in range(10):
+            session = saved(store, session, e.PullProgressed(number / 10, f"Pulling: {number} of 10 layers"))
+            session = saved(store, session, e.EffectDelayed(SLOW))
+        assert units.spent["listing"] == 1
+        saved(store, session, e.StopRequested())
+        assert units.spent["listing"] == 2
+
+
+def test_sessions_of_the_version_before_are_in_the_list(dynamodb: Any) -> None:
+    """Their items have nothing for the index: the sessions themselves are read, until they are saved again."""
+    store = SessionStore(dynamodb, TABLE, lambda: NOW)
+    sessions = [a_session(name=f"session {number}", created_at=NOW + number) for number in range(4)]
+    for session in sessions:
+        item = item_of(session, NOW)
+        if session.created_at % 2:
+            del item["listed"]
+        dynamodb.put_item(TableName=TABLE, Item=item)
+    assert store.of_owner(OWNER, 10) == [session.summary for session in reversed(sessions)]
+
+
+def test_a_session_that_is_gone_while_it_is_listed_is_not_in_the_list(dynamodb: Any) -> None:
+    """An index is a moment behind, and an item of the version before is read after it."""
+    item = item_of(a_session(), NOW)
+    del item["listed"]
+    dynamodb.put_item(TableName=TABLE, Item=item)
+
+    def delete(params: dict[str, Any], **_: Any) -> None:
+        dynamodb.delete_item(TableName=TABLE, Key=params["Key"])
+
+    dynamodb.meta.events.register("provide-client-params.dynamodb.GetItem", delete)
+    assert SessionStore(dynamodb, TABLE, lambda: NOW).of_owner(OWNER, 10) == []
+
+
+def test_a_list_is_read_as_far_as_a_page_goes(dynamodb: Any) -> None:
+    store = SessionStore(dynamodb, TABLE, lambda: NOW)
+    for number in range(30):
+        store.save(a_session(name=f"session {number}", created_at=NOW + number))
+    asked: list[int] = []
+    dynamodb.meta.events.register(
+        "provide-client-params.dynamodb.Query", lambda params, **_: asked.append(params["Limit"])
+    )
+    assert len(store.of_owner(OWNER, 5)) == 5
+    assert asked == [6]
 
 
 class TestRouteStore(RouteStoreContract):

@@ -15,7 +15,9 @@ from chalicelib.bundle.errors import BundleUnreadable
 from chalicelib.session import events as e
 from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.session.machine import advance
-from chalicelib.session.values import Failure, Session, State, Target
+from chalicelib.session.values import Failure, Line, Session, State, Target, session_id
+from chalicelib.web.hub import LISTED
+from tests.builders import NOW
 from tests.functional.hub_rig import HubRig, a_bundle, a_hub, away, hub_rig, once
 
 BROWSER = {"Sec-Fetch-Site": "same-origin"}
@@ -322,6 +324,114 @@ def test_events_tell_what_happened_since(hub: HubRig) -> None:
     assert [line["number"] for line in answer.json_body["events"]] == list(range(4, len(everything["events"]) + 1))
     answer = gateway.get(f"{path}?after=-1", headers={"Authorization": f"Bearer {session['owner_token']}"})
     assert answer.status_code == 400
+
+
+def test_looking_again_and_again_reads_the_session_alone(hub: HubRig) -> None:
+    """A page asks every second: one read for the token, one for the session, and none for lines that it has."""
+    session = hub.upload(a_bundle(), name="one").json
+    made_ready(hub, session["id"])
+    path, headers = f"/sessions/{session['id']}/events", {"Authorization": f"Bearer {session['owner_token']}"}
+    calls: list[str] = []
+    with (
+        hub.on_call("dynamodb", "GetItem", lambda: calls.append("get")),
+        hub.on_call("dynamodb", "Query", lambda: calls.append("query")),
+    ):
+        for after in (6, 7):
+            hub.client.http.get(f"{path}?after={after}", headers=headers)
+        assert calls == ["get"] * 4
+        hub.ask("GET", f"/sessions/{session['id']}", token=session["owner_token"])
+        assert calls == ["get"] * 6
+        hub.client.http.get(path, headers=headers)
+        assert calls == ["get"] * 8 + ["query"]
+
+
+def test_a_session_that_was_stored_with_its_whole_log_shows_it(hub: HubRig) -> None:
+    session = hub.upload(a_bundle(), name="one").json
+    stored = hub.parts.sessions.load(session["id"])
+    old = tuple(Line(number, stored.created_at, f"line {number}") for number in range(1, 31))
+    moved_to(hub, session["id"], State.READY, log=old)
+    path = f"/sessions/{session['id']}/events"
+    for _ in range(2):
+        events = hub.ask("GET", path, token=session["owner_token"]).json["events"]
+        assert [line["text"] for line in events][:30] == [line.text for line in old]
+        hub.press(f"/sessions/{session['id']}/stop", token=session["owner_token"])
+    assert len(hub.parts.sessions.load(session["id"]).log) == 1
+    page = hub.ask("GET", f"/sessions/{session['id']}", token=session["owner_token"], html=True)
+    assert [f"line {number}</span>" in page.text for number in (1, 30)] == [True, True]
+
+
+# ── lists ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def with_past_sessions(hub: HubRig, count: int) -> dict[str, Any]:
+    """Launch one notebook; gives its JSON once the same owner has `count` older ones."""
+    launched: dict[str, Any] = hub.upload(a_bundle(), name="the newest").json
+    present = hub.parts.sessions.load(launched["id"])
+    for number in range(count):
+        name, at = f"notebook {number:03}", present.created_at - count + number
+        sid = session_id(present.owner, name)
+        past = replace(present, state=State.STOPPED, next_attempt_at=None, credentials_held=False)
+        hub.parts.sessions.save(replace(past, sid=sid, name=name, version=1, created_at=at))
+    return launched
+
+
+def test_a_list_has_pages_and_each_says_where_the_next_one_is(hub: HubRig) -> None:
+    launched = with_past_sessions(hub, 2 * LISTED + 5)
+    names, address, pages = list[str](), "sessions", 0
+    while address:
+        page = hub.client.http.get(f"/{address}", headers=json_as(launched)).json_body
+        assert len(page["sessions"]) <= LISTED
+        names, address, pages = names + [session["name"] for session in page["sessions"]], page["next"], pages + 1
+    assert names == ["the newest", *(f"notebook {number:03}" for number in reversed(range(2 * LISTED + 5)))]
+    assert pages == 3
+
+
+def json_as(launched: dict[str, Any]) -> dict[str, str]:
+    return {"Accept": "application/json", "Authorization": f"Bearer {launched['owner_token']}"}
+
+
+def test_what_a_list_shows_of_a_session(hub: HubRig) -> None:
+    launched = hub.upload(a_bundle(), name="one").json
+    (listed,) = hub.ask("GET", "/sessions", token=launched["owner_token"]).json["sessions"]
+    shown = ("id", "name", "phase", "headline", "endpoint", "created_at")
+    assert listed == {**{name: launched[name] for name in shown}, "failed": False}
+    failed = advance(hub.parts.sessions.load(launched["id"]), e.EffectFailed(Failure("a-code", "It failed")), NOW)
+    hub.parts.sessions.save(failed)
+    (listed,) = hub.ask("GET", "/sessions", token=launched["owner_token"]).json["sessions"]
+    assert (listed["failed"], listed["phase"], listed["headline"]) == (True, "leaving", "Stopping")
+
+
+@pytest.mark.parametrize("path", ["/", "/sessions"])
+def test_pages_with_a_list_lead_to_the_older_ones(hub: HubRig, path: str) -> None:
+    launched = with_past_sessions(hub, LISTED)
+    headers = {"Accept": "text/html", "Authorization": f"Bearer {launched['owner_token']}"}
+    page = hub.client.http.get(path, headers=headers).body.decode()
+    assert page.count('<a href="sessions/') == LISTED
+    (address,) = re.findall(r'<a href="(sessions\?before=[^"]+)">Older</a>', page)
+    older = hub.client.http.get(f"/{address}", headers=headers).body.decode()
+    assert older.count('<a href="sessions/') == 1
+    assert "notebook 000" in older
+    assert "Older" not in older
+
+
+@pytest.mark.parametrize(
+    "before",
+    ["x", "1", "1.0", "1.0-", "-0123456789abcdefghij", "1e3-0123456789abcdefghij", "1.0-0123456789abcdefghiJ",
+     "1.0-0123456789abcdefghij-", "1.0-0123456789abcdefghi", "nan-0123456789abcdefghij",
+     "%D9%A1.0-0123456789abcdefghij", f"{'9' * 13}.0-0123456789abcdefghij",
+     f"1.{'0' * 5000}-0123456789abcdefghij", "1.0-0123456789abcdefghij%0A"],
+)  # fmt: skip
+def test_a_made_up_page_of_a_list_is_refused(hub: HubRig, before: str) -> None:
+    launched = hub.upload(a_bundle(), name="one").json
+    answer = hub.client.http.get(f"/sessions?before={before}", headers=json_as(launched))
+    assert (answer.status_code, answer.json_body["code"]) == (400, "bad-field")
+
+
+def test_a_page_of_a_list_shows_nobody_elses_sessions(hub: HubRig) -> None:
+    mine, theirs = hub.upload(a_bundle(0), name="mine").json, hub.upload(a_bundle(1), name="theirs").json
+    position = f"{time.time() + 3600!r}-{theirs['id']}"
+    page = hub.client.http.get(f"/sessions?before={position}", headers=json_as(mine)).json_body
+    assert [session["name"] for session in page["sessions"]] == ["mine"]
 
 
 def test_delete_stops_the_session_and_may_be_repeated(hub: HubRig) -> None:

@@ -9,6 +9,8 @@ from itertools import count
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chalicelib.aws.errors import SessionNotFound, StaleSession, StoreRefused, StoreUnavailable
 from chalicelib.aws.queues import TickMessage
@@ -17,12 +19,13 @@ from chalicelib.config import Config
 from chalicelib.session import events as e
 from chalicelib.session.lanes import lane_of
 from chalicelib.session.machine import advance
-from chalicelib.session.values import Failure, Limits, Phase, Session, State, session_id
+from chalicelib.session.narration import LOG_LINES, MESSAGES
+from chalicelib.session.values import Failure, Limits, Line, Phase, Session, State, Summary, session_id
 from chalicelib.web.errors import SessionLeaving, SessionNotReady, SessionOfLaterVersion
 from chalicelib.web.forms import Launch
-from chalicelib.web.hub import OWNERS_PER_TOKEN, RACES, TICKET_SECONDS, Hub
+from chalicelib.web.hub import LISTED, OWNERS_PER_TOKEN, RACES, TICKET_SECONDS, Hub
 from tests import bundles
-from tests.builders import NOW
+from tests.builders import NOW, a_session
 from tests.bundles import Pki
 from tests.launcher_twins import Clock, CredentialsTwin, Killed, QueueTwin, SessionStoreTwin, TokenStoreTwin, Trouble
 
@@ -379,7 +382,111 @@ def test_the_sessions_of_several_owners_are_listed_newest_first() -> None:
     for name in ("one", "two", "three"):
         stage.hub.launch(a_form(name=name))
     owners = frozenset({next(iter(stage.store.sessions.values())).owner, "cd" * 32})
-    assert [session.name for session in stage.hub.sessions(owners)] == ["three", "two", "one"]
+    listing = stage.hub.sessions(owners)
+    assert [session.name for session in listing.sessions] == ["three", "two", "one"]
+    assert listing.older is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 30)), max_size=4 * LISTED))
+def test_every_session_of_several_owners_is_on_one_page_of_the_list(created: list[tuple[int, int]]) -> None:
+    """Whoever of the owners it is of, and whenever it was created: at the same time as many others, for one."""
+    stage, owners = Stage(), ["ab" * 32, "cd" * 32, "ef" * 32]
+    for number, (owner, at) in enumerate(created):
+        session = a_session(owner=owners[owner], name=f"session {number}", created_at=NOW + at)
+        stage.store.sessions[session.sid] = session
+    mine, shown, pages = frozenset(owners[:2]), list[Summary](), 0
+    listing = stage.hub.sessions(mine)
+    while True:
+        shown, pages = [*shown, *listing.sessions], pages + 1
+        if listing.older is None:
+            break
+        assert len(listing.sessions) == LISTED
+        listing = stage.hub.sessions(mine, listing.older)
+    expected = [session.summary for session in stage.store.sessions.values() if session.owner in mine]
+    assert shown == sorted(expected, key=lambda one: one.position, reverse=True)
+    assert pages == max(1, -(-len(expected) // LISTED))
+
+
+# ── the log ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class CountedLines(SessionStoreTwin):
+    """Counts how often lines are looked for beside a session."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def earlier_lines(self, session: Session) -> list[Line]:
+        self.asked += 1
+        return super().earlier_lines(session)
+
+
+def a_launch(stage: Stage, *events: e.Event) -> list[Line]:
+    """Have these events happen to a session; gives its whole log."""
+    session = a_session(state=State.PULLING)
+    stage.store.save(session)
+    log = {line.place: line for line in session.log}
+    for event in events:
+        session = advance(session, event, stage.clock())
+        stage.store.save(session)
+        log |= {line.place: line for line in session.log}
+    return [log[place] for place in sorted(log)]
+
+
+def problems(count: int) -> list[e.Event]:
+    return [e.EffectDelayed(Failure("a-code", f"problem {number}")) for number in range(count)]
+
+
+def test_a_log_is_what_the_session_holds_and_what_is_beside_it() -> None:
+    stage = Stage(store=CountedLines())
+    log = a_launch(stage, *problems(3), e.PullProgressed(0.5, "half"), e.PullProgressed(0.7, "more"), *problems(2))
+    assert stage.hub.lines(stage.session) == log
+    for after in range(log[-1].number + 2):
+        assert stage.hub.lines(stage.session, after) == [line for line in log if line.number > after]
+
+
+def test_who_has_all_but_the_newest_lines_costs_no_second_reading() -> None:
+    """A page that asks every second."""
+    store = CountedLines()
+    stage = Stage(store=store)
+    assert len(stage.hub.lines(a_session())) == 1
+    log = a_launch(stage, *problems(5))
+    for after in (log[-1].number, log[-2].number, log[-3].number):
+        assert stage.hub.lines(stage.session, after) == [line for line in log if line.number > after]
+    assert store.asked == 0
+    stage.hub.lines(stage.session, log[-4].number)
+    assert store.asked == 1
+
+
+def test_a_line_that_was_lost_is_missing_and_nothing_else() -> None:
+    stage = Stage()
+    log = a_launch(stage, *problems(6))
+    del stage.store.lines[stage.session.sid, 3]
+    assert stage.hub.lines(stage.session) == [line for line in log if line.place != 3]
+
+
+def test_a_log_keeps_its_last_lines() -> None:
+    stage = Stage()
+    log = a_launch(stage, *problems(3 * LOG_LINES))
+    assert stage.hub.lines(stage.session) == log[-LOG_LINES:]
+    assert len(stage.store.lines) == LOG_LINES
+
+
+def test_a_log_that_was_stored_whole_is_shown_whole() -> None:
+    store = CountedLines()
+    stage, old = Stage(store=store), tuple(Line(number, NOW, f"line {number}") for number in range(1, 21))
+    session = a_session(state=State.PULLING, log=old)
+    store.save(session)
+    assert stage.hub.lines(session) == list(old)
+    assert stage.hub.lines(session, 18) == list(old[18:])
+    assert store.asked == 0
+    for event in (*problems(1), e.ImagePresent(), e.ContainerCreated()):
+        session = advance(session, event, NOW)
+        store.save(session)
+    shown = [line.text for line in stage.hub.lines(session)]
+    assert shown == [*(line.text for line in old), "problem 0", MESSAGES[State.CREATING], MESSAGES[State.STARTING]]
+    assert len(session.log) == 2
 
 
 def test_a_token_stands_for_its_owner_and_the_browsers_others_but_not_for_too_many() -> None:

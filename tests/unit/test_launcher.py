@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import pytest
 
@@ -15,13 +16,14 @@ from chalicelib.bundle.errors import ForbiddenAddress
 from chalicelib.config import Config
 from chalicelib.engine.errors import EndpointError, EndpointExpiredCertificate, EndpointTimeout, NotebookSilent
 from chalicelib.launcher.effects import PROBE_SECONDS, SILENCE_SECONDS, Effects, Resolve
-from chalicelib.launcher.tick import HANDOVER_SECONDS, Launcher
+from chalicelib.launcher.tick import HANDOVER_SECONDS, PROGRESS_SECONDS, Launcher
 from chalicelib.notebook.certificates import HubTrust
 from chalicelib.session import events as e
 from chalicelib.session.admission import Slot
 from chalicelib.session.lanes import Lane, lane_of
-from chalicelib.session.lease import EFFECT_SECONDS, LEASE_SECONDS
+from chalicelib.session.lease import EFFECT_SECONDS, LEASE_SECONDS, with_lease
 from chalicelib.session.machine import PATIENCE, PullPatience, advance
+from chalicelib.session.narration import MESSAGES
 from chalicelib.session.values import PHASES, Failure, Phase, Session, State, Target, container_name
 from tests.builders import NOW, a_session, some_credentials
 from tests.launcher_twins import (
@@ -306,6 +308,97 @@ def test_a_pull_is_handed_over_to_the_tick_that_was_called() -> None:
     assert "tick-3" in {session.written_by for session in stage.store.history if session.admitted}
     assert stage.engine.pulls == 2
     assert len(stage.engine.created) == 1
+
+
+def a_long_pull(layers: int = 600, then: Callable[[Stage, int], None] = lambda stage, layer: None) -> Stage:
+    """A stage whose image is pulled at a layer a second; `then` happens after each, by its number."""
+    stage = Stage()
+    stage.engine.layers = layers
+    seen: list[str] = []
+
+    def meanwhile(name: str) -> None:
+        if name == "pull":
+            seen.append(name)
+            stage.clock.now += 1
+            then(stage, len(seen))
+
+    stage.engine.during = meanwhile
+    return stage
+
+
+def progress_saved(stage: Stage) -> list[Session]:
+    return [session for session in stage.store.history if session.log[-1].progress]
+
+
+def test_progress_is_saved_every_few_seconds_however_long_a_pull_takes_and_so_is_the_last() -> None:
+    stage = a_long_pull(600)
+    stage.tick()
+    assert stage.session.state is State.READY
+    *often, last = progress_saved(stage)
+    assert all(PROGRESS_SECONDS <= after.log[-1].at - before.log[-1].at < 5 for before, after in pairwise(often))
+    assert 600 / 5 < len(often) <= 600 / PROGRESS_SECONDS + 1
+    assert often[0].fraction == 0.0
+    assert last.log[-1].text == "Pulling: 599 of 600 layers"
+
+
+def test_a_pull_that_saves_little_holds_its_lease_all_the_same() -> None:
+    held: list[bool] = []
+
+    def look(stage: Stage, layer: int) -> None:
+        if layer > 1:  # at the first one nothing of the pull was saved yet
+            held.append(stage.session.lease_expires_at > stage.clock.now + EFFECT_SECONDS)
+
+    a_long_pull(200, look).tick()
+    assert held == [True] * 199
+
+
+@pytest.mark.parametrize("pressed_at", range(2, 10))
+def test_a_stop_during_a_long_pull_is_obeyed_within_seconds(pressed_at: int) -> None:
+    pressed, layers = list[float](), list[int]()
+
+    def press(stage: Stage, layer: int) -> None:
+        layers.append(layer)
+        if layer == pressed_at:
+            stage.ask_for(e.StopRequested())
+            pressed.append(stage.clock.now)
+
+    stage = a_long_pull(600, press)
+    stage.tick()
+    stage.assert_nothing_is_left()
+    assert layers[-1] - pressed_at <= PROGRESS_SECONDS
+
+
+@pytest.mark.parametrize("taken_at", range(2, 10))
+def test_a_tick_whose_pull_was_taken_over_lets_go_within_seconds(taken_at: int) -> None:
+    layers: list[int] = []
+
+    def take_over(stage: Stage, layer: int) -> None:
+        layers.append(layer)
+        if layer == taken_at:
+            taken = advance(stage.session, e.PullProgressed(0.5, "Pulling: half of it"), stage.clock())
+            stage.store.save(with_lease(taken, "tick-9", Lane.PULL, stage.clock()))
+
+    stage = a_long_pull(600, take_over)
+    assert stage.tick().written_by == "tick-9"
+    assert stage.session.state is State.PULLING
+    assert layers[-1] - taken_at <= PROGRESS_SECONDS
+
+
+def test_what_happened_is_all_in_the_log_and_no_session_held_more_than_its_newest_lines() -> None:
+    stage = a_long_pull(60)
+    stage.tick()
+    stage.ask_for(e.StopRequested())
+    stage.tick()
+    stage.assert_nothing_is_left()
+    assert max(len(session.log) for session in stage.store.history) <= 2
+    lines = {line.number: line for line in (*stage.store.earlier_lines(stage.session), *stage.session.log)}
+    assert [lines[number].text for number in sorted(lines)] == [
+        "Launch 1 of “lessons” on tcp://203.0.113.7:2376",
+        "Connected to Docker 20.10.24 at 203.0.113.7",
+        "Pulling: 59 of 60 layers",
+        *(MESSAGES[state] for state in (State.CREATING, State.STARTING, State.PROBING, State.PUBLISHING, State.READY)),
+        *(MESSAGES[state] for state in (State.WITHDRAWING, State.REMOVING, State.PURGING, State.STOPPED)),
+    ]
 
 
 def test_a_handover_offered_twice_is_taken_once() -> None:

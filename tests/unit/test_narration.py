@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,6 @@ from chalicelib.session import events as e
 from chalicelib.session.machine import TRANSITIONS, advance
 from chalicelib.session.narration import (
     LINE_LENGTH,
-    LOG_LINES,
     MESSAGES,
     PROGRESS,
     begin,
@@ -20,21 +20,31 @@ from chalicelib.session.narration import (
     progress,
     silence,
 )
-from chalicelib.session.values import PHASES, Failure, Phase, Session, State, phase_of
+from chalicelib.session.values import PHASES, Failure, Line, Phase, Session, State, phase_of
 from chalicelib.text import is_visible
 from tests.builders import NOW, a_session
 
 SLOW = Failure("endpoint-timeout", "The endpoint did not answer in time")
 
 
-def texts(session: Session) -> list[str]:
-    return [line.text for line in session.log]
-
-
 def told(session: Session, *events: e.Event) -> Session:
     for second, event in enumerate(events):
         session = advance(session, event, NOW + second)
     return session
+
+
+def whole_log(session: Session, *events: e.Event) -> list[Line]:
+    """The log of a session to which these events happen: what each save holds, by place."""
+    log = {line.place: line for line in session.log}
+    for event in events:
+        session = told(session, event)
+        log |= {line.place: line for line in session.log}
+    assert sorted(log) == list(range(1, len(log) + 1))
+    return [log[place] for place in sorted(log)]
+
+
+def texts(lines: Iterable[Line]) -> list[str]:
+    return [line.text for line in lines]
 
 
 # ── where a session is ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -87,41 +97,41 @@ def pulled(done: int) -> e.PullProgressed:
 
 
 def test_a_pulls_line_replaces_the_one_before_it() -> None:
-    session = told(a_session(state=State.PULLING), pulled(1), pulled(2), pulled(3))
-    assert texts(session)[1:] == ["Pulling: 3 of 10 layers"]
-    assert session.log[-1].progress
-    assert session.log[-1].number == 4
+    log = whole_log(a_session(state=State.PULLING), pulled(1), pulled(2), pulled(3))
+    assert texts(log)[1:] == ["Pulling: 3 of 10 layers"]
+    assert log[-1].progress
+    assert log[-1].number == 4
 
 
 def test_what_happened_during_a_pull_stays_and_the_pull_goes_on_below_it() -> None:
-    session = told(a_session(state=State.PULLING), pulled(1), e.EffectDelayed(SLOW), pulled(2), pulled(3))
-    assert texts(session)[1:] == ["Pulling: 1 of 10 layers", SLOW.message, "Pulling: 3 of 10 layers"]
-    assert [line.progress for line in session.log] == [False, True, False, True]
-    assert [line.number for line in session.log] == [1, 2, 3, 5]
+    log = whole_log(a_session(state=State.PULLING), pulled(1), e.EffectDelayed(SLOW), pulled(2), pulled(3))
+    assert texts(log)[1:] == ["Pulling: 1 of 10 layers", SLOW.message, "Pulling: 3 of 10 layers"]
+    assert [line.progress for line in log] == [False, True, False, True]
+    assert [line.number for line in log] == [1, 2, 3, 5]
 
 
 def test_the_last_line_of_a_pull_is_kept_when_the_pull_is_over() -> None:
-    session = told(a_session(state=State.PULLING), pulled(9), pulled(10), e.ImagePresent(), e.ContainerCreated())
-    assert texts(session)[1:] == ["Pulling: 10 of 10 layers", MESSAGES[State.CREATING], MESSAGES[State.STARTING]]
+    log = whole_log(a_session(state=State.PULLING), pulled(9), pulled(10), e.ImagePresent(), e.ContainerCreated())
+    assert texts(log)[1:] == ["Pulling: 10 of 10 layers", MESSAGES[State.CREATING], MESSAGES[State.STARTING]]
 
 
 def test_a_pulls_line_never_replaces_a_line_of_another_kind() -> None:
     """Not even one that says the same."""
     repeated = Failure("pull-failed", "Pulling: 1 of 10 layers")
-    session = told(a_session(state=State.PULLING), e.EffectDelayed(repeated), pulled(2), pulled(3))
-    assert texts(session)[1:] == ["Pulling: 1 of 10 layers", "Pulling: 3 of 10 layers"]
+    log = whole_log(a_session(state=State.PULLING), e.EffectDelayed(repeated), pulled(2), pulled(3))
+    assert texts(log)[1:] == ["Pulling: 1 of 10 layers", "Pulling: 3 of 10 layers"]
 
 
 def test_a_status_that_repeats_itself_adds_no_line() -> None:
-    session = told(a_session(state=State.PULLING), pulled(1), pulled(1), pulled(1))
-    assert [(line.number, line.text) for line in session.log[1:]] == [(2, "Pulling: 1 of 10 layers")]
+    log = whole_log(a_session(state=State.PULLING), pulled(1), pulled(1), pulled(1))
+    assert [(line.number, line.text) for line in log[1:]] == [(2, "Pulling: 1 of 10 layers")]
 
 
 @given(st.lists(st.sampled_from([*(pulled(done) for done in range(4)), e.EffectDelayed(SLOW)]), max_size=30))
 def test_two_lines_of_a_pull_never_follow_each_other(happened: list[e.Event]) -> None:
-    session = told(a_session(state=State.PULLING), *happened)
-    assert not any(before.progress and after.progress for before, after in pairwise(session.log))
-    numbers = [line.number for line in session.log]
+    log = whole_log(a_session(state=State.PULLING), *happened)
+    assert not any(before.progress and after.progress for before, after in pairwise(log))
+    numbers = [line.number for line in log]
     assert numbers == sorted(set(numbers))
 
 
@@ -158,15 +168,58 @@ def test_a_launch_begins_a_new_log_whose_numbers_go_on() -> None:
     assert [line.number for line in again.log] == [first.log[-1].number + 1]
     assert again.log[0].at == NOW + 10
     assert not again.log[0].progress
+    assert again.log[0].place == 1
 
 
-def test_a_log_keeps_its_last_lines() -> None:
+# ── the newest line and the history ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_session_holds_its_newest_line_and_what_the_last_change_made_history() -> None:
+    first = a_session(state=State.REMOVING, container="homeport-x-1")
+    assert [line.place for line in first.log] == [1]
+    second = told(first, e.EffectFailed(SLOW))
+    assert [line.place for line in second.log] == [1, 2, 3]
+    third = told(second, e.StopRequested())
+    assert third.log == second.log[-1:]
+    assert [line.place for line in told(third, e.CredentialsPurged()).log] == [3, 4]
+
+
+def test_a_line_of_a_pull_that_is_replaced_never_becomes_history() -> None:
+    session = told(a_session(state=State.PULLING), pulled(1))
+    assert [line.place for line in session.log] == [1, 2]
+    session = told(session, pulled(2))
+    assert [(line.place, line.number) for line in session.log] == [(2, 3)]
+
+
+@given(st.lists(st.sampled_from([*(pulled(done) for done in range(4)), e.EffectDelayed(SLOW)]), max_size=30))
+def test_every_line_but_the_newest_becomes_history_once(happened: list[e.Event]) -> None:
     session = a_session(state=State.PULLING)
-    for number in range(LOG_LINES + 5):
-        session = advance(session, e.EffectDelayed(Failure("a-code", f"problem {number}")), NOW)
-    assert len(session.log) == LOG_LINES
-    assert session.log[-1].text == f"problem {LOG_LINES + 4}"
-    assert [line.number for line in session.log] == list(range(7, LOG_LINES + 7))
+    history: list[Line] = []
+    for event in happened:
+        session = told(session, event)
+        history += session.log[:-1]
+    assert [line.place for line in history] == list(range(1, session.log[-1].place))
+
+
+def test_a_log_that_was_stored_whole_gets_its_places_at_the_next_change() -> None:
+    """The version before kept all lines in the session: none is lost, and none stays there after that."""
+    old = tuple(Line(number, NOW, f"line {number}") for number in range(5, 25))
+    session = a_session(state=State.PULLING, log=old)
+    changed = told(session, pulled(1))
+    assert texts(changed.log) == [*texts(old), "Pulling: 1 of 10 layers"]
+    assert [line.place for line in changed.log] == list(range(1, 22))
+    assert [line.number for line in changed.log] == list(range(5, 26))
+    assert texts(told(changed, pulled(2)).log) == ["Pulling: 2 of 10 layers"]
+
+
+def test_a_log_that_was_stored_whole_and_is_changed_by_nothing_to_tell_is_kept_all_the_same() -> None:
+    old = tuple(Line(number, NOW, f"line {number}") for number in range(1, 4))
+    session = a_session(state=State.READY, log=old)
+    assert [line.place for line in told(session, e.ContainerRan()).log] == [1, 2, 3]
+
+
+def test_a_broken_sessions_log_begins_anew() -> None:
+    assert [line.place for line in told(a_session(state=State.WITHDRAWING, log=()), e.RouteWithdrawn()).log] == [1]
 
 
 @pytest.mark.parametrize("state", State)

@@ -16,7 +16,7 @@ from jinja2 import UndefinedError
 from chalicelib.session.values import PHASES, Phase, State
 from chalicelib.web import json as documents
 from chalicelib.web import pages
-from tests.documents import a_session_document
+from tests.documents import a_listed_document, a_session_document
 
 FOLDER = Path(pages.__file__).parent
 
@@ -69,7 +69,8 @@ def a_home(text: str = "x", **changes: Any) -> pages.HomePage:
         "session_hours": 72.0,
         "idle_minutes": 120.0,
         "remembered_days": 90.0,
-        "sessions": [a_session_document(name=text)],
+        "sessions": [a_listed_document(name=text)],
+        "older": "sessions?before=1790000000.5-0123456789abcdefghij",
     }
     return pages.HomePage(**(values | changes))
 
@@ -80,7 +81,8 @@ def every_page(text: str) -> Iterator[pages.Page]:
     said = a_session_document(name=text, message=text, image=text, endpoint=text, container=text)
     yield a_home(text)
     yield a_home(text, name=text, sessions=())
-    yield pages.SessionsPage(root="", sessions=[said, failed])
+    listed = a_listed_document(name=text, endpoint=text)
+    yield pages.SessionsPage(root="", sessions=[listed, {**listed, "failed": True}])
     yield pages.SessionPage(root="../", session=said, log=[a_line(text)])
     yield pages.SessionPage(root="../", session=failed, log=[])
     yield pages.EnterPage(root="../../", name=text, action="https://x.example/.homeport/enter", ticket=text, path=text)

@@ -15,14 +15,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chalicelib.aws.dynamodb import Item
-from chalicelib.aws.session_items import FORMAT, STOPPED_TTL, item_of, session_of, sid_of
+from chalicelib.aws.session_items import (
+    FORMAT,
+    LINES,
+    STOPPED_TTL,
+    item_of,
+    line_item_of,
+    line_of,
+    session_of,
+    sid_of,
+    summary_of,
+)
+from chalicelib.engine.messages import pull_error
 from chalicelib.session import events as e
-from chalicelib.session.lanes import lane_of
+from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import with_lease
 from chalicelib.session.machine import advance, new_session
-from chalicelib.session.narration import NEWER, UNREADABLE
+from chalicelib.session.narration import LOG_LINES, NEWER, UNREADABLE
 from chalicelib.session.values import Failure, Limits, Line, Session, State, Target, container_name
 from tests.builders import LABEL, LIFETIME, NOW, OWNER, a_session
+from tests.write_units import size_of
 
 FROZEN: Final = Path(__file__).resolve().parents[1] / "frozen"
 FORMATS: Final = (0, 1)
@@ -286,15 +298,22 @@ def test_todays_sessions_are_read_as_they_were_written() -> None:
         assert session_of(item_of(session, now)) == session, case
 
 
+def as_frozen(session: Session) -> Item:
+    """The session's item as it was written when those of the present format were frozen: without what came later."""
+    item = item_of(session, session.last_news_at)
+    del item["listed"]
+    if "redrive" in item:
+        assert item["redrive"] == {"S": lane_of(session).value}
+        item["redrive"] = {"S": "due"}
+    values = values_in(item)
+    for line in values["log"]:
+        del line["place"]
+    return with_values(item, values)
+
+
 def test_an_item_of_the_present_format_is_written_again_as_it_was_frozen() -> None:
     for case in EXPECTED:
-        session = session_of(ITEMS[FORMAT, case])
-        assert item_of(session, session.last_news_at) == in_a_lane(ITEMS[FORMAT, case], session), case
-
-
-def in_a_lane(item: Item, session: Session) -> Item:
-    """The item as it is written since there are lanes: the index has the session's lane where it had "due"."""
-    return {**item, "redrive": {"S": lane_of(session).value}} if "redrive" in item else item
+        assert as_frozen(session_of(ITEMS[FORMAT, case])) == ITEMS[FORMAT, case], case
 
 
 # ── every field ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -328,7 +347,7 @@ CHANGED: Final[Mapping[str, Any]] = {
     "failure": Failure("a-code", "a failure"),
     "last_problem": Failure("another-code", "a problem"),
     "attempts": 5,
-    "log": (Line(4, NOW + 0.3, "four"), Line(5, NOW + 0.7, "five", progress=True)),
+    "log": (Line(4, NOW + 0.3, "four", place=2), Line(5, NOW + 0.7, "five", progress=True, place=3)),
     "created_at": NOW + 0.7,
     "entered_at": NOW + 1.1,
     "last_news_at": NOW + 1.3,
@@ -363,7 +382,7 @@ def test_a_label_is_one_more_attribute_of_the_item_and_changes_nothing_else_of_i
         session = session_of(ITEMS[FORMAT, case])
         labelled = {**ITEMS[FORMAT, case], "label": {"S": LABEL}}
         assert session_of(labelled) == replace(session, label=LABEL), case
-        assert item_of(replace(session, label=LABEL), session.last_news_at) == in_a_lane(labelled, session), case
+        assert as_frozen(replace(session, label=LABEL)) == labelled, case
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"state": "ready"', '{"label": "another"}'])
@@ -400,7 +419,7 @@ def test_the_hub_is_one_more_attribute_of_the_item_and_changes_nothing_else_of_i
         assert session.hub == "", case
         labelled = {**ITEMS[FORMAT, case], "hub": {"S": HUB}}
         assert session_of(labelled) == replace(session, hub=HUB), case
-        assert item_of(replace(session, hub=HUB), session.last_news_at) == in_a_lane(labelled, session), case
+        assert as_frozen(replace(session, hub=HUB)) == labelled, case
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"state": "ready"', '{"hub": "another"}'])
@@ -425,6 +444,104 @@ def test_nothing_is_unsettled_of_a_session_that_was_stored_before_creations_were
         "creations",
         "unsettled_until",
     }
+
+
+# ── what a list shows ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_a_list_shows_is_beside_what_it_does_not() -> None:
+    for case, session, now in a_life():
+        item = item_of(session, now)
+        shown = {name: item[name] for name in ("pk", "created_at", "listed")}
+        assert summary_of(shown) == session.summary, case
+
+
+def test_a_list_shows_nothing_that_a_pull_changes() -> None:
+    session = a_session(state=State.PULLING)
+    before = item_of(session, NOW)
+    session = advance(advance(session, e.PullProgressed(0.5, "half"), NOW + 1), e.EffectDelayed(TIMED_OUT), NOW + 2)
+    after = item_of(with_lease(session, "tick-1", Lane.PULL, NOW + 2), NOW + 2)
+    indexed = ("pk", "sk", "owner", "created_at", "listed")
+    assert {name: after[name] for name in indexed} == {name: before[name] for name in indexed}
+
+
+@every_item
+def test_what_a_list_shows_of_a_session_that_was_stored_before_is_in_the_session(number: int, case: str) -> None:
+    assert summary_of(ITEMS[number, case]) is None
+    summary = session_of(ITEMS[number, case]).summary
+    assert (summary.sid, summary.name, summary.failed) == (SID, "lessons", case == "stopped-failed")
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [{"S": ""}, {"S": "[]"}, {"S": "7"}, {"S": "{}"}, {"S": "[" * 100_000}, {"N": "7"}, {"NULL": True},
+     {"S": '{"name":7,"endpoint":"","phase":"ready","failed":false}'},
+     {"S": '{"name":"","endpoint":"","phase":"sleeping","failed":false}'}],
+)  # fmt: skip
+def test_what_cannot_be_read_of_a_list_is_none(junk: Mapping[str, Any]) -> None:
+    assert summary_of({**item_of(a_session(), NOW), "listed": junk}) is None
+
+
+# ── the lines beside the session ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_line_beside_its_session_reads_as_it_was_written() -> None:
+    line = Line(4, NOW + 0.3, "Pulling: “4” of 笔记", progress=True, place=3)
+    item = line_item_of(a_session(generation=7), line, NOW)
+    assert item["pk"] == item_of(a_session(), NOW)["pk"]
+    assert line_of(item, 7) == line
+    assert line_of({**item, "later": {"M": {}}}, 7) == line
+    assert line_of(item, 6) is None
+    assert int(item["ttl"]["N"]) <= NOW + STOPPED_TTL
+
+
+def test_a_launch_has_as_many_places_as_lines_are_shown_whatever_happens() -> None:
+    places = {line_item_of(a_session(), Line(n, NOW, "x", place=n), NOW)["sk"]["S"] for n in range(1, 10_000)}
+    assert len(places) == LOG_LINES
+    assert all(place.startswith(LINES) for place in places)
+    assert not item_of(a_session(), NOW)["sk"]["S"].startswith(LINES)
+
+
+@pytest.mark.parametrize("junk", ["", "[]", "7", "{}", "[" * 100_000, '{"number":"x","at":1,"text":"x"}'])
+def test_a_line_that_cannot_be_read_is_none(junk: str) -> None:
+    item = line_item_of(a_session(), Line(1, NOW, "x", place=1), NOW)
+    assert line_of({**item, "line": {"S": junk}}, 1) is None
+    assert line_of({name: item[name] for name in ("pk", "sk", "line")}, 1) is None
+
+
+# ── size ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+LONGEST: Final = "\N{CJK UNIFIED IDEOGRAPH-20000}" * 5000  # four bytes a character, the most there are
+
+
+def test_a_usual_session_is_a_kilobyte_or_two() -> None:
+    sizes = {case: size_of(item_of(session, now)) for case, session, now in a_life()}
+    assert max(sizes.values()) < 1536, sizes
+
+
+# The longest that forms let through, in the longest characters that each field allows.
+ASKED_FOR: Final = {
+    "name": "\N{CJK UNIFIED IDEOGRAPH-20000}" * 63,
+    "endpoint": f"tcp://{'a' * 253}:65535",
+    "image": "a" * 255,
+    "open_path": "\N{CJK UNIFIED IDEOGRAPH-20000}" * 200,
+}
+
+
+@pytest.mark.parametrize(("asked_for", "limit"), [({}, 4096), (ASKED_FOR, 8192)])
+def test_no_engine_makes_a_session_larger_however_much_it_says_and_however_often(
+    asked_for: dict[str, str], limit: int
+) -> None:
+    """40 lines of 200 characters used to be 33 kB, which were written once a second for as long as the engine liked."""
+    largest = 0
+    session = a_session(state=State.PULLING, **asked_for)
+    for number in range(300):
+        failed = pull_error(f"{number} {LONGEST}")
+        for event in (e.PullProgressed(number / 300, f"{number} {LONGEST}"),
+                      e.EffectDelayed(Failure(failed.code, failed.message))):  # fmt: skip
+            session = advance(session, event, NOW + number)
+            largest = max(largest, size_of(item_of(session, NOW)))
+    assert largest < limit
 
 
 # ── the index and the time to live ───────────────────────────────────────────────────────────────────────────────────

@@ -25,7 +25,7 @@ from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from chalicelib.web.json import Check, Line, Session
+from chalicelib.web.json import Check, Line, Listed, Session
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -49,7 +49,7 @@ class HomePage(Page):
 
     `default_image` is used when the field stays empty, `session_hours` is the longest life of a session, and
     `idle_minutes` after how long without activity a notebook stops by itself, and `remembered_days` how long the
-    hub lists a stopped session.
+    hub lists a stopped session. `sessions` and `older` are as on the SessionsPage.
     """
 
     template: ClassVar[str] = "home.html"
@@ -59,15 +59,17 @@ class HomePage(Page):
     idle_minutes: float
     remembered_days: float
     name: str = ""
-    sessions: Sequence[Session] = ()
+    sessions: Sequence[Listed] = ()
+    older: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsPage(Page):
-    """`GET /sessions`: the owner's sessions, newest first."""
+    """`GET /sessions`: a page of the owner's sessions, newest first; `older` is the next's address, below `root`."""
 
     template: ClassVar[str] = "sessions.html"
-    sessions: Sequence[Session]
+    sessions: Sequence[Listed]
+    older: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,163 @@
+"""Measure what sessions cost to store, and how fast they are read.
+
+`python -m bench.bench_store` prints three tables:
+
+    sizes      bytes of a session's item in each state of a usual life
+    writes     write units of a launch with its stop, and of an hour of pulling: a usual pull, and one whose engine says
+               something new every other second; by table and index, counted where the client makes its calls
+               (tests/write_units.py), with what 72 hours of it cost at PRICE
+    requests   requests a second of one hub under Chalice's local server on the embedded AWS: a session, its events, and
+               the list of owners with 10, 100 and 1,000 past sessions
+"""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+from moto import mock_aws
+
+from chalicelib.aws.session_items import item_of
+from chalicelib.aws.sessions import SessionStore
+from chalicelib.session.values import Session, State, session_id
+from local import aws, hub, processes
+from local.demo import HubClient
+from tests.bundles import Pki, carina
+from tests.pull_rig import PullRig
+from tests.table import TABLE, create_table
+from tests.unit.test_session_items import a_life
+from tests.write_units import WriteUnits, size_of, write_units
+
+PRICE: Final = 0.625 / 1e6  # dollars per write unit, on demand, us-east-1
+HOUR: Final = 3600.0
+PAST: Final = (10, 100, 1000)
+THREADS: Final = 4
+SECONDS: Final = 3.0  # of each row of requests
+ROUNDS: Final = 3
+
+
+def sizes(report: Callable[[str], None]) -> None:
+    """Print the size of a session's item in each state."""
+    for case, session, now in a_life():
+        report(f"{case:<34} {size_of(item_of(session, now)):6d} bytes")
+
+
+@contextmanager
+def table() -> Iterator[Any]:
+    """A client of a table of its own, in this process."""
+    with mock_aws():
+        client = boto3.client("dynamodb", "eu-west-1", aws_access_key_id="bench", aws_secret_access_key="bench")
+        create_table(client)
+        yield client
+
+
+def writes(report: Callable[[str], None]) -> None:
+    """Print the write units of a launch, and of an hour of pulling."""
+    with table() as dynamodb, write_units(dynamodb) as units:
+        store = SessionStore(dynamodb, TABLE, lambda: 0.0)
+        launch = ("verifying", "pulling", "pulling-halfway", "creating", "starting", "probing", "publishing", "ready")
+        for case, session, _ in a_life():
+            if case in (*launch, "withdrawing", "removing", "purging", "stopped"):
+                store.save(session)
+        report(_spent("a launch and its stop", units))
+    for name, fails in (
+        ("an hour of pulling", lambda second: False),
+        ("an hour of ever new failures", lambda second: second % 2 == 0),
+    ):
+        with table() as dynamodb, write_units(dynamodb) as units:
+            PullRig(dynamodb, fails).pull_for(HOUR)
+            report(f"{_spent(name, units)}   72 hours: ${72 * units.spent.total() * PRICE:.2f}")
+
+
+def _spent(name: str, units: WriteUnits) -> str:
+    where = ", ".join(f"{index or 'table'} {spent}" for index, spent in sorted(units.spent.items()))
+    largest = max(itertools.chain(*units.sizes.values()))
+    return f"{name:<34} {units.spent.total():6d} units   ({where}; largest item {largest} bytes)"
+
+
+def requests(report: Callable[[str], None]) -> None:
+    """Print how many requests a second a hub answers."""
+    with tempfile.TemporaryDirectory(prefix="homeport-bench-", ignore_cleanup_errors=True) as folder:
+        port = processes.free_port()
+        with aws.aws(Path(folder)) as cloud:
+            environ = aws.own_environ(os.environ) | dict(cloud.environ)
+            store = SessionStore(cloud.client("dynamodb"), cloud.environ["HOMEPORT_TABLE"], time.time)
+            with hub.hub(Path(folder), port=port, environ=environ):
+                for past in PAST:
+                    sid, token = launched(Path(folder), port)
+                    with_past(store, store.load(sid), past)
+                    paths = {f"list with {past} past sessions": "/sessions"}
+                    if past == PAST[0]:
+                        paths |= {"session": f"/sessions/{sid}", "session and events": f"/sessions/{sid}/events"}
+                    for name, path in sorted(paths.items(), reverse=True):
+                        figures = [per_second(port, path, token) for _ in range(ROUNDS)]
+                        spread = f"min {min(figures):.0f}, max {max(figures):.0f}, n={ROUNDS}"
+                        report(f"{name:<34} {statistics.median(figures):6.0f} requests/s   ({spread})")
+
+
+def launched(folder: Path, port: int) -> tuple[str, str]:
+    """Launch a notebook of a new owner; gives the session's id and the owner's token."""
+    bundle = folder / "bundle.zip"
+    bundle.write_bytes(carina(Pki.new(), "tcp://docker.example.org:2376"))
+    client = HubClient(f"http://127.0.0.1:{port}")
+    try:
+        session = client.launch(bundle, "present")
+        return session["id"], session["owner_token"]
+    finally:
+        client.close()
+
+
+def with_past(store: SessionStore, present: Session, count: int) -> None:
+    """Store `count` stopped sessions of the same owner, older than this one."""
+    stopped = replace(present, state=State.STOPPED, next_attempt_at=None, credentials_held=False, version=1)
+    for number in range(count):
+        name = f"past {number}"
+        sid = session_id(present.owner, name)
+        store.save(replace(stopped, sid=sid, name=name, created_at=present.created_at - 1 - number))
+
+
+def per_second(port: int, path: str, token: str) -> float:
+    """Ask from THREADS threads, each on one connection, for SECONDS."""
+    counts, until = [0] * THREADS, time.perf_counter() + SECONDS
+
+    def ask(thread: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        while time.perf_counter() < until:
+            connection.request("GET", path, headers={"Accept": "application/json", "Authorization": f"Bearer {token}"})
+            answer = connection.getresponse()
+            body = json.loads(answer.read())
+            assert answer.status == 200, body
+            counts[thread] += 1
+        connection.close()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(THREADS)]
+    begun = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / (time.perf_counter() - begun)
+
+
+def main() -> int:
+    """Print the tables."""
+    for measure in (sizes, writes, requests):
+        measure(lambda line: print(line, flush=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
