@@ -134,13 +134,32 @@ def test_nobody_writes_certificates() -> None:
     [
         (
             "dynamodb:GetItem",
-            {"session": {"web", "tick"}, "token": {"web"}, "ticket": set(), "route": {"proxy"}, "grant": {"proxy"}},
+            {
+                "session": {"web", "tick"},
+                "token": {"web"},
+                "signed-out": set(),
+                "ticket": set(),
+                "route": {"proxy"},
+                "grant": {"proxy"},
+            },
+        ),
+        (
+            "dynamodb:BatchGetItem",
+            {
+                "session": set(),
+                "token": set(),
+                "signed-out": {"web", "proxy"},
+                "ticket": set(),
+                "route": set(),
+                "grant": set(),
+            },
         ),
         (
             "dynamodb:PutItem",
             {
                 "session": {"web", "tick"},
                 "token": {"web"},
+                "signed-out": {"web"},
                 "ticket": {"web"},
                 "route": {"tick"},
                 "grant": {"proxy"},
@@ -148,11 +167,18 @@ def test_nobody_writes_certificates() -> None:
         ),
         (
             "dynamodb:DeleteItem",
-            {"session": set(), "token": set(), "ticket": {"proxy"}, "route": set(), "grant": set()},
+            {
+                "session": set(),
+                "token": set(),
+                "signed-out": set(),
+                "ticket": {"proxy"},
+                "route": set(),
+                "grant": set(),
+            },
         ),
         (
             "dynamodb:UpdateItem",
-            {"session": set(), "token": set(), "ticket": set(), "route": set(), "grant": set()},
+            {"session": set(), "token": set(), "signed-out": set(), "ticket": set(), "route": set(), "grant": set()},
         ),
     ],
 )
