@@ -33,6 +33,7 @@ from proxy.agent.agent import Agent
 from proxy.agent.lookups import Verdict
 from proxy.agent.runtime import RuntimeSocket
 from proxy.agent.table import Map
+from tests.builders import SIGN_IN
 from tests.proxy_rig import Rig
 from tests.twins import ProxyStoreTwin
 
@@ -50,7 +51,7 @@ def fill(store: ProxyStoreTwin) -> list[Route]:
     routes = [Route(f"sid{n:017d}-0123456789", Target("192.0.2.1", 8888), True, begun, later) for n in range(ENTRIES)]
     for route in routes:
         store.put(route)
-        store.put(Grant(sha256(route.host.encode()).hexdigest(), route.host, False, begun, later))
+        store.put(Grant(sha256(route.host.encode()).hexdigest(), route.host, False, begun, later, SIGN_IN))
     return routes
 
 

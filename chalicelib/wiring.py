@@ -42,7 +42,7 @@ class Wiring:
         return Hub(
             config=self.config,
             sessions=self.sessions,
-            tokens=TokenStore(self.client("dynamodb"), self.config.table, CLOCK),
+            tokens=self.tokens,
             credentials=self.credentials,
             enqueue=self._enqueue,
             clock=CLOCK,
@@ -90,6 +90,12 @@ class Wiring:
     def sessions(self) -> SessionStore:
         """The hub's sessions."""
         return SessionStore(self.client("dynamodb"), self.config.table, CLOCK)
+
+    @cached_property
+    def tokens(self) -> TokenStore:
+        """The hub's tokens, tickets and sign-outs."""
+        lifetime = self.config.session_lifetime
+        return TokenStore(self.client("dynamodb"), self.config.table, CLOCK, lifetime=lifetime)
 
     @cached_property
     def credentials(self) -> CredentialsStore:

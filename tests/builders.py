@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from chalicelib.aws.sign_ins import SignIn
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.session.machine import new_session
@@ -13,6 +14,7 @@ from chalicelib.session.values import Limits, Session
 NOW = 1_790_000_000.0
 OWNER = "ab" * 32
 LIFETIME = 72 * 3600.0
+SIGN_IN = SignIn("b0" * 32, OWNER, int(NOW * 1000))
 LABEL = "0a1b2c3d4e"  # of the launch; another launch has another one
 
 

@@ -6,7 +6,7 @@ failures are given to the twin they are to happen in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -16,6 +16,7 @@ from typing import Self, TypeVar
 from chalicelib.aws.errors import CredentialsMissing, LaunchWithdrawn, SessionNotFound, StaleSession
 from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import Redeemed, Route
+from chalicelib.aws.sign_ins import SignIn, SignOut, sign_outs
 from chalicelib.aws.slots import Pool
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.engine.endpoint import MISSING, ContainerStatus
@@ -212,30 +213,45 @@ class CredentialsTwin:
 
 
 class TokenStoreTwin:
-    """TokenStore in two dictionaries, with the one door of ProxyStore that tickets are for."""
+    """TokenStore in dictionaries, with the one door of ProxyStore that tickets are for."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.tokens: dict[str, tuple[frozenset[str], float]] = {}
+    def __init__(self, clock: Callable[[], float], *, lifetime: float = LIFETIME) -> None:
+        self.tokens: dict[str, list[SignIn]] = {}
         self.tickets: dict[str, tuple[Redeemed, float]] = {}
+        self.sign_outs: list[SignOut] = []
         self.clock = clock
+        self.lifetime = lifetime
 
-    def put_token(self, token: str, owners: frozenset[str], *, expires_at: float) -> None:
-        self.tokens[token] = (owners, expires_at)
+    def put_token(self, token: str, sign_ins: Collection[SignIn]) -> None:
+        self.tokens[token] = list(sign_ins)
 
-    def owners_of(self, token: str) -> frozenset[str]:
-        owners, expires_at = self.tokens.get(token, (frozenset(), 0.0))
-        return owners if expires_at > self.clock() else frozenset()
+    def sign_ins_of(self, token: str) -> dict[str, SignIn]:
+        now = self.clock()
+        return {
+            sign_in.owner: sign_in
+            for sign_in in self.tokens.get(token, [])
+            if self._end(sign_in) > now and not self._ended(sign_in)
+        }
 
-    def put_ticket(self, ticket: str, session: Session, *, path: str, expires_at: float) -> None:
-        redeemed = Redeemed(session.host, path, int(session.expires_at))
+    def put_ticket(self, ticket: str, session: Session, sign_in: SignIn, *, path: str, expires_at: float) -> None:
+        redeemed = Redeemed(session.host, path, int(min(session.expires_at, self._end(sign_in))), sign_in)
         self.tickets[ticket] = (redeemed, expires_at)
+
+    def sign_out(self, browser: str, owners: Iterable[str] = ()) -> None:
+        self.sign_outs += sign_outs(browser, owners, self.clock())
+
+    def _end(self, sign_in: SignIn) -> float:
+        return sign_in.shown_at / 1000 + self.lifetime
+
+    def _ended(self, sign_in: SignIn) -> bool:
+        return any(sign_out.ends(sign_in) for sign_out in self.sign_outs)
 
     def redeem_ticket(self, ticket: str, host: str) -> Redeemed | None:
         redeemed, expires_at = self.tickets.get(ticket, (None, 0.0))
         if redeemed is None or redeemed.host != host or expires_at <= self.clock():
             return None
         del self.tickets[ticket]
-        return redeemed
+        return None if self._ended(redeemed.sign_in) else redeemed
 
 
 class SlotStoreTwin:

@@ -30,6 +30,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from chalicelib.aws.routes import Grant, Redeemed, Route
+from chalicelib.aws.sign_ins import SignIn
 from chalicelib.notebook.certificates import Ca, Leaf, issue_client, issue_notebook, new_ca
 from chalicelib.session.values import Target
 from local import processes
@@ -39,6 +40,7 @@ from proxy.agent.entry import Entry
 from proxy.agent.runtime import RuntimeSocket
 from proxy.agent.table import Map
 from proxy.settings import Settings, prepare
+from tests.builders import SIGN_IN
 from tests.twins import ProxyStoreTwin
 
 HUB = "http://localhost:8000"
@@ -227,6 +229,41 @@ def ask(
             used.close()
 
 
+@contextmanager
+def websocket(
+    port: int, address: str, *, cookie: str | None, origin: str | None
+) -> Iterator[tuple[int, socket.socket]]:
+    """Ask for a websocket; gives the status and the connection."""
+    lines = [f"GET /api/kernels/1/channels HTTP/1.1\r\nHost: {address}"]
+    lines += ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    lines += [f"Cookie: __Host-homeport={cookie}"] if cookie else []
+    lines += [f"Origin: {origin}"] if origin else []
+    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+        connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")
+        head = b""
+        while b"\r\n\r\n" not in head:
+            part = connection.recv(1)
+            assert part, head
+            head += part
+        yield int(head.split()[1]), connection
+
+
+def lives(connection: socket.socket) -> bool:
+    """Say whether the notebook at the other end of a websocket echoes."""
+    connection.sendall(b"hello")
+    return connection.recv(100) == b"hello"
+
+
+def closed(connection: socket.socket) -> bool:
+    """Wait until the proxy closes a websocket; fails if it does not within 15 seconds."""
+    connection.settimeout(15)
+    try:
+        return connection.recv(100) == b""
+    except ConnectionResetError:
+        return True
+
+
 class AgentThreads:
     """The agent's two threads over any store; `stop` ends them as the end of its process would."""
 
@@ -342,17 +379,17 @@ class Rig:
         self.store.put(Route(host, None, False, self.store.now_ms(), self._later()))
         eventually(lambda: host not in self.table(Map.ROUTES), "the route gone from HAProxy")
 
-    def ticket(self, host: str, *, path: str = "/lab") -> str:
+    def ticket(self, host: str, *, path: str = "/lab", sign_in: SignIn = SIGN_IN) -> str:
         """A ticket for the launch."""
         ticket = secrets.token_urlsafe(24)
-        self.store.put_ticket(ticket, Redeemed(host, path, self._later()), expires_at=time.time() + 60)
+        self.store.put_ticket(ticket, Redeemed(host, path, self._later(), sign_in), expires_at=time.time() + 60)
         return ticket
 
-    def cookie(self, host: str) -> str:
+    def cookie(self, host: str, *, sign_in: SignIn = SIGN_IN) -> str:
         """A granted cookie's value, known to HAProxy."""
         cookie = secrets.token_urlsafe(32)
         digest = sha256(cookie.encode()).hexdigest()
-        self.store.put(Grant(digest, host, False, self.store.now_ms(), self._later()))
+        self.store.put(Grant(digest, host, False, self.store.now_ms(), self._later(), sign_in))
         eventually(lambda: digest in self.table(Map.GRANTS), "the grant in HAProxy")
         return cookie
 
@@ -386,19 +423,8 @@ class Rig:
     @contextmanager
     def websocket(self, host: str, *, cookie: str | None, origin: str | None) -> Iterator[tuple[int, socket.socket]]:
         """Ask for a websocket; gives the status and the connection."""
-        lines = [f"GET /api/kernels/1/channels HTTP/1.1\r\nHost: {self.address(host)}"]
-        lines += ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
-        lines += ["Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
-        lines += [f"Cookie: __Host-homeport={cookie}"] if cookie else []
-        lines += [f"Origin: {origin}"] if origin else []
-        with socket.create_connection(("127.0.0.1", self.port), 20) as connection:
-            connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")
-            head = b""
-            while b"\r\n\r\n" not in head:
-                part = connection.recv(1)
-                assert part, head
-                head += part
-            yield int(head.split()[1]), connection
+        with websocket(self.port, self.address(host), cookie=cookie, origin=origin) as asked:
+            yield asked
 
     @staticmethod
     def _later() -> int:

@@ -1,13 +1,14 @@
 """One DynamoDB table, and what its stores share: conditional writes, queries, and one error for all of its failures.
 
-    pk                   sk       what                                    written by            store
-    session#<sid>        session  a session (session_items.py)            web, launcher         sessions.py
-    session#<sid>        line#…   an earlier line of its log              web, launcher         sessions.py
-    token#<sha256>       token    whose owner token this is               web                   tokens.py
-    ticket#<sha256>      ticket   a one-time entry to one launch          web; the agent takes  tokens.py, routes.py
-    route#<host>         route    where the notebook is, or was           launcher              routes.py
-    slots#<pool>         slots    who pulls, whose endpoint is silent     launcher              slots.py
-    grant#<sha256>       grant    a browser's lasting entry               agent                 routes.py
+    pk                   sk          what                                    written by            store
+    session#<sid>        session     a session (session_items.py)            web, launcher         sessions.py
+    session#<sid>        line#…      an earlier line of its log              web, launcher         sessions.py
+    slots#<pool>         slots       who pulls, whose endpoint is silent     launcher              slots.py
+    token#<sha256>       token       whose owner token this is               web                   tokens.py
+    signed-out#<digest>  signed-out  a browser or an owner has signed out    web                   sign_ins.py
+    ticket#<sha256>      ticket      a one-time entry to one launch          web; the agent takes  tokens.py, routes.py
+    route#<host>         route       where the notebook is, or was           launcher              routes.py
+    grant#<sha256>       grant       a browser's lasting entry               agent                 routes.py
 
 Indexes: `listing` has an owner's sessions, `redrive` the sessions that are due, `feed` what changed for the proxy.
 Only SHA-256 digests of tokens, tickets and cookies are stored, never the values. `ttl` lets DynamoDB delete an item
@@ -17,10 +18,10 @@ nothing of botocore leaves this module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 Item = Mapping[str, Mapping[str, Any]]
 Clock = Callable[[], float]
+
+_NO_ANSWER: Final = "The hub's table did not answer; try again in a moment"
 
 
 def digest_of(secret: str) -> str:
@@ -50,6 +53,15 @@ class Table:
         with _translated():
             key = {"pk": {"S": pk}, "sk": {"S": sk}}
             return self._dynamodb.get_item(TableName=self._name, Key=key, ConsistentRead=True).get("Item")
+
+    def get_all(self, pks: Collection[str], sk: str) -> list[Item]:
+        """Read at most 100 items that have one `sk`, consistently; those that there are, in any order."""
+        keys = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk in pks]
+        with _translated():
+            answer = self._dynamodb.batch_get_item(RequestItems={self._name: {"Keys": keys, "ConsistentRead": True}})
+        if answer["UnprocessedKeys"]:
+            raise StoreUnavailable(_NO_ANSWER)
+        return list(answer["Responses"][self._name])
 
     def put(self, item: Item, *, condition: str = "", values: Mapping[str, Any] | None = None) -> bool:
         """Write one item whole; False when it does not meet the condition, and nothing was written.
@@ -120,4 +132,4 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (ClientError, BotoCoreError) as error:
-        raise StoreUnavailable("The hub's table did not answer; try again in a moment") from error
+        raise StoreUnavailable(_NO_ANSWER) from error

@@ -6,20 +6,22 @@
    of the withdrawal. A host is never published again.
 3. Everything the proxy has to know of carries `changed_at` and is in the index `feed`, oldest change first.
 4. The version before had one host for all launches of a session, its id, and told them apart by `generation`. Of what
-   it stored, a route serves on, since a session without a label has its id as host; a ticket or a grant without `host`
-   is none, so its browser comes from the hub again. A launch that was under way during the update fails if the one
-   before it was withdrawn less than a day ago, and can be launched again. Our own items carry `sid` and `generation`
-   for a proxy of that version, whose agent would end without them: it passes over a host that has a label.
+   it stored, a route serves on, since a session without a label has its id as host; a ticket or a grant without a
+   sign-in (sign_ins.py) is none, so its browser comes from the hub again. A launch that was under way during the update
+   fails if the one before it was withdrawn less than a day ago, and can be launched again. Our own items carry `sid`
+   and `generation` for a proxy of that version, whose agent would end without them: it passes over a host that has a
+   label.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from chalicelib.aws.dynamodb import Clock, Item, Table, digest_of
 from chalicelib.aws.errors import LaunchWithdrawn
+from chalicelib.aws.sign_ins import SignIn, SignOut, sign_in_attributes, sign_in_of, sign_out_of, standing
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.values import Session, Target
 
@@ -49,15 +51,17 @@ class Grant:
     revoked: bool
     changed_at: int
     expires_at: int
+    sign_in: SignIn
 
 
 @dataclass(frozen=True, slots=True)
 class Redeemed:
-    """What a ticket was good for: `path` is where in the notebook's origin to go."""
+    """What a ticket was good for: `path` is where in the notebook's origin to go, `expires_at` the grant's end (s)."""
 
     host: str
     path: str
     expires_at: int
+    sign_in: SignIn
 
 
 class RouteStore:
@@ -100,16 +104,20 @@ class ProxyStore:
         self._table = Table(dynamodb, table)
         self._clock = clock
 
-    def changes(self, since: int) -> Iterator[Route | Grant]:
+    def changes(self, since: int) -> Iterator[Route | Grant | SignOut]:
         """Yield what changed at or after `since` (milliseconds since the epoch; 0 is everything), oldest first.
 
         The index is eventually consistent: look back a few seconds. Raises StoreUnavailable, also between items.
         """
         values = {":proxy": {"S": "proxy"}, ":since": {"N": str(since)}}
         for item in self._table.query("feed", "feed = :proxy AND changed_at >= :since", values):
-            found = _route_of(item) if item["sk"]["S"] == "route" else _grant_of(item)
-            if found is not None:
-                yield found
+            match item["sk"]["S"]:
+                case "route":
+                    yield _route_of(item)
+                case "signed-out":
+                    yield sign_out_of(item)
+                case "grant" if (grant := _grant_of(item)) is not None:
+                    yield grant
 
     def route(self, host: str) -> Route | None:
         """Look one route up, consistently."""
@@ -117,19 +125,25 @@ class ProxyStore:
         return _route_of(item) if item else None
 
     def grant(self, digest: str) -> Grant | None:
-        """Look one grant up, consistently."""
+        """Look one grant up, consistently; it is revoked if its sign-in is over."""
         item = self._table.get(f"grant#{digest}", "grant")
-        return _grant_of(item) if item else None
+        grant = _grant_of(item) if item else None
+        if grant is None or standing(self._table, [grant.sign_in]):
+            return grant
+        return replace(grant, revoked=True)
 
     def redeem_ticket(self, ticket: str, host: str) -> Redeemed | None:
-        """Take the ticket away; None when it is unknown, used, too old or for another launch."""
+        """Take the ticket away; None when it is unknown, used, too old, for another launch or signed out."""
         item = self._table.take(
             f"ticket#{digest_of(ticket)}",
             "ticket",
             condition="host = :host AND #ttl > :now",
             values={":host": {"S": host}, ":now": {"N": str(int(self._clock()))}},
         )
-        return None if item is None else Redeemed(host, item["path"]["S"], int(item["session_expires_at"]["N"]))
+        sign_in = sign_in_of(item) if item else None
+        if item is None or sign_in is None or not standing(self._table, [sign_in]):
+            return None
+        return Redeemed(host, item["path"]["S"], int(item["session_expires_at"]["N"]), sign_in)
 
     def put_grant(self, grant: Grant) -> None:
         """Remember a browser's entry; `changed_at` is set to now, for the feed."""
@@ -142,6 +156,7 @@ class ProxyStore:
             "revoked": {"BOOL": grant.revoked},
             "expires_at": {"N": str(grant.expires_at)},
             "ttl": {"N": str(grant.expires_at + int(TOMBSTONE_TTL))},
+            **sign_in_attributes(grant.sign_in),
             **_feed(self._clock),
         }
         self._table.put(item)
@@ -163,7 +178,8 @@ def _route_of(item: Item) -> Route:
 
 
 def _grant_of(item: Item) -> Grant | None:
-    if "host" not in item:  # rule 4
+    sign_in = sign_in_of(item)
+    if sign_in is None:  # rule 4
         return None
     return Grant(
         digest=item["pk"]["S"].removeprefix("grant#"),
@@ -171,4 +187,5 @@ def _grant_of(item: Item) -> Grant | None:
         revoked=bool(item["revoked"]["BOOL"]),
         changed_at=int(item["changed_at"]["N"]),
         expires_at=int(item["expires_at"]["N"]),
+        sign_in=sign_in,
     )

@@ -1,11 +1,16 @@
-"""Owner tokens and entry tickets in DynamoDB: what the web function hands out, by their digests."""
+"""Owner tokens, entry tickets and sign-outs in DynamoDB: what the web function hands out, by digests, and takes back.
+
+sign_ins.py has the rules. A token's item has `shown`: when each owner's key was last shown (milliseconds). `owners` and
+`ttl`, the time at which the last of them ends, are all that the version before stored and reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from chalicelib.aws.dynamodb import Clock, Table, digest_of
+from chalicelib.aws.dynamodb import Clock, Item, Table, digest_of
+from chalicelib.aws.sign_ins import SignIn, sign_in_attributes, sign_out_item, sign_outs, standing
 from chalicelib.session.values import Session
 
 if TYPE_CHECKING:
@@ -13,36 +18,61 @@ if TYPE_CHECKING:
 
 
 class TokenStore:
-    """The owner tokens and entry tickets of one hub."""
+    """The owner tokens and entry tickets of one hub. A sign-in lasts for `lifetime` seconds."""
 
-    def __init__(self, dynamodb: DynamoDBClient, table: str, clock: Clock) -> None:
+    def __init__(self, dynamodb: DynamoDBClient, table: str, clock: Clock, *, lifetime: float) -> None:
         self._table = Table(dynamodb, table)
         self._clock = clock
+        self._lifetime = lifetime
 
-    def put_token(self, token: str, owners: frozenset[str], *, expires_at: float) -> None:
-        """Remember whose owner token this is; a browser that uploaded several keys' bundles stands for several."""
-        self._put(f"token#{digest_of(token)}", "token", {"owners": {"SS": sorted(owners)}}, expires_at)
+    def put_token(self, token: str, sign_ins: Collection[SignIn]) -> None:
+        """Remember what a browser's token stands for: one sign-in or more, all of that browser."""
+        attributes = {
+            "browser": {"S": next(iter(sign_ins)).browser},
+            "owners": {"SS": sorted(sign_in.owner for sign_in in sign_ins)},
+            "shown": {"M": {sign_in.owner: {"N": str(sign_in.shown_at)} for sign_in in sign_ins}},
+        }
+        self._put(f"token#{digest_of(token)}", "token", attributes, max(map(self._end, sign_ins)))
 
-    def owners_of(self, token: str) -> frozenset[str]:
-        """Return the owners the token stands for; none when it is unknown or its time is over."""
+    def sign_ins_of(self, token: str) -> dict[str, SignIn]:
+        """Return the sign-ins a token stands for, by owner; none when it is unknown, its time over, or signed out."""
         item = self._table.get(f"token#{digest_of(token)}", "token")
-        if item is None or int(item["ttl"]["N"]) <= self._clock():
-            return frozenset()
-        return frozenset(item["owners"]["SS"])
+        now = self._clock()
+        if item is None or int(item["ttl"]["N"]) <= now:
+            return {}
+        lasting = [sign_in for sign_in in self._signed_in(item) if self._end(sign_in) > now]
+        return {sign_in.owner: sign_in for sign_in in standing(self._table, lasting)}
 
-    def put_ticket(self, ticket: str, session: Session, *, path: str, expires_at: float) -> None:
+    def put_ticket(self, ticket: str, session: Session, sign_in: SignIn, *, path: str, expires_at: float) -> None:
         """Remember a one-time entry to the session's present launch; ProxyStore.redeem_ticket takes it.
 
-        `sid` and `generation` are for a proxy of the version before (routes.py, rule 4).
+        The grant that it becomes ends with the session, or with the sign-in if that is earlier. `sid` and `generation`
+        are for a proxy of the version before (routes.py, rule 4).
         """
         entry = {
             "host": {"S": session.host},
             "sid": {"S": session.sid},
             "generation": {"N": str(session.generation)},
             "path": {"S": path},
-            "session_expires_at": {"N": str(int(session.expires_at))},
+            "session_expires_at": {"N": str(int(min(session.expires_at, self._end(sign_in))))},
+            **sign_in_attributes(sign_in),
         }
         self._put(f"ticket#{digest_of(ticket)}", "ticket", entry, expires_at)
+
+    def sign_out(self, browser: str, owners: Iterable[str] = ()) -> None:
+        """End all sign-ins of a browser, and those that these owners have had anywhere until now."""
+        for sign_out in sign_outs(browser, owners, self._clock()):
+            self._table.put(sign_out_item(sign_out))
+
+    def _end(self, sign_in: SignIn) -> float:
+        return sign_in.shown_at / 1000 + self._lifetime
+
+    def _signed_in(self, item: Item) -> Iterable[SignIn]:
+        browser = item["browser"]["S"] if "browser" in item else item["pk"]["S"].removeprefix("token#")
+        shown: Mapping[str, Any] = item["shown"]["M"] if "shown" in item else {}
+        of_version_before = {"N": str(int((int(item["ttl"]["N"]) - self._lifetime) * 1000))}
+        for owner in item["owners"]["SS"]:
+            yield SignIn(browser, owner, int(shown.get(owner, of_version_before)["N"]))
 
     def _put(self, pk: str, sk: str, attributes: Mapping[str, Any], expires_at: float) -> None:
         self._table.put({"pk": {"S": pk}, "sk": {"S": sk}, "ttl": {"N": str(int(expires_at))}, **attributes})

@@ -1,15 +1,17 @@
-"""What a visitor may type and send: the multipart form of an upload, and the values of its fields.
+"""What a visitor may type and send: the multipart form of an upload, its fields' values, and the form to sign out.
 
 Pure: bytes and strings in, values or a refusal out.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Final
+from urllib.parse import parse_qsl
 
 from multipart import MultipartError, MultipartParser, MultipartPart, parse_options_header
 
@@ -18,6 +20,7 @@ from chalicelib.text import BLANK, one_line
 from chalicelib.web.errors import BadField, BadForm, BadName, BodyTooLarge, MissingField
 
 BODY_LIMIT: Final = 96 * 1024  # a bundle of at most 64 KiB, the other fields and their headers
+SIGN_OUT_LIMIT: Final = 64  # bytes of a form to sign out
 FIELDS: Final = frozenset({"credentials", "name", "host", "image", "memory", "cpus", "gpus", "open"})
 NAME_LENGTH: Final = 63
 SHOWN: Final = 40  # characters of an unknown field's name
@@ -82,6 +85,19 @@ def parse_launch(content_type: str, body: bytes) -> Launch:
         ),
         open_path=work_path(texts.get("open", "")),
     )
+
+
+def parse_sign_out(content_type: str, body: bytes) -> bool:
+    """Whether a form, or a JSON object, of `POST /sign-out` asks to sign out everywhere; raises BadForm, BadField."""
+    as_json = content_type.partition(";")[0].strip().lower() == "application/json"
+    try:
+        text = body[: SIGN_OUT_LIMIT + 1].decode()
+        pairs = json.loads(text or "{}", object_pairs_hook=list) if as_json else parse_qsl(text, keep_blank_values=True)
+    except ValueError:
+        raise BadForm("The form to sign out is malformed; send it again") from None
+    if len(body) > SIGN_OUT_LIMIT or pairs not in ([], [("everywhere", "")], [("everywhere", "yes")]):
+        raise BadField("To sign out, send the field “everywhere” alone: empty, or “yes”")
+    return bool(pairs == [("everywhere", "yes")])
 
 
 def notebook_name(text: str) -> str:

@@ -1,26 +1,29 @@
-"""What a visitor can have done, without HTTP: check a bundle, launch, look, enter, stop, forget.
+"""What a visitor can have done, without HTTP: check a bundle, launch, look, enter, stop, forget, sign out.
 
 Rules
 
 1. What is about to exist is written down first: the session's item precedes its credentials, so every stored object
    belongs to an item whose purging is inevitable. If the item's launch finds no credentials, it ends by itself.
 2. A visitor is whoever holds the key: the owner is the fingerprint of the client key in the uploaded bundle. A token
-   only spares the visitor from uploading it again.
+   only spares the visitor from uploading it again, for a session's lifetime and for each key by itself.
 3. A session of another owner does not exist.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import Final, Protocol
 from urllib.parse import quote
 
+from chalicelib.aws.dynamodb import digest_of
 from chalicelib.aws.errors import CredentialsMissing, SessionNotFound, StaleSession, StoreRefused, StoreUnavailable
 from chalicelib.aws.queues import Enqueue, TickMessage
+from chalicelib.aws.sign_ins import SignIn
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.bundle.errors import EndpointsDisagree
@@ -70,9 +73,10 @@ class Sessions(Protocol):
 class Tokens(Protocol):
     """What the hub needs of chalicelib.aws.tokens.TokenStore."""
 
-    def put_token(self, token: str, owners: frozenset[str], *, expires_at: float) -> None: ...
-    def owners_of(self, token: str) -> frozenset[str]: ...
-    def put_ticket(self, ticket: str, session: Session, *, path: str, expires_at: float) -> None: ...
+    def put_token(self, token: str, sign_ins: Collection[SignIn]) -> None: ...
+    def sign_ins_of(self, token: str) -> dict[str, SignIn]: ...
+    def put_ticket(self, ticket: str, session: Session, sign_in: SignIn, *, path: str, expires_at: float) -> None: ...
+    def sign_out(self, browser: str, owners: Iterable[str] = ()) -> None: ...
 
 
 class CredentialsSink(Protocol):
@@ -154,7 +158,7 @@ class Hub:
                 continue
         raise StoreUnavailable("Other requests are changing this session; try again")
 
-    def session(self, sid: str, owners: frozenset[str]) -> Session:
+    def session(self, sid: str, owners: Collection[str]) -> Session:
         """The session, if it belongs to one of the owners; else SessionNotFound."""
         session = self._sessions.find(sid) if is_session_id(sid) else None  # the table refuses keys of any length
         if session is None or session.owner not in owners:
@@ -171,19 +175,19 @@ class Hub:
         lines = {line.number: line for line in (*(() if complete else self._sessions.earlier_lines(session)), *held)}
         return [lines[number] for number in sorted(lines) if number > after][-LOG_LINES:]
 
-    def sessions(self, owners: frozenset[str], before: tuple[float, str] | None = None) -> Listing:
+    def sessions(self, owners: Collection[str], before: tuple[float, str] | None = None) -> Listing:
         """The owners' sessions, newest first, LISTED of them; `before` is the `older` of the page before."""
         found = [summary for owner in owners for summary in self._sessions.of_owner(owner, LISTED + 1, before)]
         found.sort(key=lambda summary: summary.position, reverse=True)
         return Listing(found[:LISTED], found[LISTED - 1].position if len(found) > LISTED else None)
 
-    def enter(self, session: Session) -> Entry:
-        """Make a one-time ticket of 60 seconds; raises SessionNotReady."""
+    def enter(self, session: Session, sign_in: SignIn) -> Entry:
+        """Make a one-time ticket of 60 seconds for a browser that is signed in; raises SessionNotReady."""
         if session.phase is not Phase.READY:
             raise SessionNotReady("The notebook cannot be entered now; its page says what it is doing")
         ticket = self._secret()
         path = f"/lab/tree/{quote(session.open_path)}" if session.open_path else "/lab"
-        self._tokens.put_ticket(ticket, session, path=path, expires_at=self._clock() + TICKET_SECONDS)
+        self._tokens.put_ticket(ticket, session, sign_in, path=path, expires_at=self._clock() + TICKET_SECONDS)
         return Entry(f"{self.config.notebook_origin(session.host)}/.homeport/enter", ticket, path)
 
     def stop(self, session: Session) -> Session:
@@ -208,16 +212,27 @@ class Hub:
             )
         return self._have_done(session, ForgetRequested())
 
-    def owners_of(self, token: str) -> frozenset[str]:
-        """The owners a token stands for; none if it is not known."""
-        return self._tokens.owners_of(token)
+    def sign_ins_of(self, token: str) -> Mapping[str, SignIn]:
+        """The sign-ins a token stands for, by owner; none if it is not known, or its time is over."""
+        return self._tokens.sign_ins_of(token)
 
-    def token_for(self, owner: str, others: frozenset[str] = frozenset()) -> str:
-        """Make a token for the owner, and for the others whose token the same browser showed."""
+    def token_for(self, owner: str, others: Mapping[str, SignIn] = MappingProxyType({})) -> str:
+        """Make a token for the owner, whose key was just shown, and for the browser's other sign-ins as they are.
+
+        The token that the browser showed stays as it is: the answer with the new one may be lost, or come to one of two
+        tabs before that of another launch. It renews nothing, and the browser's sign-out ends both.
+        """
         token = self._secret()
-        owners = frozenset([owner, *sorted(others - {owner})[: OWNERS_PER_TOKEN - 1]])
-        self._tokens.put_token(token, owners, expires_at=self._clock() + self.config.session_lifetime)
+        browser = next((sign_in.browser for sign_in in others.values()), digest_of(token))
+        latest = sorted(others.values(), key=lambda sign_in: sign_in.shown_at, reverse=True)
+        kept = [sign_in for sign_in in latest if sign_in.owner != owner][: OWNERS_PER_TOKEN - 1]
+        self._tokens.put_token(token, [SignIn(browser, owner, int(self._clock() * 1000)), *kept])
         return token
+
+    def sign_out(self, sign_ins: Mapping[str, SignIn], *, everywhere: bool) -> None:
+        """Sign the browser of these sign-ins out; `everywhere`: and whoever else signed in as one of their owners."""
+        for browser in {sign_in.browser for sign_in in sign_ins.values()}:
+            self._tokens.sign_out(browser, sign_ins if everywhere else ())
 
     def _wake(self, session: Session) -> None:
         """Have the session driven on at once; if the queue does not answer, the schedule does it a minute late."""

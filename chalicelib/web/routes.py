@@ -20,6 +20,7 @@ from urllib.parse import quote
 from chalice.app import Blueprint, Chalice, Request, Response
 
 from chalicelib.aws.session_items import STOPPED_TTL
+from chalicelib.aws.sign_ins import SignIn
 from chalicelib.bundle.errors import BundleUnreadable
 from chalicelib.config import VERSION, Config
 from chalicelib.errors import HomeportError
@@ -34,7 +35,7 @@ from chalicelib.web.errors import (
     NotAuthenticated,
     UnsupportedMediaType,
 )
-from chalicelib.web.forms import SUGGESTED_NAME, Launch, parse_launch
+from chalicelib.web.forms import SUGGESTED_NAME, Launch, parse_launch, parse_sign_out
 from chalicelib.web.hub import Hub, Listing
 from chalicelib.web.json import Session as SessionJson
 from chalicelib.web.json import check_json, lines_json, listed_json, problem_json, session_json
@@ -62,7 +63,7 @@ View = Callable[..., Response]
 
 def home(site: Site, request: Request) -> Response:
     """The upload page."""
-    config, listing = site.config, site.hub.sessions(_owners(site, request))
+    config, listing = site.config, site.hub.sessions(_sign_ins(site, request))
     page = pages.HomePage(
         root="",
         suggested_name=SUGGESTED_NAME,
@@ -95,9 +96,8 @@ def launch_session(site: Site, request: Request) -> Response:
     """Launch a notebook, or come back to the one of the same key and name."""
     _refuse_other_sites(site, request)
     launched = site.hub.launch(_form(request), _source(request))
-    token = site.hub.token_for(launched.bundle.owner, _owners(site, request))
-    age = int(site.config.session_lifetime)
-    cookie = {"Set-Cookie": f"{COOKIE}={token}; Max-Age={age}; Path=/; Secure; HttpOnly; SameSite=Lax"}
+    token = site.hub.token_for(launched.bundle.owner, _sign_ins(site, request))
+    cookie = _cookie(token, max_age=int(site.config.session_lifetime))
     if not _wants_json(request):
         return _redirect(site, f"sessions/{launched.session.sid}#launched", cookie)
     found = {**_shown(site, launched.session), "bundle": check_json(launched.bundle)}
@@ -109,8 +109,8 @@ def launch_session(site: Site, request: Request) -> Response:
 def list_sessions(site: Site, request: Request) -> Response:
     """The owner's sessions, newest first, a page of them."""
     before = _position(request)
-    owners = (_known_owners if _wants_json(request) else _owners)(site, request)
-    listing = site.hub.sessions(owners, before)
+    sign_ins = (_present_sign_ins if _wants_json(request) else _sign_ins)(site, request)
+    listing = site.hub.sessions(sign_ins, before)
     sessions, older = list(map(listed_json, listing.sessions)), _older(listing)
     if _wants_json(request):
         return _json(site, {"sessions": sessions, "next": older})
@@ -145,8 +145,9 @@ def session_events(site: Site, request: Request, sid: str) -> Response:
 def enter_session(site: Site, request: Request, sid: str) -> Response:
     """Hand out a one-time ticket, and the page that posts it to the notebook's origin."""
     _refuse_other_sites(site, request)
-    session = _session(site, request, sid)
-    entry = site.hub.enter(session)
+    sign_ins = _present_sign_ins(site, request)
+    session = site.hub.session(sid, sign_ins)
+    entry = site.hub.enter(session, sign_ins[session.owner])
     if _wants_json(request):
         return _json(site, {"url": entry.action, "ticket": entry.ticket, "path": entry.path})
     page = pages.EnterPage(root="../../", name=session.name, action=entry.action, ticket=entry.ticket, path=entry.path)
@@ -166,6 +167,22 @@ def forget_credentials(site: Site, request: Request, sid: str) -> Response:
     return _accepted(site, request, site.hub.forget(_session(site, request, sid)))
 
 
+def ask_to_sign_out(site: Site, request: Request) -> Response:
+    """Ask whether to sign out here or everywhere; says so when this browser is not signed in."""
+    return _html(site, pages.SignOutPage(root="", signed_in=bool(_sign_ins(site, request))))
+
+
+def sign_out(site: Site, request: Request) -> Response:
+    """End this browser's sign-ins and all that descends from them; everywhere: those of its keys in all browsers."""
+    _refuse_other_sites(site, request)
+    everywhere = parse_sign_out(request.headers.get("content-type", ""), _body(request))
+    # Whose sign-in is over already has signed out here, but would be mistaken about the others.
+    sign_ins = (_present_sign_ins if everywhere else _sign_ins)(site, request)
+    site.hub.sign_out(sign_ins, everywhere=everywhere)
+    cookie = _cookie("", max_age=0)
+    return _answer(site, "", 204, "text/plain", cookie) if _wants_json(request) else _redirect(site, "sign-out", cookie)
+
+
 ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
     ("GET", "/", ANYTHING, home),
     ("GET", "/health", ANYTHING, health),
@@ -178,6 +195,8 @@ ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
     ("POST", "/sessions/{sid}/enter", BUTTON, enter_session),
     ("POST", "/sessions/{sid}/stop", BUTTON, stop_session),
     ("POST", "/sessions/{sid}/forget", BUTTON, forget_credentials),
+    ("GET", "/sign-out", ANYTHING, ask_to_sign_out),
+    ("POST", "/sign-out", BUTTON, sign_out),
 )
 
 
@@ -293,6 +312,11 @@ def _answer(site: Site, body: str, status: int, content_type: str, headers: Mapp
     return Response(body, status_code=status, headers={**HEADERS, **lasting, "Content-Type": content_type, **headers})
 
 
+def _cookie(token: str, *, max_age: int) -> dict[str, str]:
+    """The field that gives a browser its owner token for `max_age` seconds; 0 takes it away."""
+    return {"Set-Cookie": f"{COOKIE}={token}; Max-Age={max_age}; Path=/; Secure; HttpOnly; SameSite=Lax"}
+
+
 def _accepted(site: Site, request: Request, session: Session) -> Response:
     """What a button of the session's page is answered with."""
     if _wants_json(request):
@@ -346,10 +370,14 @@ def _source(request: Request) -> str:
 
 
 def _form(request: Request) -> Launch:
+    return parse_launch(request.headers.get("content-type", ""), _body(request))
+
+
+def _body(request: Request) -> bytes:
     body = request.raw_body
     if not body and "transfer-encoding" in request.headers:
         raise BadForm("Chunked forms are not supported here; send the form with a Content-Length")
-    return parse_launch(request.headers.get("content-type", ""), body.encode() if isinstance(body, str) else body)
+    return body.encode() if isinstance(body, str) else body
 
 
 def _query(request: Request, name: str, default: str) -> str:
@@ -376,19 +404,20 @@ def _position(request: Request) -> tuple[float, str] | None:
     return float(found[1]), found[2]
 
 
-def _owners(site: Site, request: Request) -> frozenset[str]:
+def _sign_ins(site: Site, request: Request) -> Mapping[str, SignIn]:
+    """The sign-ins, by owner, of the token that was shown."""
     token = _token(request)
-    return site.hub.owners_of(token) if token else frozenset()
+    return site.hub.sign_ins_of(token) if token else {}
 
 
-def _known_owners(site: Site, request: Request) -> frozenset[str]:
-    owners = _owners(site, request)
-    if not owners:
+def _present_sign_ins(site: Site, request: Request) -> Mapping[str, SignIn]:
+    sign_ins = _sign_ins(site, request)
+    if not sign_ins:
         raise NotAuthenticated(
             "Upload the bundle again: this browser is not signed in to this session, or its sign-in has expired"
         )
-    return owners
+    return sign_ins
 
 
 def _session(site: Site, request: Request, sid: str) -> Session:
-    return site.hub.session(sid, _known_owners(site, request))
+    return site.hub.session(sid, _present_sign_ins(site, request))

@@ -17,8 +17,7 @@ from threading import Event
 from typing import Final, Protocol
 
 from chalicelib.aws.errors import StoreUnavailable
-from chalicelib.aws.routes import Grant, Route
-from proxy.agent.table import Item, Table
+from proxy.agent.table import News, Table
 
 OVERLAP_MS: Final = 10_000  # clocks under NTP differ by far less, and an index lags by about a second
 EXPIRY_SECONDS: Final = 5.0  # how often the table is searched for expired entries
@@ -29,7 +28,7 @@ _log = logging.getLogger("homeport.agent")
 class FeedStore(Protocol):
     """What the feed needs of chalicelib.aws.routes.ProxyStore."""
 
-    def changes(self, since: int) -> Iterator[Route | Grant]: ...
+    def changes(self, since: int) -> Iterator[News]: ...
 
 
 class Feed:
@@ -73,14 +72,14 @@ class Feed:
     def poll(self) -> None:
         """Read what changed lately; raises StoreUnavailable, and what came before that is kept."""
         started = self._clock()
-        reading: list[Item] = []
+        reading: list[News] = []
         try:
             reading.extend(self._store.changes(max(0, self._watermark - OVERLAP_MS)))
             self._advance(reading, started)
         finally:
             self._table.learn(reading, self._clock())
 
-    def _advance(self, reading: Iterable[Item], now: float) -> None:
+    def _advance(self, reading: Iterable[News], now: float) -> None:
         latest = max((item.changed_at for item in reading), default=0)
         self._watermark = max(self._watermark, min(latest, int(now * 1000)))
 

@@ -1,6 +1,7 @@
 """Entering a notebook, and look-ups of what HAProxy's maps do not hold.
 
-1. An entry redeems a ticket for a grant: the browser's cookie is the secret, its SHA-256 is all that is stored.
+1. An entry redeems a ticket for a grant: the browser's cookie is the secret, its SHA-256 is all that is stored. The
+   grant descends from the ticket's sign-in, so a sign-out that comes at any moment of the entry ends it.
 2. What a request names and the table does not know is looked up, consistently. What is not there is remembered for a
    few seconds, and all look-ups together are bounded, so junk names cost DynamoDB little.
 3. REPEAT, which sends the browser to the same address once more, is answered only when HAProxy has confirmed the
@@ -94,7 +95,7 @@ class Lookups:
         now = self._clock()
         cookie = self._new_cookie()
         digest = sha256(cookie.encode()).hexdigest()
-        grant = Grant(digest, host, False, int(now * 1000), redeemed.expires_at)
+        grant = Grant(digest, host, False, int(now * 1000), redeemed.expires_at, redeemed.sign_in)
         self._store.put_grant(grant)
         news: list[Item] = [grant]
         if self._table.item((Map.ROUTES, host)) is None and (route := self._store.route(host)) is not None:
@@ -133,11 +134,13 @@ class Lookups:
             if not self._allowance.take(now):
                 raise StoreUnavailable("Too many look-ups; try again in a moment")
         item = read()
+        if item is not None and value_of(item, now) is not None:
+            self._table.learn([item], self._clock())
+            item = self._table.item(key)  # the table may know better: what is final is not undone by a late answer
         if item is None or value_of(item, now) is None:
             with self._lock:
                 self._missing.add(miss, now)
             return None
-        self._table.learn([item], self._clock())
         return item
 
     def _repeat(self, *keys: Key) -> Verdict:

@@ -4,7 +4,8 @@ Rules
 
 1. Newest wins. Of a route, a withdrawal is final (each launch has a host of its own); then the later change. Of a
    grant, a revocation is final; then the later change. News in any order end in the same table.
-2. Withdrawn, revoked and expired means absent. Withdrawn with a route are all grants of its host.
+2. Withdrawn, revoked and expired means absent. Withdrawn with a route are all grants of its host. A sign-out revokes
+   the grants that it ends (chalicelib/aws/sign_ins.py), whichever of them is learnt first.
 3. A route's value is "ip|port", a grant's the host: it opens one launch of one session.
 4. Only well-formed items get in: the host a DNS label, the digest 64 hex digits, the address an IP address (and never
    link-local, where clouds keep their metadata), the port a port. Anything else counts as absent, so no stored
@@ -29,7 +30,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from itertools import islice
@@ -37,6 +38,7 @@ from threading import Event, Lock
 from typing import Final, TypeVar
 
 from chalicelib.aws.routes import Grant, Route
+from chalicelib.aws.sign_ins import SignOut
 
 MANY: Final = 200  # above this a swap of 10,000 entries (0.03 s) is quicker than single commands
 BATCH: Final = 500  # entries handled in one hold of the lock: about a millisecond
@@ -46,6 +48,7 @@ _HOST: Final = re.compile(r"[0-9a-z](?:[0-9a-z-]{0,61}[0-9a-z])?")  # as in hapr
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 Item = Route | Grant
+News = Item | SignOut
 T = TypeVar("T")
 
 
@@ -145,6 +148,7 @@ class Table:
         self._lock = Lock()
         self._known: dict[Key, Item] = {}
         self._learnt_at: dict[Key, float] = {}
+        self._sign_outs: dict[str, SignOut] = {}
         self._values = dict(values)
         self._dirty: dict[Key, None] = {}  # a set that keeps its order
         self._in_flight: dict[Key, None] = {}
@@ -166,12 +170,12 @@ class Table:
 
     # ── news ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def learn(self, news: Iterable[Item], now: float) -> None:
+    def learn(self, news: Iterable[News], now: float) -> None:
         """Take in items that were read on their own or from the change feed."""
         self._take_in(news, now, learnt_at=now)
         self._changed.set()
 
-    def replace(self, reading: Sequence[Item], *, started: float, now: float) -> None:
+    def replace(self, reading: Sequence[News], *, started: float, now: float) -> None:
         """Take in a full reading that began at `started` (rule 5).
 
         In steps, each valid by itself: what was read is news like any other, then what was not read goes. An entry
@@ -181,7 +185,7 @@ class Table:
         with self._lock:
             self._replacing = True
         self._take_in(reading, now, learnt_at=None)
-        read = {key_of(item) for item in reading}
+        read = {key_of(item) for item in reading if not isinstance(item, SignOut)}
         with self._lock:
             entries = [*self._known, *self._values]
         pending_since = started - PENDING_SECONDS
@@ -200,6 +204,7 @@ class Table:
     def expire(self, now: float) -> None:
         """Take out the entries that have expired by `now`."""
         with self._lock:
+            self._sign_outs = {of: sign_out for of, sign_out in self._sign_outs.items() if sign_out.expires_at > now}
             known = self._known.copy()
         for batch in _batches(key for key, item in known.items() if item.expires_at <= now):
             with self._lock:
@@ -209,22 +214,31 @@ class Table:
                         self._set(key, None)
         self._changed.set()
 
-    def _take_in(self, items: Iterable[Item], now: float, *, learnt_at: float | None) -> None:
+    def _take_in(self, news: Iterable[News], now: float, *, learnt_at: float | None) -> None:
         withdrawn: set[str] = set()
-        for batch in _batches(items):
-            entries = [(key_of(item), item, value_of(item, now)) for item in batch]
+        signed_out = False
+        for batch in _batches(news):
+            sign_outs = [item for item in batch if isinstance(item, SignOut)]
+            entries = [(key_of(item), item, value_of(item, now)) for item in batch if not isinstance(item, SignOut)]
             with self._lock:
+                for sign_out in sign_outs:
+                    latest = self._sign_outs.get(sign_out.of)
+                    if latest is None or sign_out.until > latest.until:
+                        self._sign_outs[sign_out.of] = sign_out
+                        signed_out = True
                 for key, item, value in entries:
                     known = self._known.get(key)
                     if newest(known, item) is known:
                         continue
-                    self._known[key] = item
+                    self._known[key] = after = self._after_sign_outs(item)
                     if learnt_at is not None:
                         self._learnt_at[key] = learnt_at
-                    self._set(key, None if self._is_withdrawn(item.host) else value)
+                    self._set(key, value if after is item and not self._is_withdrawn(item.host) else None)
                     if isinstance(item, Route) and not item.published:
                         withdrawn.add(item.host)
         self._take_out_grants(withdrawn)
+        if signed_out:
+            self._revoke_signed_out()
 
     def _is_withdrawn(self, host: str) -> bool:
         route = self._known.get((Map.ROUTES, host))
@@ -240,6 +254,27 @@ class Table:
             with self._lock:
                 for key in batch:
                     self._set(key, None)
+
+    def _revoke_signed_out(self) -> None:
+        """Revoke the known grants that sign-outs end. `_take_in` does it for those that are learnt from now on."""
+        with self._lock:
+            known = self._known.copy()
+        for batch in _batches(key for key, item in known.items() if isinstance(item, Grant)):
+            with self._lock:
+                for key in batch:
+                    item = self._known.get(key)
+                    if item is not None and (after := self._after_sign_outs(item)) is not item:
+                        self._known[key] = after
+                        self._set(key, None)
+
+    def _after_sign_outs(self, item: Item) -> Item:
+        """The item itself, or a grant revoked if a sign-out ends it."""
+        if not self._sign_outs or isinstance(item, Route) or item.revoked:
+            return item
+        sign_in = item.sign_in
+        found = (self._sign_outs.get(name) for name in (sign_in.browser, sign_in.owner))
+        ended = any(sign_out is not None and sign_out.ends(sign_in) for sign_out in found)
+        return replace(item, revoked=True) if ended else item
 
     def _set(self, key: Key, value: str | None) -> None:
         before = self._values.get(key)

@@ -98,3 +98,22 @@ def test_without_script_a_file_is_checked_and_launched_by_plain_forms(browser: B
     launched(page, address, "thesis", a_bundle(2))
     expect(page.get_by_role("heading", level=1)).to_have_text("thesis")
     context.close()
+
+
+@pytest.mark.parametrize("script", [True, False])
+@pytest.mark.parametrize("button", ["Sign out here", "Sign out everywhere"])
+def test_signing_out_takes_the_cookie_away_and_the_notebooks_with_it(
+    browser: Browser, address: str, button: str, script: bool
+) -> None:
+    context = browser.new_context(java_script_enabled=script)
+    page = context.new_page()
+    launched(page, address, "thesis", a_bundle(3))
+    session = page.url.partition("#")[0]
+    page.goto(f"{address}sessions")
+    page.get_by_role("link", name="Sign out…").click()
+    page.get_by_role("button", name=button).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Signed out")
+    assert context.cookies() == []
+    page.goto(session)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Not signed in")
+    context.close()

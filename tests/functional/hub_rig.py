@@ -191,7 +191,7 @@ def a_hub(parts: Wiring, *, clock: Callable[[], float]) -> Hub:
     return Hub(
         config=parts.config,
         sessions=parts.sessions,
-        tokens=TokenStore(parts.client("dynamodb"), parts.config.table, clock),
+        tokens=TokenStore(parts.client("dynamodb"), parts.config.table, clock, lifetime=parts.config.session_lifetime),
         credentials=parts.credentials,
         enqueue=parts.queues.enqueue,
         clock=clock,

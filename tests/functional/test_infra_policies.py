@@ -33,7 +33,7 @@ from chalicelib.session.values import State, Target
 from chalicelib.wiring import Wiring
 from infra.certificates import ensure_certificates
 from infra.stack import deploy_stack
-from tests.builders import NOW, a_session
+from tests.builders import LIFETIME, NOW, SIGN_IN, a_session
 from tests.policies import REGION, ROOT, STAGE, Context, Document, allows, function_policy, proxy_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
@@ -94,7 +94,7 @@ def _requests(
     """What IAM is asked for one call: action, resource, condition keys. More than one where S3 calls KMS in turn."""
     match service:
         case "dynamodb":
-            assert params["TableName"] == outputs["Table"]
+            assert {params.get("TableName"), *params.get("RequestItems", {})} - {None} == {outputs["Table"]}
             index = f"/index/{params['IndexName']}" if "IndexName" in params else ""
             yield f"dynamodb:{operation}", outputs["TableArn"] + index, _leading_keys(params)
         case "s3":
@@ -124,11 +124,12 @@ def _requests(
 
 
 def _leading_keys(params: dict[str, Any]) -> Context:
-    keys = params.get("Key") or params.get("Item") or {}
     if "KeyConditionExpression" in params:  # the key comes first in every query here
         name = params["KeyConditionExpression"].split()[2]
         return {"dynamodb:LeadingKeys": [params["ExpressionAttributeValues"][name]["S"]]}
-    return {"dynamodb:LeadingKeys": [keys["pk"]["S"]]} if keys else {}
+    one = params.get("Key") or params.get("Item")
+    keys = [one] if one else [key for asked in params.get("RequestItems", {}).values() for key in asked["Keys"]]
+    return {"dynamodb:LeadingKeys": [key["pk"]["S"] for key in keys]} if keys else {}
 
 
 def _kms(
@@ -166,10 +167,11 @@ def test_the_web_function_may_do_all_that_a_visitor_asks_of_it(
     store.save(stopped)
     assert store.earlier_lines(stopped) == list(stopped.log[:-1])
     store.of_owner(SESSION.owner, 10)
-    tokens = TokenStore(web("dynamodb"), outputs["Table"], lambda: NOW)
-    tokens.put_token("token", frozenset({SESSION.owner}), expires_at=NOW + 60)
-    tokens.owners_of("token")
-    tokens.put_ticket("ticket", SESSION, path="/lab", expires_at=NOW + 60)
+    tokens = TokenStore(web("dynamodb"), outputs["Table"], lambda: NOW, lifetime=LIFETIME)
+    tokens.put_token("token", [SIGN_IN])
+    assert tokens.sign_ins_of("token")
+    tokens.put_ticket("ticket", SESSION, SIGN_IN, path="/lab", expires_at=NOW + 60)
+    tokens.sign_out(SIGN_IN.browser, [SIGN_IN.owner])
     for lane in (Lane.LAUNCH, Lane.LEAVE, Lane.WATCH):
         _wiring(web, outputs).queues.enqueue(TickMessage(SESSION.sid), lane=lane, delay=0.0)
 
@@ -219,9 +221,11 @@ def test_the_proxy_may_follow_look_up_redeem_and_remember(
     store = ProxyStore(as_role("proxy")("dynamodb"), outputs["Table"], lambda: NOW)
     list(store.changes(0))
     store.route(SESSION.host)
-    store.grant(digest_of("cookie"))
+    tokens = TokenStore(_plain_client("dynamodb"), outputs["Table"], lambda: NOW, lifetime=LIFETIME)
+    tokens.put_ticket("ticket", SESSION, SIGN_IN, path="/lab", expires_at=NOW + 60)
     store.redeem_ticket("ticket", SESSION.host)
-    store.put_grant(Grant(digest_of("cookie"), SESSION.host, False, 0, int(NOW) + 60))
+    store.put_grant(Grant(digest_of("cookie"), SESSION.host, False, 0, int(NOW) + 60, SIGN_IN))
+    store.grant(digest_of("cookie"))
 
 
 def _wiring(client: Client, outputs: dict[str, str]) -> Wiring:

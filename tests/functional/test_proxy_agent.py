@@ -16,7 +16,7 @@ from proxy.agent import files
 from proxy.agent.agent import Agent
 from proxy.agent.lookups import Verdict
 from proxy.agent.table import Map
-from tests.builders import NOW, a_session
+from tests.builders import LIFETIME, NOW, SIGN_IN, a_session
 from tests.contract.proxy_store import ProxyStoreContract
 from tests.table import TABLE
 from tests.twins import ProxyStoreTwin
@@ -35,17 +35,23 @@ class TestProxyStoreTwin(ProxyStoreContract):
     def put_ticket(self, ticket: str, redeemed: Redeemed, *, expires_at: float = NOW + 60) -> None:
         self._store.put_ticket(ticket, redeemed, expires_at=expires_at)
 
+    def sign_out(self, browser: str, *owners: str) -> None:
+        self._store.sign_out(browser, *owners)
+
 
 class TestProxyStore(ProxyStoreContract):
     @pytest.fixture
     def store(self, dynamodb: Any) -> ProxyStore:
-        self._tokens = TokenStore(dynamodb, TABLE, lambda: NOW)
+        self._tokens = TokenStore(dynamodb, TABLE, lambda: NOW, lifetime=LIFETIME)
         return ProxyStore(dynamodb, TABLE, lambda: NOW)
 
     def put_ticket(self, ticket: str, redeemed: Redeemed, *, expires_at: float = NOW + 60) -> None:
         sid, _, label = redeemed.host.partition("-")
         session = a_session(sid=sid, label=label, expires_at=float(redeemed.expires_at))
-        self._tokens.put_ticket(ticket, session, path=redeemed.path, expires_at=expires_at)
+        self._tokens.put_ticket(ticket, session, redeemed.sign_in, path=redeemed.path, expires_at=expires_at)
+
+    def sign_out(self, browser: str, *owners: str) -> None:
+        self._tokens.sign_out(browser, owners)
 
 
 class World:
@@ -96,7 +102,8 @@ def test_entering_makes_a_grant_whose_digest_alone_is_stored(dynamodb: Any, tmp_
     session = a_session(target=Target("192.0.2.7", 8000))
     store = ProxyStore(dynamodb, TABLE, lambda: NOW)
     RouteStore(dynamodb, TABLE, lambda: NOW).publish(session)
-    TokenStore(dynamodb, TABLE, lambda: NOW).put_ticket("t" * 43, session, path="/lab", expires_at=NOW + 60)
+    tokens = TokenStore(dynamodb, TABLE, lambda: NOW, lifetime=LIFETIME)
+    tokens.put_ticket("t" * 43, session, SIGN_IN, path="/lab", expires_at=NOW + 60)
     agent = Agent(store, tmp_path, clock=lambda: NOW, new_cookie=lambda: "secret-cookie-value")
     entered = agent.lookups.enter(session.host, "t" * 43)
     assert entered is not None
@@ -210,7 +217,7 @@ def test_what_expired_is_taken_out(world: World) -> None:
 def test_a_look_up_says_why(world: World) -> None:
     world.publish("one-later")
     world.publish("two")
-    world.store.put(Grant(DIGEST, "one-early", False, world.store.now_ms(), LATER))
+    world.store.put(Grant(DIGEST, "one-early", False, world.store.now_ms(), LATER, SIGN_IN))
     assert world.agent.lookups.look_up("nobody", None) is Verdict.NO_ROUTE
     assert world.agent.lookups.look_up("UPPER", None) is Verdict.NO_ROUTE
     assert world.agent.lookups.look_up("one-later", "cd" * 32) is Verdict.NO_GRANT
@@ -218,8 +225,24 @@ def test_a_look_up_says_why(world: World) -> None:
     assert world.agent.lookups.look_up("two", DIGEST) is Verdict.OTHER_GRANT
     assert world.agent.lookups.look_up("one-later", DIGEST) is Verdict.OTHER_GRANT
     assert world.agent.lookups.look_up("one-early", DIGEST) is Verdict.NO_ROUTE
-    world.store.put(Grant("ef" * 32, "one-later", False, world.store.now_ms(), LATER))
+    world.store.put(Grant("ef" * 32, "one-later", False, world.store.now_ms(), LATER, SIGN_IN))
     assert world.agent.lookups.look_up("one-later", "ef" * 32) is Verdict.BUSY  # there is no HAProxy that could be told
+
+
+def test_a_sign_out_between_a_look_up_s_reading_and_its_answer_counts(tmp_path: Path) -> None:
+    class Store(ProxyStoreTwin):
+        def grant(self, digest: str) -> Grant | None:
+            found = super().grant(digest)
+            self.sign_out(SIGN_IN.browser)
+            agent.feed.poll()
+            return found
+
+    store = Store(lambda: NOW)
+    agent = Agent(store, tmp_path, clock=lambda: NOW, new_cookie=lambda: "cookie")
+    agent.feed.sync()
+    store.put(Route("one", Target("192.0.2.7", 8000), True, store.now_ms(), LATER))
+    store.put(Grant(DIGEST, "one", False, store.now_ms() - 60_000, LATER, SIGN_IN))  # the feed has not shown it
+    assert agent.lookups.look_up("one", DIGEST) is Verdict.NO_GRANT
 
 
 def test_news_of_an_entry_end_its_time_as_a_miss(world: World) -> None:
@@ -237,7 +260,7 @@ def test_entering_a_later_launch_reads_its_route_at_once(world: World) -> None:
     world.publish("one-early")
     world.agent.feed.sync()
     world.publish("one-later")
-    world.store.put_ticket("t" * 43, Redeemed("one-later", "/lab", LATER), expires_at=NOW + 60)
+    world.store.put_ticket("t" * 43, Redeemed("one-later", "/lab", LATER, SIGN_IN), expires_at=NOW + 60)
     assert world.agent.lookups.enter("one-early", "t" * 43) is None
     assert world.agent.lookups.enter("one-later", "t" * 43) is not None
     assert world.disk[ROUTES, "one-later"] == "192.0.2.7|8000"
@@ -245,7 +268,7 @@ def test_entering_a_later_launch_reads_its_route_at_once(world: World) -> None:
 
 def test_a_ticket_that_expired_enters_nothing(world: World) -> None:
     world.publish("one")
-    world.store.put_ticket("t" * 43, Redeemed("one", "/lab", LATER), expires_at=NOW + 60)
+    world.store.put_ticket("t" * 43, Redeemed("one", "/lab", LATER, SIGN_IN), expires_at=NOW + 60)
     world.now += 60
     assert world.agent.lookups.enter("one", "t" * 43) is None
     assert world.disk == {}

@@ -23,8 +23,8 @@ from proxy.agent.feed import Feed
 from proxy.agent.lookups import Lookups, Verdict
 from proxy.agent.pusher import Pusher
 from proxy.agent.runtime import RuntimeSocket
-from proxy.agent.table import MANY, Key, Map, Table, key_of, newest, value_of
-from tests.builders import NOW
+from proxy.agent.table import MANY, Key, Map, News, Table, key_of, newest, value_of
+from tests.builders import NOW, SIGN_IN
 from tests.contract.runtime_socket import RuntimeSocketContract
 from tests.haproxy_twin import HaproxyTwin, haproxy_twin
 from tests.twins import ProxyStoreTwin
@@ -75,7 +75,7 @@ def parts(folder: Path, haproxy: HaproxyTwin) -> Parts:
     made = Parts(folder)
     made.publish("one")
     made.publish("two")
-    made.store.put(Grant(DIGEST, "one", False, int(NOW * 1000), LATER))
+    made.store.put(Grant(DIGEST, "one", False, int(NOW * 1000), LATER, SIGN_IN))
     made.feed.sync()
     assert made.pusher.push()
     assert haproxy.table(ROUTES) == {"one": value("one", 1), "two": value("two", 1)}
@@ -125,7 +125,7 @@ def test_no_look_up_waits_while_haproxy_hangs_at_a_change(
 ) -> None:
     parts.publish("three")
     parts.publish("four", port=2)
-    parts.store.put(Grant(OTHER_DIGEST[::-1], "one", False, int(NOW * 1000), LATER))
+    parts.store.put(Grant(OTHER_DIGEST[::-1], "one", False, int(NOW * 1000), LATER, SIGN_IN))
     parts.feed.poll()
     assert parts.pusher.push()
     parts.publish("five")
@@ -147,7 +147,7 @@ def test_no_look_up_waits_while_haproxy_hangs_at_a_swap(
 ) -> None:
     parts = Parts(folder)
     parts.publish("two")
-    parts.store.put(Grant(DIGEST, "one", False, int(NOW * 1000), LATER))
+    parts.store.put(Grant(DIGEST, "one", False, int(NOW * 1000), LATER, SIGN_IN))
     parts.feed.sync()
     gate = haproxy.hold(command)
     pushing = threads.submit(parts.pusher.push)
@@ -169,7 +169,7 @@ def test_no_look_up_waits_for_a_full_reading(folder: Path, haproxy: HaproxyTwin,
 
         slow = False
 
-        def changes(self, since: int) -> Iterator[Route | Grant]:
+        def changes(self, since: int) -> Iterator[News]:
             for item in super().changes(since):
                 yield item
                 if self.slow:
@@ -180,7 +180,7 @@ def test_no_look_up_waits_for_a_full_reading(folder: Path, haproxy: HaproxyTwin,
     parts = Parts(folder, store)
     parts.publish("one")
     parts.publish("two")
-    store.put(Grant(DIGEST, "one", False, int(NOW * 1000), LATER))
+    store.put(Grant(DIGEST, "one", False, int(NOW * 1000), LATER, SIGN_IN))
     parts.feed.sync()
     assert parts.pusher.push()
     store.slow = True
@@ -433,7 +433,7 @@ def open_hosts(haproxy: HaproxyTwin) -> list[str]:
 
 
 def revoke(parts: Parts) -> None:
-    parts.store.put(Grant(DIGEST, "one", True, int(NOW * 1000) + 1, LATER))
+    parts.store.put(Grant(DIGEST, "one", True, int(NOW * 1000) + 1, LATER, SIGN_IN))
     parts.feed.poll()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +15,20 @@ from chalicelib.aws.errors import StaleSession, StoreUnavailable
 from chalicelib.aws.routes import Grant, ProxyStore, Route, RouteStore
 from chalicelib.aws.session_items import item_of
 from chalicelib.aws.sessions import SessionStore
+from chalicelib.aws.sign_ins import SIGN_OUT_TTL, SignIn
 from chalicelib.aws.tokens import TokenStore
+from chalicelib.config import LONGEST_SESSION_HOURS
 from chalicelib.session import events as e
 from chalicelib.session.machine import advance
 from chalicelib.session.values import Failure, State, Target
-from tests.builders import LABEL, NOW, OWNER, a_session
+from tests.builders import LABEL, LIFETIME, NOW, OWNER, SIGN_IN, a_session
 from tests.contract.stores import SLOW, RouteStoreContract, SessionStoreContract, saved
 from tests.table import TABLE
 from tests.write_units import write_units
+
+
+def a_token_store(dynamodb: Any, clock: Callable[[], float] = lambda: NOW) -> TokenStore:
+    return TokenStore(dynamodb, TABLE, clock, lifetime=LIFETIME)
 
 
 class TestSessionStore(SessionStoreContract):
@@ -152,7 +159,7 @@ class TestRouteStore(RouteStoreContract):
 
 def test_grants_reach_the_feed_and_can_be_looked_up(dynamodb: Any) -> None:
     proxy = ProxyStore(dynamodb, TABLE, lambda: NOW)
-    grant = Grant(digest_of("cookie"), "sid-one", False, int(NOW * 1000), int(NOW) + 60)
+    grant = Grant(digest_of("cookie"), "sid-one", False, int(NOW * 1000), int(NOW) + 60, SIGN_IN)
     proxy.put_grant(grant)
     assert proxy.grant(grant.digest) == grant
     assert list(proxy.changes(0)) == [grant]
@@ -194,6 +201,14 @@ OLD_TICKET: dict[str, Any] = {
 }
 
 
+OLD_TOKEN: dict[str, Any] = {
+    "pk": {"S": f"token#{digest_of('old-token')}"},
+    "sk": {"S": "token"},
+    "owners": {"SS": [OWNER, "cd" * 32]},
+    "ttl": {"N": str(int(NOW) + 3600)},
+}
+
+
 def test_of_what_the_version_before_stored_a_route_serves_on_and_grants_and_tickets_are_none(dynamodb: Any) -> None:
     for item in (OLD_ROUTE, OLD_GRANT, OLD_TICKET):
         dynamodb.put_item(TableName=TABLE, Item=item)
@@ -204,6 +219,50 @@ def test_of_what_the_version_before_stored_a_route_serves_on_and_grants_and_tick
     assert list(proxy.changes(0)) == [route]
     assert proxy.grant("ab" * 32) is None
     assert proxy.redeem_ticket("old-ticket", sid) is None
+
+
+def test_a_token_of_the_version_before_stands_until_its_time_is_over_or_it_is_signed_out(dynamodb: Any) -> None:
+    now = [NOW]
+    dynamodb.put_item(TableName=TABLE, Item=OLD_TOKEN)
+    store = a_token_store(dynamodb, lambda: now[0])
+    sign_ins = store.sign_ins_of("old-token")
+    assert sign_ins.keys() == {OWNER, "cd" * 32}
+    store.put_token("new-token", [SignIn(sign_ins[OWNER].browser, "ef" * 32, int(NOW * 1000)), *sign_ins.values()])
+    now[0] = NOW + 3599
+    assert store.sign_ins_of("old-token") == sign_ins
+    now[0] = NOW + 3600
+    assert store.sign_ins_of("old-token") == {}
+    assert store.sign_ins_of("new-token").keys() == {"ef" * 32}
+    now[0] = NOW
+    store.sign_out("b1" * 32, [OWNER])
+    assert store.sign_ins_of("old-token").keys() == {"cd" * 32}
+    store.sign_out(sign_ins[OWNER].browser)
+    assert store.sign_ins_of("old-token") == store.sign_ins_of("new-token") == {}
+
+
+def test_a_sign_out_is_kept_for_longer_than_any_sign_in_lasts(dynamodb: Any) -> None:
+    assert SIGN_OUT_TTL > LONGEST_SESSION_HOURS * 3600
+    a_token_store(dynamodb).sign_out(SIGN_IN.browser, [OWNER])
+    ends = [int(item["ttl"]["N"]) for item in dynamodb.scan(TableName=TABLE)["Items"]]
+    assert ends == [int(NOW + SIGN_OUT_TTL)] * 2
+
+
+def test_a_sign_out_that_the_table_fails_in_the_middle_of_can_be_repeated(dynamodb: Any) -> None:
+    """The browser's own token, which is needed to ask once more, ends last."""
+    store = a_token_store(dynamodb)
+    store.put_token("token", [SIGN_IN])
+
+    def away(params: Any, **_: Any) -> None:
+        if params["Item"]["pk"]["S"] == f"signed-out#{SIGN_IN.browser}":
+            raise EndpointConnectionError(endpoint_url="https://aws.example.org")
+
+    dynamodb.meta.events.register("provide-client-params.dynamodb.PutItem", away)
+    with pytest.raises(StoreUnavailable):
+        store.sign_out(SIGN_IN.browser, ["cd" * 32])
+    assert store.sign_ins_of("token") == {OWNER: SIGN_IN}
+    dynamodb.meta.events.unregister("provide-client-params.dynamodb.PutItem", away)
+    store.sign_out(SIGN_IN.browser, ["cd" * 32])
+    assert store.sign_ins_of("token") == {}
 
 
 def test_a_route_of_the_version_before_can_be_published_again_and_withdrawn(dynamodb: Any) -> None:
@@ -223,24 +282,29 @@ def test_a_route_of_the_version_before_can_be_published_again_and_withdrawn(dyna
 
 def test_the_version_before_can_read_what_is_stored_now(dynamodb: Any) -> None:
     """Its agent would end without these attributes, and with it a proxy that serves; it must find no entry in them."""
-    session = a_session(target=Target("203.0.113.7", 32768))
+    session, tokens = a_session(target=Target("203.0.113.7", 32768)), a_token_store(dynamodb)
     RouteStore(dynamodb, TABLE, lambda: NOW).publish(session)
-    ProxyStore(dynamodb, TABLE, lambda: NOW).put_grant(Grant("cd" * 32, session.host, False, 0, int(NOW) + 60))
-    TokenStore(dynamodb, TABLE, lambda: NOW).put_ticket("ticket", session, path="/lab", expires_at=NOW + 60)
+    ProxyStore(dynamodb, TABLE, lambda: NOW).put_grant(Grant("cd" * 32, session.host, False, 0, int(NOW) + 60, SIGN_IN))
+    tokens.put_ticket("ticket", session, SIGN_IN, path="/lab", expires_at=NOW + 60)
+    tokens.put_token("token", [SIGN_IN])
+    tokens.sign_out(SIGN_IN.browser)
     items = {item["sk"]["S"]: item for item in dynamodb.scan(TableName=TABLE)["Items"]}
-    for kind, old in (("route", OLD_ROUTE), ("grant", OLD_GRANT), ("ticket", OLD_TICKET)):
+    read = (("route", OLD_ROUTE), ("grant", OLD_GRANT), ("signed-out", OLD_GRANT), ("ticket", OLD_TICKET))
+    for kind, old in (*read, ("token", OLD_TOKEN)):
         assert {name: set(value) for name, value in old.items()}.items() <= {
             name: set(value) for name, value in items[kind].items()
         }.items(), kind
     assert not re.fullmatch("[0-9a-z]{1,63}", items["route"]["pk"]["S"].removeprefix("route#"))
-    assert not re.fullmatch("[0-9a-z]{1,63}", items["grant"]["sid"]["S"])
+    for kind in ("grant", "signed-out"):
+        assert not re.fullmatch("[0-9a-z]{1,63}", items[kind]["sid"]["S"])
+    assert items["signed-out"]["revoked"]["BOOL"] is True
 
 
 def test_only_digests_of_tokens_tickets_and_cookies_are_stored(dynamodb: Any) -> None:
-    store, proxy = TokenStore(dynamodb, TABLE, lambda: NOW), ProxyStore(dynamodb, TABLE, lambda: NOW)
-    store.put_token("secret-token", frozenset({OWNER}), expires_at=NOW + 60)
-    store.put_ticket("secret-ticket", a_session(), path="/lab", expires_at=NOW + 60)
-    proxy.put_grant(Grant(digest_of("secret-cookie"), "sid-one", False, 0, int(NOW) + 60))
+    store, proxy = a_token_store(dynamodb), ProxyStore(dynamodb, TABLE, lambda: NOW)
+    store.put_token("secret-token", [SIGN_IN])
+    store.put_ticket("secret-ticket", a_session(), SIGN_IN, path="/lab", expires_at=NOW + 60)
+    proxy.put_grant(Grant(digest_of("secret-cookie"), "sid-one", False, 0, int(NOW) + 60, SIGN_IN))
     assert "secret-" not in repr(dynamodb.scan(TableName=TABLE)["Items"])
 
 

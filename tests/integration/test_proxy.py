@@ -19,6 +19,7 @@ from chalicelib.session.values import Target
 from proxy.agent import files
 from proxy.agent.runtime import RuntimeSocket
 from proxy.agent.table import Map, Put
+from tests.builders import SIGN_IN
 from tests.contract.runtime_socket import RuntimeSocketContract
 from tests.proxy_rig import HUB, Rig, ask, eventually, new_host, open_session, rig
 
@@ -200,7 +201,7 @@ def test_a_launch_without_a_label_is_served_under_the_sessions_id(door: Rig) -> 
 def test_a_revoked_grant_is_refused_within_the_feed_s_time(door: Rig) -> None:
     host, cookie = open_session(door)
     digest = sha256(cookie.encode()).hexdigest()
-    door.store.put(Grant(digest, host, True, door.store.now_ms(), int(time.time()) + 3600))
+    door.store.put(Grant(digest, host, True, door.store.now_ms(), int(time.time()) + 3600, SIGN_IN))
     eventually(lambda: digest not in door.table(Map.GRANTS), "the grant gone")
     assert door.ask(host, cookie=cookie).status == 401
 
@@ -575,7 +576,7 @@ def test_a_miss_is_looked_up_and_the_visitor_sent_round_once() -> None:
         cookie = "entered-through-another-proxy"
         digest = sha256(cookie.encode()).hexdigest()
         door.store.put(Route(host, Target("127.0.0.1", notebook.port), True, door.store.now_ms(), later))
-        door.store.put(Grant(digest, host, False, door.store.now_ms(), later))
+        door.store.put(Grant(digest, host, False, door.store.now_ms(), later, SIGN_IN))
         answer = door.ask(host, "/lab?a=b", cookie=cookie)
         assert (answer.status, answer.get("Location")) == (307, f"{door.origin(host)}/lab?a=b")
         assert door.ask(host, "/lab?a=b", cookie=cookie).status == 200

@@ -15,7 +15,7 @@ import pytest
 
 from chalicelib.aws.routes import Route
 from proxy.agent.table import Map
-from tests.proxy_rig import NotebookServer, Rig, eventually, new_host, rig
+from tests.proxy_rig import NotebookServer, Rig, closed, eventually, lives, new_host, rig
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("haproxy", path="/usr/sbin:/usr/bin"), reason="apt-get install haproxy"
@@ -54,21 +54,6 @@ def refused(door: Rig, host: str, cookie: str) -> int:
     """The status of a websocket that is not opened."""
     with door.websocket(host, cookie=cookie, origin=door.origin(host)) as (status, _):
         return status
-
-
-def lives(connection: socket.socket) -> bool:
-    """Say whether the notebook echoes."""
-    connection.sendall(b"hello")
-    return connection.recv(100) == b"hello"
-
-
-def closed(connection: socket.socket) -> bool:
-    """Wait until the proxy closes the connection; fails if it does not within 15 seconds."""
-    connection.settimeout(15)
-    try:
-        return connection.recv(100) == b""
-    except ConnectionResetError:
-        return True
 
 
 def revoke(door: Rig, host: str, cookie: str) -> None:

@@ -14,6 +14,7 @@ from threading import Thread
 import pytest
 
 from chalicelib.aws.routes import RouteStore
+from chalicelib.aws.sign_ins import SignIn
 from chalicelib.aws.tokens import TokenStore
 from chalicelib.notebook.certificates import Ca, issue_notebook
 from chalicelib.session.values import Session, Target
@@ -41,8 +42,10 @@ class Running:
         return ask(self.proxy.port, f"{self.session.host}.localhost:{self.proxy.port}", path, headers=headers)
 
     def enter(self) -> str:
-        store = TokenStore(self.cloud.client("dynamodb"), self.cloud.environ["HOMEPORT_TABLE"], time.time)
-        store.put_ticket("t" * 43, self.session, path="/lab", expires_at=time.time() + 60)
+        table, now = self.cloud.environ["HOMEPORT_TABLE"], time.time()
+        store = TokenStore(self.cloud.client("dynamodb"), table, time.time, lifetime=3600)
+        sign_in = SignIn("b0" * 32, self.session.owner, int(now * 1000))
+        store.put_ticket("t" * 43, self.session, sign_in, path="/lab", expires_at=now + 60)
         answer = ask(
             self.proxy.port,
             f"{self.session.host}.localhost:{self.proxy.port}",

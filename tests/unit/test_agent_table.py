@@ -12,15 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.aws.routes import Grant, Route
+from chalicelib.aws.sign_ins import SIGN_OUT_TTL, SignIn, SignOut, sign_outs
 from chalicelib.session.values import Target
 from proxy.agent import table
-from proxy.agent.table import MANY, PENDING_SECONDS, Delete, Item, Key, Map, Put, Replace, Table
+from proxy.agent.table import BATCH, MANY, PENDING_SECONDS, Delete, Item, Key, Map, News, Put, Replace, Table
+from tests.builders import NOW, OWNER, SIGN_IN
 
-NOW = 1_790_000_000.0
 HOST = "0123456789abcdefghij-0a1b2c3d4e"
 DIGEST = "ab" * 32
 ROUTE = Route(HOST, Target("192.0.2.7", 32768), True, 1000, int(NOW) + 60)
-GRANT = Grant(DIGEST, HOST, False, 1000, int(NOW) + 60)
+GRANT = Grant(DIGEST, HOST, False, 1000, int(NOW) + 60, SIGN_IN)
 
 
 def test_a_route_is_worth_address_and_port() -> None:
@@ -311,3 +312,107 @@ def test_what_haproxy_may_not_have_is_given_back_with_its_current_value() -> Non
     known.learn([replace(ROUTE, target=Target("192.0.2.7", 4), changed_at=1001)], NOW)
     known.give_back()
     assert known.take_changes() == {key: "192.0.2.7|4"}
+
+
+# ── signing out ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+MINUTE = 60_000  # milliseconds
+grants = st.lists(
+    st.builds(
+        lambda number, browser, owner, minute, revoked: Grant(
+            f"{number:064x}", HOST, revoked, 1000, int(NOW) + 60, SignIn(browser, owner, int(NOW * 1000) + minute)
+        ),
+        st.integers(0, 5),
+        st.sampled_from(["b0" * 32, "b1" * 32]),
+        st.sampled_from([OWNER, "cd" * 32]),
+        st.integers(-3, 3).map(MINUTE.__mul__),
+        st.booleans(),
+    ),
+    max_size=6,
+    unique_by=lambda grant: grant.digest,
+)
+signed_out = st.lists(
+    st.builds(
+        lambda browser, owners, minute: list(sign_outs(browser, owners, NOW + 60 * minute)),
+        st.sampled_from(["b0" * 32, "b2" * 32]),
+        st.sets(st.sampled_from([OWNER, "cd" * 32])),
+        st.integers(-3, 3),
+    ),
+    max_size=3,
+).map(lambda lists: [sign_out for one in lists for sign_out in one])
+
+
+@given(grants, signed_out, st.randoms(use_true_random=False), st.booleans())
+def test_sign_outs_and_grants_in_any_order_and_repeated_end_in_the_same_table(
+    granted: list[Grant], ended: list[SignOut], random: Random, full: bool
+) -> None:
+    expected = {
+        table.key_of(grant): HOST
+        for grant in granted
+        if not grant.revoked and not any(sign_out.ends(grant.sign_in) for sign_out in ended)
+    }
+    news: list[News] = [*granted, *ended]
+    shuffled = [*news, *news]
+    random.shuffle(shuffled)
+    known = Table({})
+    for one in shuffled:
+        known.learn([one], NOW)
+    assert known.take_all() == expected
+    if full:
+        known.replace(shuffled, started=NOW, now=NOW)
+        assert known.take_all() == expected
+    once = Table({})
+    once.replace(news, started=NOW, now=NOW)
+    assert once.take_all() == expected
+
+
+def test_a_sign_out_takes_the_grants_out_that_are_its_and_is_news_only_once() -> None:
+    other = replace(GRANT, digest="cd" * 32, sign_in=replace(SIGN_IN, browser="b1" * 32))
+    known = a_synced_table(ROUTE, GRANT, other)
+    (here,) = sign_outs(SIGN_IN.browser, [], NOW)
+    known.learn([here], NOW)
+    assert known.take_changes() == {table.key_of(GRANT): None}
+    known.learn([here, GRANT], NOW)
+    assert known.take_changes() == {}
+    known.learn(list(sign_outs("b2" * 32, [OWNER], NOW)), NOW)
+    assert known.take_changes() == {table.key_of(other): None}
+    assert known.item(table.key_of(other)) == replace(other, revoked=True)
+
+
+def test_a_grant_of_an_earlier_sign_in_that_comes_late_does_not_get_in() -> None:
+    """Its ticket was redeemed just before the sign-out; it has been stored, and is learnt, after it."""
+    known = a_synced_table(ROUTE)
+    known.learn(list(sign_outs("b2" * 32, [OWNER], NOW)), NOW)
+    late = replace(GRANT, changed_at=int(NOW * 1000) + 5000)
+    known.learn([late], NOW + 5)
+    assert known.take_changes() == {}
+    assert known.values_of([table.key_of(late)]) == {}
+    again = replace(late, digest="cd" * 32, sign_in=replace(SIGN_IN, shown_at=SIGN_IN.shown_at + 1))
+    known.learn([again], NOW + 5)
+    assert known.take_changes() == {table.key_of(again): HOST}
+
+
+def test_what_the_files_had_goes_with_the_first_full_reading_if_it_was_signed_out_meanwhile() -> None:
+    known = Table({table.key_of(GRANT): HOST, table.key_of(ROUTE): "192.0.2.7|32768"})
+    known.replace([ROUTE, *sign_outs(SIGN_IN.browser, [], NOW), GRANT], started=NOW, now=NOW)
+    assert known.take_all() == {table.key_of(ROUTE): "192.0.2.7|32768"}
+
+
+def test_a_sign_out_is_forgotten_when_it_has_expired_and_not_because_a_full_reading_lacks_it() -> None:
+    known = a_synced_table()
+    known.learn(list(sign_outs(SIGN_IN.browser, [], NOW)), NOW)
+    known.replace([], started=NOW + 3600, now=NOW + 3600)
+    lasting = replace(GRANT, expires_at=int(NOW + 2 * SIGN_OUT_TTL))
+    known.expire(NOW + SIGN_OUT_TTL - 1)
+    known.learn([lasting], NOW + SIGN_OUT_TTL - 1)
+    assert known.take_changes() == {}
+    known.expire(NOW + SIGN_OUT_TTL)
+    known.learn([replace(lasting, digest="cd" * 32)], NOW + SIGN_OUT_TTL)
+    assert known.take_changes() == {(Map.GRANTS, "cd" * 32): HOST}
+
+
+def test_grants_by_the_thousand_are_signed_out_at_once() -> None:
+    many = [replace(GRANT, digest=f"{number:064x}") for number in range(2 * BATCH + 1)]
+    known = a_synced_table(*many, replace(GRANT, sign_in=replace(SIGN_IN, browser="b1" * 32)))
+    known.learn(list(sign_outs(SIGN_IN.browser, [], NOW)), NOW)
+    assert known.take_all() == {table.key_of(GRANT): HOST}

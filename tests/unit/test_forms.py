@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Literal
 
 import pytest
@@ -25,6 +26,7 @@ from chalicelib.web.forms import (
     memory_bytes,
     notebook_name,
     parse_launch,
+    parse_sign_out,
     work_path,
 )
 from tests.unit.naughty import ACCEPTED_NAMES, REFUSED_NAMES, TYPED_NAMES
@@ -125,6 +127,15 @@ def test_every_accepted_name_has_a_safe_id_and_docker_name(text: str) -> None:
 def test_canonically_equal_spellings_are_the_same_notebook(text: str, form: Literal["NFC", "NFD"]) -> None:
     other = unicodedata.normalize(form, text)
     assert name_or_none(text) == name_or_none(other)
+
+
+@given(st.sampled_from(["application/json", "application/x-www-form-urlencoded"]), st.binary(max_size=80))
+@example("application/json", b'{"everywhere": "yes", "everywhere": ""}')
+@example("application/json", b"1" * 5000)
+@example("application/x-www-form-urlencoded", b"everywhere=yes\x00")
+def test_no_body_signs_out_everywhere_but_the_one_that_asks_for_it(content_type: str, body: bytes) -> None:
+    with suppress(BadField, BadForm):
+        assert not parse_sign_out(content_type, body)
 
 
 def test_different_names_never_share_an_id() -> None:

@@ -25,7 +25,7 @@ from chalicelib.web.errors import SessionLeaving, SessionNotReady, SessionOfLate
 from chalicelib.web.forms import Launch
 from chalicelib.web.hub import LISTED, OWNERS_PER_TOKEN, RACES, TICKET_SECONDS, Hub
 from tests import bundles
-from tests.builders import NOW, a_session
+from tests.builders import LIFETIME, NOW, OWNER, SIGN_IN, a_session
 from tests.bundles import Pki
 from tests.launcher_twins import Clock, CredentialsTwin, Killed, QueueTwin, SessionStoreTwin, TokenStoreTwin, Trouble
 
@@ -167,7 +167,7 @@ def test_coming_back_to_a_running_notebook_keeps_its_host() -> None:
 def test_a_ticket_of_one_launch_is_none_for_the_next() -> None:
     stage = launched(State.READY)
     first = stage.session
-    ticket = stage.hub.enter(first).ticket
+    ticket = stage.hub.enter(first, SIGN_IN).ticket
     stage.move(State.STOPPED)
     stage.hub.launch(a_form())
     second = stage.move(State.READY)
@@ -489,27 +489,137 @@ def test_a_log_that_was_stored_whole_is_shown_whole() -> None:
     assert len(session.log) == 2
 
 
-def test_a_token_stands_for_its_owner_and_the_browsers_others_but_not_for_too_many() -> None:
+# ── signing in and out ───────────────────────────────────────────────────────────────────────────────────────────────
+
+OTHER, THIEF = "cd" * 32, "ef" * 32
+
+
+def test_a_token_stands_for_its_owner_and_the_browsers_latest_others_but_not_for_too_many() -> None:
+    stage, token = Stage(), ""
+    for number in range(20):
+        token = stage.hub.token_for(f"{number:064x}", stage.hub.sign_ins_of(token))
+    assert stage.hub.sign_ins_of(token).keys() == {f"{number:064x}" for number in range(20 - OWNERS_PER_TOKEN, 20)}
+    assert stage.hub.sign_ins_of("unknown") == {}
+
+
+def test_a_stolen_token_that_is_only_used_is_over_in_time_whatever_its_owner_launches() -> None:
     stage = Stage()
-    others = frozenset(f"{number:064x}" for number in range(20))
-    owners = stage.hub.owners_of(stage.hub.token_for("ab" * 32, others))
-    assert "ab" * 32 in owners
-    assert len(owners) == OWNERS_PER_TOKEN
-    assert owners <= others | {"ab" * 32}
-    assert stage.hub.owners_of("unknown") == frozenset()
+    stolen = browser = stage.hub.token_for(OWNER)
+    thief = stage.hub.token_for(THIEF, stage.hub.sign_ins_of(stolen))
+    begun = stage.clock.now
+    for hour in range(90 * 24):
+        stage.clock.now = begun + 3600.0 * hour
+        stands = hour < LIFETIME / 3600
+        for token in (stolen, thief):
+            assert (OWNER in stage.hub.sign_ins_of(token)) == stands, hour
+        thief = stage.hub.token_for(THIEF, stage.hub.sign_ins_of(thief))
+        if hour % 5 == 0:
+            browser = stage.hub.token_for(OTHER, stage.hub.sign_ins_of(browser))
+            assert (OWNER in stage.hub.sign_ins_of(browser)) == stands, hour
+        if hour % 24 == 23:
+            stage.hub.token_for(OWNER, stage.hub.sign_ins_of(browser))  # in another tab: shown again, in a new token
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("launch"), st.integers(0, 20), st.sampled_from([OWNER, OTHER, THIEF])),
+        st.tuples(st.just("wait"), st.integers(1, 5), st.none()),
+        st.tuples(st.just("sign out"), st.integers(0, 20), st.booleans()),
+    ),
+    max_size=25,
+)
+
+
+@given(steps)
+def test_a_token_stands_for_a_key_that_was_shown_lately_for_it_and_for_nothing_else(taken: list[Any]) -> None:
+    """Against a model: each token has the times at which keys were shown on the way to it. Nothing renews them."""
+    stage = Stage()
+    model: dict[str, tuple[int, dict[str, float]]] = {}  # token to its browser's number and the times
+
+    def standing(token: str) -> dict[str, float]:
+        return {owner: at for owner, at in model[token][1].items() if at + LIFETIME > stage.clock.now}
+
+    for step, number, choice in taken:
+        token = list(model)[number] if number < len(model) else ""
+        if step == "wait":
+            stage.clock.now += number * 7 * 3600.0  # 7 does not divide 72: no look comes within a second of an end
+        elif step == "launch":
+            earlier = standing(token) if token else {}
+            browser = model[token][0] if earlier else len(model)
+            made = stage.hub.token_for(choice, stage.hub.sign_ins_of(token))
+            model[made] = (browser, {**earlier, choice: stage.clock.now})
+        elif token and (ended := standing(token)):
+            stage.hub.sign_out(stage.hub.sign_ins_of(token), everywhere=choice)
+            for other, (browser, times) in model.items():
+                ends = set(times) if browser == model[token][0] else set(ended) if choice else set()
+                model[other] = (browser, {owner: at for owner, at in times.items() if owner not in ends})
+        for shown in model:
+            assert stage.hub.sign_ins_of(shown).keys() == standing(shown).keys()
+
+
+def test_signing_out_here_ends_all_that_this_browser_has_and_leaves_other_browsers_theirs() -> None:
+    stage = launched(State.READY)
+    session = stage.session
+    first = stage.hub.token_for(session.owner)
+    second = stage.hub.token_for(OTHER, stage.hub.sign_ins_of(first))
+    stolen = stage.hub.token_for(THIEF, stage.hub.sign_ins_of(first))
+    elsewhere = stage.hub.token_for(session.owner)
+    sign_ins = {token: stage.hub.sign_ins_of(token)[session.owner] for token in (first, second, stolen, elsewhere)}
+    tickets = {token: stage.hub.enter(session, sign_in).ticket for token, sign_in in sign_ins.items()}
+    stage.hub.sign_out(stage.hub.sign_ins_of(second), everywhere=False)
+    for token in (first, second, stolen):
+        assert stage.hub.sign_ins_of(token) == {}
+        assert stage.tokens.redeem_ticket(tickets[token], session.host) is None
+    assert stage.hub.sign_ins_of(elsewhere).keys() == {session.owner}
+    assert stage.tokens.redeem_ticket(tickets[elsewhere], session.host) is not None
+    assert stage.session == session
+    again = stage.hub.token_for(session.owner, stage.hub.sign_ins_of(second))
+    assert stage.hub.sign_ins_of(again).keys() == {session.owner}
+
+
+def test_signing_out_everywhere_ends_all_that_any_browser_has_of_these_keys() -> None:
+    stage = launched(State.READY)
+    session = stage.session
+    here = stage.hub.token_for(session.owner)
+    elsewhere = stage.hub.token_for(session.owner, stage.hub.sign_ins_of(stage.hub.token_for(OTHER)))
+    ticket = stage.hub.enter(session, stage.hub.sign_ins_of(elsewhere)[session.owner]).ticket
+    stage.hub.sign_out(stage.hub.sign_ins_of(here), everywhere=True)
+    assert stage.hub.sign_ins_of(here) == {}
+    assert stage.hub.sign_ins_of(elsewhere).keys() == {OTHER}
+    assert stage.tokens.redeem_ticket(ticket, session.host) is None
+    again = stage.hub.token_for(session.owner)
+    assert stage.hub.sign_ins_of(again).keys() == {session.owner}
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_request_that_read_its_token_before_a_sign_out_makes_nothing_that_stands_after_it(everywhere: bool) -> None:
+    stage = launched(State.READY)
+    session = stage.session
+    read = stage.hub.sign_ins_of(stage.hub.token_for(session.owner))
+    stage.hub.sign_out(read, everywhere=everywhere)
+    assert stage.hub.sign_ins_of(stage.hub.token_for(OTHER, read)) == {}
+    ticket = stage.hub.enter(session, read[session.owner]).ticket
+    assert stage.tokens.redeem_ticket(ticket, session.host) is None
+
+
+def test_who_is_not_signed_in_signs_nobody_out() -> None:
+    stage = Stage()
+    token = stage.hub.token_for(OWNER)
+    stage.hub.sign_out({}, everywhere=True)
+    assert stage.hub.sign_ins_of(token).keys() == {OWNER}
 
 
 def test_a_ready_notebook_is_entered_by_a_ticket_of_a_minute() -> None:
     stage = Stage()
     stage.hub.launch(a_form(open_path="a b/ü.ipynb"))
     with pytest.raises(SessionNotReady):
-        stage.hub.enter(stage.session)
+        stage.hub.enter(stage.session, SIGN_IN)
     session = stage.move(State.READY)
-    entry = stage.hub.enter(session)
+    entry = stage.hub.enter(session, SIGN_IN)
     assert entry.action == f"https://{session.host}.notebooks.example.net/.homeport/enter"
     redeemed = stage.tokens.redeem_ticket(entry.ticket, session.host)
     assert redeemed is not None
     assert (redeemed.host, redeemed.path) == (session.host, "/lab/tree/a%20b/%C3%BC.ipynb")
-    late = stage.hub.enter(session)
+    late = stage.hub.enter(session, SIGN_IN)
     stage.clock.now += TICKET_SECONDS
     assert stage.tokens.redeem_ticket(late.ticket, session.host) is None

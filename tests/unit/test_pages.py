@@ -87,6 +87,8 @@ def every_page(text: str) -> Iterator[pages.Page]:
     yield pages.SessionPage(root="../", session=failed, log=[])
     yield pages.EnterPage(root="../../", name=text, action="https://x.example/.homeport/enter", ticket=text, path=text)
     yield pages.BundlePage(root="", check=a_check(text))
+    yield pages.SignOutPage(root="", signed_in=True)
+    yield pages.SignOutPage(root="", signed_in=False)
     yield pages.ErrorPage(root="../", status=400, title=text, code="bad-name", message=text)
 
 
@@ -217,6 +219,7 @@ def test_every_link_and_form_action_is_relative() -> None:
         ("/", ""),
         ("/sessions", ""),
         ("/bundles", ""),
+        ("/sign-out", ""),
         ("/sessions/abc", "../"),
         ("/sessions/", "../"),
         ("/sessions/abc/enter", "../../"),

@@ -141,9 +141,21 @@ def test_nobody_writes_certificates() -> None:
                 "session": {"web", *LANES},
                 "slots": LANES,
                 "token": {"web"},
+                "signed-out": set(),
                 "ticket": set(),
                 "route": {"proxy"},
                 "grant": {"proxy"},
+            },
+        ),
+        (
+            "dynamodb:BatchGetItem",
+            {
+                "session": set(),
+                "token": set(),
+                "signed-out": {"web", "proxy"},
+                "ticket": set(),
+                "route": set(),
+                "grant": set(),
             },
         ),
         (
@@ -152,6 +164,7 @@ def test_nobody_writes_certificates() -> None:
                 "session": {"web", *LANES},
                 "slots": LANES,
                 "token": {"web"},
+                "signed-out": {"web"},
                 "ticket": {"web"},
                 "route": {Lane.LAUNCH, Lane.LEAVE},
                 "grant": {"proxy"},
@@ -159,11 +172,18 @@ def test_nobody_writes_certificates() -> None:
         ),
         (
             "dynamodb:DeleteItem",
-            {"session": set(), "token": set(), "ticket": {"proxy"}, "route": set(), "grant": set()},
+            {
+                "session": set(),
+                "token": set(),
+                "signed-out": set(),
+                "ticket": {"proxy"},
+                "route": set(),
+                "grant": set(),
+            },
         ),
         (
             "dynamodb:UpdateItem",
-            {"session": set(), "token": set(), "ticket": set(), "route": set(), "grant": set()},
+            {"session": set(), "token": set(), "signed-out": set(), "ticket": set(), "route": set(), "grant": set()},
         ),
     ],
 )

@@ -7,7 +7,7 @@ Rules
 3. Stylesheet and script are inlined, and `content_security_policy` allows exactly them by their SHA-256. There is no
    inline event handler and no style attribute, and nothing is loaded from elsewhere.
 4. Every link and form action is relative, built from `root`: the way from the page's own path up to the hub's first
-   page ("" at `/`, `/sessions` and `/bundles`, "../" at `/sessions/{id}`, "../../" at `/sessions/{id}/enter`).
+   page ("" at `/`, `/sessions` and others of one part, "../" at `/sessions/{id}`, "../../" at `/sessions/{id}/enter`).
    `root_of` derives it from the request's path, without API Gateway's stage.
 5. Each page works without its script, and better with it.
 
@@ -101,6 +101,14 @@ class BundlePage(Page):
 
     template: ClassVar[str] = "bundle.html"
     check: Check
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignOutPage(Page):
+    """`GET /sign-out`: here or everywhere? Or, when the browser is not signed in, what that means."""
+
+    template: ClassVar[str] = "sign-out.html"
+    signed_in: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
