@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from bench import bench_agent, bench_bundles, bench_launch, bench_store
+from bench import bench_agent, bench_bundles, bench_hostile_cost, bench_lanes, bench_launch, bench_store
 
 if __name__ == "__main__":
     print("── refusing bad bundles")
@@ -13,5 +13,9 @@ if __name__ == "__main__":
     status = bench_agent.main() or status
     print("\n── sessions, stored and read")
     status = bench_store.main() or status
+    print("\n── what hostile visitors cost")
+    status = bench_hostile_cost.main() or status
     print("\n── launching")
-    sys.exit(bench_launch.main() or status)
+    status = bench_launch.main() or status
+    print("\n── launching while others attack")
+    sys.exit(bench_lanes.main() or status)

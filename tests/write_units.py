@@ -32,6 +32,12 @@ def _size(kind: str, value: Any) -> int:
             return math.ceil(sum(map(str.isdigit, value)) / 2) + 1
         case "S":
             return len(value.encode())
+        case "SS":
+            return sum(len(one.encode()) for one in value)
+        case "L":
+            return 3 + sum(1 + _size(*next(iter(one.items()))) for one in value)
+        case "M":
+            return 3 + len(value) + size_of(value)
         case "BOOL" | "NULL":
             return 1
         case _:
