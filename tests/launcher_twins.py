@@ -32,7 +32,7 @@ from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.errors import BadEnvelope
 from chalicelib.launcher.tick import Launcher, Sessions
 from chalicelib.notebook.certificates import HubTrust, issue_client, new_ca
-from chalicelib.notebook.container import LABEL, Specification
+from chalicelib.notebook.container import LABEL, ImageConfig, Specification
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane, lane_of
@@ -357,9 +357,9 @@ class EngineTwin:
     def image_present(self, image: str) -> bool:
         return image in self.images
 
-    def image_workdir(self, image: str) -> str:
+    def image_config(self, image: str) -> ImageConfig:
         self._need_image(image)
-        return "/home/jovyan"
+        return ImageConfig("/home/jovyan", "1000")
 
     def pull(self, image: str) -> Generator[PullStatus, None, None]:
         self.pulls += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from posixpath import dirname
 from typing import Any, Final
 
 from docker.types import DeviceRequest, HostConfig, LogConfig, Mount
@@ -25,7 +26,7 @@ def container_config(docker: Client, spec: Specification) -> dict[str, Any]:
             ports=[spec.port],
             environment=dict(spec.environment),
             labels=dict(spec.labels),
-            working_dir=spec.workdir,
+            working_dir=dirname(spec.workdir),
             host_config=_host_config(docker, spec),
         )
     )

@@ -51,7 +51,7 @@ from chalicelib.engine.ownership import conflict, is_adoptable, launch_of
 from chalicelib.engine.pull import ANSWER_SECONDS, Pull
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.transport import Budget, Channel, new_context
-from chalicelib.notebook.container import LABEL, NOTEBOOK_PORT, Specification
+from chalicelib.notebook.container import LABEL, NOTEBOOK_PORT, ImageConfig, Specification
 
 STOP_SECONDS: Final = 10  # docker stop's own default; JupyterLab needs one or two
 POLL_SECONDS: Final = 0.1
@@ -197,13 +197,14 @@ class DockerEndpoint:
         """Say whether the image is on the endpoint."""
         return self._image(image) is not None
 
-    def image_workdir(self, image: str) -> str:
-        """Give the image's working directory, empty when it has none; raises ImageNotFound."""
+    def image_config(self, image: str) -> ImageConfig:
+        """Say what the image says of its containers; raises ImageNotFound."""
         found = self._image(image)
         if found is None:
             raise error_for(404, "no such image", quote=False)
-        workdir = part_of(found, "Config").get("WorkingDir")
-        return workdir if isinstance(workdir, str) else ""
+        config = part_of(found, "Config")
+        workdir, user = (config.get(key) for key in ("WorkingDir", "User"))
+        return ImageConfig(workdir if isinstance(workdir, str) else "", user if isinstance(user, str) else "")
 
     def _image(self, image: str) -> dict[str, Any] | None:
         name = image_name(image)

@@ -44,7 +44,7 @@ from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.resolve import resolve
 from chalicelib.errors import BadConfiguration, HomeportError
 from chalicelib.notebook.certificates import HubTrust, issue_notebook
-from chalicelib.notebook.container import Specification, hub_label, injected_files, specification
+from chalicelib.notebook.container import ImageConfig, Specification, hub_label, injected_files, specification
 from chalicelib.session import events as e
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before, slot_of
 from chalicelib.session.errors import IllegalTransition
@@ -99,7 +99,7 @@ class Engine(Protocol):
     ) -> None: ...
     def verify(self) -> tuple[str, str]: ...
     def image_present(self, image: str, /) -> bool: ...
-    def image_workdir(self, image: str, /) -> str: ...
+    def image_config(self, image: str, /) -> ImageConfig: ...
     def pull(self, image: str, /) -> Generator[PullStatus, None, None]: ...
     def create(self, spec: Specification, /) -> None: ...
     def put_files(self, container: str, tar: bytes, /) -> None: ...
@@ -307,24 +307,32 @@ class Effects:
 
     def _create(self, session: Session) -> Event:
         with self._endpoint(session) as endpoint:
+            image = endpoint.image_config(session.image)
             container = specification(
                 session,
                 hub_name=self._hub_of(session),
-                image_workdir=endpoint.image_workdir(session.image),
+                image_workdir=image.workdir,
                 # Where the engine binds the notebook's port: loopback stays on loopback, otherwise every address.
                 publish_address=endpoint.address if ip_address(endpoint.address).is_loopback else "",
                 idle_lifetime=self._config.idle_lifetime,
             )
             endpoint.create(container)
             if endpoint.inspect(container.name).status == "created":
-                endpoint.put_files(container.name, self._files(session))
+                endpoint.put_files(container.name, self._files(session, workdir=container.workdir, user=image.user))
             return e.ContainerCreated()
 
-    def _files(self, session: Session) -> bytes:
+    def _files(self, session: Session, *, workdir: str, user: str) -> bytes:
         trust, now = self._trust(), self._clock()
         lifetime = max(session.expires_at - now, 0.0) + LEAF_SLACK
         leaf = issue_notebook(trust.notebook_ca, session.host, now=now, lifetime=lifetime)
-        return injected_files(session, leaf=leaf, client_ca=trust.client_ca, idle_lifetime=self._config.idle_lifetime)
+        return injected_files(
+            session,
+            workdir=workdir,
+            user=user,
+            leaf=leaf,
+            client_ca=trust.client_ca,
+            idle_lifetime=self._config.idle_lifetime,
+        )
 
     def _start(self, session: Session) -> Event:
         name = _container(session)

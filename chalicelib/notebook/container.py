@@ -11,6 +11,9 @@ Rules
 4. Idle stop is Jupyter's own: kernels without a connection are culled when idle, never while busy; a server without
    kernels and terminals ends. That works when the hub is gone.
 5. The work folder is a named volume that the engine fills from the image when it is new. Nothing here ever deletes it.
+   It is mounted beside the user's home and beside all that an image runs, and JupyterLab starts outside of it. So the
+   next launch gets files, and JupyterLab's settings and workspaces, and nothing that runs by being there
+   (docs/adr/0013).
 6. The container has the engine's default confinement and no privilege on top. `no-new-privileges` is left off: the
    machine and the notebook are the same person's, and it would break `sudo` in images that offer it. No extra init: the
    engine may have none, and the Docker Stacks bring tini.
@@ -33,7 +36,8 @@ from chalicelib.session.values import Limits, Session, container_name
 
 NOTEBOOK_PORT: Final = 8888
 FOLDER: Final = "/opt/homeport"  # in the container's own layer: put_archive into a tmpfs mount is invisible inside
-DEFAULT_WORKDIR: Final = "/home/jovyan/work"  # the Jupyter Docker Stacks' own name for it
+WORK: Final = "work"  # the Jupyter Docker Stacks' own name for it
+DEFAULT_WORKDIR: Final = f"/home/jovyan/{WORK}"
 RUNTIME_FOLDER: Final = "/tmp/homeport-runtime"  # noqa: S108 - inside the container; short, as sockets' paths end at 107 bytes
 COMMAND: Final = ("jupyter", "lab", "--no-browser")
 LABEL: Final = "homeport."
@@ -41,14 +45,68 @@ LOG_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({"max-size": "1m", "max
 
 _WORKDIR: Final = re.compile(r"(?:/[A-Za-z0-9_.+-][A-Za-z0-9_.+ -]*){1,16}")  # no ":" (bind syntax), no empty part
 _WORKDIR_LENGTH: Final = 200
+_UID: Final = re.compile(r"([0-9]{1,9})(?::.*)?", re.ASCII)
 _SYSTEM: Final = frozenset(
     ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/run", "/sbin", "/sys", "/tmp", "/usr", "/var")  # noqa: S108
 )
 
 
+# What JSON cannot say, for Jupyter Server; `WORK` is the volume's folder.
+SERVER_CODE: Final = '''
+from pathlib import PurePath
+
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_server_terminals.terminalmanager import TerminalManager
+
+# `python -m` looks for the module, and for all that it imports, in the folder that it is started in before anywhere
+# else: a file of the volume that is called like one of those would run whenever a kernel starts. IPython adds the
+# folder when it has started, for what cells import.
+START = """
+import sys
+if sys.path[:1] == [""]:
+    del sys.path[0]
+from runpy import run_module
+run_module({!r}, run_name="__main__", alter_sys=True)
+"""
+
+
+class StartedWithoutItsFolder(KernelSpec):
+    """Starts a kernel that is `python -m module` without the folder that it is started in."""
+
+    def __init__(self, **spec):
+        super().__init__(**spec)
+        option = self.argv.index("-m") if "-m" in self.argv[:-1] else 0
+        program = next((word for word in reversed(self.argv[:option]) if not word.startswith("-")), "")
+        if PurePath(program).name.startswith("python"):
+            self.argv[option : option + 2] = ["-c", START.format(self.argv[option + 1])]
+
+
+class StartedInTheVolume(TerminalManager):
+    """Opens terminals in the volume: the server's own folder is not kept."""
+
+    def new_terminal(self, **options):
+        return super().new_terminal(**{"cwd": WORK, **options})
+
+
+c.KernelSpecManager.kernel_spec_class = StartedWithoutItsFolder
+c.TerminalsExtensionApp.terminal_manager_class = StartedInTheVolume
+'''
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """What an image says of its containers: their working directory and their user, each empty when it says none."""
+
+    workdir: str
+    user: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Specification:
-    """One container, in values every Docker Engine understands. Holds no secret."""
+    """One container, in values every Docker Engine understands. Holds no secret.
+
+    `workdir` is where the volume is, and all that JupyterLab shows; the container starts in the folder above it.
+    """
 
     name: str
     image: str
@@ -76,18 +134,30 @@ def specification(
     `publish_address` the endpoint's address to bind the notebook's port to, empty for all; `idle_lifetime` is in
     seconds.
     """
+    workdir = work_folder(image_workdir)
     return Specification(
         name=container_name(session.sid, session.generation),
         image=session.image,
         command=COMMAND,
-        environment=MappingProxyType({"JUPYTER_CONFIG_PATH": FOLDER, "JUPYTER_RUNTIME_DIR": RUNTIME_FOLDER}),
+        environment=MappingProxyType(environment(workdir)),
         labels=MappingProxyType(labels(session, hub_name=hub_name, idle_lifetime=idle_lifetime)),
         volume=volume_name(session.sid),
-        workdir=work_folder(image_workdir),
+        workdir=workdir,
         port=NOTEBOOK_PORT,
         publish_address=publish_address,
         limits=session.limits,
     )
+
+
+def environment(workdir: str) -> dict[str, str]:
+    """Name the variables that are set in the container. JupyterLab's settings and workspaces are in the volume."""
+    return {
+        "JUPYTER_CONFIG_PATH": FOLDER,
+        "JUPYTER_RUNTIME_DIR": RUNTIME_FOLDER,
+        # As they are named below a home folder, which is where older launches had the volume.
+        "JUPYTERLAB_SETTINGS_DIR": f"{workdir}/.jupyter/lab/user-settings",
+        "JUPYTERLAB_WORKSPACES_DIR": f"{workdir}/.jupyter/lab/workspaces",
+    }
 
 
 def labels(session: Session, *, hub_name: str, idle_lifetime: float) -> dict[str, str]:
@@ -110,38 +180,53 @@ def volume_name(sid: str) -> str:
 
 
 def work_folder(image_workdir: str) -> str:
-    """Choose where the volume goes: the image's working directory, unless that is none or part of the system."""
+    """Choose where the volume goes: a folder `work` in the image's working directory.
+
+    An image whose working directory is none, or part of the system, gets that of the Jupyter Docker Stacks.
+    """
     usable = len(image_workdir) <= _WORKDIR_LENGTH and _WORKDIR.fullmatch(image_workdir) is not None
     parts = image_workdir.split("/")
     beside_ours = not f"{image_workdir}/".startswith(f"{FOLDER}/") and not FOLDER.startswith(f"{image_workdir}/")
     if usable and beside_ours and ".." not in parts and "." not in parts and image_workdir not in _SYSTEM:
-        return image_workdir
+        return image_workdir if image_workdir == DEFAULT_WORKDIR else f"{image_workdir}/{WORK}"
     return DEFAULT_WORKDIR
 
 
-def injected_files(session: Session, *, leaf: Leaf, client_ca: bytes, idle_lifetime: float) -> bytes:
+def injected_files(
+    session: Session, *, workdir: str, user: str, leaf: Leaf, client_ca: bytes, idle_lifetime: float
+) -> bytes:
     """Make the tar that is unpacked at "/" before the container starts: configuration, certificate and key, client CA.
 
     Readable for everyone inside, because the image decides which user that is; the key opens nothing but this
-    notebook's own name.
+    notebook's own name. The tar also opens the volume's folder to that user, `user` as the image names it: an engine
+    makes it root's if the image has none.
     """
+    config = jupyter_config(workdir, idle_lifetime)
     files = {
-        "jupyter_server_config.json": json.dumps(jupyter_config(idle_lifetime), indent=1, sort_keys=True).encode(),
+        "jupyter_server_config.json": json.dumps(config, indent=1, sort_keys=True).encode(),
+        "jupyter_server_config.py": f"WORK = {workdir!r}\n{SERVER_CODE}".encode(),
         "notebook.pem": leaf.certificate.rstrip() + b"\n" + leaf.key.rstrip() + b"\n",
         "client-ca.pem": client_ca,
     }
     archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as tar:
         tar.addfile(_member(FOLDER.lstrip("/"), 0o755, session.created_at, tarfile.DIRTYPE))
         for name, content in files.items():
             member = _member(f"{FOLDER.lstrip('/')}/{name}", 0o444, session.created_at, tarfile.REGTYPE)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
+        work = _member(workdir.lstrip("/"), 0o777, session.created_at, tarfile.DIRTYPE)
+        number = _UID.fullmatch(user)  # a user's name has a number in the image alone
+        work.uid = int(number[1]) if number else 0
+        tar.addfile(work)
     return archive.getvalue()
 
 
-def jupyter_config(idle_lifetime: float) -> dict[str, Any]:
-    """Jupyter Server's configuration (jupyter-server 2.20 or later, for CVE-2026-44727); `idle_lifetime` in seconds."""
+def jupyter_config(workdir: str, idle_lifetime: float) -> dict[str, Any]:
+    """Jupyter Server's configuration (jupyter-server 2.20 or later, for CVE-2026-44727).
+
+    `workdir` is what it shows; `idle_lifetime` in seconds.
+    """
     idle = max(int(idle_lifetime), 1)
     interval = min(300, max(1, idle // 4))  # seconds between looks; Jupyter's own default is 300
     return {
@@ -150,6 +235,7 @@ def jupyter_config(idle_lifetime: float) -> dict[str, Any]:
             "port": NOTEBOOK_PORT,
             "port_retries": 0,
             "base_url": "/",
+            "root_dir": workdir,
             "open_browser": False,
             "allow_root": True,
             "allow_remote_access": True,  # the Host header is the proxy's concern, which knows the launch's one name

@@ -232,16 +232,20 @@ def jupyterlab(door: Rig, offered: LocalEndpoint, engine: Engine, image: str) ->
             DockerEndpoint(credentials, address="127.0.0.1", deadline=120.0, hub_name=HUB_NAME)
         )
         stack.callback(containers.remove_all, engine.url, HUB_NAME, volumes=True)
+        found = docker.image_config(image)
         spec = specification(
             session,
             hub_name=HUB_NAME,
-            image_workdir=docker.image_workdir(image),
+            image_workdir=found.workdir,
             publish_address="127.0.0.1",
             idle_lifetime=3600,
         )
         docker.create(spec)
         leaf, client_ca = door.pki.notebook_leaf(session.host), door.pki.client.certificate
-        docker.put_files(spec.name, injected_files(session, leaf=leaf, client_ca=client_ca, idle_lifetime=3600))
+        files = injected_files(
+            session, workdir=spec.workdir, user=found.user, leaf=leaf, client_ca=client_ca, idle_lifetime=3600
+        )
+        docker.put_files(spec.name, files)
         docker.start(spec.name)
         target = Target("127.0.0.1", docker.published_port(spec.name))
         trust = HubTrust(door.pki.notebook, client_ca, door.pki.proxy)

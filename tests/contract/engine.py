@@ -19,7 +19,10 @@ from tests.builders import a_session
 CREATED = ContainerStatus(status="created", running=False, exit_code=0, oom=False)
 RUNNING = ContainerStatus(status="running", running=True, exit_code=None, oom=False)
 ABSENT = "homeport-nothing-of-that-name:latest"
-FILES = injected_files(a_session(), leaf=Leaf(b"a certificate\n", b"its key\n"), client_ca=b"a CA\n", idle_lifetime=60)
+LEAF = Leaf(b"a certificate\n", b"its key\n")
+FILES = injected_files(
+    a_session(), workdir="/home/jovyan/work", user="", leaf=LEAF, client_ca=b"a CA\n", idle_lifetime=60
+)
 
 
 class EngineContract(ABC):
@@ -42,10 +45,10 @@ class EngineContract(ABC):
 
     def test_an_image_is_there_or_not(self, opened: Engine, spec: Specification) -> None:
         assert opened.image_present(spec.image)
-        assert opened.image_workdir(spec.image).startswith("/")
+        assert opened.image_config(spec.image).workdir.startswith("/")
         assert not opened.image_present(ABSENT)
         with pytest.raises(ImageNotFound):
-            opened.image_workdir(ABSENT)
+            opened.image_config(ABSENT)
 
     def test_a_pull_ends_with_the_image_and_its_share_never_falls(self, opened: Engine, pullable: str) -> None:
         assert not opened.image_present(pullable)

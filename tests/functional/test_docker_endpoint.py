@@ -39,7 +39,7 @@ from chalicelib.engine.resolve import resolve
 from chalicelib.engine.transport import ANSWER_BYTES, Budget, Channel, memory_file, memory_pipe, new_context
 from chalicelib.notebook import certificates
 from chalicelib.notebook.certificates import HubTrust
-from chalicelib.notebook.container import Specification, specification
+from chalicelib.notebook.container import ImageConfig, Specification, specification
 from chalicelib.session.values import Limits, Target
 from tests.builders import NOW, a_session
 from tests.certificates import FAR_AHEAD, LONG_AGO, Ca, Leaf
@@ -696,6 +696,7 @@ def test_the_container_is_what_the_specification_says(pki: Pki) -> None:
     assert body["Cmd"] == ["jupyter", "lab", "--no-browser"]
     assert body["Labels"] == dict(spec.labels)
     assert body["WorkingDir"] == "/home/jovyan"
+    assert sorted(body["Env"]) == sorted(f"{name}={value}" for name, value in spec.environment.items())
     assert body["Healthcheck"] == {"Test": ["NONE"]}
     assert body.get("User") is body.get("Entrypoint") is None
     assert host["PortBindings"] == {"8888/tcp": [{"HostIp": LOOPBACK, "HostPort": ""}]}
@@ -705,14 +706,14 @@ def test_the_container_is_what_the_specification_says(pki: Pki) -> None:
     assert host["DeviceRequests"][0]["Count"] == -1
     assert host["DeviceRequests"][0]["Capabilities"] == [["gpu"]]
     (mount,) = host["Mounts"]
-    assert (mount["Type"], mount["Source"], mount["Target"]) == ("volume", spec.volume, "/home/jovyan")
+    assert (mount["Type"], mount["Source"], mount["Target"]) == ("volume", spec.volume, "/home/jovyan/work")
     assert "homeport.generation" not in mount["VolumeOptions"]["Labels"]
     assert not host.keys() & {"Privileged", "CapAdd", "Devices", "Binds", "SecurityOpt", "PidMode", "IpcMode", "Init"}
 
 
 def test_an_old_engine_gets_the_same_volume_in_its_own_words(pki: Pki) -> None:
     body = created_body(pki, a_specification(publish_address=""), api="1.24")
-    assert body["HostConfig"]["Binds"] == [f"{a_specification().volume}:/home/jovyan:rw"]
+    assert body["HostConfig"]["Binds"] == [f"{a_specification().volume}:/home/jovyan/work:rw"]
     assert body["HostConfig"]["PortBindings"] == {"8888/tcp": [{"HostIp": "", "HostPort": ""}]}
 
 
@@ -1134,15 +1135,21 @@ def test_a_name_that_is_no_image_reaches_no_engine(pki: Pki, image: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("config", "workdir"),
-    [({"WorkingDir": "/home/jovyan"}, "/home/jovyan"), ({"WorkingDir": 7}, ""), (None, ""), ([], ""), ({}, "")],
+    ("config", "said"),
+    [
+        ({"WorkingDir": "/home/jovyan", "User": "1000"}, ImageConfig("/home/jovyan", "1000")),
+        ({"WorkingDir": 7, "User": ["root"]}, ImageConfig("", "")),
+        (None, ImageConfig("", "")),
+        ([], ImageConfig("", "")),
+        ({}, ImageConfig("", "")),
+    ],
 )
-def test_the_images_work_folder_is_a_string(pki: Pki, config: object, workdir: str) -> None:
+def test_what_an_image_says_of_its_containers_are_strings(pki: Pki, config: object, said: ImageConfig) -> None:
     with (
         HostileEngine(pki, {f"GET /images/{IMAGE}/json": of_json({"Config": config})}) as engine,
         an_endpoint(engine) as endpoint,
     ):
-        assert endpoint.image_workdir(IMAGE) == workdir
+        assert endpoint.image_config(IMAGE) == said
 
 
 # ── pulls ────────────────────────────────────────────────────────────────────────────────────────────────────────

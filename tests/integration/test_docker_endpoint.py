@@ -26,7 +26,7 @@ from chalicelib.engine.creation import container_config
 from chalicelib.engine.endpoint import MISSING, DockerEndpoint
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.notebook.certificates import Leaf
-from chalicelib.notebook.container import Specification, injected_files, specification
+from chalicelib.notebook.container import ImageConfig, Specification, injected_files, specification
 from chalicelib.session.machine import new_session
 from chalicelib.session.values import Limits
 from local.endpoint import LocalEndpoint, endpoint
@@ -43,6 +43,12 @@ pytestmark = pytest.mark.skipif(
 HUB = "endpoint-tests"
 WAITING = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")  # ends at once when it is stopped
 LEAF = Leaf(b"a certificate\n", b"its key\n")
+
+
+def the_files(*, user: str = "1000") -> bytes:
+    return injected_files(
+        a_session(), workdir="/work/work", user=user, leaf=LEAF, client_ca=b"a CA\n", idle_lifetime=60
+    )
 
 
 @dataclass(frozen=True)
@@ -169,14 +175,14 @@ def test_the_image_and_its_work_folder_are_found(rig: Rig) -> None:
     with rig.open() as docker_endpoint:
         assert docker_endpoint.image_present(rig.image)
         assert not docker_endpoint.image_present("homeport-nothing-of-that-name")
-        assert docker_endpoint.image_workdir(rig.image) == "/work"
+        assert docker_endpoint.image_config(rig.image) == ImageConfig("/work", "1000")
 
 
 # ── a container's life ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_everything_in_a_containers_life_may_happen_twice(rig: Rig, fresh: Specification) -> None:
-    tar = injected_files(a_session(), leaf=LEAF, client_ca=b"a CA", idle_lifetime=60)
+    tar = the_files()
     with rig.open() as docker_endpoint:
         docker_endpoint.create(fresh)
         docker_endpoint.create(fresh)
@@ -196,10 +202,9 @@ def test_everything_in_a_containers_life_may_happen_twice(rig: Rig, fresh: Speci
 def test_the_containers_user_can_read_the_files_and_not_change_them(rig: Rig) -> None:
     words = "exec 2>&1; cd /opt/homeport; id -u; cat notebook.pem client-ca.pem; echo x > notebook.pem"
     spec = rig.specification("files", command=saying(words))
-    tar = injected_files(a_session(), leaf=LEAF, client_ca=b"a CA\n", idle_lifetime=60)
     with rig.open() as docker_endpoint:
         docker_endpoint.create(spec)
-        docker_endpoint.put_files(spec.name, tar)
+        docker_endpoint.put_files(spec.name, the_files())
         docker_endpoint.start(spec.name)
         until(lambda: of(docker_endpoint, spec) == ("exited", False))
         log = docker_endpoint.log_tail(spec.name)
@@ -208,14 +213,31 @@ def test_the_containers_user_can_read_the_files_and_not_change_them(rig: Rig) ->
     assert "Permission denied" in log
 
 
+@pytest.mark.parametrize(("user", "owns"), [("1000", "its own"), ("1000:100", "its own"), ("jovyan", "writable")])
+def test_the_containers_user_can_write_to_a_work_folder_that_the_image_does_not_have(
+    rig: Rig, request: pytest.FixtureRequest, user: str, owns: str
+) -> None:
+    words = "cd work && echo mine > file && if [ -O . ]; then echo its own; else echo writable; fi"
+    spec = rig.specification(request.node.name, command=saying(words))
+    with rig.open() as docker_endpoint:
+        docker_endpoint.create(spec)
+        for _ in range(2):
+            docker_endpoint.put_files(spec.name, the_files(user=user))
+        docker_endpoint.start(spec.name)
+        until(partial(has_exited, docker_endpoint, spec))
+        assert docker_endpoint.log_tail(spec.name) == owns
+        docker_endpoint.remove(spec.name)
+
+
 def test_work_is_there_again_in_the_next_launch(rig: Rig) -> None:
-    first = rig.specification("work", command=saying("echo mine > /work/file"))
+    first = rig.specification("work", command=saying("echo mine > work/file"))
     name = first.name.removesuffix("-1") + "-2"
     labels = dict(first.labels) | {"homeport.generation": "2"}
-    second = replace(first, name=name, labels=labels, command=saying("cat /work/file"))
+    second = replace(first, name=name, labels=labels, command=saying("cat work/file"))
     with rig.open() as docker_endpoint:
         for spec in (first, second):
             docker_endpoint.create(spec)
+            docker_endpoint.put_files(spec.name, the_files())
             docker_endpoint.start(spec.name)
             until(partial(has_exited, docker_endpoint, spec))
         assert docker_endpoint.log_tail(second.name) == "mine"
@@ -225,12 +247,13 @@ def test_work_is_there_again_in_the_next_launch(rig: Rig) -> None:
 
 def test_a_container_of_a_lost_launch_is_replaced_and_its_work_stays(rig: Rig) -> None:
     """Its session's item is gone, so launches are counted from 1 again: same name, another label."""
-    lost = rig.specification("lost", command=saying("echo mine > /work/file"))
+    lost = rig.specification("lost", command=saying("echo mine > work/file"))
     lost = replace(lost, labels={**lost.labels, "homeport.label": "zzzzzzzzzz"})
-    spec = rig.specification("lost", command=saying("cat /work/file"))
+    spec = rig.specification("lost", command=saying("cat work/file"))
     assert spec.name == lost.name
     with rig.open() as docker_endpoint:
         docker_endpoint.create(lost)
+        docker_endpoint.put_files(lost.name, the_files())
         docker_endpoint.start(lost.name)
         until(partial(has_exited, docker_endpoint, lost))
         old = rig.behind.inspect_container(lost.name)
@@ -328,8 +351,8 @@ def made_behind(rig: Rig, spec: Specification, **host: object) -> str:
         ({"Privileged": True}, False),
         ({"CapAdd": ["SYS_ADMIN"]}, False),
         ({"Binds": ["/:/host"]}, False),
-        ({"Mounts": [{"Type": "bind", "Source": "/", "Target": "/work"}]}, False),
-        ({"Tmpfs": {"/work": ""}, "Mounts": []}, False),
+        ({"Mounts": [{"Type": "bind", "Source": "/", "Target": "/work/work"}]}, False),
+        ({"Tmpfs": {"/work/work": ""}, "Mounts": []}, False),
         ({"NetworkMode": "host", "PortBindings": {}}, False),
         ({"NetworkMode": "none"}, False),
         ({"PidMode": "host"}, False),

@@ -75,9 +75,13 @@ def test_limits_image_and_address_are_the_sessions() -> None:
     assert (spec.limits, spec.image, spec.publish_address, spec.port) == (limits, "x/y:z", "127.0.0.1", NOTEBOOK_PORT)
 
 
-@pytest.mark.parametrize("workdir", ["/home/jovyan", "/home/jovyan/work", "/work", "/srv/my notebooks", "/usr/src/app"])
-def test_the_volume_goes_to_the_images_own_work_folder(workdir: str) -> None:
-    assert work_folder(workdir) == workdir
+@pytest.mark.parametrize("workdir", ["/home/jovyan", "/root", "/work", "/srv/my notebooks", "/usr/src/app"])
+def test_the_volume_goes_beside_what_the_image_has_in_its_working_directory(workdir: str) -> None:
+    assert work_folder(workdir) == f"{workdir}/work"
+
+
+def test_a_working_directory_that_is_the_docker_stacks_work_folder_is_the_volumes() -> None:
+    assert work_folder("/home/jovyan/work") == "/home/jovyan/work"
 
 
 @pytest.mark.parametrize(
@@ -85,8 +89,13 @@ def test_the_volume_goes_to_the_images_own_work_folder(workdir: str) -> None:
     ["", "/", "work", "/a:/b", "/a:ro", "/a//b", "/a/", "/a/../etc", "/a/.", "/..", "/a\n", "/a\0", "/" + "a" * 200,
      "/etc", "/usr", "/tmp", "/proc", "/dev", "/opt", "/opt/homeport", "/opt/homeport/x", "C:\\work", "/é"],
 )  # fmt: skip
-def test_a_work_folder_that_cannot_be_a_volume_is_replaced(workdir: str) -> None:
+def test_a_working_directory_that_has_no_place_for_a_volume_is_replaced(workdir: str) -> None:
     assert work_folder(workdir) == DEFAULT_WORKDIR
+
+
+def the_files(**changes: Any) -> bytes:
+    arguments: dict[str, Any] = {"workdir": "/srv/me/work", "user": ""} | changes
+    return injected_files(a_session(), **arguments, leaf=LEAF, client_ca=b"CA", idle_lifetime=60)
 
 
 def members(tar: bytes) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
@@ -98,29 +107,45 @@ def members(tar: bytes) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
 
 
 def test_the_injected_files_are_these_and_lie_in_one_folder() -> None:
-    found = members(injected_files(a_session(), leaf=LEAF, client_ca=b"CA", idle_lifetime=60))
+    found = members(the_files())
     folder = FOLDER.strip("/")
-    names = {"jupyter_server_config.json", "notebook.pem", "client-ca.pem"}
-    assert found.keys() == {folder} | {f"{folder}/{name}" for name in names}
+    names = {"jupyter_server_config.json", "jupyter_server_config.py", "notebook.pem", "client-ca.pem"}
+    assert found.keys() == {"srv/me/work", folder} | {f"{folder}/{name}" for name in names}
     assert found[f"{folder}/client-ca.pem"][1] == b"CA"
     assert found[f"{folder}/notebook.pem"][1] == LEAF.certificate + LEAF.key
-    assert json.loads(found[f"{folder}/jupyter_server_config.json"][1]) == jupyter_config(60)
+    assert json.loads(found[f"{folder}/jupyter_server_config.json"][1]) == jupyter_config("/srv/me/work", 60)
 
 
 def test_nobody_in_the_container_but_root_may_change_the_injected_files() -> None:
-    for member, _ in members(injected_files(a_session(), leaf=LEAF, client_ca=b"CA", idle_lifetime=60)).values():
-        assert (member.uid, member.gid) == (0, 0)
-        assert member.mode == (0o755 if member.isdir() else 0o444)
-        assert member.isdir() or member.isreg()
+    for name, (member, _) in members(the_files(user="1000")).items():
+        if name != "srv/me/work":
+            assert (member.uid, member.gid) == (0, 0)
+            assert member.mode == (0o755 if member.isdir() else 0o444)
+            assert member.isdir() or member.isreg()
+
+
+@pytest.mark.parametrize(
+    ("user", "uid"),
+    [("1000", 1000), ("1000:100", 1000), ("999999999", 999_999_999), ("0", 0), ("", 0), ("jovyan", 0), ("jovyan:7", 0),
+     ("-1", 0), ("1" * 10, 0), ("١", 0), ("1000\n", 0), (":5", 0)],
+)  # fmt: skip
+def test_the_work_folder_is_the_images_users_if_they_have_a_number_and_always_open_to_them(user: str, uid: int) -> None:
+    folder, _ = members(the_files(user=user))["srv/me/work"]
+    assert folder.isdir()
+    assert (folder.uid, folder.gid, folder.mode) == (uid, 0, 0o777)
+
+
+def test_the_longest_work_folder_has_a_place_in_the_tar() -> None:
+    longest = work_folder("/" + "a" * 199)
+    assert longest.strip("/") in members(the_files(workdir=longest))
 
 
 def test_the_same_session_gets_the_same_bytes() -> None:
-    tars = {injected_files(a_session(), leaf=LEAF, client_ca=b"CA", idle_lifetime=60) for _ in range(2)}
-    assert len(tars) == 1
+    assert the_files() == the_files()
 
 
 def test_jupyter_demands_a_certificate_and_keeps_its_own_checks() -> None:
-    config = jupyter_config(7200)
+    config = jupyter_config("/w/work", 7200)
     server = config["ServerApp"]
     assert server["client_ca"] == f"{FOLDER}/client-ca.pem"
     assert server["certfile"] == server["keyfile"] == f"{FOLDER}/notebook.pem"
@@ -130,13 +155,13 @@ def test_jupyter_demands_a_certificate_and_keeps_its_own_checks() -> None:
 
 
 def test_a_busy_kernel_is_never_culled_nor_one_with_an_open_page() -> None:
-    kernels = jupyter_config(7200)["MappingKernelManager"]
+    kernels = jupyter_config("/w/work", 7200)["MappingKernelManager"]
     assert (kernels["cull_busy"], kernels["cull_connected"]) == (False, False)
 
 
 @pytest.mark.parametrize(("lifetime", "interval"), [(7200, 300), (60, 15), (2, 1), (0.5, 1)])
 def test_idle_is_looked_for_often_enough_to_be_seen(lifetime: float, interval: int) -> None:
-    config = jupyter_config(lifetime)
+    config = jupyter_config("/w/work", lifetime)
     idle = max(int(lifetime), 1)
     assert config["ServerApp"]["shutdown_no_activity_timeout"] == idle
     assert config["MappingKernelManager"]["cull_idle_timeout"] == idle
@@ -147,4 +172,13 @@ def test_idle_is_looked_for_often_enough_to_be_seen(lifetime: float, interval: i
 def test_a_specification_shows_no_secret() -> None:
     spec = a_specification()
     assert "PRIVATE KEY" not in repr(spec)
-    assert set(spec.environment) == {"JUPYTER_CONFIG_PATH", "JUPYTER_RUNTIME_DIR"}
+    assert set(spec.environment) == {
+        "JUPYTER_CONFIG_PATH", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR"
+    }  # fmt: skip
+
+
+def test_jupyterlab_shows_the_volume_and_keeps_there_what_the_next_launch_needs_to_look_the_same() -> None:
+    spec = a_specification(image_workdir="/home/me")
+    assert jupyter_config(spec.workdir, 60)["ServerApp"]["root_dir"] == spec.workdir == "/home/me/work"
+    kept = {name for name, value in spec.environment.items() if value.startswith(f"{spec.workdir}/")}
+    assert kept == {"JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR"}
