@@ -11,9 +11,11 @@ change. The pulls' quota bounds the item, and SILENT_MOST the other one: 400 slo
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from enum import StrEnum
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from chalicelib.aws.dynamodb import Clock, Item, Table
@@ -23,7 +25,9 @@ from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-RACES: Final = 12  # a change loses only against another one
+RENEWAL_SECONDS: Final = 30.0  # a slot that would end so little later is not written again
+RACES: Final = 20  # a change loses only against another one; the pauses between them are 5 seconds in all
+FIRST_PAUSE: Final = 0.02  # seconds at most; a read and a write take about as long
 SILENT_MOST: Final = 400  # beyond that the hub refuses too much anyway
 
 
@@ -37,9 +41,12 @@ class Pool(StrEnum):
 class SlotStore:
     """The slots of one hub."""
 
-    def __init__(self, dynamodb: DynamoDBClient, table: str, clock: Clock) -> None:
+    def __init__(
+        self, dynamodb: DynamoDBClient, table: str, clock: Clock, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self._table = Table(dynamodb, table)
         self._clock = clock
+        self._sleep = sleep
 
     def held(self, pool: Pool) -> dict[str, Slot]:
         """The slots of a pool by session, those whose time is over left out."""
@@ -51,26 +58,29 @@ class SlotStore:
 
         def with_ours(held: Mapping[str, Slot]) -> Mapping[str, Slot]:
             nonlocal crowd
+            if sid in held and held[sid].until > slot.until - RENEWAL_SECONDS:
+                return held
             crowd = crowd_before(held, sid, slot, quota, self._clock())
             return held if crowd else {**held, sid: slot}
 
-        self._change(pool, with_ours)
+        self._change(pool, sid, with_ours)
         return crowd
 
     def put(self, pool: Pool, sid: str, slot: Slot) -> None:
         """Give the session a slot, whoever else has one; the oldest make room. Raises StoreUnavailable."""
-        self._change(pool, lambda held: dict([*{**held, sid: slot}.items()][-SILENT_MOST:]))
+        self._change(pool, sid, lambda held: dict([*{**held, sid: slot}.items()][-SILENT_MOST:]))
 
     def give_back(self, pool: Pool, sid: str) -> None:
         """Take the session's slot away, if it has one. Raises StoreUnavailable."""
-        self._change(pool, lambda held: {holder: slot for holder, slot in held.items() if holder != sid})
+        self._change(pool, sid, lambda held: {holder: slot for holder, slot in held.items() if holder != sid})
 
-    def _change(self, pool: Pool, change: Callable[[Mapping[str, Slot]], Mapping[str, Slot]]) -> None:
-        for _ in range(RACES):
+    def _change(self, pool: Pool, sid: str, change: Callable[[Mapping[str, Slot]], Mapping[str, Slot]]) -> None:
+        for race in range(RACES):
             version, before = self._read(pool)
             after = change(before)
             if after == before or self._write(pool, version, after):
                 return
+            self._sleep(_pause(sid, race))
         raise StoreUnavailable("Others change the hub's slots at the same time; try again in a moment")
 
     def _read(self, pool: Pool) -> tuple[int, dict[str, Slot]]:
@@ -89,6 +99,12 @@ class SlotStore:
         if version == 0:
             return self._table.put(item, condition="attribute_not_exists(pk)")
         return self._table.put(item, condition="version = :before", values={":before": {"N": str(version)}})
+
+
+def _pause(sid: str, race: int) -> float:
+    """How long to wait after a lost race, in seconds: longer each time, and never as long as another session."""
+    share = int.from_bytes(sha256(f"{sid} {race}".encode()).digest()[:2], "big") / 65536
+    return share * FIRST_PAUSE * 2.0 ** min(race, 5)
 
 
 def _slots_of(item: Item, now: float) -> dict[str, Slot]:

@@ -31,7 +31,7 @@ def test_an_endpoint_that_always_says_something_new_makes_no_save_large_and_no_l
     """Each pull gets a little further and fails with another text: as many lines as the endpoint likes."""
     rig = PullRig(dynamodb, fails=lambda second: second % 2 == 0)
     with write_units(dynamodb) as units:
-        rig.pull_for(120)
+        rig.pull_for(600)
     assert len(units.sizes["session"]) > 3 * LOG_LINES
     assert max(units.sizes["session"]) < 4096
     assert max(units.sizes["line"]) < 1024

@@ -35,6 +35,8 @@ from tests.functional.hub_rig import a_bundle
 from tests.launcher_twins import EngineTwin, a_trust, drive
 
 VISITORS = 50
+# All come from one address, the twins all have one, and each has an image to pull.
+ALL_AT_ONCE = {"HOMEPORT_SHARED_NETWORKS": "127.0.0.1/32 203.0.113.7/32", "HOMEPORT_FUNCTIONS": "1000"}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,10 @@ def _drive(clients: Mapping[str, Any], config: Config, harbour: Harbour, sid: st
         )
 
     drive(launcher, sessions, TickMessage(sid))
-    assert sessions.load(sid).state is until, sessions.load(sid).message
+    while (session := sessions.load(sid)).state is not until:  # fifty at once are many for one table in one process
+        assert session.failure is None, session.message
+        time.sleep(max((session.next_attempt_at or 0.0) - time.time(), 0.0))
+        drive(launcher, sessions, TickMessage(sid))
 
 
 def test_fifty_visitors_at_once_are_each_served_by_their_own_endpoint(
@@ -126,7 +131,7 @@ def test_fifty_visitors_at_once_are_each_served_by_their_own_endpoint(
 ) -> None:
     numbers = random.Random(50).sample(range(VISITORS), VISITORS)
     harbour = Harbour()
-    config = Config.from_environ(embedded.environ)
+    config = Config.from_environ({**embedded.environ, **ALL_AT_ONCE})
     clients = {name: embedded.client(name) for name in ("dynamodb", "s3", "kms")}  # boto3's clients are thread-safe
     with ThreadPoolExecutor(VISITORS) as visitors:
         sessions = dict(zip(numbers, visitors.map(lambda number: _upload(hub_url, number), numbers), strict=True))

@@ -623,8 +623,9 @@ def test_the_log_names_no_cookie_ticket_or_path() -> None:
         door.enter(host, ticket)
         door.ask(host, "/lab/tree/private-name.ipynb?token=secret-token", cookie=cookie)
         door.ask(host, "/lab/tree/private-name.ipynb")
-        door.proxy.stop()
-        log = (door.folder / "haproxy.log").read_text()
+        path = door.folder / "haproxy.log"
+        eventually(lambda: path.read_text().count(f" {host} ") == 3, "a line for each request")
+        log = path.read_text()
         assert f" {host} GET HTTP/1.1 200 " in log
         for secret in (cookie, ticket, "private-name", "secret-token", "__Host"):
             assert secret not in log
