@@ -2,11 +2,19 @@
 
 HAProxy serves them from files with whole HTTP responses, the agent renders the same ones. The hub's address is the
 only thing put into them; they load nothing and must not be cached.
+
+The page of 431 has a script that does what its sentence asks for: it deletes the cookies that the browser sent with the
+request, and loads the address again. It is served at that address, so it can read their names, but not where they are
+from: a notebook of another launch may have set them for any domain above (`Domain`), and for any folder of the path
+(`Path`; RFC 6265 §5.1.4), so all of these are tried. The grant is out of a script's reach (HttpOnly). A
+second time within ten seconds the page stays: something sets the cookies anew, or they cannot be deleted.
 """
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
+from hashlib import sha256
 from html import escape
 from types import MappingProxyType
 from typing import Final
@@ -33,8 +41,9 @@ PAGES: Final[Mapping[int, tuple[str, str, str]]] = MappingProxyType({
           "Too much was asked for at once, or is open: by your network, or of this notebook. Wait ten seconds, or "
           "close other tabs of the notebook, then try again."),
     431: ("Request Header Fields Too Large", "Too many cookies",
-          "Your browser sent more cookies than this site accepts. Delete this site’s cookies, then open the notebook "
-          "again from the hub’s page."),
+          "Your browser sent more cookies than this notebook accepts, or some that are not its own. Another notebook "
+          "may have set them: close its tabs. Delete this site’s cookies, then open the notebook again from the hub’s "
+          "page."),
     503: ("Service Unavailable", "The notebook does not answer",
           "It may be starting, stopping, or its computer may be unreachable. Try again in a moment, "
           "or look at the hub’s page."),
@@ -52,6 +61,26 @@ HEADERS: Final[Mapping[str, str]] = MappingProxyType(
         "Referrer-Policy": "no-referrer",
     }
 )
+
+# `replace` of the whole address would only scroll, if that has a fragment.
+_COOKIES_SCRIPT: Final = """
+const page = document.documentElement, key = "homeport-cookies-deleted", triedAgain = 10000;
+const names = document.cookie.split("; ").map(cookie => cookie.includes("=") ? cookie.split("=", 1)[0] : "");
+const folders = location.pathname.split("/").slice(1).map((_, i, all) => "/" + all.slice(0, i + 1).join("/"));
+const paths = new Set(["/", ...folders, ...folders.map(folder => folder + "/")]);
+const labels = location.hostname.split(".");
+const domains = ["", ...labels.map((_, i) => "; domain=" + labels.slice(i).join("."))];
+const kinds = location.protocol === "https:" ? ["; secure", "; secure; partitioned"] : [""];
+for (const name of new Set(names)) for (const path of paths) for (const domain of domains) for (const kind of kinds)
+  document.cookie = name + "=x; max-age=0; path=" + path + domain + kind;
+document.cookie;  // waits until the browser has deleted them
+const before = Number(sessionStorage.getItem(key));
+sessionStorage.setItem(key, Date.now());
+if (Date.now() - before > triedAgain) {
+  page.hidden = true;
+  location.replace(location.pathname + location.search);
+}
+"""
 
 _HTML: Final = """<!doctype html>
 <html lang="en">
@@ -83,7 +112,7 @@ small {{ display: block; margin-top: 3rem; padding-top: 1rem; border-top: 1px so
 <p><a href="{hub}">Go to the hub</a></p>
 <small>{status} {reason}</small>
 </main>
-</html>
+{script}</html>
 """
 
 
@@ -96,7 +125,12 @@ def html(status: int, hub_url: str) -> bytes:
     """Render the page of `status`."""
     words, title, sentence = PAGES[status]
     page = _HTML.format(
-        title=escape(title), sentence=escape(sentence), hub=escape(hub_url), status=status, reason=words
+        title=escape(title),
+        sentence=escape(sentence),
+        hub=escape(hub_url),
+        status=status,
+        reason=words,
+        script=f"<script>{_COOKIES_SCRIPT}</script>\n" if status == 431 else "",
     )
     return page.encode()
 
@@ -105,6 +139,9 @@ def answer(status: int, hub_url: str) -> bytes:
     """Render a whole HTTP response, as HAProxy's `errorfile` wants it."""
     body = html(status, hub_url)
     fields = {**HEADERS, "Content-Length": str(len(body))}
+    if status == 431:
+        script = b64encode(sha256(_COOKIES_SCRIPT.encode()).digest()).decode()
+        fields["Content-Security-Policy"] += f"; script-src 'sha256-{script}'"
     if status in (408, 429, 503):
         fields["Retry-After"] = "10" if status == 429 else "2"
     head = [f"HTTP/1.1 {status} {reason(status)}", *(f"{name}: {value}" for name, value in fields.items())]

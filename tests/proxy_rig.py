@@ -265,17 +265,18 @@ class Rig:
         poll: float = 0.1,
         full_sync: float = 600.0,
         hub: str = HUB,
+        origins: str = "http://*.localhost",
     ) -> None:
         self.pki = Pki.new()
         self.port = processes.free_port()
         self.folder = folder
         self.run = folder / "run"
         self.store = ProxyStoreTwin(time.time)
-        settings = Settings.from_environ(
+        self.settings = Settings.from_environ(
             {
                 "HOMEPORT_PROXY_RUN": str(self.run),
                 "HOMEPORT_PROXY_BIND": f"127.0.0.1:{self.port}",
-                "HOMEPORT_NOTEBOOK_URL": f"http://*.localhost:{self.port}",
+                "HOMEPORT_NOTEBOOK_URL": f"{origins}:{self.port}",
                 "HOMEPORT_HUB_ORIGIN": hub,
                 "HOMEPORT_PROXY_NOTEBOOK_CA": self.pki.notebook.certificate.decode(),
                 "HOMEPORT_PROXY_CLIENT": self.pki.proxy.to_json(),
@@ -283,12 +284,12 @@ class Rig:
                 **environ,
             }
         )
-        prepare(settings)
+        prepare(self.settings)
         self._hub = hub
         self._poll = poll
         self._full_sync = full_sync
         self._notebooks: list[tuple[NotebookServer, Thread]] = []
-        self.proxy = Proxy(settings, {}, folder)
+        self.proxy = Proxy(self.settings, {}, folder)
         self.agent: AgentThreads | None = None
 
     def start_agent(self, *, wait: bool = True) -> None:
@@ -314,11 +315,11 @@ class Rig:
 
     def address(self, host: str) -> str:
         """What a browser sends as Host."""
-        return f"{host}.localhost:{self.port}"
+        return self.origin(host).partition("://")[2]
 
     def origin(self, host: str) -> str:
         """The launch's origin."""
-        return f"http://{self.address(host)}"
+        return self.settings.notebook_url.replace("*", host)
 
     def notebook(
         self, host: str, *, leaf: Leaf | None = None, client_ca: bytes | None = None, bind: str = "127.0.0.1"

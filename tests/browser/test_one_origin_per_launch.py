@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from html import escape
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page
 
 from chalicelib.session.values import launch_label
+from tests.browser.stand_in_hub import a_hub, enter
 from tests.builders import a_session
 from tests.proxy_rig import NotebookServer, Rig, rig
 
@@ -74,37 +70,6 @@ NOTHING: Final[dict[str, Any]] = {
 }
 
 
-class _HubPage(BaseHTTPRequestHandler):
-    """The hub's page that posts a ticket to the notebook's origin."""
-
-    def do_GET(self) -> None:
-        asked = {name: escape(values[0]) for name, values in parse_qs(urlsplit(self.path).query).items()}
-        form = '<form method="post" action="{action}"><input name="ticket" value="{ticket}"></form>'
-        page = f"<!doctype html>{form.format(**asked)}<script>document.forms[0].submit()</script>" if asked else ""
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.send_header("Content-Length", str(len(page)))
-        self.end_headers()
-        self.wfile.write(page.encode())
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@contextmanager
-def a_hub() -> Iterator[str]:
-    """A stand-in hub; gives its origin."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _HubPage)
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield f"http://localhost:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join(20)
-        server.server_close()
-
-
 @pytest.fixture
 def hub() -> Iterator[str]:
     with a_hub() as origin:
@@ -137,12 +102,6 @@ def launched(door: Rig, host: str, character: str) -> NotebookServer:
     }
     door.publish(host, notebook.port)
     return notebook
-
-
-def enter(page: Page, hub: str, door: Rig, host: str) -> None:
-    """Enter the notebook from the hub's page."""
-    page.goto(f"{hub}/?action={door.origin(host)}/.homeport/enter&ticket={door.ticket(host)}")
-    page.wait_for_url(f"{door.origin(host)}/lab")
 
 
 def attacked(page: Page, hub: str, door: Rig, host: str) -> NotebookServer:

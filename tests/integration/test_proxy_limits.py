@@ -17,7 +17,7 @@ from threading import Thread
 import pytest
 
 from local import processes
-from tests.proxy_rig import Rig, ask, eventually, new_host, open_session, rig, web_certificate
+from tests.proxy_rig import HUB, Rig, ask, eventually, new_host, open_session, rig, web_certificate
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("haproxy", path="/usr/sbin:/usr/bin"), reason="apt-get install haproxy"
@@ -267,19 +267,96 @@ def test_a_tls_handshake_or_http2_without_a_request_is_cut_off(tmp_path: Path) -
 # ── cookies ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(
-    "cookies", ["a=" + "b" * 4096, "a=1" + "; " * 7000 + "x", "; ".join(f"a{n}=1" for n in range(65))]
-)
-def test_too_many_or_too_long_cookies_are_refused_before_they_are_read(door: Rig, cookies: str) -> None:
+TOO_MANY = ["a=" + "b" * 4096, "a=1" + "; " * 14000 + "x", "; ".join(f"a{n}=1" for n in range(65))]
+
+
+@pytest.mark.parametrize("cookies", TOO_MANY)
+def test_of_too_many_or_too_long_cookies_the_notebook_sees_none(door: Rig, cookies: str) -> None:
+    host, cookie = open_session(door)
+    granted = f"__Host-homeport={cookie}"
+    for sent in (f"{cookies}; {granted}", f"{granted}; {cookies}"):
+        for destination in ([], [("Sec-Fetch-Dest", "empty")]):
+            answer = door.ask(host, headers=[("Cookie", sent), *destination])
+            assert (answer.status, answer.seen_all("Cookie")) == (200, [])
+    assert door.ask(host, headers=[("Cookie", cookies), ("Cookie", granted)]).status == 400
+
+
+@pytest.mark.parametrize("cookies", TOO_MANY)
+def test_a_page_that_is_opened_with_too_many_or_too_long_cookies_is_one_that_deletes_them(
+    door: Rig, cookies: str
+) -> None:
     host = new_host()
     notebook = door.notebook(host)
     door.publish(host, notebook.port)
-    granted = f"__Host-homeport={door.cookie(host)}"
-    answer = door.ask(host, headers=[("Cookie", f"{cookies}; {granted}")])
+    sent = [("Cookie", f"{cookies}; __Host-homeport={door.cookie(host)}"), ("Sec-Fetch-Dest", "document")]
+    answer = door.ask(host, headers=sent)
     assert (answer.status, notebook.asked) == (431, 0)
     assert "Delete this site’s cookies" in answer.body.decode()
-    assert door.ask(host, headers=[("Cookie", cookies), ("Cookie", granted)]).status == 400
-    assert notebook.asked == 0
+    form = [*sent, ("Origin", HUB), ("Content-Type", "application/x-www-form-urlencoded")]
+    entered = door.ask(
+        host, "/.homeport/enter", method="POST", headers=form, body=f"ticket={door.ticket(host)}".encode()
+    )
+    assert entered.status == 303
+
+
+@pytest.mark.parametrize("shape", ["{}", '{}; q="', "{}; {}"])
+def test_no_cookie_costs_more_than_others_of_its_length_to_find_the_grant_in(door: Rig, shape: str) -> None:
+    host, cookie = open_session(door)
+    granted = f"__Host-homeport={cookie}"
+
+    def spent(value: str) -> float:
+        assert door.proxy.haproxy is not None
+        stat = Path(f"/proc/{door.proxy.haproxy.pid}/stat")
+        before = int(stat.read_text().split()[13])
+        for _ in range(40):
+            assert door.ask(host, headers=[("Cookie", value)]).status in (200, 400)
+        return (int(stat.read_text().split()[13]) - before) / os.sysconf("SC_CLK_TCK")
+
+    plain = spent("a=" + "b" * 25000 + f"; {granted}")
+    for part in (" ", "; ", ";", "\t", "__Host-homeport=", "; __Host-homeport", "; _xsrf=", "__Host-homeport"):
+        many = part * (25000 // len(part))
+        assert spent(f"a={many}; {shape.format(granted, granted)}") < plain + 0.25, part
+
+
+@pytest.mark.parametrize(
+    "cookies", ["_xsrf=,", "_xsrf=", "a=1; _xsrf=mine", "-_xsrf=1", f"_xsrf={'é'}", "{0}; _xsrf=1", "_xsrf=1; {0}"]
+)
+def test_a_page_that_is_opened_with_an_xsrf_cookie_that_is_not_tornado_s_is_one_that_deletes_it(
+    door: Rig, cookies: str
+) -> None:
+    host, cookie = open_session(door)
+    tornado_s = "_xsrf=2|94340c6e|8423cd1792febb50eb6dfedfb2c0b758|1795533153"
+
+    def opened(cookies: str, destination: str) -> int:
+        sent = f"{cookies}; __Host-homeport={cookie}".encode().decode("latin1")
+        return door.ask(host, headers=[("Cookie", sent), ("Sec-Fetch-Dest", destination)]).status
+
+    assert opened(cookies.format(tornado_s), "document") == 431
+    assert opened(cookies.format(tornado_s), "empty") == 200
+    for good in (tornado_s, f"a=1; {tornado_s}; b=2", "my_xsrf=1", "a=_xsrf"):
+        assert opened(good, "document") == 200
+
+
+def test_of_several_xsrf_cookies_the_last_is_the_one_that_the_launch_s_own_page_sent(door: Rig) -> None:
+    host, cookie = open_session(door)
+
+    def seen(cookies: str, *sent: str, method: str = "POST") -> list[str]:
+        headers = [("Cookie", f"__Host-homeport={cookie}{cookies}"), *(("X-XSRFToken", one) for one in sent)]
+        answer = door.ask(host, method=method, origin=door.origin(host), headers=headers, body=b"x")
+        assert answer.status == 200
+        return answer.seen_all("Cookie")
+
+    assert seen("; _xsrf=mine; _xsrf=theirs", "mine") == ["_xsrf=mine; _xsrf=theirs; _xsrf=mine"]
+    assert seen("", "mine") == ["_xsrf=mine"]
+    assert seen("; a=" + "b" * 5000, "mine") == ["_xsrf=mine"]
+    assert seen("; a=1", "mine", method="GET") == seen("; a=1") == seen("; a=1", "x", "y") == ["a=1"]
+    assert seen("; a=1", "x; b=2") == seen("; a=1", "x" * 5000) == ["a=1"]
+
+
+def test_another_origin_s_page_gets_no_xsrf_cookie_set(door: Rig) -> None:
+    host, cookie = open_session(door)
+    other = door.origin(new_host())
+    assert door.ask(host, cookie=cookie, method="POST", origin=other, headers=[("X-XSRFToken", "x")]).status == 403
 
 
 def test_as_many_and_as_long_cookies_as_are_allowed_pass(door: Rig) -> None:

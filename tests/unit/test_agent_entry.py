@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -117,6 +120,15 @@ def test_a_page_is_a_whole_answer_that_leads_back_to_the_hub_and_is_kept_nowhere
     assert b"Cache-Control: no-store" in head
     assert b'href="https://hub.example/api/"' in body
     assert len(head) + len(body) < 8192
+
+
+def test_one_page_has_a_script_and_its_policy_allows_that_one_alone() -> None:
+    for status in pages.PAGES:
+        head, body = pages.answer(status, "https://hub.example/").decode().split("\r\n\r\n", 1)
+        scripts = re.findall(r"<script>(.*?)</script>", body, re.DOTALL)
+        hashes = [b64encode(sha256(script.encode()).digest()).decode() for script in scripts]
+        assert re.findall(r"script-src (.*?)[;\r]", head) == [f"'sha256-{found}'" for found in hashes]
+        assert len(scripts) == (status == 431)
 
 
 def test_the_hub_s_origin_is_escaped() -> None:

@@ -1,0 +1,290 @@
+"""Cookies that a hostile notebook's script sets for its neighbours, in Chromium, over TLS, on real HAProxy.
+
+The names of the notebooks lead to this machine (`--host-resolver-rules`). Below a domain that browsers do not know as a
+public suffix the neighbour's notebook opens, keeps its grant and works; below one that they know nothing reaches it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from playwright.sync_api import BrowserContext, Page, Playwright, expect
+
+from chalicelib.bundle.address import Endpoint
+from chalicelib.bundle.credentials import Credentials
+from chalicelib.engine.endpoint import DockerEndpoint
+from chalicelib.engine.errors import NotebookSilent
+from chalicelib.engine.probe import probe
+from chalicelib.notebook.certificates import HubTrust
+from chalicelib.notebook.container import injected_files, specification
+from chalicelib.session.values import Target
+from local import containers
+from local.endpoint import LocalEndpoint
+from local.engine import Engine
+from tests.browser.conftest import CHROMIUM, FLAGS
+from tests.browser.stand_in_hub import a_hub, enter
+from tests.builders import a_session
+from tests.certificates import Authority
+from tests.proxy_rig import NotebookServer, Rig, eventually, new_host, rig
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("haproxy", path="/usr/sbin:/usr/bin"), reason="apt-get install haproxy"
+)
+
+UNLISTED: Final = "notebooks.example.org"
+LISTED: Final = "github.io"  # in the private section of the public suffix list that Chromium brings along
+PATIENCE: Final = 120_000  # milliseconds
+HUB_NAME: Final = "cookie-tests"
+PAGE: Final = "<!doctype html><title>notebook</title><p>{}</p>"
+
+# How a hostile page plants cookies, [name, value, path] each, for all notebooks of `domain`.
+PLANT: Final = """([domain, cookies]) => {
+    for (const [name, value, path] of cookies)
+        document.cookie = `${name}=${value}; domain=${domain}; path=${path}; max-age=31536000; secure`;
+    return document.cookie;
+}"""
+LARGE: Final = [(f"large{number}", "x" * 4000, "/") for number in range(6)]
+SMALL: Final = [
+    (f"small{number}", "x", path)
+    for path, count in (("/", 70), ("/lab", 10), ("/api", 10), ("/.homeport", 10))
+    for number in range(count)
+]
+XSRF: Final = [("_xsrf", value, path) for value, path in (("evil", "/"), ("2|00000000|evil|1", "/lab"), (",", "/api"))]
+EVERYTHING: Final = [*LARGE, *SMALL, *XSRF]
+COMMA: Final = [("_xsrf", ",", "/")]  # JupyterLab's script finds no such token, and Jupyter sets no other
+WIDE: Final = [("_xsrf", "漢", "/lab")]  # and this one it finds and cannot send
+HIDING: Final = [("q", "1,__Host-homeport=2", "/")]  # as HAProxy alone reads it, that is two grants
+PARTITIONED: Final = [(f"large{number}", "x" * 4000, "/; partitioned; samesite=none") for number in range(2)]
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """A browser with a hub and a proxy whose notebooks are below `domain`."""
+
+    domain: str
+    hub: str
+    door: Rig
+    context: BrowserContext
+
+    def launch(self, words: str) -> tuple[str, NotebookServer]:
+        """Start and publish a stand-in notebook whose page says this; gives its host."""
+        host = new_host()
+        notebook = self.door.notebook(host)
+        notebook.pages = {"/lab": ({"Content-Type": "text/html", "Cache-Control": "no-store"}, PAGE.format(words))}
+        self.door.publish(host, notebook.port)
+        return host, notebook
+
+    def enter(self, host: str) -> Page:
+        """Enter the notebook from the hub's page, in a tab of its own."""
+        page = self.context.new_page()
+        enter(page, self.hub, self.door, host)
+        return page
+
+    def cookies(self, host: str, path: str = "/lab") -> list[str]:
+        """The names of the cookies that the browser sends there."""
+        return sorted(cookie.get("name", "") for cookie in self.context.cookies(self.door.origin(host) + path))
+
+
+@contextmanager
+def a_visitor(playwright: Playwright, domain: str, **context: Any) -> Iterator[Visitor]:
+    """A fresh browser; it finds this machine under the names below `domain`, and no other machine at all."""
+    rules = f"MAP *.{domain} 127.0.0.1,MAP * ~NOTFOUND,EXCLUDE localhost,EXCLUDE 127.0.0.1"
+    with ExitStack() as stack:
+        web = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "web.pem"
+        leaf = Authority.new("web").issue(domain, sans=(f"*.{domain}",), server=True)
+        web.write_bytes(leaf.certificate + leaf.key)
+        hub = stack.enter_context(a_hub())
+        environ = {"HOMEPORT_PROXY_CERTIFICATE": str(web)}
+        door = stack.enter_context(rig(hub=hub, origins=f"https://*.{domain}", environ=environ))
+        browser = playwright.chromium.launch(
+            executable_path=str(CHROMIUM), args=[*FLAGS, f"--host-resolver-rules={rules}"]
+        )
+        stack.callback(browser.close)
+        made = browser.new_context(ignore_https_errors=True, **context)
+        made.set_default_timeout(PATIENCE)
+        yield Visitor(domain, hub, door, made)
+
+
+@pytest.fixture
+def visitor(playwright: Playwright) -> Iterator[Visitor]:
+    """A browser that does not know the notebooks' domain as a public suffix."""
+    with a_visitor(playwright, UNLISTED) as made:
+        yield made
+
+
+def plant(page: Page, domain: str, cookies: list[tuple[str, str, str]]) -> str:
+    """Plant the cookies from this page; gives what it sees itself afterwards."""
+    seen: str = page.evaluate(PLANT, [domain, cookies])
+    return seen
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [LARGE, SMALL, XSRF, EVERYTHING, COMMA, WIDE, HIDING, PARTITIONED],
+    ids=["large", "small", "_xsrf", "all", "_xsrf of a comma", "_xsrf no header can hold", "hiding", "partitioned"],
+)
+def test_planted_cookies_are_deleted_when_the_neighbour_opens_and_its_grant_stays(
+    visitor: Visitor, planted: list[tuple[str, str, str]]
+) -> None:
+    (hostile, _), (neighbour, notebook) = visitor.launch("hostile"), visitor.launch("neighbour")
+    attacker = visitor.enter(hostile)
+    seen = plant(attacker, UNLISTED, planted).split("; ")
+    assert len(seen) == sum(path.partition(";")[0] in ("/", "/lab") for *_, path in planted)
+    page = visitor.enter(neighbour)
+    expect(page.get_by_text("neighbour")).to_be_visible()
+    assert page.evaluate("document.cookie") == ""
+    assert visitor.cookies(neighbour) == visitor.cookies(hostile) == ["__Host-homeport"]
+    assert notebook.cookies == []
+
+
+def test_planted_cookies_keep_no_request_of_an_open_neighbour_from_its_notebook(visitor: Visitor) -> None:
+    (hostile, _), (neighbour, _) = visitor.launch("hostile"), visitor.launch("neighbour")
+    attacker, page = visitor.enter(hostile), visitor.enter(neighbour)
+    expect(page.get_by_text("neighbour")).to_be_visible()
+    seen = """async method => {
+        const headers = method == 'POST' ? {'X-XSRFToken': 'as read by the page'} : {};
+        const answer = await (await fetch('/api/contents', {method, headers})).json();
+        return answer.headers.filter(([name]) => name == 'cookie').map(([, value]) => value);
+    }"""
+    plant(attacker, UNLISTED, XSRF)
+    assert page.evaluate(seen, "GET") == ["_xsrf=,; _xsrf=evil"]
+    assert page.evaluate(seen, "POST") == ["_xsrf=,; _xsrf=evil; _xsrf=as read by the page"]
+    plant(attacker, UNLISTED, EVERYTHING)
+    assert page.evaluate(seen, "GET") == []
+    assert page.evaluate(seen, "POST") == ["_xsrf=as read by the page"]
+
+
+def test_cookies_for_the_domain_above_the_notebooks_are_deleted_too(visitor: Visitor) -> None:
+    (hostile, _), (neighbour, _) = visitor.launch("hostile"), visitor.launch("neighbour")
+    attacker = visitor.enter(hostile)
+    assert "large0" in plant(attacker, UNLISTED.partition(".")[2], LARGE)
+    expect(visitor.enter(neighbour).get_by_text("neighbour")).to_be_visible()
+    assert visitor.cookies(neighbour) == ["__Host-homeport"]
+
+
+def test_a_quotation_mark_in_a_planted_cookie_hides_no_grant(visitor: Visitor) -> None:
+    (hostile, _), (neighbour, notebook) = visitor.launch("hostile"), visitor.launch("neighbour")
+    attacker = visitor.enter(hostile)
+    assert plant(attacker, UNLISTED, [("q", '"', "/"), ("q", '"', "/lab")]) == 'q="; q="'
+    page = visitor.enter(neighbour)
+    expect(page.get_by_text("neighbour")).to_be_visible()
+    assert notebook.cookies[0] == 'q="; q="'  # few and short: they are the notebook's to judge
+
+
+def test_cookies_that_come_back_at_once_leave_a_page_that_says_what_to_do(visitor: Visitor) -> None:
+    (hostile, _), (neighbour, _) = visitor.launch("hostile"), visitor.launch("neighbour")
+    attacker, page = visitor.enter(hostile), visitor.enter(neighbour)
+    for shown in ("neighbour", "Too many cookies"):
+        plant(attacker, UNLISTED, LARGE)
+        page.goto(f"{visitor.door.origin(neighbour)}/lab?{shown}#a-fragment")
+        expect(page.get_by_text(shown)).to_be_visible()
+    assert page.get_by_role("link").get_attribute("href") == f"{visitor.hub}/"
+    page.goto(f"{visitor.door.origin(neighbour)}/lab")
+    expect(page.get_by_text("neighbour")).to_be_visible()
+
+
+def test_a_browser_without_scripts_is_told_to_delete_the_cookies(playwright: Playwright) -> None:
+    with a_visitor(playwright, UNLISTED, java_script_enabled=False) as visitor:
+        host, _notebook = visitor.launch("mine")
+        page = visitor.context.new_page()
+        planted = [
+            {"name": name, "value": value, "domain": f".{UNLISTED}", "path": path} for name, value, path in LARGE
+        ]
+        visitor.context.add_cookies(planted)  # type: ignore[arg-type]
+        answer = page.goto(f"{visitor.door.origin(host)}/lab")
+        assert answer is not None
+        assert answer.status == 431
+        expect(page.get_by_text("Delete this site’s cookies")).to_be_visible()
+
+
+def test_below_a_public_suffix_nothing_is_planted_at_all(playwright: Playwright) -> None:
+    with a_visitor(playwright, LISTED) as visitor:
+        (hostile, _), (neighbour, notebook) = visitor.launch("hostile"), visitor.launch("neighbour")
+        attacker = visitor.enter(hostile)
+        assert plant(attacker, LISTED, EVERYTHING) == ""
+        page = visitor.enter(neighbour)
+        expect(page.get_by_text("neighbour")).to_be_visible()
+        for path in ("/lab", "/api", "/.homeport"):
+            assert visitor.cookies(neighbour, path) == ["__Host-homeport"]
+        assert notebook.cookies == []
+
+
+# ── a real JupyterLab as the neighbour ───────────────────────────────────────────────────────────────────────────
+
+
+@contextmanager
+def jupyterlab(door: Rig, offered: LocalEndpoint, engine: Engine, image: str) -> Iterator[str]:
+    """A JupyterLab in a container, published; gives its host."""
+    session = a_session(image=image, label="cookietest")
+    pki = offered.pki
+    credentials = Credentials(
+        Endpoint("127.0.0.1", offered.port), pki.ca.encode(), pki.certificate.encode(), pki.key.encode()
+    )
+    with ExitStack() as stack:
+        docker = stack.enter_context(
+            DockerEndpoint(credentials, address="127.0.0.1", deadline=120.0, hub_name=HUB_NAME)
+        )
+        stack.callback(containers.remove_all, engine.url, HUB_NAME, volumes=True)
+        spec = specification(
+            session,
+            hub_name=HUB_NAME,
+            image_workdir=docker.image_workdir(image),
+            publish_address="127.0.0.1",
+            idle_lifetime=3600,
+        )
+        docker.create(spec)
+        leaf, client_ca = door.pki.notebook_leaf(session.host), door.pki.client.certificate
+        docker.put_files(spec.name, injected_files(session, leaf=leaf, client_ca=client_ca, idle_lifetime=3600))
+        docker.start(spec.name)
+        target = Target("127.0.0.1", docker.published_port(spec.name))
+        trust = HubTrust(door.pki.notebook, client_ca, door.pki.proxy)
+
+        def answers() -> bool:
+            try:
+                probe(target, session.host, trust, deadline=5)
+            except NotebookSilent:
+                return False
+            return True
+
+        eventually(answers, "JupyterLab", deadline=60)
+        door.publish(session.host, target.port)
+        yield session.host
+
+
+def run_a_cell(page: Page, code: str, output: str) -> None:
+    """Open a new notebook from the launcher and run a cell in it."""
+    page.locator(".jp-LauncherCard").first.click()
+    expect(page.get_by_text("| Idle")).to_be_visible()
+    cell = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell .cm-content").first
+    cell.click()
+    page.keyboard.type(code)
+    expect(cell).to_have_text(code)
+    page.keyboard.press("Shift+Enter")
+    expect(page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-OutputArea-output").first).to_have_text(output)
+
+
+def test_jupyterlab_works_after_and_while_a_neighbour_plants_cookies(
+    visitor: Visitor, endpoint: LocalEndpoint, engine: Engine, notebook_image: str
+) -> None:
+    hostile, _notebook = visitor.launch("hostile")
+    attacker = visitor.enter(hostile)
+    with jupyterlab(visitor.door, endpoint, engine, notebook_image) as neighbour:
+        plant(attacker, UNLISTED, EVERYTHING)
+        page = visitor.enter(neighbour)
+        run_a_cell(page, "6 * 7", "42")
+        assert "__Host-homeport" in visitor.cookies(neighbour)
+        assert not [name for name in visitor.cookies(neighbour) if name.startswith(("large", "small"))]
+        for planted in (XSRF, EVERYTHING):
+            plant(attacker, UNLISTED, planted)
+            page.get_by_title("New Launcher", exact=True).click()
+            run_a_cell(page, "6 * 8", "48")
+        page.reload()
+        page.locator(".jp-NotebookPanel:not(.lm-mod-hidden)").first.wait_for()
+        assert not [name for name in visitor.cookies(neighbour) if name.startswith(("large", "small"))]
