@@ -136,9 +136,10 @@ def error_codes() -> str:
             "",
             "Errors are `application/problem+json` (RFC 9457): `code` is stable, `title` is for people, and `detail`",
             "is a sentence for the visitor that says what to do next. *Later* means that the same request can succeed",
-            "without being changed. A session's `error` has the same codes, and two that no request is answered with:",
-            "`session-unreadable` (the hub cannot read what it stored of the session) and `<state>-timed-out` (nothing",
-            "was heard for longer than the state's patience, not even a problem).",
+            "without being changed. A session's `error` has the same codes, and five that no request is answered with:",
+            "`session-unreadable` (the hub cannot read what it stored of the session), `<state>-timed-out` (nothing",
+            "was heard for longer than the state's patience, not even a problem), `pull-stalled` and `pull-too-long`",
+            "(the limits on a pull), and `kept-waiting` (its turn among others of its owner or network did not come).",
             "",
             *(_family(family, errors) for family, errors in found.items()),
         ]
