@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from bench import bench_agent, bench_bundles, bench_hostile_cost, bench_lanes, bench_launch, bench_store
+from bench import bench_agent, bench_bundles, bench_hostile_cost, bench_lanes, bench_launch, bench_limits, bench_store
 
 if __name__ == "__main__":
     print("── refusing bad bundles")
     status = bench_bundles.main()
     print("\n── a full reading of the proxy's table")
     status = bench_agent.main() or status
+    print("\n── the proxy's limits")
+    status = bench_limits.main() or status
     print("\n── sessions, stored and read")
     status = bench_store.main() or status
     print("\n── what hostile visitors cost")
