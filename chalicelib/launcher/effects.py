@@ -190,7 +190,10 @@ class Effects:
         A HomeportError becomes EffectDelayed or EffectFailed, as the error's class says. Safe to repeat. After the
         outcome the endpoint may be swept; what fails in that counts for nothing.
         """
-        self._ends_by = self._clock() + ANSWER_SECONDS.get(type(effect), EFFECT_SECONDS)
+        now = self._clock()
+        self._ends_by = now + ANSWER_SECONDS.get(type(effect), EFFECT_SECONDS)
+        if session.lease_expires_at > now:  # a save that took long leaves the effect less
+            self._ends_by = min(self._ends_by, session.lease_expires_at)
         try:
             yield from self._perform(effect, session)
         except (IllegalTransition, BadConfiguration):

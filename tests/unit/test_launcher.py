@@ -590,6 +590,13 @@ def test_a_container_removed_before_its_notebook_answers_ends_the_session() -> N
     assert stage.session.failure.code == "container-removed"
 
 
+def test_an_effect_ends_with_its_ticks_lease_however_long_the_save_before_it_took() -> None:
+    stage = Stage()
+    held = replace(stage.session, lease_expires_at=stage.clock.now + 5)
+    list(stage.effects().perform(e.VerifyEndpoint(), held))
+    assert 0 < stage.engine.deadlines[0] <= 5
+
+
 def test_no_call_begins_once_an_effects_time_is_over() -> None:
     """AWS or a name server that takes a minute: another tick may hold the session by then, and have removed all."""
 
