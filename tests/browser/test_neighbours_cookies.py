@@ -32,8 +32,7 @@ from local.engine import Engine
 from tests.browser.conftest import CHROMIUM, FLAGS
 from tests.browser.stand_in_hub import a_hub, enter
 from tests.builders import a_session
-from tests.certificates import Authority
-from tests.proxy_rig import NotebookServer, Rig, eventually, new_host, rig
+from tests.proxy_rig import NotebookServer, Rig, eventually, new_host, rig, web_certificate
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("haproxy", path="/usr/sbin:/usr/bin"), reason="apt-get install haproxy"
@@ -98,17 +97,15 @@ def a_visitor(playwright: Playwright, domain: str, **context: Any) -> Iterator[V
     """A fresh browser; it finds this machine under the names below `domain`, and no other machine at all."""
     rules = f"MAP *.{domain} 127.0.0.1,MAP * ~NOTFOUND,EXCLUDE localhost,EXCLUDE 127.0.0.1"
     with ExitStack() as stack:
-        web = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "web.pem"
-        leaf = Authority.new("web").issue(domain, sans=(f"*.{domain}",), server=True)
-        web.write_bytes(leaf.certificate + leaf.key)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         hub = stack.enter_context(a_hub())
-        environ = {"HOMEPORT_PROXY_CERTIFICATE": str(web)}
+        environ = {"HOMEPORT_PROXY_CERTIFICATE": web_certificate(folder)}
         door = stack.enter_context(rig(hub=hub, origins=f"https://*.{domain}", environ=environ))
         browser = playwright.chromium.launch(
             executable_path=str(CHROMIUM), args=[*FLAGS, f"--host-resolver-rules={rules}"]
         )
         stack.callback(browser.close)
-        made = browser.new_context(ignore_https_errors=True, **context)
+        made = browser.new_context(ignore_https_errors=True, **context)  # its certificate names nothing
         made.set_default_timeout(PATIENCE)
         yield Visitor(domain, hub, door, made)
 
