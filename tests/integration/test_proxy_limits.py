@@ -348,6 +348,7 @@ def test_of_several_xsrf_cookies_the_last_is_the_one_that_the_launch_s_own_page_
 
     assert seen("; _xsrf=mine; _xsrf=theirs", "mine") == ["_xsrf=mine; _xsrf=theirs; _xsrf=mine"]
     assert seen("", "mine") == ["_xsrf=mine"]
+    assert seen("", "__Host-homeport=2") == ["_xsrf=__Host-homeport=2"]  # a neighbour's, and never the grant
     assert seen("; a=" + "b" * 5000, "mine") == ["_xsrf=mine"]
     assert seen("; a=1", "mine", method="GET") == seen("; a=1") == seen("; a=1", "x", "y") == ["a=1"]
     assert seen("; a=1", "x; b=2") == seen("; a=1", "x" * 5000) == ["a=1"]
