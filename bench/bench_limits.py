@@ -1,7 +1,7 @@
 """Measure what another visitor notices while somebody takes all the proxy's connections that they can get.
 
-`python -m bench.bench_limits` runs a real HAProxy with the agent and answering notebooks, with the limits that it has by
-default. Rows, each with requests of another visitor (another address and launch, a connection each) and with requests
+`python -m bench.bench_limits` runs a real HAProxy with the agent and answering notebooks, with the limits that it has
+by default. Rows, each with requests of another visitor (another address and launch, a connection each) and with requests
 for health: median, 99th percentile, maximum, and how many of all were answered with 200:
 
     nothing       nobody attacks
