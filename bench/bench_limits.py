@@ -1,8 +1,8 @@
 """Measure what another visitor notices while somebody takes all the proxy's connections that they can get.
 
 `python -m bench.bench_limits` runs a real HAProxy with the agent and answering notebooks, with the limits that it has
-by default. Rows, each with requests of another visitor (another address and launch, a connection each) and with requests
-for health: median, 99th percentile, maximum, and how many of all were answered with 200:
+by default. Rows, each with requests of another visitor (another address and launch, a connection each) and with
+requests for health: median, 99th percentile, maximum, and how many of all were answered with 200:
 
     nothing       nobody attacks
     silence       an address opens connections without sending anything, TIMES its limit
@@ -52,7 +52,8 @@ def row(name: str, ask: Callable[[], int]) -> str:
         seconds.append(1000 * (time.perf_counter() - begun))
     ordered = sorted(seconds)
     median, p99 = statistics.median(ordered), ordered[int(0.99 * REQUESTS)]
-    return f"{name:<40} median {median:7.2f} ms   p99 {p99:7.2f}   max {ordered[-1]:7.2f}   200: {answered} of {REQUESTS}"
+    times = f"median {median:7.2f} ms   p99 {p99:7.2f}   max {ordered[-1]:7.2f}"
+    return f"{name:<46} {times}   200: {answered} of {REQUESTS}"
 
 
 def measure(report: Callable[[str], None]) -> None:
