@@ -12,7 +12,7 @@ PURE := chalicelib/session/*,chalicelib/bundle/*,chalicelib/notebook/*,chaliceli
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-apt setup-test-apt venv lock run demo test test-unit test-functional test-integration test-browser \
-	coverage lint format docs bench deploy clean
+	coverage lint format docs bench deploy doctor clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -93,6 +93,10 @@ bench: setup-test-apt venv ## Measure launches (beside docker run, under attack)
 deploy: venv ## Deploy to AWS: make deploy STAGE=prod
 	@test -n "$(STAGE)" || { echo 'Name the stage: make deploy STAGE=prod' >&2; exit 1; }
 	$(RUN) -m infra.deploy --stage $(STAGE)
+
+doctor: venv ## Look at a stage and say what is wrong, so far of its domains: make doctor STAGE=prod
+	@test -n "$(STAGE)" || { echo 'Name the stage: make doctor STAGE=prod' >&2; exit 1; }
+	$(RUN) -m infra.doctor --stage $(STAGE)
 
 clean: ## Remove the virtual environment, the state of `make run`, and what the tools left
 	rm -rf $(VENV) .homeport .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis .coverage .coverage.* build
