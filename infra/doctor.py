@@ -26,7 +26,7 @@ MARKS: Final[Mapping[bool | None, str]] = {True: "ok", None: "could be better", 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at; `good` is None for what works and could be better. `mend` says how, and is "" if it is good."""
+    """One thing looked at. `good` is None for what works and could be better; `mend` says how, "" if it is good."""
 
     good: bool | None
     what: str
@@ -42,22 +42,20 @@ def domains(hub: str, notebooks: str, suffixes: PublicSuffixList) -> Iterator[Fi
     if not hub:
         yield Finding(True, f"the hub has API Gateway's address, which is another site than the notebooks', {other}")
     elif hub == notebooks or hub.endswith(f".{notebooks}"):
-        yield Finding(
-            False, f"the hub, {hub}, is among the notebooks", "Nothing else may be below the notebooks' domain."
-        )
+        what = f"the hub, {hub}, is among the notebooks"
+        yield Finding(False, what, "Put nothing else below the notebooks' domain.")
     elif site == other:
         what = f"the hub and the notebooks are both of {site}, so browsers take them for one site"
-        yield Finding(
-            False, what, "Give the notebooks a registrable domain of their own: they run their visitors' code."
-        )
+        mend = "Give the notebooks a registrable domain of their own: they run their visitors' code."
+        yield Finding(False, what, mend)
     else:
         yield Finding(True, f"the hub, of {site}, and the notebooks, of {other}, are different sites")
     if suffixes.publicsuffix(notebooks) == notebooks:
         yield Finding(True, f"{notebooks} is a public suffix: no notebook sets cookies for another one")
     else:
         what = (
-            f"{notebooks} is not a public suffix: a notebook can set cookies for the others in the same browser. They open "
-            "nothing. Up to 30 KB for one request the proxy withholds and deletes them; with more, the other notebooks "
+            f"{notebooks} is not a public suffix: a notebook can set cookies for the others in the same browser. They "
+            "open nothing. Up to 30 KB for one request the proxy withholds and deletes them; with more, the other notebooks "
             "answer with an error until the visitor deletes cookies"
         )
         yield Finding(None, what, 'How to get on the public suffix list: docs/operations.md, "The public suffix list".')
