@@ -55,8 +55,8 @@ def domains(hub: str, notebooks: str, suffixes: PublicSuffixList) -> Iterator[Fi
     else:
         what = (
             f"{notebooks} is not a public suffix: a notebook can set cookies for the others in the same browser. They "
-            "open nothing. Up to 30 KB for one request the proxy withholds and deletes them; with more, the other notebooks "
-            "answer with an error until the visitor deletes cookies"
+            "open nothing. Up to 30 KB for one request the proxy withholds and deletes them; with more, the other "
+            "notebooks answer with an error until the visitor deletes cookies"
         )
         yield Finding(None, what, 'How to get on the public suffix list: docs/operations.md, "The public suffix list".')
 
