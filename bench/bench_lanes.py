@@ -40,7 +40,7 @@ from local.settings import ROOT, Settings
 from tests.functional.hostile_engine import Answer, Connection, HostileEngine, Pki, chunk, http, of_json, refusal
 
 LAUNCHES: Final = 200
-ROUNDS: Final = 5
+ROUNDS: Final = 20
 PAUSE: Final = 0.05
 CONTAINER: Final = "a1" * 32
 HEAD: Final = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
