@@ -611,14 +611,14 @@ def inspected(**changes: Any) -> bytes:
 
 OUR_MOUNT: dict[str, object] = {
     "Type": "volume", "Name": f"homeport-{a_session().sid}", "Source": "/var/lib/docker/volumes/x/_data",
-    "Destination": "/home/jovyan", "Driver": "local", "Mode": "z", "RW": True, "Propagation": "",
+    "Destination": "/home/jovyan/work", "Driver": "local", "Mode": "z", "RW": True, "Propagation": "",
 }  # fmt: skip
 DOCKERS_WORDS: dict[str, object] = {
     "Binds": None, "NetworkMode": "default", "PortBindings": {"8888/tcp": [{"HostIp": LOOPBACK, "HostPort": ""}]},
     "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0}, "VolumesFrom": None, "CapAdd": None, "IpcMode": "private",
     "PidMode": "", "Privileged": False, "PublishAllPorts": False, "SecurityOpt": None, "UTSMode": "", "UsernsMode": "",
     "Memory": 0, "NanoCpus": 0, "CpuPeriod": 0, "CpuQuota": 0, "Devices": None, "DeviceCgroupRules": None,
-    "DeviceRequests": None, "Mounts": [{"Type": "volume", "Source": "x", "Target": "/home/jovyan"}],
+    "DeviceRequests": None, "Mounts": [{"Type": "volume", "Source": "x", "Target": "/home/jovyan/work"}],
 }  # fmt: skip
 
 
@@ -755,10 +755,10 @@ def is_adopted(pki: Pki, existing: bytes, spec: Specification, taken: bytes | No
 PODMANS_HOST: dict[str, object] = {
     "NetworkMode": "bridge", "PortBindings": {"8888/tcp": [{"HostIp": LOOPBACK, "HostPort": "39733"}]}, "CapAdd": [],
     "IpcMode": "shareable", "PidMode": "private", "UTSMode": "private", "SecurityOpt": [], "Devices": [],
-    "Binds": [f"homeport-{a_session().sid}:/home/jovyan:rw,rprivate,nosuid,nodev,rbind"], "Mounts": None,
+    "Binds": [f"homeport-{a_session().sid}:/home/jovyan/work:rw,rprivate,nosuid,nodev,rbind"], "Mounts": None,
 }  # fmt: skip
 OLD_DOCKERS_HOST: dict[str, object] = {
-    "Binds": [f"homeport-{a_session().sid}:/home/jovyan:rw"], "Mounts": None, "IpcMode": "", "DeviceRequests": None
+    "Binds": [f"homeport-{a_session().sid}:/home/jovyan/work:rw"], "Mounts": None, "IpcMode": "", "DeviceRequests": None
 }  # fmt: skip
 ENGINES: dict[str, dict[str, Any]] = {
     "docker 20.10": {},
@@ -824,8 +824,8 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "no mount": {"mounts": []},
     "mounts left out": {"mounts": None},
     "strange mounts": {"mounts": ["/"]},
-    "host folder for the volume": {"mounts": [bound("/home/jovyan")]},
-    "host folder with the volume's name": {"mounts": [bound("/home/jovyan", Name=OUR_MOUNT["Name"])]},
+    "host folder for the volume": {"mounts": [bound("/home/jovyan/work")]},
+    "host folder with the volume's name": {"mounts": [bound("/home/jovyan/work", Name=OUR_MOUNT["Name"])]},
     "host folder beside it": {"mounts": [OUR_MOUNT, bound("/host")]},
     "engine's socket beside it": {"mounts": [OUR_MOUNT, bound("/run/docker.sock", Source="/run/docker.sock")]},
     "another volume": {"mounts": [OUR_MOUNT | {"Name": "homeport-another"}]},
@@ -834,7 +834,7 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "strange folder": {"mounts": [OUR_MOUNT, OUR_MOUNT | {"Name": "0" * 64, "Destination": ["/data"]}]},
     "volume elsewhere": {"mounts": [OUR_MOUNT | {"Destination": "/elsewhere"}]},
     "volume to be read alone": {"mounts": [OUR_MOUNT | {"RW": False}]},
-    "memory in its place": {"host": {"Tmpfs": {"/home/jovyan": ""}}},
+    "memory in its place": {"host": {"Tmpfs": {"/home/jovyan/work": ""}}},
     "another container's volumes": {"host": {"VolumesFrom": ["another"]}},
     "privileged": {"host": {"Privileged": True}},
     "capability": {"host": {"CapAdd": ["SYS_ADMIN"]}},
