@@ -62,11 +62,12 @@ HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-# `replace` of the whole address would only scroll, if that has a fragment.
+# `replace` of the whole address would only scroll, if that has a fragment; of the path alone it could lead to another
+# site, if that begins with two slashes. A link decides how deep the path is, so 32 folders are looked at.
 _COOKIES_SCRIPT: Final = """
 const page = document.documentElement, key = "homeport-cookies-deleted", triedAgain = 10000;
 const names = document.cookie.split("; ").map(cookie => cookie.includes("=") ? cookie.split("=", 1)[0] : "");
-const folders = location.pathname.split("/").slice(1).map((_, i, all) => "/" + all.slice(0, i + 1).join("/"));
+const folders = location.pathname.split("/").slice(1, 33).map((_, i, all) => "/" + all.slice(0, i + 1).join("/"));
 const paths = new Set(["/", ...folders, ...folders.map(folder => folder + "/")]);
 const labels = location.hostname.split(".");
 const domains = ["", ...labels.map((_, i) => "; domain=" + labels.slice(i).join("."))];
@@ -78,7 +79,7 @@ const before = Number(sessionStorage.getItem(key));
 sessionStorage.setItem(key, Date.now());
 if (Date.now() - before > triedAgain) {
   page.hidden = true;
-  location.replace(location.pathname + location.search);
+  location.replace(location.origin + location.pathname + location.search);
 }
 """
 

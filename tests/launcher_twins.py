@@ -233,6 +233,9 @@ class TokenStoreTwin:
             if self._end(sign_in) > now and not self._ended(sign_in)
         }
 
+    def browser_of(self, token: str) -> str | None:
+        return self.tokens[token][0].browser if token in self.tokens else None
+
     def put_ticket(self, ticket: str, session: Session, sign_in: SignIn, *, path: str, expires_at: float) -> None:
         redeemed = Redeemed(session.host, path, int(min(session.expires_at, self._end(sign_in))), sign_in)
         self.tickets[ticket] = (redeemed, expires_at)

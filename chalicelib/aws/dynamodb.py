@@ -78,6 +78,33 @@ class Table:
                 return False
         return True
 
+    def put_all(self, items: Collection[Item], *, latest: str) -> None:
+        """Write all these items or none, but for those whose place an item has that is later by its attribute `latest`.
+
+        Raises StoreUnavailable; whether the write was done is then unknown, and a repetition is harmless.
+        """
+        rest = list(items)
+        while rest:
+            puts = [
+                {
+                    "TableName": self._name,
+                    "Item": item,
+                    "ConditionExpression": "attribute_not_exists(pk) OR #latest <= :latest",
+                    "ExpressionAttributeNames": {"#latest": latest},
+                    "ExpressionAttributeValues": {":latest": item[latest]},
+                }
+                for item in rest
+            ]
+            with _translated():
+                try:
+                    self._dynamodb.transact_write_items(TransactItems=[{"Put": put} for put in puts])  # type: ignore[typeddict-item]
+                    return
+                except self._dynamodb.exceptions.TransactionCanceledException as error:
+                    reasons = [reason["Code"] for reason in error.response["CancellationReasons"]]
+            if "ConditionalCheckFailed" not in reasons:
+                raise StoreUnavailable(_NO_ANSWER)
+            rest = [item for item, reason in zip(rest, reasons, strict=True) if reason != "ConditionalCheckFailed"]
+
     def take(self, pk: str, sk: str, *, condition: str, values: Mapping[str, Any]) -> Item | None:
         """Delete one item and return it; None when it is not there or does not meet the condition.
 

@@ -4,7 +4,8 @@
    descends from one and is over a session's lifetime after it, whatever it is used for meanwhile: only showing the key
    again makes a new sign-in. A browser is named by the digest of its first token.
 2. A sign-out is one item, for a browser or for an owner (everywhere). It ends what descends from a sign-in until then,
-   also what a request that is under way makes of it a moment later. Nothing is searched for and nothing is deleted:
+   also what a request that is under way makes of it a moment later. Those of one request are written together or not at
+   all, so that it can be repeated, and none is written over a later one. Nothing is searched for, and nothing deleted:
    whoever reads a token, ticket or grant reads the sign-outs as well, and the proxy's agent learns them from the feed.
 3. A browser's sign-out is final: it is another browser when it signs in again. An owner's is for what was before it.
 4. Tickets and grants carry the time of the sign-in, so only the hub's clock counts, and not when the agent made what.
@@ -51,10 +52,7 @@ class SignOut:
 
 
 def sign_outs(browser: str, owners: Iterable[str], now: float) -> Iterator[SignOut]:
-    """Give the owners' sign-outs until `now` (epoch seconds) and the browser's for ever, in the order to write them.
-
-    The browser's is the last: if the table fails before it, the browser's token still stands, and it can ask again.
-    """
+    """Give the owners' sign-outs until `now` (epoch seconds), and the browser's for ever."""
     now_ms, expires_at = int(now * 1000), int(now + SIGN_OUT_TTL)
     for owner in owners:
         yield SignOut(owner, now_ms, now_ms, expires_at)

@@ -43,6 +43,11 @@ class TokenStore:
         lasting = [sign_in for sign_in in self._signed_in(item) if self._end(sign_in) > now]
         return {sign_in.owner: sign_in for sign_in in standing(self._table, lasting)}
 
+    def browser_of(self, token: str) -> str | None:
+        """Return the browser a token was made for, also if it stands for nobody any more; None when it is unknown."""
+        item = self._table.get(f"token#{digest_of(token)}", "token")
+        return None if item is None else _browser(item)
+
     def put_ticket(self, ticket: str, session: Session, sign_in: SignIn, *, path: str, expires_at: float) -> None:
         """Remember a one-time entry to the session's present launch; ProxyStore.redeem_ticket takes it.
 
@@ -61,14 +66,14 @@ class TokenStore:
 
     def sign_out(self, browser: str, owners: Iterable[str] = ()) -> None:
         """End all sign-ins of a browser, and those that these owners have had anywhere until now."""
-        for sign_out in sign_outs(browser, owners, self._clock()):
-            self._table.put(sign_out_item(sign_out))
+        ends = sign_outs(browser, owners, self._clock())
+        self._table.put_all([sign_out_item(sign_out) for sign_out in ends], latest="until")
 
     def _end(self, sign_in: SignIn) -> float:
         return sign_in.shown_at / 1000 + self._lifetime
 
     def _signed_in(self, item: Item) -> Iterable[SignIn]:
-        browser = item["browser"]["S"] if "browser" in item else item["pk"]["S"].removeprefix("token#")
+        browser = _browser(item)
         shown: Mapping[str, Any] = item["shown"]["M"] if "shown" in item else {}
         of_version_before = {"N": str(int((int(item["ttl"]["N"]) - self._lifetime) * 1000))}
         for owner in item["owners"]["SS"]:
@@ -76,3 +81,8 @@ class TokenStore:
 
     def _put(self, pk: str, sk: str, attributes: Mapping[str, Any], expires_at: float) -> None:
         self._table.put({"pk": {"S": pk}, "sk": {"S": sk}, "ttl": {"N": str(int(expires_at))}, **attributes})
+
+
+def _browser(item: Item) -> str:
+    """The browser of a token's item; the version before did not name it, and each of its tokens was one."""
+    return str(item["browser"]["S"]) if "browser" in item else str(item["pk"]["S"]).removeprefix("token#")

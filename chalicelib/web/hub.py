@@ -75,6 +75,7 @@ class Tokens(Protocol):
 
     def put_token(self, token: str, sign_ins: Collection[SignIn]) -> None: ...
     def sign_ins_of(self, token: str) -> dict[str, SignIn]: ...
+    def browser_of(self, token: str) -> str | None: ...
     def put_ticket(self, ticket: str, session: Session, sign_in: SignIn, *, path: str, expires_at: float) -> None: ...
     def sign_out(self, browser: str, owners: Iterable[str] = ()) -> None: ...
 
@@ -229,10 +230,11 @@ class Hub:
         self._tokens.put_token(token, [SignIn(browser, owner, int(self._clock() * 1000)), *kept])
         return token
 
-    def sign_out(self, sign_ins: Mapping[str, SignIn], *, everywhere: bool) -> None:
-        """Sign the browser of these sign-ins out; `everywhere`: and whoever else signed in as one of their owners."""
-        for browser in {sign_in.browser for sign_in in sign_ins.values()}:
-            self._tokens.sign_out(browser, sign_ins if everywhere else ())
+    def sign_out(self, token: str, *, everywhere: bool) -> None:
+        """Sign the token's browser out; `everywhere`: and whoever else signed in as one of those it stands for."""
+        browser = self._tokens.browser_of(token)
+        if browser is not None:
+            self._tokens.sign_out(browser, self._tokens.sign_ins_of(token) if everywhere else ())
 
     def _wake(self, session: Session) -> None:
         """Have the session driven on at once; if the queue does not answer, the schedule does it a minute late."""

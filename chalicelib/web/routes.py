@@ -25,7 +25,7 @@ from chalicelib.bundle.errors import BundleUnreadable
 from chalicelib.config import VERSION, Config
 from chalicelib.errors import HomeportError
 from chalicelib.session.admission import network_of
-from chalicelib.session.values import Session
+from chalicelib.session.values import Session, is_session_id
 from chalicelib.web import pages
 from chalicelib.web.errors import (
     BadField,
@@ -52,7 +52,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_POSITION: Final = re.compile(r"([0-9]{1,12}\.[0-9]{1,17})-([0-9a-v]{20})")
+_POSITION: Final = re.compile(r"([0-9]{1,12}\.[0-9]{1,17})-(.{1,40})")
 
 log = logging.getLogger("homeport.web")
 View = Callable[..., Response]
@@ -176,9 +176,10 @@ def sign_out(site: Site, request: Request) -> Response:
     """End this browser's sign-ins and all that descends from them; everywhere: those of its keys in all browsers."""
     _refuse_other_sites(site, request)
     everywhere = parse_sign_out(request.headers.get("content-type", ""), _body(request))
-    # Whose sign-in is over already has signed out here, but would be mistaken about the others.
-    sign_ins = (_present_sign_ins if everywhere else _sign_ins)(site, request)
-    site.hub.sign_out(sign_ins, everywhere=everywhere)
+    if everywhere:  # who is not signed in would be mistaken about the other browsers
+        _present_sign_ins(site, request)
+    if token := _token(request):
+        site.hub.sign_out(token, everywhere=everywhere)
     cookie = _cookie("", max_age=0)
     return _answer(site, "", 204, "text/plain", cookie) if _wants_json(request) else _redirect(site, "sign-out", cookie)
 
@@ -399,7 +400,7 @@ def _position(request: Request) -> tuple[float, str] | None:
     if not before:
         return None
     found = _POSITION.fullmatch(before)
-    if not found:
+    if not found or not is_session_id(found[2]):
         raise BadField("“before” must be as it was in the “next” of the page before")
     return float(found[1]), found[2]
 
@@ -413,9 +414,7 @@ def _sign_ins(site: Site, request: Request) -> Mapping[str, SignIn]:
 def _present_sign_ins(site: Site, request: Request) -> Mapping[str, SignIn]:
     sign_ins = _sign_ins(site, request)
     if not sign_ins:
-        raise NotAuthenticated(
-            "Upload the bundle again: this browser is not signed in to this session, or its sign-in has expired"
-        )
+        raise NotAuthenticated("Upload the bundle again: this browser is not signed in, or its sign-in has expired")
     return sign_ins
 
 

@@ -97,6 +97,6 @@ class Cutter:
         found = {}
         for host in hosts:
             cut = self._cuts[host]
-            targets = {*cut.targets, *strays, None}
+            targets = cut.targets | strays
             found[host] = [stream for target in targets for stream in cut.among(streams[target])]
         return found

@@ -9,9 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
-from playwright.sync_api import Page
+from playwright.sync_api import Error, Page, Request
 
 from tests.proxy_rig import Rig
+
+ENTRIES = 5  # an interface comes or goes in a moment
 
 
 class _HubPage(BaseHTTPRequestHandler):
@@ -46,6 +48,26 @@ def a_hub() -> Iterator[str]:
 
 
 def enter(page: Page, hub: str, door: Rig, host: str) -> None:
-    """Enter the notebook from the hub's page."""
-    page.goto(f"{hub}/?action={door.origin(host)}/.homeport/enter&ticket={door.ticket(host)}")
-    page.wait_for_url(f"{door.origin(host)}/lab")
+    """Enter the notebook from the hub's page.
+
+    Chromium gives all requests up when an interface of the machine comes or goes, as with each container that somebody
+    starts (ERR_NETWORK_CHANGED). Then this enters again, with another ticket; any other error is raised.
+    """
+    given_up: list[str] = []
+
+    def failed(request: Request) -> None:
+        given_up.append(request.failure or "")
+
+    page.on("requestfailed", failed)
+    for _ in range(ENTRIES):
+        try:
+            page.goto(f"{hub}/?action={door.origin(host)}/.homeport/enter&ticket={door.ticket(host)}")
+            page.wait_for_url(lambda url: url == f"{door.origin(host)}/lab" or url.startswith("chrome-error:"))
+        except Error as error:
+            given_up.append(str(error))
+        if page.url == f"{door.origin(host)}/lab":
+            page.remove_listener("requestfailed", failed)
+            return
+        assert given_up, page.url
+        assert "ERR_NETWORK_CHANGED" in given_up[-1]
+    raise AssertionError(f"not entered {ENTRIES} times: {given_up}")

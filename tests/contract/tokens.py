@@ -79,6 +79,24 @@ class TokenStoreContract(ABC):
         tokens.put_token("token-3", [again])
         assert tokens.sign_ins_of("token-3") == {OWNER: again}
 
+    def test_the_browser_of_a_token_is_known_whatever_it_still_stands_for(self, tokens: Tokens) -> None:
+        tokens.put_token("token-1", [SIGN_IN])
+        tokens.sign_out("b2" * 32, [OWNER])
+        assert tokens.sign_ins_of("token-1") == {}
+        assert tokens.browser_of("token-1") == SIGN_IN.browser
+        assert tokens.browser_of("token-2") is None
+
+    def test_an_earlier_sign_out_that_is_written_late_takes_nothing_from_a_later_one(self, tokens: Tokens) -> None:
+        tokens.put_token("token-1", [SIGN_IN])
+        self.now = NOW + 20
+        tokens.sign_out("b2" * 32, [OWNER])
+        self.now = NOW - 20
+        tokens.sign_out("b3" * 32, [OWNER])
+        self.now = NOW + 30
+        assert tokens.sign_ins_of("token-1") == {}
+        tokens.put_token("token-2", [replace(SIGN_IN, browser="b3" * 32)])
+        assert tokens.sign_ins_of("token-2") == {}
+
     def test_what_is_made_late_of_a_sign_in_that_is_over_is_over(self, tokens: Tokens) -> None:
         """A request had read its token before the sign-out, and writes after it."""
         tokens.sign_out("b2" * 32, [OWNER])

@@ -94,9 +94,7 @@ def _requests(
     """What IAM is asked for one call: action, resource, condition keys. More than one where S3 calls KMS in turn."""
     match service:
         case "dynamodb":
-            assert {params.get("TableName"), *params.get("RequestItems", {})} - {None} == {outputs["Table"]}
-            index = f"/index/{params['IndexName']}" if "IndexName" in params else ""
-            yield f"dynamodb:{operation}", outputs["TableArn"] + index, _leading_keys(params)
+            yield from _of_table(operation, params, outputs)
         case "s3":
             assert params["Bucket"] == outputs["Bucket"]
             key = f"/{params['Key']}" if "Key" in params else ""
@@ -121,6 +119,17 @@ def _requests(
             yield f"sqs:{operation}", outputs[f"{lane.capitalize()}QueueArn"], {}
         case _:
             raise AssertionError(f"nobody uses {service}")
+
+
+def _of_table(operation: str, params: dict[str, Any], outputs: dict[str, str]) -> Iterator[tuple[str, str, Context]]:
+    if operation == "TransactWriteItems":  # IAM is asked for each of its writes
+        for write in params["TransactItems"]:
+            for name, each in write.items():
+                yield from _of_table(f"{name}Item", each, outputs)
+        return
+    assert {params.get("TableName"), *params.get("RequestItems", {})} - {None} == {outputs["Table"]}
+    index = f"/index/{params['IndexName']}" if "IndexName" in params else ""
+    yield f"dynamodb:{operation}", outputs["TableArn"] + index, _leading_keys(params)
 
 
 def _leading_keys(params: dict[str, Any]) -> Context:

@@ -303,8 +303,9 @@ def test_who_is_not_signed_in_has_signed_out_here_but_not_everywhere(hub: HubRig
 
 
 def test_a_sign_out_that_fails_says_so_and_keeps_what_is_needed_to_repeat_it(hub: HubRig) -> None:
+    """All of it is written or nothing, so there is no half that failed."""
     cookie = launched(hub, 0)
-    with hub.on_call("dynamodb", "PutItem", away):
+    with hub.on_call("dynamodb", "TransactWriteItems", away), hub.on_call("dynamodb", "PutItem", away):
         answer = sign_out(hub, b"everywhere=yes", cookie=cookie)
     assert (answer.status, answer.json["code"]) == (503, "store-unavailable")
     assert "set-cookie" not in answer.headers

@@ -549,7 +549,7 @@ def test_a_token_stands_for_a_key_that_was_shown_lately_for_it_and_for_nothing_e
             made = stage.hub.token_for(choice, stage.hub.sign_ins_of(token))
             model[made] = (browser, {**earlier, choice: stage.clock.now})
         elif token and (ended := standing(token)):
-            stage.hub.sign_out(stage.hub.sign_ins_of(token), everywhere=choice)
+            stage.hub.sign_out(token, everywhere=choice)
             for other, (browser, times) in model.items():
                 ends = set(times) if browser == model[token][0] else set(ended) if choice else set()
                 model[other] = (browser, {owner: at for owner, at in times.items() if owner not in ends})
@@ -566,7 +566,7 @@ def test_signing_out_here_ends_all_that_this_browser_has_and_leaves_other_browse
     elsewhere = stage.hub.token_for(session.owner)
     sign_ins = {token: stage.hub.sign_ins_of(token)[session.owner] for token in (first, second, stolen, elsewhere)}
     tickets = {token: stage.hub.enter(session, sign_in).ticket for token, sign_in in sign_ins.items()}
-    stage.hub.sign_out(stage.hub.sign_ins_of(second), everywhere=False)
+    stage.hub.sign_out(second, everywhere=False)
     for token in (first, second, stolen):
         assert stage.hub.sign_ins_of(token) == {}
         assert stage.tokens.redeem_ticket(tickets[token], session.host) is None
@@ -577,13 +577,26 @@ def test_signing_out_here_ends_all_that_this_browser_has_and_leaves_other_browse
     assert stage.hub.sign_ins_of(again).keys() == {session.owner}
 
 
+def test_signing_out_here_ends_an_earlier_token_of_the_browser_also_when_the_latest_stands_for_nobody() -> None:
+    """Two uploads at once with one token: each answer's token lacks the other's key."""
+    stage = launched(State.READY)
+    first = stage.hub.sign_ins_of(stage.hub.token_for(THIEF))
+    one, two = (stage.hub.token_for(owner, first) for owner in (stage.session.owner, OTHER))
+    elsewhere = stage.hub.token_for(OTHER, stage.hub.sign_ins_of(stage.hub.token_for(THIEF)))
+    stage.hub.sign_out(elsewhere, everywhere=True)
+    assert stage.hub.sign_ins_of(two) == {}
+    assert stage.hub.sign_ins_of(one).keys() == {stage.session.owner}
+    stage.hub.sign_out(two, everywhere=False)
+    assert stage.hub.sign_ins_of(one) == {}
+
+
 def test_signing_out_everywhere_ends_all_that_any_browser_has_of_these_keys() -> None:
     stage = launched(State.READY)
     session = stage.session
     here = stage.hub.token_for(session.owner)
     elsewhere = stage.hub.token_for(session.owner, stage.hub.sign_ins_of(stage.hub.token_for(OTHER)))
     ticket = stage.hub.enter(session, stage.hub.sign_ins_of(elsewhere)[session.owner]).ticket
-    stage.hub.sign_out(stage.hub.sign_ins_of(here), everywhere=True)
+    stage.hub.sign_out(here, everywhere=True)
     assert stage.hub.sign_ins_of(here) == {}
     assert stage.hub.sign_ins_of(elsewhere).keys() == {OTHER}
     assert stage.tokens.redeem_ticket(ticket, session.host) is None
@@ -595,8 +608,9 @@ def test_signing_out_everywhere_ends_all_that_any_browser_has_of_these_keys() ->
 def test_a_request_that_read_its_token_before_a_sign_out_makes_nothing_that_stands_after_it(everywhere: bool) -> None:
     stage = launched(State.READY)
     session = stage.session
-    read = stage.hub.sign_ins_of(stage.hub.token_for(session.owner))
-    stage.hub.sign_out(read, everywhere=everywhere)
+    token = stage.hub.token_for(session.owner)
+    read = stage.hub.sign_ins_of(token)
+    stage.hub.sign_out(token, everywhere=everywhere)
     assert stage.hub.sign_ins_of(stage.hub.token_for(OTHER, read)) == {}
     ticket = stage.hub.enter(session, read[session.owner]).ticket
     assert stage.tokens.redeem_ticket(ticket, session.host) is None
@@ -605,7 +619,8 @@ def test_a_request_that_read_its_token_before_a_sign_out_makes_nothing_that_stan
 def test_who_is_not_signed_in_signs_nobody_out() -> None:
     stage = Stage()
     token = stage.hub.token_for(OWNER)
-    stage.hub.sign_out({}, everywhere=True)
+    for unknown in ("", "another"):
+        stage.hub.sign_out(unknown, everywhere=True)
     assert stage.hub.sign_ins_of(token).keys() == {OWNER}
 
 
