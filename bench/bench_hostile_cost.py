@@ -25,7 +25,7 @@ from chalicelib.engine.errors import ConnectionRefused, EndpointTimeout, Noteboo
 from chalicelib.launcher.effects import ANSWER_SECONDS, Effects
 from chalicelib.launcher.tick import Launcher
 from chalicelib.notebook.certificates import HubTrust
-from chalicelib.session.admission import Slot
+from chalicelib.session.admission import Quota, Slot
 from chalicelib.session.events import VerifyEndpoint
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.values import Session, State, Target
@@ -167,7 +167,7 @@ class Visit:
             sleep=self.clock.sleep,
             connect=connect,
             resolve=lambda endpoint, policy: self.engine.address,
-            probe=_silent,
+            probe=self._hang,
         )
         timeout = 900.0 if lane is Lane.PULL else 120.0
         return Launcher(
@@ -181,15 +181,15 @@ class Visit:
             name=f"tick-{self.ticks}",
         )
 
-    def others(self, pool: Pool, sid: str) -> None:
+    def _hang(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> None:
+        self.clock.now += deadline
+        raise NotebookSilent("The notebook does not answer yet")
+
+    def others(self, pool: Pool, sid: str, quota: Quota) -> None:
         """Have as many other sessions of this owner hold slots as one owner may."""
         owner = self.session(sid).owner[:16]
-        for number in range(self.hub.parts.config.owner_limit):
+        for number in range(quota.per_owner):
             self.slots.put(pool, f"other-{number}", Slot(owner, "", "", NOW + 10 * HOUR))
-
-
-def _silent(target: Target, host: str, trust: HubTrust, *, deadline: float) -> None:
-    raise NotebookSilent("The notebook does not answer yet")
 
 
 def _ended(session: Session) -> bool:
@@ -225,7 +225,8 @@ def a_silent_endpoint(visit: Visit) -> None:
 
 def a_queued_launch(visit: Visit) -> None:
     sid = visit.launch()
-    visit.others(Pool.SILENT, sid)
+    for pool in (Pool.SLOW, Pool.LAUNCH_TURN):
+        visit.others(pool, sid, visit.hub.parts.config.turn_quota(Lane.LAUNCH))
     visit.drive(sid, _ended)
 
 
@@ -244,7 +245,7 @@ def an_hour_of_pulling(visit: Visit) -> None:
 
 def an_hour_of_waiting_to_pull(visit: Visit) -> None:
     sid = visit.launch()
-    visit.others(Pool.PULL, sid)
+    visit.others(Pool.PULL, sid, visit.hub.parts.config.pull_quota)
     visit.drive(sid, lambda session: visit.clock.now >= NOW + HOUR)
 
 
@@ -254,7 +255,7 @@ KINDS: Final[Mapping[str, Callable[[Visit], None]]] = {
     "an upload that is refused": a_refused_upload,
     "a launch on a port where nothing listens, to its end": a_closed_port,
     "a launch on an endpoint that never answers, to its end": a_silent_endpoint,
-    "a launch that waits behind four of those, to its end": a_queued_launch,
+    "a launch that waits behind others of those, to its end": a_queued_launch,
     "a launch whose notebook never answers, to its end": a_silent_notebook,
     "an hour of a pull that never ends": an_hour_of_pulling,
     "an hour of waiting for a turn to pull": an_hour_of_waiting_to_pull,

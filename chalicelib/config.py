@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Final
@@ -38,6 +38,10 @@ LANE_SHARES: Final[Mapping[Lane, int]] = MappingProxyType(
 )
 PULL_SLOTS: Final = 80  # percent of the pull lane's functions; the others are for handovers
 LONGEST_SESSION_HOURS: Final = 168  # the bucket's backstop deletes credentials after eight days
+
+
+def _half(of: int) -> int:
+    return max(1, of // 2)
 
 
 def _notebook_origins(text: str) -> str:
@@ -128,7 +132,7 @@ class Config:
     functions: int = setting(
         Variable(
             "HOMEPORT_FUNCTIONS",
-            Kind("a whole number from 20 to 5000", partial(whole_number, least=20, most=5000)),
+            Kind("a whole number from 20 to 2500", partial(whole_number, least=20, most=2500)),
             "how many functions the launcher may have at work at once, in its four lanes together",
             default="100",
         )
@@ -137,7 +141,7 @@ class Config:
         Variable(
             "HOMEPORT_OWNER_LIMIT",
             COUNT,
-            "how many pulls one key may have at once, and how many launches whose endpoint does not answer",
+            "how many pulls one key may have at once; never more than half of all",
             default="4",
         )
     )
@@ -229,14 +233,16 @@ class Config:
         return self.functions * LANE_SHARES[lane] // 100
 
     @property
-    def silent_quota(self) -> Quota:
-        """How many launches may wait for an endpoint that does not answer."""
-        return Quota(per_owner=self.owner_limit, per_network=self.network_limit, shared=self.shared_networks)
-
-    @property
     def pull_quota(self) -> Quota:
-        """How many pulls there may be at once."""
-        return replace(self.silent_quota, in_all=self.functions_of(Lane.PULL) * PULL_SLOTS // 100)
+        """How many pulls there may be at once: no owner and no network takes more than half of them all."""
+        in_all = self.functions_of(Lane.PULL) * PULL_SLOTS // 100
+        owner, network = (min(limit, _half(in_all)) for limit in (self.owner_limit, self.network_limit))
+        return Quota(per_owner=owner, per_network=network, shared=self.shared_networks, in_all=in_all)
+
+    def turn_quota(self, lane: Lane) -> Quota:
+        """How many of a lane's functions an owner or a network may hold that is slow to answer: half of them."""
+        half = _half(self.functions_of(lane))
+        return Quota(per_owner=half, per_network=half, shared=self.shared_networks)
 
     def notebook_origin(self, host: str) -> str:
         """The origin (scheme, host, port) at which the proxy serves the notebook of the launch with this `host`."""

@@ -264,11 +264,13 @@ class SlotStoreTwin:
         self.pools: dict[Pool, dict[str, Slot]] = {pool: {} for pool in Pool}
         self.clock = clock
         self.trouble = trouble or Trouble()
+        self.during: Callable[[str], None] = lambda call: None
 
     def held(self, pool: Pool) -> dict[str, Slot]:
         return {sid: slot for sid, slot in self.pools[pool].items() if slot.until > self.clock()}
 
     def take(self, pool: Pool, sid: str, slot: Slot, quota: Quota) -> Crowd | None:
+        self.during("take")
         crowd = crowd_before(self.pools[pool], sid, slot, quota, self.clock())
         if crowd is None:
             self.put(pool, sid, slot)

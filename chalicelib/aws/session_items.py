@@ -6,9 +6,10 @@
     owner, generation, created_at, expires_at
     label             of the launch's origin; not there if the launch has none
     hub               of the launch's container, as its label says; not there if the launch has none
-    listed            what a list shows of it, as JSON; all that the index of lists holds besides its keys
     session           the other fields of Session, as JSON
-    redrive, redrive_at   while the session wants to be looked at: its lane, and from when on nobody is at work on it
+    listed            what a list shows of it, as JSON; all that the index of lists holds besides its keys
+    redrive, redrive_at   while the session wants to be looked at: its lane (`shard_of`), and from when on nobody is at
+                      work on it
     ttl               once it is stopped
 
 An earlier line of the log is an item beside it, at its place (docs/adr/0011):
@@ -42,12 +43,12 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from chalicelib.aws.dynamodb import Item
-from chalicelib.session.lanes import lane_of
+from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.narration import LOG_LINES, NEWER, UNREADABLE
 from chalicelib.session.values import Failure, Limits, Line, Phase, Session, State, Summary, Target, container_name
 
@@ -60,7 +61,7 @@ _YEAR_10000: Final = 253402300800.0  # no date can be shown from then on
 # Rule 1; these are not in the JSON.
 _ATTRIBUTES: Final = ("owner", "generation", "label", "hub", "version", "created_at", "expires_at")
 # Since format 1 was frozen; written when they say something (rule 2).
-_ADDED: Final = ("source", "creations", "unsettled_until", "admitted", "progressed_at")
+_ADDED: Final = ("source", "creations", "unsettled_until", "queued", "admitted", "progressed_at")
 
 # Format 0 had everything in the JSON, and these names for five fields.
 _NAMES_IN_FORMAT_0: Final[Mapping[str, str]] = MappingProxyType(
@@ -103,7 +104,7 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
     if session.next_attempt_at is None:
         item["ttl"] = {"N": str(int(now + STOPPED_TTL))}
     else:
-        item["redrive"] = {"S": lane_of(session).value}
+        item["redrive"] = {"S": shard_of(lane_of(session))}
         item["redrive_at"] = {"N": repr(max(session.next_attempt_at, session.lease_expires_at))}
     return item
 
@@ -156,6 +157,11 @@ def line_of(item: Item, generation: int) -> Line | None:
 def pk_of(sid: str) -> str:
     """The partition key of a session and its lines."""
     return f"{_PREFIX}{sid}"
+
+
+def shard_of(lane: Lane) -> str:
+    """Where the schedule finds a lane's sessions: versions without lanes know "due" alone, and must find ready ones."""
+    return "due" if lane is Lane.WATCH else lane.value
 
 
 def sid_of(item: Item) -> str:
@@ -264,6 +270,12 @@ def _text(value: object) -> str:
     return value
 
 
+def _address(value: object) -> str:
+    text = _text(value)
+    ip_address(text)  # or ValueError
+    return text
+
+
 def _network(value: object) -> str:
     text = _text(value)
     return str(ip_network(text)) if text else ""
@@ -335,14 +347,15 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "limits": _parts(Limits, memory=_optional(_count), cpus=_optional(_number), gpus=_optional(_whole)),
         "open_path": _text,
         "source": _network,
-        "address": _optional(_text),
+        "address": _optional(_address),
         "container": _optional(_text),
         "creations": _count,
         "unsettled_until": _moment,
-        "target": _optional(_parts(Target, address=_text, port=_count)),
+        "target": _optional(_parts(Target, address=_address, port=_count)),
         "credentials_held": _flag,
         "written_by": _text,
         "lease_expires_at": _moment,
+        "queued": _flag,
         "admitted": _flag,
         "fraction": _optional(_number),
         "progressed_at": _moment,

@@ -20,6 +20,7 @@ from chalicelib.aws.session_items import (
     line_of,
     pk_of,
     session_of,
+    shard_of,
     sid_of,
     summary_of,
 )
@@ -94,10 +95,10 @@ class SessionStore:
     def due(self, now: float) -> Iterator[tuple[str, Lane]]:
         """Yield id and lane of each session that nobody is at work on and whose time has come; those that leave first.
 
-        The version before wrote "due" instead of a lane; a tick passes on what is not its lane's.
+        Earlier versions wrote "due" for all lanes, or "watch"; a tick passes on what is not its lane's.
         """
-        shards = [(lane.value, lane) for lane in (Lane.LEAVE, Lane.LAUNCH, Lane.PULL, Lane.WATCH)]
-        for shard, lane in [*shards, ("due", Lane.LAUNCH)]:
+        shards = [(shard_of(lane), lane) for lane in (Lane.LEAVE, Lane.LAUNCH, Lane.PULL, Lane.WATCH)]
+        for shard, lane in [*shards, ("watch", Lane.WATCH)]:
             values = {":shard": {"S": shard}, ":now": {"N": repr(now)}}
             for item in self._table.query("redrive", "redrive = :shard AND redrive_at <= :now", values):
                 yield sid_of(item), lane

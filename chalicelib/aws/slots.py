@@ -1,11 +1,14 @@
-"""The slots of pulls and of silent launches in DynamoDB: one item per pool, changed on condition of its version.
+"""The slots of sessions in DynamoDB: one item per pool, changed on condition of its version.
 
     pk              sk      what
     slots#pull      slots   who pulls
-    slots#silent    slots   whose endpoint did not answer lately
+    slots#slow      slots   what held a function for long lately
+    slots#launch    slots   whose turn it is in that lane, among those of slow owners and networks;
+                            slots#leave and slots#watch likewise
 
 `slots` is JSON: for each session [owner, endpoint, source, until]. Slots whose time is over are left out at the next
-change. The pulls' quota bounds the item, and SILENT_MOST the other one: 400 slots of 110 bytes.
+change, and the item goes with the last one (`ttl`). What cannot be read counts for no slot: all of them end by
+themselves. The quotas bound the items, and NOTES_MOST that of the slow: 100 slots of 110 bytes.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import astuple
 from enum import StrEnum
 from hashlib import sha256
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from chalicelib.aws.dynamodb import Clock, Item, Table
 from chalicelib.aws.errors import StoreUnavailable
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before
+from chalicelib.session.lanes import Lane
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -28,14 +33,22 @@ if TYPE_CHECKING:
 RENEWAL_SECONDS: Final = 30.0  # a slot that would end so little later is not written again
 RACES: Final = 20  # a change loses only against another one; the pauses between them are 5 seconds in all
 FIRST_PAUSE: Final = 0.02  # seconds at most; a read and a write take about as long
-SILENT_MOST: Final = 400  # beyond that the hub refuses too much anyway
+NOTES_MOST: Final = 100  # several times what it takes to make an owner or a network wait for its turn
 
 
 class Pool(StrEnum):
     """What there are slots of."""
 
     PULL = "pull"
-    SILENT = "silent"
+    SLOW = "slow"
+    LAUNCH_TURN = "launch"
+    LEAVE_TURN = "leave"
+    WATCH_TURN = "watch"
+
+
+TURNS: Final[Mapping[Lane, Pool]] = MappingProxyType(
+    {Lane.LAUNCH: Pool.LAUNCH_TURN, Lane.LEAVE: Pool.LEAVE_TURN, Lane.WATCH: Pool.WATCH_TURN}
+)
 
 
 class SlotStore:
@@ -58,7 +71,7 @@ class SlotStore:
 
         def with_ours(held: Mapping[str, Slot]) -> Mapping[str, Slot]:
             nonlocal crowd
-            if sid in held and held[sid].until > slot.until - RENEWAL_SECONDS:
+            if _lasts(held, sid, slot):
                 return held
             crowd = crowd_before(held, sid, slot, quota, self._clock())
             return held if crowd else {**held, sid: slot}
@@ -68,7 +81,12 @@ class SlotStore:
 
     def put(self, pool: Pool, sid: str, slot: Slot) -> None:
         """Give the session a slot, whoever else has one; the oldest make room. Raises StoreUnavailable."""
-        self._change(pool, sid, lambda held: dict([*{**held, sid: slot}.items()][-SILENT_MOST:]))
+
+        def with_ours(held: Mapping[str, Slot]) -> Mapping[str, Slot]:
+            others = [(holder, other) for holder, other in held.items() if holder != sid]
+            return held if _lasts(held, sid, slot) else dict([*others, (sid, slot)][-NOTES_MOST:])
+
+        self._change(pool, sid, with_ours)
 
     def give_back(self, pool: Pool, sid: str) -> None:
         """Take the session's slot away, if it has one. Raises StoreUnavailable."""
@@ -95,6 +113,7 @@ class SlotStore:
             "sk": {"S": "slots"},
             "version": {"N": str(version + 1)},
             "slots": {"S": json.dumps({sid: astuple(slot) for sid, slot in slots.items()}, separators=(",", ":"))},
+            "ttl": {"N": str(int(max((slot.until for slot in slots.values()), default=self._clock())) + 1)},
         }
         if version == 0:
             return self._table.put(item, condition="attribute_not_exists(pk)")
@@ -107,6 +126,13 @@ def _pause(sid: str, race: int) -> float:
     return share * FIRST_PAUSE * 2.0 ** min(race, 5)
 
 
+def _lasts(held: Mapping[str, Slot], sid: str, slot: Slot) -> bool:
+    return sid in held and held[sid].until > slot.until - RENEWAL_SECONDS
+
+
 def _slots_of(item: Item, now: float) -> dict[str, Slot]:
-    stored = {sid: Slot(*parts) for sid, parts in json.loads(item["slots"]["S"]).items()}
-    return {sid: slot for sid, slot in stored.items() if slot.until > now}
+    try:
+        stored = {sid: Slot(*parts[:4]) for sid, parts in json.loads(item["slots"]["S"]).items()}
+        return {sid: slot for sid, slot in stored.items() if slot.until > now}
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}

@@ -3,9 +3,9 @@
 One Effects object serves one tick of one session and keeps its credentials no longer than the tick lasts; there
 is no cache that two sessions could share. Each effect resolves and checks the endpoint's address again.
 
-An endpoint that does not answer holds a function until the effect's deadline. So it is written down (a slot of the
-silent ones), and while an owner or a network has too many of those, its other sessions' endpoints are not asked: they
-wait, and are told for what.
+An engine or a notebook that is slow holds a function until the effect's deadline. So whatever held one for long is
+noted (admission.py), and while an owner or a network has many notes, its sessions are asked a few at a time: the others
+wait for their turn, and are told for what.
 
 Sweeping (docs/adr/0010). A container may be left on an endpoint by a launch that is over: the credentials were
 forgotten, the endpoint was away for too long, a creation took longer than anybody waited. So whenever the endpoint of
@@ -24,7 +24,7 @@ from types import MappingProxyType, TracebackType
 from typing import Final, Protocol, Self, assert_never
 
 from chalicelib.aws.errors import CredentialsMissing, StoreUnavailable
-from chalicelib.aws.slots import Pool
+from chalicelib.aws.slots import TURNS, Pool
 from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
@@ -34,7 +34,6 @@ from chalicelib.engine.errors import (
     ContainerRemoved,
     EndpointError,
     EndpointTimeout,
-    EndpointUnreachable,
     NotebookExited,
     NotebookSilent,
 )
@@ -49,8 +48,8 @@ from chalicelib.session import events as e
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before, slot_of
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
+from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import EFFECT_SECONDS
-from chalicelib.session.machine import is_queued
 from chalicelib.session.values import Failure, Phase, Session, Target, container_name
 
 ANSWER_SECONDS: Final[Mapping[type[Effect], float]] = MappingProxyType(  # of effects that only ask
@@ -58,10 +57,12 @@ ANSWER_SECONDS: Final[Mapping[type[Effect], float]] = MappingProxyType(  # of ef
 )
 PROBE_SECONDS: Final = 8.0  # the first waiting for JupyterLab, which answers about a second after start
 PROBE_PAUSE: Final = 0.05
-LEAST_SECONDS: Final = 1.0  # what the last look at a notebook gets, and each waiting after the first one
+LEAST_SECONDS: Final = 1.0  # what each look at a notebook gets at least
 SLOT_SECONDS: Final = 960.0  # above what a function may take, so that a pull at work never loses its slot
-SILENCE_SECONDS: Final = 45.0  # how long an endpoint counts as silent after it did not answer
-SILENT: Final = (EndpointTimeout, EndpointUnreachable)
+SLOW_SECONDS: Final = 3.0  # an effect that holds a function for longer is noted;
+HUNG_SECONDS: Final = 0.9  # so is a look at a notebook that does not even refuse the connection
+NOTED_SECONDS: Final = 45.0  # above EFFECT_SECONDS, so that those who are asked are noted anew before it is over
+TURN_SECONDS: Final = 60.0  # what a tick that was killed keeps its turn for; one at work takes it anew
 LEAF_SLACK: Final = 86400.0  # a notebook's certificate outlives its session by a day, in seconds
 NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut Down), or by SIGTERM
 
@@ -72,10 +73,10 @@ class CredentialsForgotten(HomeportError):
     status = 409
 
 
-class TooManySilent(HomeportError):
-    """Other sessions of this owner or network wait for endpoints that do not answer; this one is asked after them."""
+class NotItsTurn(HomeportError):
+    """Other endpoints or notebooks of this owner or network are slow to answer; this one is asked after them."""
 
-    title = "Other endpoints do not answer"
+    title = "Others are slow to answer"
     status = 503
     retryable = True
 
@@ -183,6 +184,9 @@ class Effects:
         self._ask_notebook = probe
         self._opened: Credentials | None = None
         self._ends_by = 0.0
+        self._asked_at: float | None = None  # since when the present effect waits for the endpoint or the notebook
+        self._may_ask = False
+        self._taken = set[Pool]()
 
     def perform(self, effect: Effect, session: Session) -> Generator[Event, None, None]:
         """Do it, and yield what happened; the last event is the outcome, those before it are progress.
@@ -190,7 +194,8 @@ class Effects:
         A HomeportError becomes EffectDelayed or EffectFailed, as the error's class says. Safe to repeat. After the
         outcome the endpoint may be swept; what fails in that counts for nothing.
         """
-        now = self._clock()
+        now, error = self._clock(), None
+        self._asked_at = None
         self._ends_by = now + ANSWER_SECONDS.get(type(effect), EFFECT_SECONDS)
         if session.lease_expires_at > now:  # a save that took long leaves the effect less
             self._ends_by = min(self._ends_by, session.lease_expires_at)
@@ -198,14 +203,11 @@ class Effects:
             yield from self._perform(effect, session)
         except (IllegalTransition, BadConfiguration):
             raise
-        except TooManySilent as error:
-            waits = session.phase is Phase.LAUNCHING
-            yield e.Queued(error.message) if waits else e.EffectDelayed(Failure(error.code, error.message))
-        except HomeportError as error:
-            if isinstance(error, SILENT):
-                self._remember_silence(session)
-            failure = Failure(error.code, error.message)
-            yield e.EffectDelayed(failure) if _is_tried_again(effect, error) else e.EffectFailed(failure)
+        except HomeportError as raised:
+            error = raised
+        self._note_if_slow(effect, session, error)
+        if error is not None:
+            yield _event_of(effect, session, error)
 
     def _perform(self, effect: Effect, session: Session) -> Generator[Event, None, None]:  # noqa: C901 - one arm per effect
         match effect:
@@ -228,6 +230,8 @@ class Effects:
                 yield from self._inspect(session)
             case e.WithdrawRoute():
                 self._routes.withdraw(session)
+                if session.admitted:
+                    self._taken.add(Pool.PULL)  # by a tick that may not be at work any more
                 yield e.RouteWithdrawn()
             case e.RemoveContainer():
                 yield from self._remove(session)
@@ -241,9 +245,10 @@ class Effects:
     # ── the visitor's endpoint ──
 
     def _endpoint(self, session: Session) -> Engine:
+        self._await_turn(session)
         if self._opened is None:
-            self._refuse_if_crowded(session)
             self._opened = self._credentials.get(session.sid, session.generation, session.owner)
+        self._asked_at = self._asked_at or self._clock()
         address = self._resolve(self._opened.endpoint, self._config.address_policy)
         deadline = self._ends_by - self._clock()
         if deadline <= 0:  # a call that begins now could end after the lease, beside another tick's
@@ -262,22 +267,23 @@ class Effects:
             self._sweep(endpoint, session)
 
     def _find_image(self, session: Session) -> Event:
-        slot, quota = slot_of(session, self._clock() + SLOT_SECONDS), self._config.pull_quota
-        if is_queued(session):  # there is no need to ask the endpoint again before its turn has come
-            crowd = crowd_before(self._slots.held(Pool.PULL), session.sid, slot, quota, self._clock())
-            if crowd:
-                return e.Queued(_queued(crowd))
         with self._endpoint(session) as endpoint:
             if endpoint.image_present(session.image):
                 return e.ImagePresent()
-        crowd = self._slots.take(Pool.PULL, session.sid, slot, quota)
-        return e.Queued(_queued(crowd)) if crowd else e.PullAdmitted()
+        return self._take_pull(session) or e.PullAdmitted()
+
+    def _take_pull(self, session: Session) -> Event | None:
+        """Take the slot of a pull, or renew it for a new function; PullQueued when there is none."""
+        slot = slot_of(session, self._clock() + SLOT_SECONDS)
+        crowd = self._slots.take(Pool.PULL, session.sid, slot, self._config.pull_quota)
+        if crowd:
+            return e.PullQueued(f"Waiting to pull the image: {crowd.count} other pulls {crowd.what} are under way")
+        self._taken.add(Pool.PULL)
+        return None
 
     def _pull_image(self, session: Session) -> Generator[Event, None, None]:
-        slot = slot_of(session, self._clock() + SLOT_SECONDS)
-        crowd = self._slots.take(Pool.PULL, session.sid, slot, self._config.pull_quota)  # renewed, for a new function
-        if crowd:
-            yield e.Queued(_queued(crowd))
+        if queued := self._take_pull(session):
+            yield queued
             return
         with self._endpoint(session) as endpoint:
             if not endpoint.image_present(session.image):
@@ -286,27 +292,45 @@ class Effects:
                         yield e.PullProgressed(status.fraction, status.line)
             yield e.ImagePresent()
 
-    def leave_pull(self, session: Session) -> None:
-        """Give back the slot of a session that pulls no more; if that fails, the slot ends by itself."""
+    def end_tick(self, session: Session) -> None:
+        """Give back what the tick has taken, but for the slot of a pull that goes on; what fails ends by itself."""
+        lane = lane_of(session)
         with suppress(StoreUnavailable):
-            self._slots.give_back(Pool.PULL, session.sid)
+            for pool in self._taken:
+                if pool is not Pool.PULL or lane is not Lane.PULL:
+                    self._slots.give_back(pool, session.sid)
+        self._taken.clear()
 
-    def _refuse_if_crowded(self, session: Session) -> None:
-        """Raise TooManySilent if too many endpoints of this owner or network are silent; once a tick."""
-        slot = slot_of(session, 0.0)
-        if session.phase is not Phase.LAUNCHING:  # a neighbour behind the same address is no reason to keep a secret
+    # ── turns ──
+
+    def _await_turn(self, session: Session) -> None:
+        """Raise NotItsTurn while the owner or a network is slow, and enough of theirs are asked."""
+        lane = lane_of(session)
+        if self._may_ask or lane is Lane.PULL:  # a pull has its slot already
+            return
+        quota, now = self._config.turn_quota(lane), self._clock()
+        slot = slot_of(session, now + TURN_SECONDS)
+        if lane is not Lane.LAUNCH:  # a neighbour behind the same address is no reason to keep a secret
             slot = replace(slot, source="")
-        held = self._slots.held(Pool.SILENT)
-        crowd = crowd_before(held, session.sid, slot, self._config.silent_quota, self._clock())
-        if crowd:
-            raise TooManySilent(
-                f"{crowd.count} other notebooks {crowd.what} wait for a Docker endpoint that does not answer; this one "
-                "is tried after them"
-            )
+        if crowd_before(self._slots.held(Pool.SLOW), session.sid, slot, quota, now):
+            crowd = self._slots.take(TURNS[lane], session.sid, slot, quota)
+            if crowd:
+                raise NotItsTurn(
+                    f"{crowd.count} other notebooks {crowd.what} wait for a Docker endpoint or a notebook that is slow "
+                    "to answer; this one is tried after them"
+                )
+            self._taken.add(TURNS[lane])
+        self._may_ask = True
 
-    def _remember_silence(self, session: Session) -> None:
-        with suppress(StoreUnavailable):
-            self._slots.put(Pool.SILENT, session.sid, slot_of(session, self._clock() + SILENCE_SECONDS))
+    def _note_if_slow(self, effect: Effect, session: Session, error: HomeportError | None) -> None:
+        """Write down that the endpoint or the notebook held the function for long, however it ended."""
+        if self._asked_at is None or isinstance(effect, e.PullImage):  # a pull has a lane of its own
+            return
+        held = self._clock() - self._asked_at
+        if held > (HUNG_SECONDS if isinstance(error, NotebookSilent) else SLOW_SECONDS):
+            self._may_ask = False
+            with suppress(StoreUnavailable):
+                self._slots.put(Pool.SLOW, session.sid, slot_of(session, self._clock() + NOTED_SECONDS))
 
     def _create(self, session: Session) -> Event:
         with self._endpoint(session) as endpoint:
@@ -422,11 +446,15 @@ class Effects:
     def _probe(self, session: Session) -> Event:
         if session.target is None:
             raise IllegalTransition("a session without a target cannot be probed")
-        deadline = self._clock() + (LEAST_SECONDS if session.attempts else PROBE_SECONDS)
+        self._await_turn(session)
+        trust = self._trust()
+        self._asked_at = self._clock()
+        # Looked at again and again by the first tick alone, and only while nothing is slow: it holds its function.
+        deadline = self._asked_at + (0.0 if session.attempts or self._taken else PROBE_SECONDS)
         while True:
             try:
                 seconds = max(deadline - self._clock(), LEAST_SECONDS)
-                self._ask_notebook(session.target, session.host, self._trust(), deadline=seconds)
+                self._ask_notebook(session.target, session.host, trust, deadline=seconds)
                 return e.NotebookAnswered()
             except NotebookSilent:
                 if self._clock() >= deadline:
@@ -444,8 +472,11 @@ class Effects:
                     raise self._not_running(endpoint, name, status)
 
 
-def _queued(crowd: Crowd) -> str:
-    return f"Waiting to pull the image: {crowd.count} other pulls {crowd.what} are under way"
+def _event_of(effect: Effect, session: Session, error: HomeportError) -> Event:
+    if isinstance(error, NotItsTurn) and session.phase is Phase.LAUNCHING:
+        return e.Queued(error.message)
+    failure = Failure(error.code, error.message)
+    return e.EffectDelayed(failure) if _is_tried_again(effect, error) else e.EffectFailed(failure)
 
 
 def _container(session: Session) -> str:

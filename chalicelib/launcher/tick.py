@@ -105,20 +105,26 @@ class Launcher:
             session = self._accept(message.handover, session)
         else:
             session = self._claim(session)
-        while session is not None and session.written_by == self._name:
+        if session is not None:
+            self._effects.end_tick(self._drive(session))
+
+    def _drive(self, session: Session) -> Session:
+        """Perform effects for as long as the session is this tick's; gives the session as it is stored then."""
+        while session.written_by == self._name:
             if lane_of(session) is not self._lane:
                 self._change_lane(session)
-                return
+                break
             effect = next_effect(session)
             if effect is None or session.next_attempt_at is None:
-                return
+                break
             if session.next_attempt_at > self._clock():
                 self._wait(session, session.next_attempt_at)
-                return
+                break
             if self._time_left() < EFFECT_SECONDS:
                 self._continue_later(session)
-                return
+                break
             session = self._turn(session, effect)
+        return session
 
     def _claim(self, session: Session) -> Session | None:
         """The session as it is stored once it is claimed, or None when there is nothing to do for this tick."""
@@ -145,7 +151,7 @@ class Launcher:
         with closing(self._effects.perform(effect, session)) as events:
             return self._save_events(session, events)
 
-    def _accept(self, handover: Handover, session: Session) -> Session | None:
+    def _accept(self, handover: Handover, session: Session) -> Session:
         """Join the pull of the tick that offers it, hold the session from then on, and pull to the end.
 
         The first event says whether the engine let this pull join. If it did not, nothing is saved.
@@ -156,7 +162,7 @@ class Launcher:
         with closing(self._effects.perform(PullImage(), session)) as events:
             joined = next(events)
             if not isinstance(joined, PullProgressed | ImagePresent):
-                return None
+                return self._sessions.load(session.sid)
             session, saved = self._save_event(session, joined)
             while not saved and _still_offers(session, handover):  # it saved progress of the same pull; ours counts
                 session, saved = self._save_event(session, joined)
@@ -217,17 +223,18 @@ class Launcher:
 
     def _change_lane(self, session: Session) -> None:
         """Send the session to its lane, given back if the save that brought it there did not do so."""
-        if self._lane is Lane.PULL:
-            self._effects.leave_pull(session)
         if session.lease_expires_at > self._clock():
             self._continue_later(session)
         else:
             self._wait(session, session.next_attempt_at or 0.0)
 
     def _continue_later(self, session: Session) -> None:
-        after = released(session)
-        if self._save_or_reload(session, after) is after:
-            self._wake(session, 0.0)
+        while session.written_by == self._name:  # it may have been changed by the visitor
+            after = released(session)
+            session = self._save_or_reload(session, after)
+            if session is after:
+                self._wake(session, 0.0)
+                return
 
     def _wake(self, session: Session, delay: float) -> None:
         with suppress(StoreUnavailable):  # the schedule wakes it then, a minute late

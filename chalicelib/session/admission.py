@@ -1,15 +1,20 @@
-"""Who may pull, and who may wait for an endpoint that does not answer: limits that one visitor cannot fill.
+"""Who may pull, and who may hold functions with what is slow: limits that one visitor cannot fill.
 
-Launching needs no account, and both can hold a function for long: a pull until it ends, a silent endpoint until the
-effect's deadline. So both take a *slot*, which names the three things a visitor cannot have many of at little cost:
+Launching needs no account, and a function can be held for long: by a pull until it ends, by an engine or a notebook
+that is slow to answer until the effect's deadline. So both take a *slot*, which names the three things a visitor
+cannot have many of at little cost:
 
     owner     the key
-    endpoint  the network of the endpoint's address
+    endpoint  the network of the endpoint's address, once the endpoint was verified: anybody can name an address
     source    the network that the launch came from
 
 A network is an IPv4 address, or a /64 of IPv6, which one machine can have as a whole. A slot ends by itself, so a
-function that was killed takes none away for long. Launches whose endpoints answer need no slot: a class that shares one
-engine, or one address, is not held up.
+function that was killed takes none away for long.
+
+Launches whose engines are quick need no slot: a class that shares one engine, or one address, is not held up. What
+held a function for long is noted; only while an owner or a network has many such notes, each of its sessions needs a
+*turn* to be asked, a slot that it gives back at once afterwards. There are half as many turns as its lane has
+functions, so that the other half is everybody else's.
 """
 
 from __future__ import annotations

@@ -107,7 +107,14 @@ class EndpointVerified:
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """It is not this session's turn: too many others of its owner or network are at it. `line` says so."""
+    """It is not this session's turn: its owner or network is slow, and too many of them are asked. `line` says so."""
+
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class PullQueued:
+    """The image is not on the endpoint, and too many others pull. `line` says so."""
 
     line: str
 
@@ -228,6 +235,7 @@ class CredentialsPurged:
 Event = (
     EndpointVerified
     | Queued
+    | PullQueued
     | PullAdmitted
     | PullProgressed
     | ImagePresent

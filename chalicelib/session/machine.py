@@ -30,7 +30,7 @@ Rules
 6. PATIENCE bounds the endpoint's silence in every state that waits for the endpoint, counted from the first attempt
    that it left without an answer, so that a hub that was down itself gives nothing up. WITHDRAWING and PURGING wait
    for the hub's own stores and never give up: giving up there would leave a route or a secret behind. A pull's
-   status that only repeats itself is silence.
+   status that only repeats itself is silence; that it is another session's turn (Queued) is no news either.
 7. What will exist is written down before it does: entering CREATING records the container's name. An engine may go on
    with a creation that the hub has given up. So leaving CREATING records how many may have been sent, and until when
    one that nobody saw answered is waited for: until then REMOVING does not believe that nothing is there.
@@ -74,6 +74,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
                         e.CredentialsRenewed: State.VERIFYING, **_AGAIN[State.VERIFYING], **_LEAVE},
     State.PULLING:     {e.PullProgressed: State.PULLING,
                         e.PullAdmitted: State.PULLING,
+                        e.PullQueued: State.PULLING,
                         e.ImagePresent: State.CREATING,
                         **_AGAIN[State.PULLING], **_LEAVE},
     State.CREATING:    {e.ContainerCreated: State.STARTING,
@@ -150,8 +151,8 @@ RETRY_LIMIT: Final = 5.0  # while a visitor watches
 UNWATCHED_RETRY_LIMIT: Final = 60.0  # while nobody does
 PULL_ATTEMPTS: Final = 10  # failed pulls that got no further than one before; then only getting further is news
 PULL_STEP: Final = 0.002  # the share of an image that counts as getting further: 5 seconds of an hour's pull
-QUEUE_PAUSE: Final = 10.0  # seconds; the first wait for a turn, and doubled up to QUEUE_PAUSE_LIMIT
-QUEUE_PAUSE_LIMIT: Final = 60.0
+QUEUE_PAUSE: Final = 3.0  # seconds; a wait for a turn is half as long as all waiting before it, but no shorter,
+QUEUE_PAUSE_LIMIT: Final = 45.0  # and no longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,15 +211,9 @@ def next_effect(session: Session) -> Effect | None:
     """Say what is to be done in this state; None when nothing is, ever."""
     if session.state is State.READY and not session.credentials_held:
         return e.ProbeNotebook()  # the endpoint can no longer be asked, the notebook still can
-    if session.admitted:
+    if session.state is State.PULLING and session.admitted:
         return e.PullImage()
     return EFFECTS.get(session.state)
-
-
-def is_queued(session: Session) -> bool:
-    """Say whether what happened last is that it was not this session's turn."""
-    waits = session.phase is Phase.LAUNCHING and session.attempts > 0 and session.last_problem is None
-    return waits and not session.admitted
 
 
 def overdue(session: Session, now: float, pulls: PullPatience = PullPatience()) -> Event | None:
@@ -232,20 +227,18 @@ def overdue(session: Session, now: float, pulls: PullPatience = PullPatience()) 
     patience = PATIENCE.get(session.state)
     if patience is None:
         return None
-    if is_queued(session):
-        waited_long = session.state is not State.PULLING and now - session.entered_at > patience + HUB_OUTAGE_ALLOWANCE
-        return e.PatienceExpired(kept_waiting(session)) if waited_long else None
     if session.last_problem is None:  # nobody has asked the endpoint yet: the silence is the hub's own
         patience += HUB_OUTAGE_ALLOWANCE
     if now - session.last_news_at <= patience:
         return None
-    return e.PatienceExpired(session.last_problem or silence(session, patience))
+    unasked = kept_waiting(session) if session.queued else silence(session, patience)
+    return e.PatienceExpired(session.last_problem or unasked)
 
 
 def _pull_overdue(session: Session, now: float, pulls: PullPatience) -> Failure | None:
     """Why a launch has been in PULLING for too long, if it has."""
     if now - session.entered_at > pulls.longest:
-        return too_long(pulls.longest)
+        return kept_waiting(session) if session.queued else too_long(pulls.longest)
     return stalled(pulls.stalled) if session.admitted and now - session.progressed_at > pulls.stalled else None
 
 
@@ -269,7 +262,9 @@ def advance(session: Session, event: Event, now: float) -> Session:
 def _changed(session: Session, event: Event, state: State, now: float) -> Session:
     """All that changes through `event`, but for what the visitor reads."""
     # In this order: what the event says, then what entering a state or staying in it means for patience and attempts.
-    after = replace(session, **_facts(session, event), state=state, version=session.version + 1, newer=False)
+    queued = isinstance(event, e.Queued | e.PullQueued)
+    after = replace(session, state=state, version=session.version + 1, newer=False, queued=queued)
+    after = replace(after, **_facts(session, event))
     if session.newer and state in (State.WITHDRAWING, State.REMOVING):  # it may not have said what there is to remove
         after = replace(after, container=after.container or container_name(after.sid, after.generation))
     if state is not session.state:
@@ -282,8 +277,9 @@ def _changed(session: Session, event: Event, state: State, now: float) -> Sessio
         case e.PullProgressed(line=line):
             return _pulled_on(session, after, one_line(line, LINE_LENGTH) != session.message, now)
         case e.Queued():
-            pause = min(QUEUE_PAUSE * 2.0 ** min(session.attempts, 10), QUEUE_PAUSE_LIMIT)
-            return replace(_heard(after, now), attempts=session.attempts + 1, next_attempt_at=now + pause)
+            return replace(after, next_attempt_at=_next_turn(after, now))
+        case e.PullQueued():  # the endpoint has just said that it has no such image
+            return replace(_heard(after, now), next_attempt_at=_next_turn(after, now))
         case e.PullAdmitted():
             return replace(_heard(after, now), progressed_at=now)
         case e.StopRequested() | e.ForgetRequested():  # heard from the visitor, not from the endpoint
@@ -297,7 +293,7 @@ def _facts(session: Session, event: Event) -> dict[str, Any]:
     match event:
         case e.EndpointVerified(address=address, hub=hub):
             return {"address": address, "hub": hub}
-        case e.Queued():
+        case e.PullQueued():
             return {"admitted": False}
         case e.PullAdmitted():
             return {"admitted": True}
@@ -332,7 +328,9 @@ def _unsettled(session: Session, event: Event, now: float) -> dict[str, Any]:
 
 def _entered(session: Session, now: float) -> Session:
     """The session having just entered its state."""
-    session = replace(_heard(session, now), entered_at=now, admitted=False)
+    session = replace(_heard(session, now), entered_at=now)
+    if session.state is not State.WITHDRAWING:  # there it says that the pull's slot is to be given back
+        session = replace(session, admitted=False)
     match session.state:
         case State.CREATING:
             return replace(session, container=container_name(session.sid, session.generation))  # rule 7
@@ -382,6 +380,11 @@ def _delayed(before: Session, after: Session, failure: Failure, now: float) -> S
         last_news_at=since,
         next_attempt_at=_next_look(before, now) if before.state is State.READY else now + pause,
     )
+
+
+def _next_turn(session: Session, now: float) -> float:
+    """When a session asks again whether it is its turn."""
+    return now + min(max((now - session.entered_at) / 2, QUEUE_PAUSE), QUEUE_PAUSE_LIMIT)
 
 
 def _next_look(session: Session, now: float) -> float | None:

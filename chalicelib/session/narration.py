@@ -87,7 +87,7 @@ def narrate(before: Session, event: Event, after: Session, now: float) -> Sessio
     told = replace(after, message=_message_after(before, event, after))
     log = _without_history(before.log)
     for text in _lines_about(before, event, told):
-        line = replace(_line(log, text, now), progress=isinstance(event, e.PullProgressed | e.Queued))
+        line = replace(_line(log, text, now), progress=isinstance(event, e.PullProgressed | e.Queued | e.PullQueued))
         if line.progress and log and log[-1].progress:
             log = (*log[:-1], replace(line, place=log[-1].place))
         else:
@@ -146,7 +146,7 @@ def _message_after(before: Session, event: Event, after: Session) -> str:
     if after.state is not before.state or before.newer:
         return _message_of(after)
     match event:
-        case e.PullProgressed(line=line) | e.Queued(line=line):
+        case e.PullProgressed(line=line) | e.Queued(line=line) | e.PullQueued(line=line):
             return one_line(line, LINE_LENGTH)
         case e.PullAdmitted():
             return "Pulling the image"
@@ -175,7 +175,7 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
     match event:
         case e.EndpointVerified(address=address, engine=engine, note=note):
             yield f"Connected to Docker {engine} at {address}" + (f". {note}" if note else "")
-        case e.PullProgressed() | e.Queued():
+        case e.PullProgressed() | e.Queued() | e.PullQueued():
             if after.message and after.message != before.message:
                 yield after.message
         case e.EffectDelayed(failure=failure):

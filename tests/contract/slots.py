@@ -22,7 +22,7 @@ class SlotStoreContract:
     def test_a_slot_that_was_taken_is_held(self, slots: Slots) -> None:
         assert slots.take(Pool.PULL, "one", a_slot(), QUOTA) is None
         assert slots.held(Pool.PULL) == {"one": a_slot()}
-        assert slots.held(Pool.SILENT) == {}
+        assert slots.held(Pool.SLOW) == {}
 
     def test_there_are_as_many_as_the_quota_says(self, slots: Slots) -> None:
         for sid in ("one", "two"):
@@ -53,5 +53,5 @@ class SlotStoreContract:
 
     def test_a_slot_can_be_put_whatever_a_quota_would_say(self, slots: Slots) -> None:
         for number in range(6):
-            slots.put(Pool.SILENT, f"sid-{number}", a_slot())
-        assert len(slots.held(Pool.SILENT)) == 6
+            slots.put(Pool.SLOW, f"sid-{number}", a_slot())
+        assert len(slots.held(Pool.SLOW)) == 6

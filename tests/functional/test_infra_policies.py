@@ -200,7 +200,7 @@ def test_each_lane_may_do_all_that_its_sessions_need(
     kept = SessionStore(_plain_client("dynamodb"), outputs["Table"], lambda: NOW).earlier_lines(verified)
     assert kept == list(verified.log[:-1])
     slots = SlotStore(role("dynamodb"), outputs["Table"], lambda: NOW)
-    slots.put(Pool.SILENT, other.sid, slot_of(other, NOW + 60))
+    slots.put(Pool.SLOW, other.sid, slot_of(other, NOW + 60))
     assert credentials_store(role, outputs).get(SESSION.sid, 7, SESSION.owner) == CREDENTIALS
     with pytest.raises(CredentialsMissing):
         credentials_store(role, outputs).get(other.sid, 1, SESSION.owner)

@@ -15,6 +15,7 @@ import proxy.settings
 from chalicelib.config import Config
 from chalicelib.environment import PORT, TEXT, Kind, Variable, from_environ, setting, variables
 from chalicelib.errors import BadConfiguration
+from chalicelib.session.lanes import Lane
 
 
 def test_an_empty_environment_gives_the_documented_defaults() -> None:
@@ -132,3 +133,22 @@ def test_every_variable_that_is_named_anywhere_is_declared() -> None:
 
 def test_a_text_may_be_anything() -> None:
     assert Variable("EXAMPLE", TEXT, "any text").read({"EXAMPLE": " * "}) == "*"
+
+
+@pytest.mark.parametrize(
+    ("functions", "owner", "network", "in_all"), [(20, 2, 2, 4), (100, 4, 12, 24), (2500, 4, 16, 600)]
+)
+def test_no_owner_and_no_network_has_more_than_half_of_the_pulls(
+    functions: int, owner: int, network: int, in_all: int
+) -> None:
+    quota = Config.from_environ({"HOMEPORT_FUNCTIONS": str(functions)}).pull_quota
+    assert (quota.per_owner, quota.per_network, quota.in_all) == (owner, network, in_all)
+
+
+@pytest.mark.parametrize("functions", [20, 21, 39, 100, 2500])
+@pytest.mark.parametrize("lane", Lane)
+def test_who_is_slow_has_half_of_a_lane_and_somebody_always_has_a_turn(functions: int, lane: Lane) -> None:
+    config = Config.from_environ({"HOMEPORT_FUNCTIONS": str(functions)})
+    quota, most = config.turn_quota(lane), config.functions_of(lane)
+    assert 1 <= quota.per_owner == quota.per_network <= most / 2
+    assert most <= 1000, "AWS takes no more for an event source"

@@ -12,7 +12,7 @@ from tests.builders import NOW, a_session
 
 LAUNCH: tuple[e.Event, ...] = (
     e.EndpointVerified("203.0.113.7", "20.10.24"),
-    e.Queued("Waiting to pull the image: 4 other pulls are under way"),
+    e.PullQueued("Waiting to pull the image: 4 other pulls are under way"),
     e.PullAdmitted(),
     e.PullProgressed(0.5, "Pulling: 1 of 2 layers"),
     e.ImagePresent(),
@@ -37,7 +37,7 @@ def test_a_session_comes_through_all_lanes() -> None:
 def test_the_pull_lane_has_admitted_pulls_alone() -> None:
     assert [state for state in State if lane_of(a_session(state=state)) is Lane.PULL] == []
     admitted = advance(a_session(state=State.PULLING), e.PullAdmitted(), NOW)
-    for event in (e.Queued("Waiting"), e.ImagePresent(), e.StopRequested()):
+    for event in (e.PullQueued("Waiting"), e.ImagePresent(), e.StopRequested()):
         assert lane_of(advance(admitted, event, NOW)) is not Lane.PULL
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -12,10 +13,11 @@ from chalicelib.aws.errors import StoreUnavailable
 from chalicelib.aws.queues import Handover, TickMessage
 from chalicelib.aws.slots import Pool
 from chalicelib.bundle.address import AddressPolicy, Endpoint
+from chalicelib.bundle.credentials import Credentials
 from chalicelib.bundle.errors import ForbiddenAddress
 from chalicelib.config import Config
 from chalicelib.engine.errors import EndpointError, EndpointExpiredCertificate, EndpointTimeout, NotebookSilent
-from chalicelib.launcher.effects import PROBE_SECONDS, SILENCE_SECONDS, Effects, Resolve
+from chalicelib.launcher.effects import LEAST_SECONDS, NOTED_SECONDS, PROBE_SECONDS, SLOW_SECONDS, Effects, Resolve
 from chalicelib.launcher.tick import HANDOVER_SECONDS, PROGRESS_SECONDS, Launcher
 from chalicelib.notebook.certificates import HubTrust
 from chalicelib.session import events as e
@@ -53,7 +55,8 @@ def _at_once(endpoint: Endpoint, policy: AddressPolicy) -> str:
 class Stage:
     """One session on one engine, and the means to run ticks on it. What is to go wrong is given to the part it is in.
 
-    `resolve` is what the name server says of the endpoint, checked. While `silent`, the notebook does not answer.
+    `resolve` is what the name server says of the endpoint, checked. While `silent`, the notebook does not answer, and
+    if it is to `hang`, it does not even refuse the connection.
     `trust` is the hub's own certificates.
     """
 
@@ -63,6 +66,7 @@ class Stage:
     queue: QueueTwin = field(default_factory=QueueTwin)
     resolve: Resolve = _at_once
     silent: bool = False
+    hang: bool = False
     trust: Callable[[], HubTrust] = a_trust
     engine: EngineTwin = field(default_factory=EngineTwin)
     ticks: int = 0
@@ -118,6 +122,8 @@ class Stage:
 
     def probe(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> None:
         container = self.engine.containers.get(container_name(self.sid, self.session.generation))
+        if self.hang:
+            self.clock.now += deadline
         if self.silent or container is None or container.status != "running":
             raise NotebookSilent("The notebook does not answer yet")
 
@@ -837,10 +843,6 @@ def test_a_pull_beyond_the_owners_limit_waits_is_told_so_and_begins_when_another
     assert stage.session.state is State.PULLING
     assert stage.session.message == "Waiting to pull the image: 4 other pulls with your key are under way"
     assert stage.engine.pulls == 0
-    connected = len(stage.engine.deadlines)
-    stage.clock.now = stage.session.next_attempt_at or 0.0
-    stage.tick()
-    assert len(stage.engine.deadlines) == connected, "who waits for a slot need not ask the endpoint"
     del stage.slots.pools[Pool.PULL]["other-0"]
     stage.run(State.READY)
     assert stage.engine.pulls == 1
@@ -851,7 +853,6 @@ def test_an_image_that_somebody_elses_pull_brought_needs_no_slot() -> None:
     stage = Stage()
     others(stage, Pool.PULL, 4, owner=stage.session.owner[:16])
     stage.tick()
-    stage.slots.pools[Pool.PULL].clear()
     stage.engine.images.add(stage.session.image)
     stage.run(State.READY)
     assert stage.engine.pulls == 0
@@ -912,52 +913,157 @@ def test_a_pull_that_was_handed_over_keeps_its_slot() -> None:
     assert stage.sid in stage.slots.pools[Pool.PULL]
 
 
-def test_a_silent_endpoint_is_written_down_and_one_that_answers_is_not() -> None:
+def a_slow_engine(seconds: float, **stage: Any) -> Stage:
+    """A stage whose engine takes so long for each call."""
+    made = Stage(**stage)
+
+    def slow(call: str) -> None:
+        made.clock.now += seconds
+
+    made.engine.during = slow
+    made.engine.images.add(made.session.image)
+    return made
+
+
+def test_what_holds_a_function_for_long_is_noted_and_what_does_not_is_not() -> None:
+    quick, slow = Stage(), a_slow_engine(SLOW_SECONDS + 1)
+    quick.run(State.READY)
+    slow.run(State.READY)
+    assert quick.slots.pools[Pool.SLOW] == {}
+    note = slow.slots.pools[Pool.SLOW][slow.sid]
+    assert note.owner == slow.session.owner[:16]
+    assert NOW < note.until <= slow.clock.now + NOTED_SECONDS
+
+
+@pytest.mark.parametrize("error", [EndpointTimeout("No answer"), EndpointExpiredCertificate("Its certificate expired")])
+def test_an_endpoint_that_fails_after_a_while_is_noted_whatever_it_fails_of(error: EndpointError) -> None:
     stage = Stage()
-    stage.engine.refuses = EndpointTimeout("The endpoint does not answer")
+
+    def late(endpoint: Endpoint, policy: AddressPolicy) -> str:
+        stage.clock.now += SLOW_SECONDS + 1
+        raise error
+
+    stage.resolve = late
     stage.tick()
-    slot = stage.slots.pools[Pool.SILENT][stage.sid]
-    assert slot.owner == stage.session.owner[:16]
-    assert NOW < slot.until <= stage.clock.now + SILENCE_SECONDS
-    answering = Stage()
-    answering.run(State.READY)
-    assert answering.slots.pools[Pool.SILENT] == {}
+    assert stage.sid in stage.slots.pools[Pool.SLOW]
 
 
-def test_while_an_owner_has_too_many_silent_endpoints_no_other_one_is_asked() -> None:
+def test_when_the_hubs_own_stores_are_slow_nobodys_endpoint_is() -> None:
     stage = Stage()
-    others(stage, Pool.SILENT, 4, owner=stage.session.owner[:16])
+
+    opened = stage.credentials.get
+
+    def slow(sid: str, generation: int, owner: str) -> Credentials:
+        stage.clock.now += SLOW_SECONDS + 1
+        return opened(sid, generation, owner)
+
+    stage.credentials.get = slow  # type: ignore[method-assign]
+    stage.engine.images.add(stage.session.image)
+    stage.run(State.READY)
+    assert stage.slots.pools[Pool.SLOW] == {}
+
+
+def test_while_an_owner_is_slow_half_of_the_lane_is_all_that_it_may_hold() -> None:
+    stage = Stage()
+    stage.engine.images.add(stage.session.image)
+    turns = Config.from_environ({}).turn_quota(Lane.LAUNCH).per_owner
+    assert turns == 20
+    mine = stage.session.owner[:16]
+    others(stage, Pool.SLOW, turns, owner=mine)
+    others(stage, Pool.LAUNCH_TURN, turns, owner=mine)
     stage.tick()
     assert stage.engine.deadlines == []
     assert stage.session.state is State.VERIFYING
-    assert stage.session.message.startswith(
-        "4 other notebooks with your key wait for a Docker endpoint that does not answer"
-    )
-    stage.slots.pools[Pool.SILENT].clear()
+    assert stage.session.message.startswith("20 other notebooks with your key wait for a Docker endpoint or a notebook")
+    del stage.slots.pools[Pool.LAUNCH_TURN]["other-0"]
     stage.run(State.READY)
+    assert stage.clock.now - NOW < 10
+    assert stage.sid not in stage.slots.pools[Pool.LAUNCH_TURN], "a turn is given back"
 
 
-def test_another_owner_is_not_held_up_by_silent_endpoints() -> None:
+def test_who_is_not_slow_needs_no_turn() -> None:
     stage = Stage()
-    others(stage, Pool.SILENT, 400)
+    others(stage, Pool.SLOW, 400)
+    others(stage, Pool.LAUNCH_TURN, 400)
     stage.run(State.READY)
     assert stage.clock.now - NOW < 5
 
 
-@pytest.mark.parametrize(("shared", "left"), [("source", True), ("owner", False)])
-def test_only_ones_own_silent_endpoints_hold_up_leaving(shared: str, left: bool) -> None:
-    """The other students behind the same address may keep nobody's credentials."""
+def test_a_tick_takes_its_turn_as_soon_as_its_owner_has_become_slow() -> None:
+    """All first asks are let through; those that then held their function are bounded from the next one on."""
+    stage = a_slow_engine(10.0)
+    mine = stage.session.owner[:16]
+    slow = stage.engine.during
+
+    def meanwhile(call: str) -> None:
+        slow(call)
+        others(stage, Pool.SLOW, 20, owner=mine)
+        others(stage, Pool.LAUNCH_TURN, 20, owner=mine)
+
+    stage.engine.during = meanwhile
+    stage.tick()
+    assert stage.session.queued
+    assert stage.session.state is State.PULLING
+    assert len(stage.engine.deadlines) == 1
+
+
+@pytest.mark.parametrize(("shared", "waits"), [("source", False), ("owner", True), ("endpoint", True)])
+def test_the_others_behind_the_same_address_hold_up_nobodys_leaving(shared: str, waits: bool) -> None:
     stage = Stage()
     stage.store.sessions[stage.sid] = replace(stage.session, source="198.51.100.1/32")
     stage.run(State.READY)
-    same = {"source": "198.51.100.1/32", "owner": stage.session.owner[:16]}
-    others(stage, Pool.SILENT, 16, **{shared: same[shared]})
+    same = {"source": "198.51.100.1/32", "owner": stage.session.owner[:16], "endpoint": "203.0.113.7/32"}
+    for pool in (Pool.SLOW, Pool.LEAVE_TURN):
+        others(stage, pool, 20, **{shared: same[shared]})
     stage.ask_for(e.StopRequested())
     stage.tick()
-    assert (stage.session.state is State.STOPPED) == left
+    assert (stage.session.state is State.REMOVING) == waits
     stage.clock.now = NOW + 3600
     stage.run(State.STOPPED)
     assert not stage.credentials.objects
+
+
+def test_a_stop_gives_back_the_slot_of_a_pull_that_no_tick_is_at() -> None:
+    stage = Stage()
+    stage.run_to_pull()
+    stage.ask_for(e.StopRequested())
+    stage.run(State.STOPPED)
+    assert stage.slots.pools[Pool.PULL] == {}
+
+
+def test_a_stop_while_the_image_is_looked_for_leaves_no_slot() -> None:
+    stage = Stage()
+
+    def meanwhile(call: str) -> None:
+        if stage.session.state is State.PULLING:
+            stage.ask_for(e.StopRequested())
+
+    stage.slots.during = meanwhile
+    stage.run(State.STOPPED)
+    assert stage.slots.pools[Pool.PULL] == {}
+
+
+def test_a_handover_is_accepted_however_slow_others_are() -> None:
+    stage = Stage()
+    stage.run_to_pull()
+    for pool in (Pool.SLOW, Pool.LAUNCH_TURN):
+        others(stage, pool, 20, owner=stage.session.owner[:16])
+    stage.store.save(replace(stage.session, written_by="tick-0", version=stage.session.version + 1))
+    stage.launcher(Lane.PULL).tick(TickMessage(stage.sid, Handover("tick-0")))
+    assert stage.engine.pulls == 1
+    assert stage.session.state is State.CREATING
+
+
+@pytest.mark.parametrize("answers", ["hangs", "refuses"])
+def test_while_others_notebooks_hang_the_first_look_is_as_short_as_all_others(answers: str) -> None:
+    stage = Stage(silent=True)
+    stage.hang = answers == "hangs"
+    stage.engine.images.add(stage.session.image)
+    others(stage, Pool.SLOW, 20, owner=stage.session.owner[:16])
+    stage.tick()
+    assert stage.session.state is State.PROBING
+    assert stage.clock.now - NOW <= LEAST_SECONDS + 0.1
+    assert (stage.sid in stage.slots.pools[Pool.SLOW]) == stage.hang
 
 
 def test_a_notebook_that_does_not_answer_holds_no_function_after_the_first_wait() -> None:

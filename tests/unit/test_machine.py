@@ -25,7 +25,6 @@ from chalicelib.session.machine import (
     PullPatience,
     accepts,
     advance,
-    is_queued,
     new_session,
     next_effect,
     overdue,
@@ -48,7 +47,8 @@ from tests.builders import LABEL, LIFETIME, NOW, a_session
 FAILURE = Failure("endpoint-timeout", "The endpoint did not answer in time")
 EXAMPLES: dict[type, e.Event] = {
     e.EndpointVerified: e.EndpointVerified("203.0.113.7", "20.10.24"),
-    e.Queued: e.Queued("Waiting to pull the image: 4 other pulls with your key are under way"),
+    e.Queued: e.Queued("4 other notebooks with your key wait for a Docker endpoint"),
+    e.PullQueued: e.PullQueued("Waiting to pull the image: 4 other pulls with your key are under way"),
     e.PullProgressed: e.PullProgressed(0.5, "Pulling: 3 of 6 layers"),
     e.ContainerStarted: e.ContainerStarted(Target("203.0.113.7", 32768)),
     e.ContainerExited: e.ContainerExited(FAILURE),
@@ -278,22 +278,31 @@ def test_no_pull_takes_longer_than_all_pulls_may() -> None:
     assert now - NOW <= PullPatience().longest + 100
 
 
-def test_a_pull_that_waits_for_its_turn_is_not_given_up_for_it_and_looks_less_and_less_often() -> None:
+def test_a_pull_that_waits_for_its_slot_is_not_given_up_for_it_and_looks_less_and_less_often() -> None:
     session, pauses = a_session(state=State.PULLING), []
-    for _ in range(10):
+    for _ in range(20):
         now = due(session)
-        session = advance(session, e.Queued("Waiting to pull the image: 4 other pulls are under way"), now)
+        session = advance(session, e.PullQueued("Waiting to pull the image: 4 other pulls are under way"), now)
         pauses.append(due(session) - now)
-        assert is_queued(session)
-        assert overdue(session, due(session) + PATIENCE[State.PULLING] + HUB_OUTAGE_ALLOWANCE + 1) is None
+        assert session.queued
+        assert overdue(session, due(session) + HUB_OUTAGE_ALLOWANCE) is None
         assert session.message == "Waiting to pull the image: 4 other pulls are under way"
+        assert next_effect(session) == e.FindImage()
     assert pauses == sorted(pauses)
     assert pauses[-1] == QUEUE_PAUSE_LIMIT
-    assert next_effect(session) == e.FindImage()
-    assert next_effect(advance(session, e.PullAdmitted(), now)) == e.PullImage()
+    session = advance(session, e.PullAdmitted(), now)
+    assert not session.queued
+    assert next_effect(session) == e.PullImage()
 
 
-@pytest.mark.parametrize("state", [State.VERIFYING, State.CREATING, State.STARTING, State.PROBING])
+def test_a_pull_that_never_got_its_slot_is_not_said_to_have_taken_too_long() -> None:
+    session = advance(a_session(state=State.PULLING), e.PullQueued("Waiting to pull the image"), NOW)
+    missed = overdue(session, NOW + PullPatience().longest + 1)
+    assert isinstance(missed, e.PatienceExpired)
+    assert missed.failure.code == "kept-waiting"
+
+
+@pytest.mark.parametrize("state", [State.VERIFYING, State.PULLING, State.CREATING, State.STARTING, State.PROBING])
 def test_whose_turn_never_comes_is_given_up_with_what_it_waited_for(state: State) -> None:
     session, line = a_session(state=state, container="homeport-x-1"), "4 other notebooks with your key wait"
     now = NOW
@@ -306,14 +315,34 @@ def test_whose_turn_never_comes_is_given_up_with_what_it_waited_for(state: State
     assert now - NOW <= PATIENCE[state] + HUB_OUTAGE_ALLOWANCE + QUEUE_PAUSE_LIMIT
 
 
+def test_waiting_for_its_turn_gives_a_silent_endpoint_no_new_patience() -> None:
+    session = advance(a_session(), e.EffectDelayed(FAILURE), NOW)
+    now = NOW
+    while (missed := overdue(session, now)) is None:
+        session = advance(session, e.Queued("4 other notebooks with your key wait"), now)
+        assert session.attempts == 1
+        now = due(session)
+    assert missed == e.PatienceExpired(FAILURE)
+    assert now - NOW <= PATIENCE[State.VERIFYING] + QUEUE_PAUSE_LIMIT
+
+
 def test_after_its_turn_has_come_an_endpoint_has_all_of_its_patience() -> None:
     session, now = a_session(), NOW
     for _ in range(30):
         session = advance(session, e.Queued("4 other notebooks with your key wait"), now)
         now = due(session)
     session = advance(session, e.EffectDelayed(FAILURE), now)
+    assert not session.queued
     assert overdue(session, now + PATIENCE[State.VERIFYING]) is None
     assert overdue(session, now + PATIENCE[State.VERIFYING] + 1) == e.PatienceExpired(FAILURE)
+
+
+def test_on_its_way_out_a_session_still_says_that_it_pulled_until_its_route_is_withdrawn() -> None:
+    session = advance(a_session(state=State.PULLING), e.PullAdmitted(), NOW)
+    session = advance(session, e.StopRequested(), NOW)
+    assert session.admitted
+    assert next_effect(session) == e.WithdrawRoute()
+    assert not advance(session, e.RouteWithdrawn(), NOW).admitted
 
 
 @pytest.mark.parametrize("event", [e.EffectFailed(FAILURE), e.PatienceExpired(FAILURE)])

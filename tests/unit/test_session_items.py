@@ -23,6 +23,7 @@ from chalicelib.aws.session_items import (
     line_item_of,
     line_of,
     session_of,
+    shard_of,
     sid_of,
     summary_of,
 )
@@ -303,7 +304,7 @@ def as_frozen(session: Session) -> Item:
     item = item_of(session, session.last_news_at)
     del item["listed"]
     if "redrive" in item:
-        assert item["redrive"] == {"S": lane_of(session).value}
+        assert item["redrive"] == {"S": shard_of(lane_of(session))}
         item["redrive"] = {"S": "due"}
     values = values_in(item)
     for line in values["log"]:
@@ -326,6 +327,7 @@ CHANGED: Final[Mapping[str, Any]] = {
     "label": "zzzzzzzzzz",
     "hub": "homeport-prod-0123456789abcdef",
     "source": "198.51.100.7/32",
+    "queued": True,
     "admitted": True,
     "progressed_at": NOW + 2,
     "version": 17,
@@ -365,6 +367,15 @@ def test_every_field_of_a_session_is_kept() -> None:
         assert getattr(a_session(), name) != value, "the example must not be the default"
         changed = a_session(**{name: value})
         assert session_of(item_of(changed, NOW)) == changed, name
+
+
+@pytest.mark.parametrize("field", ["address", "target"])
+@pytest.mark.parametrize("address", ["docker.example.org", "203.0.113.7/8", "203.0.113.7 evil", ""])
+def test_what_is_no_address_is_not_read_as_one(field: str, address: str) -> None:
+    item = item_of(a_session(address="203.0.113.7", target=Target("203.0.113.7", 1)), NOW)
+    values = values_in(item)
+    values[field] = {"address": address, "port": 1} if field == "target" else address
+    assert session_of(with_values(item, values)).failure == UNREADABLE
 
 
 # ── the label ────────────────────────────────────────────────────────────────────────────────────────────────────────
