@@ -87,7 +87,7 @@ format: venv ## Put the code into its style
 docs: venv ## Generate what the documentation takes from the code
 	$(RUN) -m docs.generate
 
-bench: setup-test-apt venv ## Measure launches (beside docker run, under attack), what attacks cost, bundles, agent, stores
+bench: setup-test-apt venv ## Measure launches (beside docker run, under attack), bundles, agent, the proxy's limits, stores, and what attacks cost
 	$(RUN) -m bench
 
 deploy: venv ## Deploy to AWS: make deploy STAGE=prod

@@ -22,7 +22,7 @@ from chalicelib.aws.routes import RouteStore
 from chalicelib.aws.sessions import SessionStore
 from chalicelib.aws.slots import Pool, SlotStore
 from chalicelib.engine.errors import ConnectionRefused, EndpointTimeout, NotebookSilent
-from chalicelib.launcher.effects import ANSWER_SECONDS, Effects
+from chalicelib.launcher.effects import ANSWER_SECONDS, Effects, Probe
 from chalicelib.launcher.tick import Launcher
 from chalicelib.notebook.certificates import HubTrust
 from chalicelib.session.admission import Quota, Slot
@@ -83,9 +83,15 @@ class Usage:
                 self.counted["KMS request"] += 1
 
     def read(self, answer: Mapping[str, Any]) -> None:
-        """Count the units of a DynamoDB answer: consistent reads, and queries as if they were."""
-        items = [answer["Item"]] if "Item" in answer else answer.get("Items", [])
-        self.counted["read unit"] += max(1, math.ceil(sum(map(size_of, items)) / 4096))
+        """Count the units of a DynamoDB answer: consistent reads, and queries as if they were.
+
+        A batch costs what its items cost one by one; one that finds nothing counts as one read.
+        """
+        if "Responses" in answer:
+            reads = [[item] for items in answer["Responses"].values() for item in items] or [[]]
+        else:
+            reads = [[answer["Item"]] if "Item" in answer else answer.get("Items", [])]
+        self.counted["read unit"] += sum(max(1, math.ceil(sum(map(size_of, items)) / 4096)) for items in reads)
 
     @property
     def dollars(self) -> float:
@@ -96,12 +102,16 @@ class Usage:
 
 
 class Visit:
-    """One hostile visitor on a hub of their own; `engine` is their endpoint, `usage` what they have used."""
+    """One visitor on a hub of their own; `engine` is their endpoint, `usage` what they have used.
+
+    Their notebook never answers, unless `probe` says otherwise.
+    """
 
     def __init__(self, hub: HubRig) -> None:
         self.usage = Usage()
         self.clock = Clock(NOW)
         self.engine = EngineTwin()
+        self.probe: Probe = self._hang
         self.hub = hub
         self.hub.hub = a_hub(hub.parts, clock=self.clock)
         self.slots = SlotStore(hub.client_of("dynamodb"), TABLE, self.clock)
@@ -167,7 +177,7 @@ class Visit:
             sleep=self.clock.sleep,
             connect=connect,
             resolve=lambda endpoint, policy: self.engine.address,
-            probe=self._hang,
+            probe=self.probe,
         )
         timeout = 900.0 if lane is Lane.PULL else 120.0
         return Launcher(
@@ -264,6 +274,7 @@ KINDS: Final[Mapping[str, Callable[[Visit], None]]] = {
 
 def measure(report: Callable[[str], None]) -> None:
     """Print every row."""
+    report(f"List prices of us-east-1, {PRICES_OF}")
     report(f"{'1,000 times':<58} {'dollars':>9}   function s  writes   reads    KMS    SQS")
     for name, act in KINDS.items():
         with hub_rig() as hub:

@@ -3,9 +3,10 @@
 `python -m bench.bench_store` prints three tables:
 
     sizes      bytes of a session's item in each state of a usual life
-    writes     write units of a launch with its stop, and of an hour of pulling: a usual pull, and one whose engine says
-               something new every other second; by table and index, counted where the client makes its calls
-               (tests/write_units.py), with what 72 hours of it cost at PRICE
+    writes     write units of a launch with its stop (one that finds its image, one that pulls it), from upload to
+               deletion; and of an hour of pulling: a usual pull, and one whose engine says something new every other
+               second, with what 72 hours of it cost at PRICE. By table and index, counted where the clients make their
+               calls (tests/write_units.py)
     requests   requests a second of one hub under Chalice's local server on the embedded AWS: a session, its events, and
                the list of owners with 10, 100 and 1,000 past sessions
 """
@@ -30,14 +31,17 @@ from typing import Any, Final
 import boto3
 from moto import mock_aws
 
+from bench.bench_hostile_cost import Visit
 from chalicelib.aws.session_items import item_of
 from chalicelib.aws.sessions import SessionStore
-from chalicelib.session.values import Session, State, session_id
+from chalicelib.notebook.certificates import HubTrust
+from chalicelib.session.values import Session, State, Target, session_id
 from local import aws, hub, processes
 from local.demo import HubClient
 from tests.bundles import Pki, carina
+from tests.functional.hub_rig import hub_rig
 from tests.pull_rig import PullRig
-from tests.table import TABLE, create_table
+from tests.table import create_table
 from tests.unit.test_session_items import a_life
 from tests.write_units import WriteUnits, size_of, write_units
 
@@ -65,14 +69,14 @@ def table() -> Iterator[Any]:
 
 
 def writes(report: Callable[[str], None]) -> None:
-    """Print the write units of a launch, and of an hour of pulling."""
-    with table() as dynamodb, write_units(dynamodb) as units:
-        store = SessionStore(dynamodb, TABLE, lambda: 0.0)
-        launch = ("verifying", "pulling", "pulling-halfway", "creating", "starting", "probing", "publishing", "ready")
-        for case, session, _ in a_life():
-            if case in (*launch, "withdrawing", "removing", "purging", "stopped"):
-                store.save(session)
-        report(_spent("a launch and its stop", units))
+    """Print the write units of launches, and of an hour of pulling."""
+    for name, pulls in (("a launch and its stop", False), ("a launch that pulls, and its stop", True)):
+        with hub_rig() as rig:
+            visit = Visit(rig)
+            visit.probe = _answers
+            with visit.counted():
+                _launch_and_stop(visit, pulls)
+            report(_spent(name, visit.usage.writes))
     for name, fails in (
         ("an hour of pulling", lambda second: False),
         ("an hour of ever new failures", lambda second: second % 2 == 0),
@@ -80,6 +84,19 @@ def writes(report: Callable[[str], None]) -> None:
         with table() as dynamodb, write_units(dynamodb) as units:
             PullRig(dynamodb, fails).pull_for(HOUR)
             report(f"{_spent(name, units)}   72 hours: ${72 * units.spent.total() * PRICE:.2f}")
+
+
+def _launch_and_stop(visit: Visit, pulls: bool) -> None:
+    sid = visit.launch()
+    if not pulls:
+        visit.engine.images.add(visit.session(sid).image)
+    visit.drive(sid, lambda session: session.state is State.READY)
+    visit.hub.hub.stop(visit.session(sid))
+    visit.drive(sid, lambda session: session.state is State.STOPPED)
+
+
+def _answers(target: Target, host: str, trust: HubTrust, *, deadline: float) -> None:
+    """A notebook that is there."""
 
 
 def _spent(name: str, units: WriteUnits) -> str:

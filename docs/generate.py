@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
+from textwrap import fill
 from typing import Any, Final
 
 import chalicelib
@@ -22,12 +24,26 @@ from chalicelib.config import Config
 from chalicelib.environment import Variable, variables
 from chalicelib.errors import HomeportError
 from chalicelib.session import events
-from chalicelib.session.machine import EFFECTS, PATIENCE, TRANSITIONS
+from chalicelib.session.machine import (
+    EFFECTS,
+    HUB_OUTAGE_ALLOWANCE,
+    PATIENCE,
+    TRANSITIONS,
+    PullPatience,
+    new_session,
+    next_effect,
+)
 from chalicelib.session.narration import MESSAGES
-from chalicelib.session.values import PHASES, Phase, State
+from chalicelib.session.values import PHASES, Limits, Phase, Session, State
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+_WIDTH: Final = 110
 _ANY: Final = (events.EffectFailed, events.PatienceExpired, events.StopRequested, events.SessionExpired)
+# The states whose effect depends on more than the state: when it is another one, and what the session is then.
+_ANOTHER_EFFECT: Final[Mapping[State, tuple[str, Mapping[str, Any]]]] = {
+    State.PULLING: ("once the pull is admitted", {"admitted": True}),
+    State.READY: ("once the credentials are deleted", {"credentials_held": False}),
+}
 
 
 def pages(root: Path = ROOT) -> Mapping[str, str]:
@@ -61,17 +77,24 @@ def _table(columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
 
 def state_machine() -> str:
     """The states, their effects and patience, and the diagram, from `chalicelib.session.machine`."""
+    pulls = PullPatience()
     return "\n".join(
         [
             "# The state machine of a session",
             "",
             "Generated from `chalicelib/session/` (machine, narration, values) by `make docs`; a test compares.",
             "",
-            "One state has one effect; each effect ends in one event; the event decides the next state. Any launching",
-            "state, `ready` and `forgetting` also leave to `withdrawing` when the visitor stops the notebook, when an",
-            "effect fails for good, when the endpoint stays silent for longer than the state's patience, and when the",
-            "session's lifetime is over. An effect that may succeed later (`EffectDelayed`) is repeated.",
-            "",
+            _paragraph(
+                "A session has one effect at a time, which its state decides; each effect ends in one event; the event "
+                "decides the next state. Any launching state, `ready` and `forgetting` also leave to `withdrawing` "
+                "when the visitor stops the notebook, when an effect fails for good, when the endpoint stays silent "
+                "for longer than the state's patience, and when the session's lifetime is over. An effect that may "
+                "succeed later (`EffectDelayed`), or whose turn has not come (`Queued`), is repeated."
+            ),
+            _paragraph(
+                "In `pulling` the image is looked for first. If it is not there, the launch needs a slot: without one "
+                "it waits and looks again, with one (`PullAdmitted`) it pulls."
+            ),
             "```mermaid",
             "stateDiagram-v2",
             "    [*] --> verifying",
@@ -80,6 +103,18 @@ def state_machine() -> str:
             "```",
             "",
             _table(("state", "effect", "patience", "what the visitor reads"), map(_state, State)),
+            _paragraph(
+                "Patience is counted from the first attempt that failed; any news from the endpoint ends it. While no "
+                f"attempt has failed since the last news, {_duration(HUB_OUTAGE_ALLOWANCE)} are added, since the hub "
+                "itself may have been down. A launch whose turn does not come in another state than `pulling` gets as "
+                "much, counted from when it entered the state."
+            ),
+            _paragraph(
+                "`pulling` has two limits of its own: a pull that gets no further for "
+                f"{_duration(pulls.stalled)} is given up (`HOMEPORT_PULL_STALL_MINUTES`), and so is a launch that has "
+                f"been in `pulling` for {_duration(pulls.longest)}, waiting for its turn included "
+                "(`HOMEPORT_PULL_HOURS`)."
+            ),
         ]
     )
 
@@ -98,8 +133,36 @@ def _transitions() -> Iterator[str]:
 
 def _state(state: State) -> tuple[str, ...]:
     effect = f"`{type(EFFECTS[state]).__name__}`" if state in EFFECTS else "–"
+    if state in _ANOTHER_EFFECT:
+        when, changes = _ANOTHER_EFFECT[state]
+        effect += f"; {when} `{type(next_effect(replace(_a_session(), state=state, **changes))).__name__}`"
     patience = f"{PATIENCE[state]:.0f} s" if state in PATIENCE else "–"
     return f"`{state}`", effect, patience, MESSAGES[state]
+
+
+def _a_session() -> Session:
+    """Any session: what the page says of it is decided by its state."""
+    return new_session(
+        owner="0" * 64,
+        name="any",
+        endpoint="any",
+        image="any",
+        limits=Limits(),
+        now=0.0,
+        lifetime=1.0,
+        request="any",
+        label="any",
+    )
+
+
+def _paragraph(text: str) -> str:
+    """A paragraph in lines of the pages' width, and the empty line after it."""
+    return f"{fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)}\n"
+
+
+def _duration(seconds: float) -> str:
+    """A default as it is spoken of: whole hours from two hours on, else minutes."""
+    return f"{seconds / 3600:.0f} hours" if seconds >= 7200 else f"{seconds / 60:.0f} minutes"
 
 
 # ── error codes ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -149,7 +149,7 @@ def _deploy_functions(
         stage=request.stage,
         queue_arns={lane: outputs[f"{lane.capitalize()}QueueArn"] for lane in Lane},
     )
-    reserved = _reserved(lambda_, Config.from_environ(request.options).functions_of(Lane.LEAVE))
+    reserved = _reserved(lambda_, request.stage, Config.from_environ(request.options).functions_of(Lane.LEAVE))
     apis = [entry["rest_api_id"] for entry in existing if entry["resource_type"] == "rest_api"]
     # Without a domain of its own the hub's origin is API Gateway's.
     origin = environment.get("HOMEPORT_HUB_ORIGIN") or "".join(f"https://{api}.{outputs['ApiSuffix']}" for api in apis)
@@ -165,24 +165,33 @@ def _deploy_functions(
     return url
 
 
-def _reserved(lambda_: Any, wanted: int) -> int:
+def _reserved(lambda_: Any, stage: str, wanted: int) -> int:
     """How many of the account's concurrent functions to reserve for the lane that leaves; 0 if there are too few.
 
     AWS wants at least 100 left unreserved, and a new account has 10 in all. The lane has a queue of its own without.
     """
     try:
-        quota = int(lambda_.get_account_settings()["AccountLimit"]["ConcurrentExecutions"])
+        limits = lambda_.get_account_settings()["AccountLimit"]
+        free = int(limits["UnreservedConcurrentExecutions"]) + _reserved_already(lambda_, f"{APP}-{stage}-{Lane.LEAVE}")
     except ClientError as error:
         _say(f"No functions are reserved for deleting credentials: the account's quota cannot be read ({error})")
         return 0
-    if quota >= wanted + LEAST_UNRESERVED:
+    if free >= wanted + LEAST_UNRESERVED:
         return wanted
     _say(
-        f"No functions are reserved for deleting credentials: this account may have {quota} at work at once, and "
-        f"{wanted + LEAST_UNRESERVED} are needed for that. Credentials are deleted all the same, but under full load "
-        "perhaps late. Ask AWS for a higher quota of concurrent executions, then deploy again"
+        f"No functions are reserved for deleting credentials: this account has {free} that are not reserved for other "
+        f"functions, and {wanted + LEAST_UNRESERVED} are needed for that. Credentials are deleted all the same, but "
+        "under full load perhaps late. Ask AWS for a higher quota of concurrent executions, then deploy again"
     )
     return 0
+
+
+def _reserved_already(lambda_: Any, function: str) -> int:
+    """How many a run before this one reserved for the function, which may not exist yet."""
+    try:
+        return int(lambda_.get_function_concurrency(FunctionName=function).get("ReservedConcurrentExecutions", 0))
+    except lambda_.exceptions.ResourceNotFoundException:
+        return 0
 
 
 def _run_chalice(project: Path, stage: str, environ: MutableMapping[str, str]) -> str:

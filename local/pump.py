@@ -1,10 +1,12 @@
-"""Feeds app.py's functions on one machine: its queue's messages and its schedules, as Lambda's event sources would.
+"""Feeds app.py's functions on one machine: its queues' messages and its schedule, as Lambda's event sources would.
 
 1. A message is deleted when its handler returned, and only then; after one that raised it becomes visible again when
-   its visibility timeout is over, and the queue's own policy sends it to the dead-letter queue in the end.
+   its visibility timeout is over, and its queue's own policy sends it to the dead-letter queue in the end.
 2. A queue has as many handlers as its event source allows, and never more messages are received than are free, so that
    none waits while its visibility runs out.
 3. Handlers get a context whose remaining time runs, as on Lambda; it is not enforced.
+4. What a function raises is logged, as an invocation that failed. Anything else that is raised in a thread ends the
+   pump with its traceback in the log: a lane that nobody feeds must not look like one without messages.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from local.processes import Child, StackError
 ROOT: Final = Path(__file__).parent.parent
 UNLIMITED: Final = 8  # invocations at once of a queue without a limit
 WAIT_SECONDS: Final = 20  # SQS's longest poll
-PAUSE: Final = 1.0  # seconds to the next attempt when the queue cannot be read
+PAUSE: Final = 1.0  # seconds to the next attempt when a queue cannot be read
 _UNITS: Final[Mapping[str, int]] = {"minute": 60, "hour": 3600, "day": 86400}
 _ACCOUNT: Final = "123456789012"
 
@@ -63,14 +65,14 @@ def pump(folder: Path, *, environ: Mapping[str, str]) -> Iterator[Child]:
     ready.unlink(missing_ok=True)
     command = [sys.executable, "-m", "local.pump", str(ready.absolute())]
     with processes.running("pump", command, folder=folder, environ=environ, cwd=ROOT) as child:
-        processes.wait_until(ready.exists, what="the first look at the queue", deadline=60, child=child)
+        processes.wait_until(ready.exists, what="the pump's start", deadline=60, child=child)
         yield child
 
 
 class Pump:
-    """Runs the functions of `app` until `stopped` is set.
+    """Runs the functions of `app` until `stopped` is set, by whoever runs it or by itself: `failure` says why.
 
-    `timeouts` are the functions' seconds, by name; `wait_seconds` is how long one look at the queue may last.
+    `timeouts` are the functions' seconds, by name; `wait_seconds` is how long one look at a queue may last.
     """
 
     def __init__(
@@ -87,16 +89,26 @@ class Pump:
         self._timeouts = timeouts
         self._stopped = stopped
         self._wait_seconds = wait_seconds
+        self.failure: BaseException | None = None
 
     def start(self) -> list[threading.Thread]:
         """Start a thread per event source; raises StackError for a kind that nobody runs here."""
         threads = [
-            threading.Thread(target=self._loop_for(source), name=source.name, daemon=True)
+            threading.Thread(target=self._guard, args=(self._loop_for(source),), name=source.name, daemon=True)
             for source in self._app.event_sources
         ]
         for thread in threads:
             thread.start()
         return threads
+
+    def _guard(self, act: Callable[..., None], *arguments: Any) -> None:
+        """Do in a thread what must not fail: whatever it raises stops the pump, as nobody waits for its outcome."""
+        try:
+            act(*arguments)
+        except BaseException as error:
+            log.critical("the pump stops", exc_info=True)
+            self.failure = self.failure or error
+            self._stopped.set()
 
     def _loop_for(self, source: Any) -> Callable[[], None]:
         if isinstance(source, SQSEventConfig):
@@ -109,14 +121,14 @@ class Pump:
     def _follow_queue(self, source: SQSEventConfig) -> None:
         url = self._sqs.get_queue_url(QueueName=source.queue)["QueueUrl"]
         free = threading.BoundedSemaphore(places_of(source))
-        handlers = ThreadPoolExecutor(places_of(source), thread_name_prefix=source.name)
-        while not self._stopped.is_set():
-            free.acquire()
-            messages = self._receive(url, source.batch_size)
-            if not messages:
-                free.release()
-                continue
-            handlers.submit(self._handle, source.name, url, messages, free)
+        with ThreadPoolExecutor(places_of(source), thread_name_prefix=source.name) as handlers:
+            while not self._stopped.is_set():
+                free.acquire()
+                messages = self._receive(url, source.batch_size)
+                if not messages:
+                    free.release()
+                    continue
+                handlers.submit(self._guard, self._handle, source.name, url, messages, free)
 
     def _receive(self, url: str, count: int) -> list[dict[str, Any]]:
         try:
@@ -128,7 +140,7 @@ class Pump:
                 MessageAttributeNames=["All"],
             )
         except (BotoCoreError, ClientError) as error:
-            log.warning("the queue cannot be read: %s", error)
+            log.warning("the queue %s cannot be read: %s", url, error)
             self._stopped.wait(PAUSE)
             return []
         found: list[dict[str, Any]] = answer.get("Messages", [])
@@ -226,7 +238,7 @@ def function_timeouts(project: Path) -> dict[str, int]:
 
 
 def main(ready: Path) -> None:
-    """Pump until the process is told to end; `ready` is a file made when all sources are followed."""
+    """Pump until the process is told to end or the pump fails; `ready` is a file made when all sources are followed."""
     from app import app
 
     logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", force=True)
@@ -236,11 +248,13 @@ def main(ready: Path) -> None:
         signal.signal(number, lambda *_: stopped.set())
     places = sum(places_of(source) for source in app.event_sources if isinstance(source, SQSEventConfig))
     sqs = boto3.client("sqs", config=ClientConfig(read_timeout=WAIT_SECONDS + 10, max_pool_connections=2 * places))
-    Pump(app, sqs, timeouts=function_timeouts(ROOT), stopped=stopped).start()
+    running = Pump(app, sqs, timeouts=function_timeouts(ROOT), stopped=stopped)
+    running.start()
     ready.touch()
     stopped.wait()
     sys.stdout.flush()
-    os._exit(0)  # handlers at work are cut, as any crash would; the next tick finds out what they did
+    # Handlers at work are cut, as any crash would; the next tick finds out what they did.
+    os._exit(1 if running.failure else 0)
 
 
 if __name__ == "__main__":

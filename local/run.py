@@ -41,7 +41,7 @@ from local.processes import LOOPBACK, Child, StackError
 from local.pump import pump
 from local.settings import Settings
 
-FUNCTIONS: Final = "20"  # of all lanes together: one machine has few CPUs
+FUNCTIONS: Final = "20"  # of all lanes together, unless the environment says otherwise: one machine has few CPUs
 WATCH_INTERVAL: Final = 0.5  # seconds between two looks at the children
 # What a state folder holds.
 _CONTENTS: Final = frozenset(
@@ -130,7 +130,7 @@ def _serve(
     )
     report(f"proxy: HAProxy and its agent on port {settings.proxy_port}")
     functions = parts.enter_context(pump(logs, environ=environ))
-    report("launcher: queue and schedule feed app.py's functions")
+    report("launcher: four queues and a schedule feed app.py's functions")
     web = parts.enter_context(hub(logs, port=settings.hub_port, environ=environ))
     report(f"hub: app.py on port {settings.hub_port}")
     parts_to_watch = (cloud.child, serving.haproxy, serving.agent, functions, web)
@@ -146,7 +146,7 @@ def hub_environ(settings: Settings, cloud: Aws, image_name: str, environ: Mappin
         "HOMEPORT_NOTEBOOK_URL": f"http://*.localhost:{settings.proxy_port}",
         "HOMEPORT_IMAGE": image_name,
         ENDPOINT_NETWORKS.name: networks,
-        "HOMEPORT_FUNCTIONS": FUNCTIONS,
+        "HOMEPORT_FUNCTIONS": environ.get("HOMEPORT_FUNCTIONS") or FUNCTIONS,
     }
 
 

@@ -100,7 +100,8 @@ class Settings:
             "HOMEPORT_PROXY_HEALTH_BIND",
             TEXT,
             "where HAProxy answers `/.homeport/health` and `/.homeport/ready`, with connections of its own; for load "
-            "balancers alone",
+            "balancers alone. In the container keep an address that includes `127.0.0.1:8081`: the image's health "
+            "check asks there",
             note="`0.0.0.0:8081` in the container, else `health.sock` in the run folder",
         )
     )

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from zipfile import ZipFile
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 from moto.awslambda.models import lambda_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug import Response
@@ -29,7 +31,7 @@ from werkzeug.serving import make_server
 
 from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane
-from infra.deploy import FROM_OUTPUTS, read_request
+from infra.deploy import FROM_OUTPUTS, _reserved, read_request
 from tests.policies import template
 from tests.wheels import write_wheel
 
@@ -421,6 +423,60 @@ def test_a_stage_that_cannot_be_part_of_a_name_is_refused(stage: str) -> None:
 def test_what_the_other_programs_read_is_ignored_and_never_refused() -> None:
     others = {"HOMEPORT_STATE_DIR": "/elsewhere", "HOMEPORT_HUB_PORT": "1", "HOMEPORT_PROXY_CLIENT": "x"}
     assert read_request("test", {**OPTIONS, **others}).options == read_request("test", OPTIONS).options
+
+
+@pytest.fixture
+def account() -> Iterator[Callable[[int, int | None], Any]]:
+    """Lambda clients of accounts: so many functions unreserved, and reserved for the stage (None: it is not there)."""
+    with ExitStack() as stubbers:
+
+        def account_with(unreserved: int, reserved: int | None) -> Any:
+            lambda_ = boto3.client("lambda", REGION, aws_access_key_id="test", aws_secret_access_key="test")
+            stubber = stubbers.enter_context(Stubber(lambda_))
+            limits = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": unreserved}
+            stubber.add_response("get_account_settings", {"AccountLimit": limits})
+            asked = {"FunctionName": "homeport-test-leave"}
+            if reserved is None:
+                stubber.add_client_error("get_function_concurrency", "ResourceNotFoundException", expected_params=asked)
+            else:
+                answer = {"ReservedConcurrentExecutions": reserved} if reserved else {}
+                stubber.add_response("get_function_concurrency", answer, asked)
+            return lambda_
+
+        yield account_with
+
+
+@pytest.mark.parametrize(
+    ("unreserved", "reserved", "given"),
+    [
+        (1000, None, 20),  # an account with nothing else in it
+        (120, None, 20),
+        (119, None, 0),  # others have reserved the rest of its thousand
+        (119, 0, 0),
+        (100, 20, 20),  # a run before reserved them
+        (99, 20, 0),
+        (110, 10, 20),  # HOMEPORT_FUNCTIONS was raised since
+        (10, None, 0),  # a new account
+    ],
+)
+def test_functions_are_reserved_only_of_those_that_others_leave(
+    unreserved: int,
+    reserved: int | None,
+    given: int,
+    account: Callable[[int, int | None], Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _reserved(account(unreserved, reserved), "test", 20) == given
+    said = capsys.readouterr().out
+    assert said == "" if given else f"has {unreserved + (reserved or 0)} that are not reserved" in said
+
+
+def test_an_account_whose_quota_cannot_be_read_gets_no_reservation(capsys: pytest.CaptureFixture[str]) -> None:
+    lambda_ = boto3.client("lambda", REGION, aws_access_key_id="test", aws_secret_access_key="test")
+    with Stubber(lambda_) as stubber:
+        stubber.add_client_error("get_account_settings", "AccessDeniedException")
+        assert _reserved(lambda_, "test", 20) == 0
+    assert "cannot be read" in capsys.readouterr().out
 
 
 def test_every_output_that_a_variable_comes_from_is_one_of_the_stack() -> None:

@@ -71,6 +71,16 @@ def test_a_message_is_invisible_for_six_times_as_long_as_its_function_may_run(la
     assert queue["RedrivePolicy"]["maxReceiveCount"] >= 5
 
 
+@pytest.mark.parametrize("lane", Lane)
+def test_a_message_that_comes_again_after_a_killed_function_is_no_alarm(lane: Lane) -> None:
+    alarm, queue = properties(f"{lane.capitalize()}AgeAlarm"), f"{lane.capitalize()}Queue"
+    assert alarm["MetricName"] == "ApproximateAgeOfOldestMessage"
+    assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": {"Fn::GetAtt": f"{queue}.QueueName"}}]
+    assert alarm["ComparisonOperator"] == "GreaterThanThreshold"
+    timeout = config()["lambda_functions"][lane]["lambda_timeout"]  # while it runs, its message is in the queue
+    assert alarm["Threshold"] >= properties(queue)["VisibilityTimeout"] + timeout
+
+
 def test_a_slot_outlives_the_function_that_pulls() -> None:
     assert config()["lambda_functions"][Lane.PULL]["lambda_timeout"] < SLOT_SECONDS
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from chalice.app import Chalice, CloudWatchEvent, Cron, Rate, SQSEvent
 from moto import mock_aws
 
@@ -90,6 +91,34 @@ def test_handlers_run_side_by_side_and_never_more_than_there_are_places(sqs: Any
         wait_until(lambda: len(at_once) == PLACES, what="all places taken", deadline=20)
         release.set()
         wait_until(lambda: in_queue(sqs, queue) == 0, what="the rest", deadline=20)
+
+
+def test_a_queue_that_is_not_there_stops_the_pump(sqs: Any) -> None:
+    app = Chalice(app_name="sample")
+    app.on_sqs_message(queue="no-such-queue", batch_size=1, name="tick")(lambda event: None)
+    stopped = threading.Event()
+    running = Pump(app, sqs, timeouts={}, stopped=stopped, wait_seconds=1)
+    (thread,) = running.start()
+    assert stopped.wait(20)
+    thread.join()
+    assert isinstance(running.failure, ClientError)
+
+
+def test_what_fails_beside_a_function_stops_the_pump_and_is_logged(
+    sqs: Any, queue: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = Chalice(app_name="sample")
+    app.on_sqs_message(queue="ticks", batch_size=1, name="tick")(lambda event: None)
+    app.handler_map.clear()  # so that the pump finds no function for the message
+    stopped = threading.Event()
+    running = Pump(app, sqs, timeouts={}, stopped=stopped, wait_seconds=1)
+    (thread,) = running.start()
+    sqs.send_message(QueueUrl=queue, MessageBody="x")
+    assert stopped.wait(20)
+    thread.join()
+    assert isinstance(running.failure, KeyError)
+    assert "the pump stops" in caplog.text
+    assert in_queue(sqs, queue) == 1
 
 
 def test_the_context_has_the_functions_time(sqs: Any, queue: str) -> None:

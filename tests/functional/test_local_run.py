@@ -85,6 +85,12 @@ def test_hub_and_proxy_are_told_the_same_and_loopback_endpoints_are_allowed(tmp_
     assert environ["HOMEPORT_TABLE"] == "table"
 
 
+@pytest.mark.parametrize(("given", "told"), [({}, run.FUNCTIONS), ({"HOMEPORT_FUNCTIONS": "40"}, "40")])
+def test_one_machine_has_few_functions_unless_told_otherwise(tmp_path: Path, given: dict[str, str], told: str) -> None:
+    environ = run.hub_environ(settings(tmp_path), Aws("http://127.0.0.1:1", {}), "image:1", given)
+    assert environ["HOMEPORT_FUNCTIONS"] == told
+
+
 def test_a_stack_that_is_gone_is_not_used(tmp_path: Path) -> None:
     wanted = settings(tmp_path)
     assert run.announced(wanted) is None

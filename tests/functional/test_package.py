@@ -21,10 +21,11 @@ from packaging.requirements import Requirement
 from chalicelib.config import Config
 from chalicelib.session.lanes import Lane
 from infra.packages import fetch_packages
-from infra.project import stage_project
+from infra.project import reserve, stage_project
 from tests.locks import canonical, locked, requirements
 from tests.policies import OUTPUTS, ROOT, function_policy
 
+RESERVED = 20
 LARGEST = 8_000_000  # bytes; the web function's cold start pays for each
 PROGRAMS = Path(sys.executable).parent
 
@@ -38,6 +39,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("package")
     fetch_packages(ROOT, folder / "project")
     stage_project(ROOT, folder / "project", outputs=OUTPUTS, environment={"HOMEPORT_QUEUES": "homeport-test"})
+    reserve(folder / "project", Lane.LEAVE, RESERVED)
     chalice = [str(PROGRAMS / "chalice"), "--project-dir", str(folder / "project")]
     packaged = subprocess.run(
         [*chalice, "package", "--stage", "test", str(folder / "out")],
@@ -146,6 +148,11 @@ def test_each_function_gets_its_own_time_memory_and_policy(sam: dict[str, Any]) 
         (inline,) = sam[role]["Properties"]["Policies"]
         assert inline["PolicyDocument"] == function_policy(policy)
         assert "ManagedPolicyArns" not in sam[role]["Properties"]
+
+
+def test_functions_are_reserved_for_the_lane_that_leaves_alone(sam: dict[str, Any]) -> None:
+    reserved = {name: found.get("ReservedConcurrentExecutions") for name, found in _functions(sam).items()}
+    assert reserved == {**dict.fromkeys(reserved), "Leave": RESERVED}
 
 
 def test_each_lane_is_driven_by_its_queue_and_the_schedule_by_the_clock(sam: dict[str, Any]) -> None:

@@ -464,7 +464,7 @@ def test_a_pull_tells_its_layers_and_ends_with_the_image(rig: Rig, registry: Gat
         assert docker_endpoint.image_present(registry.image)
 
 
-def test_a_second_pull_takes_the_baton_and_no_layer_is_fetched_twice(rig: Rig, registry: GatedRegistry) -> None:
+def test_a_pull_is_handed_over_to_a_second_one_and_no_layer_is_fetched_twice(rig: Rig, registry: GatedRegistry) -> None:
     with rig.open() as first, rig.open() as second:
         begun = first.pull(registry.image)
         registry.open_gates(0)
@@ -479,9 +479,7 @@ def test_a_second_pull_takes_the_baton_and_no_layer_is_fetched_twice(rig: Rig, r
     assert registry.asked == {0: 1, 1: 1, 2: 1}
 
 
-def test_a_pull_that_is_closed_with_nobody_holding_the_baton_loses_its_finished_layers(
-    rig: Rig, registry: GatedRegistry
-) -> None:
+def test_a_pull_that_is_closed_without_a_handover_loses_its_finished_layers(rig: Rig, registry: GatedRegistry) -> None:
     def begin_and_cut(docker_endpoint: DockerEndpoint) -> bool:
         statuses = docker_endpoint.pull(registry.image)
         next(statuses)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from chalicelib.session.events import Effect
 from docs.generate import ALONE, FAMILIES, GROUPS, ROOT, all_errors, imported, pages, wing_imports
 
 GENERATED = pages()
@@ -14,6 +16,11 @@ GENERATED = pages()
 @pytest.mark.parametrize("name", sorted(GENERATED))
 def test_generated_pages_are_current(name: str) -> None:
     assert (ROOT / name).read_text() == GENERATED[name], "run: make docs"
+
+
+def test_the_state_machines_page_has_every_effect() -> None:
+    page = GENERATED["docs/state-machine.md"]
+    assert [effect.__name__ for effect in get_args(Effect) if f"`{effect.__name__}`" not in page] == []
 
 
 def test_every_family_of_errors_is_described() -> None:

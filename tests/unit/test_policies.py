@@ -156,6 +156,7 @@ def test_nobody_writes_certificates() -> None:
                 "ticket": set(),
                 "route": set(),
                 "grant": set(),
+                "slots": set(),
             },
         ),
         (
@@ -179,11 +180,20 @@ def test_nobody_writes_certificates() -> None:
                 "ticket": {"proxy"},
                 "route": set(),
                 "grant": set(),
+                "slots": set(),
             },
         ),
         (
             "dynamodb:UpdateItem",
-            {"session": set(), "token": set(), "signed-out": set(), "ticket": set(), "route": set(), "grant": set()},
+            {
+                "session": set(),
+                "token": set(),
+                "signed-out": set(),
+                "ticket": set(),
+                "route": set(),
+                "grant": set(),
+                "slots": set(),
+            },
         ),
     ],
 )
@@ -198,9 +208,16 @@ def test_each_index_has_one_reader() -> None:
 
 
 def test_of_the_table_itself_a_sessions_log_alone_is_queried() -> None:
-    kinds = ("session", "token", "ticket", "route", "grant")
+    kinds = ("session", "token", "ticket", "route", "grant", "slots")
     readers = {kind: who("dynamodb:Query", TABLE, item(kind)) for kind in kinds}
-    assert readers == {"session": {"web"}, "token": set(), "ticket": set(), "route": set(), "grant": set()}
+    assert readers == {
+        "session": {"web"},
+        "token": set(),
+        "ticket": set(),
+        "route": set(),
+        "grant": set(),
+        "slots": set(),
+    }
     assert who("dynamodb:Query", TABLE) == set(), "a request that names no key"
 
 

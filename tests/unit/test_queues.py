@@ -1,4 +1,4 @@
-"""The messages of the tick queue."""
+"""The messages of the lanes' queues."""
 
 from __future__ import annotations
 
