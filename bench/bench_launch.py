@@ -5,6 +5,8 @@
     first      the first launch of a freshly started stack, image present (clients are made, code is loaded)
     warm       the next ones, image present; median, in turn with `docker run`
     docker run `docker run` of the same image, until it answers; median
+    at once    so many of each begun at the same moment: until the last one answers
+    plain      the warm ones again, JupyterLab's quick start switched off (HOMEPORT_QUICK_START)
     cold       the image is not on the engine and is pulled from a registry on 127.0.0.1 (Debian's docker-registry)
 """
 
@@ -19,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -30,7 +33,8 @@ from local.demo import HubClient
 from local.run import Stack
 from local.settings import ROOT, Settings
 
-ROUNDS = 7
+ROUNDS = 15
+AT_ONCE = 20
 REGISTRY_CONFIG = """version: 0.1
 storage: {{filesystem: {{rootdirectory: {folder}}}}}
 http: {{addr: "127.0.0.1:{port}"}}
@@ -114,6 +118,32 @@ def cold(stack: Stack, engine: docker.DockerClient, folder: Path) -> dict[str, f
         return launch(stack, image)
 
 
+def at_once(act: Callable[[], object]) -> float:
+    """Do it AT_ONCE times at the same moment; give the seconds until the last one has come back."""
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for done in [pool.submit(act) for _ in range(AT_ONCE)]:
+            done.result()
+    return time.perf_counter() - begun
+
+
+def compared(stack: Stack, engine: docker.DockerClient, report: Callable[[str], None], name: str) -> None:
+    """Print the rows of warm launches, each begun after a `docker run`, and of many at once."""
+    warm, plain = [], []
+    for _ in range(ROUNDS):
+        plain.append(docker_run(engine, stack.image))
+        warm.append(launch(stack))
+    report(row(f"{name}: upload → ready", [figures["ready"] for figures in warm]))
+    report(row(f"{name}: upload → first 200", [figures["first 200"] for figures in warm]))
+    report(row("stop → nothing left", [figures["stop"] for figures in warm]))
+    report(row("docker run → answers", plain))
+    ratio = statistics.median(f["first 200"] for f in warm) / statistics.median(plain)
+    report(f"{f'{name} launch / docker run':<34} {ratio:6.2f}")
+    together, alone = at_once(lambda: launch(stack)), at_once(lambda: docker_run(engine, stack.image))
+    report(row(f"{name}: {AT_ONCE} at once, with their stops", [together]))
+    report(row(f"{AT_ONCE} × docker run at once, with rm", [alone]))
+
+
 def row(name: str, seconds: list[float]) -> str:
     """One line of the table."""
     return (
@@ -139,21 +169,18 @@ def measure(report: Callable[[str], None]) -> None:
             engine = docker.DockerClient(base_url=stack.engine_url)
             first = launch(stack)
             report(row("first: upload → ready", [first["ready"]]))
-            warm, plain = [], []
-            for _ in range(ROUNDS):
-                plain.append(docker_run(engine, stack.image))
-                warm.append(launch(stack))
-            report(row("warm: upload → ready", [figures["ready"] for figures in warm]))
-            report(row("warm: upload → first 200", [figures["first 200"] for figures in warm]))
-            report(row("stop → nothing left", [figures["stop"] for figures in warm]))
-            report(row("docker run → answers", plain))
-            ratio = statistics.median(f["first 200"] for f in warm) / statistics.median(plain)
-            report(f"{'warm launch / docker run':<34} {ratio:6.2f}")
+            compared(stack, engine, report, "warm")
             if shutil.which("docker-registry") is None:
                 report("cold: not measured; apt-get install docker-registry")
             else:
                 size = engine.images.get(stack.image).attrs["Size"] / 1e6
                 report(row(f"cold (pull of {size:.0f} MB): → ready", [cold(stack, engine, folder)["ready"]]))
+            engine.close()
+        plainly = environ | {"HOMEPORT_QUICK_START": "off"}
+        with run.stack(settings, plainly, lambda _step: None) as running:
+            engine = docker.DockerClient(base_url=running.stack.engine_url)
+            launch(running.stack)
+            compared(running.stack, engine, report, "plain")
             engine.close()
 
 

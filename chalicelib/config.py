@@ -19,6 +19,7 @@ from chalicelib.environment import (
     NETWORKS,
     ORIGIN,
     PORTS,
+    SWITCH,
     TEXT,
     Kind,
     Network,
@@ -36,12 +37,9 @@ VERSION: Final = "0.1.0"
 LANE_SHARES: Final[Mapping[Lane, int]] = MappingProxyType(
     {Lane.LAUNCH: 40, Lane.PULL: 30, Lane.LEAVE: 20, Lane.WATCH: 10}
 )
+SLOW_ENOUGH: Final = 20  # notes of one owner or network; the table keeps five times as many (aws/slots.py)
 PULL_SLOTS: Final = 80  # percent of the pull lane's functions; the others are for handovers
 LONGEST_SESSION_HOURS: Final = 168  # the bucket's backstop deletes credentials after eight days
-
-
-def _half(of: int) -> int:
-    return max(1, of // 2)
 
 
 def _notebook_origins(text: str) -> str:
@@ -108,6 +106,15 @@ class Config:
             ),
             f"the longest life of a session, and so of its credentials; at most {LONGEST_SESSION_HOURS}",
             default="72",
+        )
+    )
+    quick_start: bool = setting(
+        Variable(
+            "HOMEPORT_QUICK_START",
+            SWITCH,
+            "starts JupyterLab without the import that takes half of its start (docs/adr/0014); `off` runs plain "
+            "`jupyter lab`",
+            default="on",
         )
     )
     idle_lifetime: float = setting(
@@ -236,13 +243,30 @@ class Config:
     def pull_quota(self) -> Quota:
         """How many pulls there may be at once: no owner and no network takes more than half of them all."""
         in_all = self.functions_of(Lane.PULL) * PULL_SLOTS // 100
-        owner, network = (min(limit, _half(in_all)) for limit in (self.owner_limit, self.network_limit))
-        return Quota(per_owner=owner, per_network=network, shared=self.shared_networks, in_all=in_all)
+        half = max(1, in_all // 2)
+        return Quota(
+            per_owner=min(self.owner_limit, half),
+            per_network=min(self.network_limit, half),
+            shared=self.shared_networks,
+            shared_most=max(1, in_all * 3 // 4),
+            in_all=in_all,
+        )
+
+    def slow_quota(self, lane: Lane) -> Quota:
+        """How often an owner or a network may have been slow lately before its sessions need turns in a lane."""
+        enough = min(self.turn_quota(lane).per_owner, SLOW_ENOUGH)
+        return Quota(per_owner=enough, per_network=enough)
 
     def turn_quota(self, lane: Lane) -> Quota:
-        """How many of a lane's functions an owner or a network may hold that is slow to answer: half of them."""
-        half = _half(self.functions_of(lane))
-        return Quota(per_owner=half, per_network=half, shared=self.shared_networks)
+        """How many of a lane's functions an owner or a network may hold then: half of them."""
+        functions = self.functions_of(lane)
+        half = max(1, functions // 2)
+        return Quota(
+            per_owner=half,
+            per_network=half,
+            shared=self.shared_networks,
+            shared_most=max(1, functions * 3 // 4),
+        )
 
     def notebook_origin(self, host: str) -> str:
         """The origin (scheme, host, port) at which the proxy serves the notebook of the launch with this `host`."""

@@ -120,7 +120,14 @@ def _origin(text: str) -> str:
     return origin
 
 
+def _switch(text: str) -> bool:
+    if text not in ("on", "off"):
+        raise ValueError
+    return text == "on"
+
+
 TEXT: Final = Kind("text", str)
+SWITCH: Final = Kind("on or off", _switch)
 POSITIVE: Final = Kind("a number above 0", number)
 COUNT: Final = Kind("a whole number above 0", whole_number)
 PORT: Final = Kind("a port number", partial(whole_number, most=65535))

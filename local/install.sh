@@ -35,6 +35,7 @@ test -e /etc/ssl/certs/ca-certificates.crt || missing="$missing ca-certificates"
 if [ "$mode" = test ]; then
     need docker.io docker # the command; some tests start engines of their own besides
     need chromium chromium
+    need busybox busybox
     need curl curl
     need strace strace
 fi

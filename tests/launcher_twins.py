@@ -17,7 +17,7 @@ from chalicelib.aws.errors import CredentialsMissing, LaunchWithdrawn, SessionNo
 from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import Redeemed, Route
 from chalicelib.aws.sign_ins import SignIn, SignOut, sign_outs
-from chalicelib.aws.slots import Pool
+from chalicelib.aws.slots import NOTE_RENEWAL_SECONDS, RENEWAL_SECONDS, Pool
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.engine.endpoint import MISSING, ContainerStatus
 from chalicelib.engine.errors import (
@@ -273,12 +273,17 @@ class SlotStoreTwin:
         self.during("take")
         crowd = crowd_before(self.pools[pool], sid, slot, quota, self.clock())
         if crowd is None:
-            self.put(pool, sid, slot)
+            self._write(pool, sid, slot, RENEWAL_SECONDS)
         return crowd
 
     def put(self, pool: Pool, sid: str, slot: Slot) -> None:
+        self._write(pool, sid, slot, NOTE_RENEWAL_SECONDS)
+
+    def _write(self, pool: Pool, sid: str, slot: Slot, renewal: float) -> None:
         self.trouble.step()
-        self.pools[pool][sid] = slot
+        held = self.held(pool)
+        if sid not in held or held[sid].until <= slot.until - renewal:
+            self.pools[pool][sid] = slot
         self.trouble.step()
 
     def give_back(self, pool: Pool, sid: str) -> None:

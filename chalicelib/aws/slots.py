@@ -8,7 +8,8 @@
 
 `slots` is JSON: for each session [owner, endpoint, source, until]. Slots whose time is over are left out at the next
 change, and the item goes with the last one (`ttl`). What cannot be read counts for no slot: all of them end by
-themselves. The quotas bound the items, and NOTES_MOST that of the slow: 100 slots of 110 bytes.
+themselves. Nobody has a slot without a function, so their number bounds the items, and NOTES_MOST that of the slow: 100
+slots of 110 bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from chalicelib.session.lanes import Lane
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-RENEWAL_SECONDS: Final = 30.0  # a slot that would end so little later is not written again
+RENEWAL_SECONDS: Final = 30.0  # a slot that would end so little later is not written again,
+NOTE_RENEWAL_SECONDS: Final = 10.0  # and a note, which has to outlast the next call
 RACES: Final = 20  # a change loses only against another one; the pauses between them are 5 seconds in all
 FIRST_PAUSE: Final = 0.02  # seconds at most; a read and a write take about as long
 NOTES_MOST: Final = 100  # several times what it takes to make an owner or a network wait for its turn
@@ -71,7 +73,7 @@ class SlotStore:
 
         def with_ours(held: Mapping[str, Slot]) -> Mapping[str, Slot]:
             nonlocal crowd
-            if _lasts(held, sid, slot):
+            if _lasts(held, sid, slot, RENEWAL_SECONDS):
                 return held
             crowd = crowd_before(held, sid, slot, quota, self._clock())
             return held if crowd else {**held, sid: slot}
@@ -84,7 +86,9 @@ class SlotStore:
 
         def with_ours(held: Mapping[str, Slot]) -> Mapping[str, Slot]:
             others = [(holder, other) for holder, other in held.items() if holder != sid]
-            return held if _lasts(held, sid, slot) else dict([*others, (sid, slot)][-NOTES_MOST:])
+            if _lasts(held, sid, slot, NOTE_RENEWAL_SECONDS):
+                return held
+            return dict([*others, (sid, slot)][-NOTES_MOST:])
 
         self._change(pool, sid, with_ours)
 
@@ -126,8 +130,8 @@ def _pause(sid: str, race: int) -> float:
     return share * FIRST_PAUSE * 2.0 ** min(race, 5)
 
 
-def _lasts(held: Mapping[str, Slot], sid: str, slot: Slot) -> bool:
-    return sid in held and held[sid].until > slot.until - RENEWAL_SECONDS
+def _lasts(held: Mapping[str, Slot], sid: str, slot: Slot, renewal: float) -> bool:
+    return sid in held and held[sid].until > slot.until - renewal
 
 
 def _slots_of(item: Item, now: float) -> dict[str, Slot]:

@@ -16,8 +16,8 @@ table does not know is left alone: its labels may be all that is left of its ses
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from types import MappingProxyType, TracebackType
@@ -59,9 +59,9 @@ PROBE_SECONDS: Final = 8.0  # the first waiting for JupyterLab, which answers ab
 PROBE_PAUSE: Final = 0.05
 LEAST_SECONDS: Final = 1.0  # what each look at a notebook gets at least
 SLOT_SECONDS: Final = 960.0  # above what a function may take, so that a pull at work never loses its slot
-SLOW_SECONDS: Final = 3.0  # an effect that holds a function for longer is noted;
-HUNG_SECONDS: Final = 0.9  # so is a look at a notebook that does not even refuse the connection
-NOTED_SECONDS: Final = 45.0  # above EFFECT_SECONDS, so that those who are asked are noted anew before it is over
+SLOW_SECONDS: Final = 3.0  # what holds a tick for longer, all its effects together, is noted;
+HUNG_SECONDS: Final = 0.9  # so is an effect that fails after longer than this
+NOTED_SECONDS: Final = 60.0  # above EFFECT_SECONDS, so that who is asked all the time is noted all the time
 TURN_SECONDS: Final = 60.0  # what a tick that was killed keeps its turn for; one at work takes it anew
 LEAF_SLACK: Final = 86400.0  # a notebook's certificate outlives its session by a day, in seconds
 NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut Down), or by SIGTERM
@@ -184,7 +184,8 @@ class Effects:
         self._ask_notebook = probe
         self._opened: Credentials | None = None
         self._ends_by = 0.0
-        self._asked_at: float | None = None  # since when the present effect waits for the endpoint or the notebook
+        self._held = 0.0  # seconds that the endpoint or the notebook has held the function for and are not judged yet,
+        self._held_in_all = 0.0  # and those in the whole tick
         self._may_ask = False
         self._taken = set[Pool]()
 
@@ -195,12 +196,16 @@ class Effects:
         outcome the endpoint may be swept; what fails in that counts for nothing.
         """
         now, error = self._clock(), None
-        self._asked_at = None
+        self._held = 0.0
         self._ends_by = now + ANSWER_SECONDS.get(type(effect), EFFECT_SECONDS)
         if session.lease_expires_at > now:  # a save that took long leaves the effect less
             self._ends_by = min(self._ends_by, session.lease_expires_at)
         try:
-            yield from self._perform(effect, session)
+            with closing(self._perform(effect, session)) as events:
+                for event in events:
+                    self._note_if_slow(effect, session, error)  # before the save: that may be lost, to a Stop for one
+                    with self._not_asking():
+                        yield event
         except (IllegalTransition, BadConfiguration):
             raise
         except HomeportError as raised:
@@ -230,8 +235,8 @@ class Effects:
                 yield from self._inspect(session)
             case e.WithdrawRoute():
                 self._routes.withdraw(session)
-                if session.admitted:
-                    self._taken.add(Pool.PULL)  # by a tick that may not be at work any more
+                if session.progressed_at and session.container is None:  # it pulled; no tick may be at work on it
+                    self._give_back(Pool.PULL, session)
                 yield e.RouteWithdrawn()
             case e.RemoveContainer():
                 yield from self._remove(session)
@@ -244,16 +249,19 @@ class Effects:
 
     # ── the visitor's endpoint ──
 
-    def _endpoint(self, session: Session) -> Engine:
+    @contextmanager
+    def _endpoint(self, session: Session) -> Iterator[Engine]:
         self._await_turn(session)
         if self._opened is None:
             self._opened = self._credentials.get(session.sid, session.generation, session.owner)
-        self._asked_at = self._asked_at or self._clock()
-        address = self._resolve(self._opened.endpoint, self._config.address_policy)
-        deadline = self._ends_by - self._clock()
-        if deadline <= 0:  # a call that begins now could end after the lease, beside another tick's
-            raise EndpointTimeout("The hub's own stores or its name server took too long. The hub will try again")
-        return self._connect(self._opened, address=address, deadline=deadline, hub_name=self._hub_of(session))
+        with self._asking():
+            address = self._resolve(self._opened.endpoint, self._config.address_policy)
+            deadline = self._ends_by - self._clock()
+            if deadline <= 0:  # a call that begins now could end after the lease, beside another tick's
+                raise EndpointTimeout("The hub's own stores or its name server took too long. The hub will try again")
+            hub_name = self._hub_of(session)
+            with self._connect(self._opened, address=address, deadline=deadline, hub_name=hub_name) as endpoint:
+                yield endpoint
 
     def _hub_of(self, session: Session) -> str:
         """Whose the session's container is: as recorded, so that neither a new CA nor another name changes it."""
@@ -294,12 +302,13 @@ class Effects:
 
     def end_tick(self, session: Session) -> None:
         """Give back what the tick has taken, but for the slot of a pull that goes on; what fails ends by itself."""
-        lane = lane_of(session)
+        for pool in self._taken - ({Pool.PULL} if lane_of(session) is Lane.PULL else set()):
+            self._give_back(pool, session)
+
+    def _give_back(self, pool: Pool, session: Session) -> None:
+        self._taken.discard(pool)
         with suppress(StoreUnavailable):
-            for pool in self._taken:
-                if pool is not Pool.PULL or lane is not Lane.PULL:
-                    self._slots.give_back(pool, session.sid)
-        self._taken.clear()
+            self._slots.give_back(pool, session.sid)
 
     # ── turns ──
 
@@ -308,12 +317,12 @@ class Effects:
         lane = lane_of(session)
         if self._may_ask or lane is Lane.PULL:  # a pull has its slot already
             return
-        quota, now = self._config.turn_quota(lane), self._clock()
+        now = self._clock()
         slot = slot_of(session, now + TURN_SECONDS)
-        if lane is not Lane.LAUNCH:  # a neighbour behind the same address is no reason to keep a secret
+        if lane is Lane.LEAVE:  # a neighbour behind the same address is no reason to keep a secret
             slot = replace(slot, source="")
-        if crowd_before(self._slots.held(Pool.SLOW), session.sid, slot, quota, now):
-            crowd = self._slots.take(TURNS[lane], session.sid, slot, quota)
+        if crowd_before(self._slots.held(Pool.SLOW), session.sid, slot, self._config.slow_quota(lane), now):
+            crowd = self._slots.take(TURNS[lane], session.sid, slot, self._config.turn_quota(lane))
             if crowd:
                 raise NotItsTurn(
                     f"{crowd.count} other notebooks {crowd.what} wait for a Docker endpoint or a notebook that is slow "
@@ -322,12 +331,32 @@ class Effects:
             self._taken.add(TURNS[lane])
         self._may_ask = True
 
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Count the time of the block as held by the endpoint or the notebook."""
+        begun = self._clock()
+        try:
+            yield
+        finally:
+            self._held += self._clock() - begun
+
+    @contextmanager
+    def _not_asking(self) -> Iterator[None]:
+        """Count the time of the block, within the other one's, as the hub's own."""
+        begun = self._clock()
+        try:
+            yield
+        finally:
+            self._held -= self._clock() - begun
+
     def _note_if_slow(self, effect: Effect, session: Session, error: HomeportError | None) -> None:
-        """Write down that the endpoint or the notebook held the function for long, however it ended."""
-        if self._asked_at is None or isinstance(effect, e.PullImage):  # a pull has a lane of its own
+        """Write down that the endpoint or the notebook has held the function for long, however it ended."""
+        if isinstance(effect, e.PullImage):  # it has a lane of its own
             return
-        held = self._clock() - self._asked_at
-        if held > (HUNG_SECONDS if isinstance(error, NotebookSilent) else SLOW_SECONDS):
+        self._held_in_all += self._held
+        is_slow = self._held_in_all > SLOW_SECONDS or (error is not None and self._held > HUNG_SECONDS)
+        self._held = 0.0
+        if is_slow:
             self._may_ask = False
             with suppress(StoreUnavailable):
                 self._slots.put(Pool.SLOW, session.sid, slot_of(session, self._clock() + NOTED_SECONDS))
@@ -342,6 +371,7 @@ class Effects:
                 # Where the engine binds the notebook's port: loopback stays on loopback, otherwise every address.
                 publish_address=endpoint.address if ip_address(endpoint.address).is_loopback else "",
                 idle_lifetime=self._config.idle_lifetime,
+                quick_start=self._config.quick_start,
             )
             endpoint.create(container)
             if endpoint.inspect(container.name).status == "created":
@@ -436,7 +466,8 @@ class Effects:
             return
         with suppress(HomeportError):
             for sid, generation in endpoint.launches(session.owner):
-                found = self._find_session(sid)
+                with self._not_asking():
+                    found = self._find_session(sid)
                 if found is not None and found.owner == session.owner and found.is_past(generation):
                     with suppress(EndpointError):
                         endpoint.remove(container_name(sid, generation))
@@ -448,17 +479,24 @@ class Effects:
             raise IllegalTransition("a session without a target cannot be probed")
         self._await_turn(session)
         trust = self._trust()
-        self._asked_at = self._clock()
-        # Looked at again and again by the first tick alone, and only while nothing is slow: it holds its function.
-        deadline = self._asked_at + (0.0 if session.attempts or self._taken else PROBE_SECONDS)
+        # Asked again and again by the first tick alone, and only while nothing is slow: it holds its function.
+        seconds = 0.0 if session.attempts or self._taken else PROBE_SECONDS
+        try:
+            with self._asking():
+                self._ask_until(session.target, session.host, trust, self._clock() + seconds)
+        except NotebookSilent:
+            self._raise_unless_running(session)
+            raise
+        return e.NotebookAnswered()
+
+    def _ask_until(self, target: Target, host: str, trust: HubTrust, ends_at: float) -> None:
+        """Ask a notebook until it answers, at least once; raises NotebookSilent."""
         while True:
+            seconds = max(ends_at - self._clock(), LEAST_SECONDS)
             try:
-                seconds = max(deadline - self._clock(), LEAST_SECONDS)
-                self._ask_notebook(session.target, session.host, trust, deadline=seconds)
-                return e.NotebookAnswered()
+                return self._ask_notebook(target, host, trust, deadline=seconds)
             except NotebookSilent:
-                if self._clock() >= deadline:
-                    self._raise_unless_running(session)
+                if self._clock() >= ends_at:
                     raise
             self._sleep(PROBE_PAUSE)
 
@@ -473,7 +511,7 @@ class Effects:
 
 
 def _event_of(effect: Effect, session: Session, error: HomeportError) -> Event:
-    if isinstance(error, NotItsTurn) and session.phase is Phase.LAUNCHING:
+    if isinstance(error, NotItsTurn) and session.phase is not Phase.LEAVING:
         return e.Queued(error.message)
     failure = Failure(error.code, error.message)
     return e.EffectDelayed(failure) if _is_tried_again(effect, error) else e.EffectFailed(failure)

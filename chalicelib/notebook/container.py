@@ -3,7 +3,8 @@
 Rules
 
 1. The image stays as it is: its entrypoint is kept (the Jupyter Docker Stacks set their environment up there) and is
-   expected to run the command it is given; `jupyter` must be on its PATH.
+   expected to run the command it is given; `jupyter` must be on its PATH, and `sh` unless the quick start (start.py) is
+   switched off.
 2. Configuration comes from one folder through JUPYTER_CONFIG_PATH, which outranks the image's and the user's own files.
 3. The notebook listens with its own leaf certificate and answers only who shows a certificate of the hub's client CA.
    So there is no token, and Jupyter makes its own XSRF and websocket-origin checks (it skips both for a request
@@ -32,6 +33,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from chalicelib.notebook.certificates import Ca, Leaf, fingerprint
+from chalicelib.notebook.start import START, START_CODE
 from chalicelib.session.values import Limits, Session, container_name
 
 NOTEBOOK_PORT: Final = 8888
@@ -39,7 +41,8 @@ FOLDER: Final = "/opt/homeport"  # in the container's own layer: put_archive int
 WORK: Final = "work"  # the Jupyter Docker Stacks' own name for it
 DEFAULT_WORKDIR: Final = f"/home/jovyan/{WORK}"
 RUNTIME_FOLDER: Final = "/tmp/homeport-runtime"  # noqa: S108 - inside the container; short, as sockets' paths end at 107 bytes
-COMMAND: Final = ("jupyter", "lab", "--no-browser")
+COMMAND: Final = ("sh", f"{FOLDER}/start")
+PLAIN_COMMAND: Final = ("jupyter", "lab", "--no-browser")
 LABEL: Final = "homeport."
 LOG_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({"max-size": "1m", "max-file": "2"})
 
@@ -126,19 +129,25 @@ def hub_label(hub_name: str, ca: Ca) -> str:
 
 
 def specification(
-    session: Session, *, hub_name: str, image_workdir: str, publish_address: str, idle_lifetime: float
+    session: Session,
+    *,
+    hub_name: str,
+    image_workdir: str,
+    publish_address: str,
+    idle_lifetime: float,
+    quick_start: bool = True,
 ) -> Specification:
     """Say what container `session` needs.
 
     `hub_name` is the label that says whose it is; `image_workdir` the image's own working directory or empty;
     `publish_address` the endpoint's address to bind the notebook's port to, empty for all; `idle_lifetime` is in
-    seconds.
+    seconds; `quick_start` starts JupyterLab as start.py says.
     """
     workdir = work_folder(image_workdir)
     return Specification(
         name=container_name(session.sid, session.generation),
         image=session.image,
-        command=COMMAND,
+        command=COMMAND if quick_start else PLAIN_COMMAND,
         environment=MappingProxyType(environment(workdir)),
         labels=MappingProxyType(labels(session, hub_name=hub_name, idle_lifetime=idle_lifetime)),
         volume=volume_name(session.sid),
@@ -207,6 +216,8 @@ def injected_files(
         "jupyter_server_config.py": f"WORK = {workdir!r}\n{SERVER_CODE}".encode(),
         "notebook.pem": leaf.certificate.rstrip() + b"\n" + leaf.key.rstrip() + b"\n",
         "client-ca.pem": client_ca,
+        "start": START.replace("@FOLDER@", FOLDER).encode(),
+        "start.py": START_CODE.encode(),
     }
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as tar:

@@ -14,7 +14,8 @@ function that was killed takes none away for long.
 Launches whose engines are quick need no slot: a class that shares one engine, or one address, is not held up. What
 held a function for long is noted; only while an owner or a network has many such notes, each of its sessions needs a
 *turn* to be asked, a slot that it gives back at once afterwards. There are half as many turns as its lane has
-functions, so that the other half is everybody else's.
+functions, so that the other half is everybody else's; and three quarters for a network that the operator says is
+shared by many.
 """
 
 from __future__ import annotations
@@ -41,18 +42,22 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quota:
-    """How many slots there are: for one owner, for one network, and `in_all` (None: no limit)."""
+    """How many slots there are: for one owner, for one network, and `in_all` (None: no limit).
+
+    A `shared` network has SHARED_FACTOR times as many, up to `shared_most`.
+    """
 
     per_owner: int
     per_network: int
     shared: tuple[IPv4Network | IPv6Network, ...] = ()
+    shared_most: int = 0
     in_all: int | None = None
 
     def of_network(self, network: str) -> int:
         """How many slots this network may have."""
         mine = ip_network(network)
         is_shared = any(mine.version == one.version and mine.subnet_of(one) for one in self.shared)  # type: ignore[arg-type]  # one version
-        return self.per_network * (SHARED_FACTOR if is_shared else 1)
+        return min(self.per_network * SHARED_FACTOR, self.shared_most) if is_shared else self.per_network
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
     State.READY:       {e.ContainerRan: State.READY,
                         e.NotebookAnswered: State.READY,
                         e.CredentialsRenewed: State.READY,
+                        e.Queued: State.READY,
                         e.ForgetRequested: State.FORGETTING,
                         e.ContainerExited: State.WITHDRAWING,
                         e.EffectDelayed: State.READY, **_LEAVE},
@@ -211,7 +212,7 @@ def next_effect(session: Session) -> Effect | None:
     """Say what is to be done in this state; None when nothing is, ever."""
     if session.state is State.READY and not session.credentials_held:
         return e.ProbeNotebook()  # the endpoint can no longer be asked, the notebook still can
-    if session.state is State.PULLING and session.admitted:
+    if session.admitted:
         return e.PullImage()
     return EFFECTS.get(session.state)
 
@@ -277,9 +278,11 @@ def _changed(session: Session, event: Event, state: State, now: float) -> Sessio
         case e.PullProgressed(line=line):
             return _pulled_on(session, after, one_line(line, LINE_LENGTH) != session.message, now)
         case e.Queued():
-            return replace(after, next_attempt_at=_next_turn(after, now))
+            settled = now < session.entered_at + LEASE_SECONDS  # no tick was killed at what the state stands for
+            entered_at = now if settled and not session.attempts else session.entered_at
+            return replace(after, entered_at=entered_at, next_attempt_at=_next_turn(session.last_news_at, now))
         case e.PullQueued():  # the endpoint has just said that it has no such image
-            return replace(_heard(after, now), next_attempt_at=_next_turn(after, now))
+            return replace(_heard(after, now), next_attempt_at=_next_turn(session.entered_at, now))
         case e.PullAdmitted():
             return replace(_heard(after, now), progressed_at=now)
         case e.StopRequested() | e.ForgetRequested():  # heard from the visitor, not from the endpoint
@@ -318,7 +321,8 @@ def _unsettled(session: Session, event: Event, now: float) -> dict[str, Any]:
     """What may still come of the creations that a session sent which leaves CREATING, as changes of fields.
 
     One was sent on entering it, one for each attempt that failed, and one more if a tick may have been killed after
-    sending it, which shows at the end of its lease. The answer to the last one settles it if there was no other.
+    sending it, which shows at the end of its lease (none was while it waited for its turn: `entered_at` is the end of
+    that). The answer to the last one settles it if there was no other.
     """
     sent = 1 + session.attempts + (now >= session.entered_at + LEASE_SECONDS)
     if sent == 1 and isinstance(event, e.ContainerCreated | e.EffectFailed):
@@ -328,9 +332,7 @@ def _unsettled(session: Session, event: Event, now: float) -> dict[str, Any]:
 
 def _entered(session: Session, now: float) -> Session:
     """The session having just entered its state."""
-    session = replace(_heard(session, now), entered_at=now)
-    if session.state is not State.WITHDRAWING:  # there it says that the pull's slot is to be given back
-        session = replace(session, admitted=False)
+    session = replace(_heard(session, now), entered_at=now, admitted=False)
     match session.state:
         case State.CREATING:
             return replace(session, container=container_name(session.sid, session.generation))  # rule 7
@@ -382,9 +384,9 @@ def _delayed(before: Session, after: Session, failure: Failure, now: float) -> S
     )
 
 
-def _next_turn(session: Session, now: float) -> float:
-    """When a session asks again whether it is its turn."""
-    return now + min(max((now - session.entered_at) / 2, QUEUE_PAUSE), QUEUE_PAUSE_LIMIT)
+def _next_turn(since: float, now: float) -> float:
+    """When a session that has waited since then asks again whether it is its turn."""
+    return now + min(max((now - since) / 2, QUEUE_PAUSE), QUEUE_PAUSE_LIMIT)
 
 
 def _next_look(session: Session, now: float) -> float | None:

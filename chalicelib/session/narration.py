@@ -146,6 +146,8 @@ def _message_after(before: Session, event: Event, after: Session) -> str:
     if after.state is not before.state or before.newer:
         return _message_of(after)
     match event:
+        case e.Queued() if before.phase is Phase.READY:  # it is nobody's turn to look at a notebook that runs
+            return before.message
         case e.PullProgressed(line=line) | e.Queued(line=line) | e.PullQueued(line=line):
             return one_line(line, LINE_LENGTH)
         case e.PullAdmitted():

@@ -36,6 +36,15 @@ class SlotStoreContract:
         assert slots.take(Pool.PULL, "two", a_slot(seconds=600.0), QUOTA) is None
         assert slots.held(Pool.PULL)["two"] == a_slot(seconds=600.0)
 
+    def test_a_slot_that_lasts_nearly_as_long_is_not_written_again(self, slots: Slots) -> None:
+        slots.take(Pool.PULL, "one", a_slot(), QUOTA)
+        slots.put(Pool.SLOW, "one", a_slot())
+        for later, pulls, slow in ((5.0, 60.0, 60.0), (15.0, 60.0, 75.0), (35.0, 95.0, 95.0)):
+            slots.take(Pool.PULL, "one", a_slot(seconds=60.0 + later), QUOTA)
+            slots.put(Pool.SLOW, "one", a_slot(seconds=60.0 + later))
+            assert slots.held(Pool.PULL)["one"].until == NOW + pulls
+            assert slots.held(Pool.SLOW)["one"].until == NOW + slow
+
     def test_a_slot_that_was_given_back_is_free(self, slots: Slots) -> None:
         for sid in ("one", "two"):
             slots.take(Pool.PULL, sid, a_slot(), QUOTA)

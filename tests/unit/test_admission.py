@@ -74,13 +74,16 @@ def test_what_is_not_known_is_shared_with_nobody() -> None:
 
 
 def test_a_network_that_many_share_has_more() -> None:
-    campus = replace(QUOTA, in_all=None, shared=(ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")))
+    campus = replace(
+        QUOTA, in_all=None, shared=(ip_network("198.51.100.0/24"), ip_network("2001:db8::/32")), shared_most=100
+    )
     held = {f"sid-{number}": a_slot(str(number), "") for number in range(SHARED_FACTOR * QUOTA.per_network - 1)}
     assert crowd_before(held, "mine", a_slot("mine", ""), campus, NOW) is None
     held["one more"] = a_slot("other", "")
     assert crowd_before(held, "mine", a_slot("mine", ""), campus, NOW) == Crowd(30, "launched from your network")
     assert campus.of_network("2001:db8:5:6::/64") == 30
     assert campus.of_network("203.0.113.7/32") == 3
+    assert replace(campus, shared_most=18).of_network("2001:db8:5:6::/64") == 18
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["10.0.0.1/32", "10.0.0.2/32"]), st.booleans())))

@@ -12,6 +12,7 @@ import pytest
 import infra.deploy
 import local.settings
 import proxy.settings
+from chalicelib.aws.slots import NOTES_MOST
 from chalicelib.config import Config
 from chalicelib.environment import PORT, TEXT, Kind, Variable, from_environ, setting, variables
 from chalicelib.errors import BadConfiguration
@@ -151,4 +152,7 @@ def test_who_is_slow_has_half_of_a_lane_and_somebody_always_has_a_turn(functions
     config = Config.from_environ({"HOMEPORT_FUNCTIONS": str(functions)})
     quota, most = config.turn_quota(lane), config.functions_of(lane)
     assert 1 <= quota.per_owner == quota.per_network <= most / 2
+    assert config.slow_quota(lane).per_owner <= quota.per_owner
+    assert 5 * config.slow_quota(lane).per_owner <= NOTES_MOST, "five attackers' notes do not push each other out"
+    assert quota.per_owner <= quota.shared_most < most
     assert most <= 1000, "AWS takes no more for an event source"

@@ -13,18 +13,25 @@ from chalicelib.aws.errors import StoreUnavailable
 from chalicelib.aws.queues import Handover, TickMessage
 from chalicelib.aws.slots import Pool
 from chalicelib.bundle.address import AddressPolicy, Endpoint
-from chalicelib.bundle.credentials import Credentials
 from chalicelib.bundle.errors import ForbiddenAddress
 from chalicelib.config import Config
 from chalicelib.engine.errors import EndpointError, EndpointExpiredCertificate, EndpointTimeout, NotebookSilent
-from chalicelib.launcher.effects import LEAST_SECONDS, NOTED_SECONDS, PROBE_SECONDS, SLOW_SECONDS, Effects, Resolve
+from chalicelib.launcher.effects import (
+    HUNG_SECONDS,
+    LEAST_SECONDS,
+    NOTED_SECONDS,
+    PROBE_SECONDS,
+    SLOW_SECONDS,
+    Effects,
+    Resolve,
+)
 from chalicelib.launcher.tick import HANDOVER_SECONDS, PROGRESS_SECONDS, Launcher
 from chalicelib.notebook.certificates import HubTrust
 from chalicelib.session import events as e
-from chalicelib.session.admission import Slot
+from chalicelib.session.admission import Slot, slot_of
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import EFFECT_SECONDS, LEASE_SECONDS, with_lease
-from chalicelib.session.machine import PATIENCE, PullPatience, advance
+from chalicelib.session.machine import PATIENCE, QUEUE_PAUSE, PullPatience, advance
 from chalicelib.session.narration import MESSAGES
 from chalicelib.session.values import PHASES, Failure, Phase, Session, State, Target, container_name
 from tests.builders import NOW, a_session, some_credentials
@@ -940,7 +947,7 @@ def test_an_endpoint_that_fails_after_a_while_is_noted_whatever_it_fails_of(erro
     stage = Stage()
 
     def late(endpoint: Endpoint, policy: AddressPolicy) -> str:
-        stage.clock.now += SLOW_SECONDS + 1
+        stage.clock.now += HUNG_SECONDS + 0.1
         raise error
 
     stage.resolve = late
@@ -948,17 +955,46 @@ def test_an_endpoint_that_fails_after_a_while_is_noted_whatever_it_fails_of(erro
     assert stage.sid in stage.slots.pools[Pool.SLOW]
 
 
-def test_when_the_hubs_own_stores_are_slow_nobodys_endpoint_is() -> None:
+def test_no_stop_hides_how_long_a_call_took() -> None:
+    stage = a_slow_engine(0.0)
+
+    def meanwhile(call: str) -> None:
+        if call == "create":
+            stage.clock.now += 29
+            stage.ask_for(e.StopRequested())
+
+    stage.engine.during = meanwhile
+    stage.tick()
+    assert stage.sid in stage.slots.pools[Pool.SLOW]
+
+
+def test_many_calls_that_are_quick_enough_are_slow_together() -> None:
+    stage = a_slow_engine(1.0)
+    stage.run(State.READY)
+    assert stage.sid in stage.slots.pools[Pool.SLOW]
+
+
+def test_who_is_asked_all_the_time_is_noted_all_the_time() -> None:
+    stage, gaps = Stage(), list[float]()
+    for _ in range(12):
+        stage.clock.now += EFFECT_SECONDS
+        note = slot_of(stage.session, stage.clock.now + NOTED_SECONDS)
+        stage.slots.put(Pool.SLOW, stage.sid, note)
+        gaps.append(stage.slots.pools[Pool.SLOW][stage.sid].until - stage.clock.now)
+    assert min(gaps) > EFFECT_SECONDS + QUEUE_PAUSE
+
+
+@pytest.mark.parametrize(("part", "call"), [("credentials", "get"), ("slots", "take"), ("store", "save")])
+def test_when_the_hubs_own_stores_are_slow_nobodys_endpoint_is(part: str, call: str) -> None:
     stage = Stage()
+    store = getattr(stage, part)
+    usual = getattr(store, call)
 
-    opened = stage.credentials.get
-
-    def slow(sid: str, generation: int, owner: str) -> Credentials:
+    def slow(*arguments: Any) -> Any:
         stage.clock.now += SLOW_SECONDS + 1
-        return opened(sid, generation, owner)
+        return usual(*arguments)
 
-    stage.credentials.get = slow  # type: ignore[method-assign]
-    stage.engine.images.add(stage.session.image)
+    setattr(store, call, slow)
     stage.run(State.READY)
     assert stage.slots.pools[Pool.SLOW] == {}
 
@@ -1029,6 +1065,22 @@ def test_a_stop_gives_back_the_slot_of_a_pull_that_no_tick_is_at() -> None:
     stage.ask_for(e.StopRequested())
     stage.run(State.STOPPED)
     assert stage.slots.pools[Pool.PULL] == {}
+
+
+def test_a_slot_that_cannot_be_given_back_keeps_no_other_one() -> None:
+    stage = Stage()
+    mine = stage.session.owner[:16]
+    others(stage, Pool.SLOW, 20, owner=mine)
+    given_back: list[Pool] = []
+
+    def refuse(pool: Pool, sid: str) -> None:
+        given_back.append(pool)
+        raise StoreUnavailable("The table does not answer")
+
+    stage.slots.give_back = refuse  # type: ignore[method-assign]
+    stage.tick()
+    assert sorted(set(given_back)) == [Pool.LAUNCH_TURN, Pool.PULL]
+    assert stage.session.state is State.READY
 
 
 def test_a_stop_while_the_image_is_looked_for_leaves_no_slot() -> None:

@@ -21,6 +21,7 @@ from chalicelib.session.machine import (
     PATIENCE,
     PULL_STEP,
     QUEUE_PAUSE_LIMIT,
+    SETTLE_SECONDS,
     TRANSITIONS,
     PullPatience,
     accepts,
@@ -337,12 +338,33 @@ def test_after_its_turn_has_come_an_endpoint_has_all_of_its_patience() -> None:
     assert overdue(session, now + PATIENCE[State.VERIFYING] + 1) == e.PatienceExpired(FAILURE)
 
 
-def test_on_its_way_out_a_session_still_says_that_it_pulled_until_its_route_is_withdrawn() -> None:
-    session = advance(a_session(state=State.PULLING), e.PullAdmitted(), NOW)
-    session = advance(session, e.StopRequested(), NOW)
-    assert session.admitted
-    assert next_effect(session) == e.WithdrawRoute()
-    assert not advance(session, e.RouteWithdrawn(), NOW).admitted
+def test_waiting_for_its_turn_is_no_creation_that_was_sent() -> None:
+    session, now = advance(a_session(state=State.PULLING), e.ImagePresent(), NOW), NOW
+    while now < NOW + 5 * LEASE_SECONDS:
+        session = advance(session, e.Queued("20 other notebooks with your key wait"), now)
+        now = due(session)
+    assert advance(session, e.ContainerCreated(), now).unsettled_until == 0.0
+    stopped = advance(session, e.StopRequested(), now)
+    assert stopped.creations == 1, "the tick that was about to ask may have been killed"
+
+
+def test_a_creation_whose_tick_was_killed_before_the_session_waited_is_not_forgotten() -> None:
+    session = advance(a_session(state=State.PULLING), e.ImagePresent(), NOW)
+    now = NOW + LEASE_SECONDS
+    for _ in range(3):
+        session = advance(session, e.Queued("20 other notebooks with your key wait"), now)
+        now = due(session)
+    created = advance(session, e.ContainerCreated(), now)
+    assert created.creations == 2
+    assert created.unsettled_until == now + SETTLE_SECONDS
+
+
+def test_a_ready_notebook_that_nobody_looks_at_for_a_while_reads_of_nothing_and_is_looked_at_soon() -> None:
+    ready = a_session(state=State.READY, message="Your notebook is ready")
+    queued = advance(ready, e.Queued("20 other notebooks with your key wait"), NOW + 1000)
+    assert (queued.message, queued.log) == (ready.message, ready.log)
+    assert due(queued) - (NOW + 1000) <= QUEUE_PAUSE_LIMIT
+    assert overdue(queued, NOW + 2000) is None
 
 
 @pytest.mark.parametrize("event", [e.EffectFailed(FAILURE), e.PatienceExpired(FAILURE)])

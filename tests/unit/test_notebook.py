@@ -109,7 +109,14 @@ def members(tar: bytes) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
 def test_the_injected_files_are_these_and_lie_in_one_folder() -> None:
     found = members(the_files())
     folder = FOLDER.strip("/")
-    names = {"jupyter_server_config.json", "jupyter_server_config.py", "notebook.pem", "client-ca.pem"}
+    names = {
+        "jupyter_server_config.json",
+        "jupyter_server_config.py",
+        "notebook.pem",
+        "client-ca.pem",
+        "start",
+        "start.py",
+    }
     assert found.keys() == {"srv/me/work", folder} | {f"{folder}/{name}" for name in names}
     assert found[f"{folder}/client-ca.pem"][1] == b"CA"
     assert found[f"{folder}/notebook.pem"][1] == LEAF.certificate + LEAF.key
@@ -182,3 +189,8 @@ def test_jupyterlab_shows_the_volume_and_keeps_there_what_the_next_launch_needs_
     assert jupyter_config(spec.workdir, 60)["ServerApp"]["root_dir"] == spec.workdir == "/home/me/work"
     kept = {name for name, value in spec.environment.items() if value.startswith(f"{spec.workdir}/")}
     assert kept == {"JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR"}
+
+
+def test_the_quick_start_can_be_switched_off() -> None:
+    assert a_specification().command == ("sh", f"{FOLDER}/start")
+    assert a_specification(quick_start=False).command == ("jupyter", "lab", "--no-browser")
