@@ -6,6 +6,7 @@ during each of these:
 
     pulls    the engine has no image, and its pulls never end, with a new status every second
     silence  the engine takes the connection and never answers
+    creation the engine answers at once, but never says that the container is created
     notebook the engine says that all went well, and no notebook ever answers
 
 For each: upload → ready, and Stop → no stored credentials: median, 99th percentile (of 20: the longest), maximum.
@@ -39,6 +40,7 @@ from local.run import Stack
 from local.settings import ROOT, Settings
 from tests.functional.hostile_engine import Answer, Connection, HostileEngine, Pki, chunk, http, of_json, refusal
 
+ELSEWHERE: Final = "127.0.0.2"  # where the attackers come from, and their engine is
 LAUNCHES: Final = 200
 ROUNDS: Final = 20
 PAUSE: Final = 0.05
@@ -84,16 +86,21 @@ def attack(stack: Stack, name: str, folder: Path) -> Iterator[HostileEngine]:
         answers: dict[str, dict[str, Answer]] = {
             "pulls": {"POST /images/create": endless_pull},
             "silence": {"GET /version": Connection.wait},
+            "creation": {
+                "GET /images/hostile:latest/json": of_json({"Config": {}}),
+                "POST /containers/create": Connection.wait,
+            },
             "notebook": running_at(silent.getsockname()[1]),
         }
-        with HostileEngine(Pki.new()) as engine:
+        pki = Pki.new(lambda ca: ca.issue("engine", sans=(ELSEWHERE,), server=True))
+        with HostileEngine(pki, host=ELSEWHERE) as engine:
             missing = refusal(404, "no such image")
             engine.answers = ByName(engine.answers | {"GET /images/hostile:latest/json": missing} | answers[name])
             bundle = folder / f"{name}.zip"
             write_bundle(bundle, engine)
 
             def upload(number: int) -> tuple[HubClient, str]:
-                hub = HubClient(stack.hub_address)
+                hub = HubClient(stack.hub_address, source=ELSEWHERE)
                 return hub, str(hub.launch(bundle, f"{name}-{number}", "hostile:latest")["id"])
 
             with ThreadPoolExecutor(8) as uploads:
@@ -119,7 +126,7 @@ def write_bundle(path: Path, engine: HostileEngine) -> None:
         archive.writestr("ca.pem", credentials.ca)
         archive.writestr("cert.pem", credentials.certificate)
         archive.writestr("key.pem", credentials.key)
-        archive.writestr("docker.env", f"export DOCKER_HOST=tcp://127.0.0.1:{engine.port}\n")
+        archive.writestr("docker.env", f"export DOCKER_HOST=tcp://{ELSEWHERE}:{engine.port}\n")
 
 
 def launch_and_stop(stack: Stack) -> tuple[float, float]:
@@ -160,7 +167,7 @@ def measure(report: Callable[[str], None]) -> None:
         with run.stack(settings, environ, lambda _step: None) as running:
             stack = running.stack
             _report(report, "no attack", stack)
-            for attacked in ("pulls", "silence", "notebook"):
+            for attacked in ("pulls", "silence", "creation", "notebook"):
                 with attack(stack, attacked, folder) as engine:
                     _report(report, f"{LAUNCHES} × {attacked}", stack)
                     pulls = sum(path.startswith("/images/create") for path in engine.asked("POST"))

@@ -45,12 +45,14 @@ class DemoFailed(Exception):
 
 
 class HubClient:
-    """The hub's JSON interface, for one owner."""
+    """The hub's JSON interface, for one owner; `source` is the address to connect from, if it matters."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, source: str = "") -> None:
         self._address = address
         self._http = requests.Session()
         self._http.trust_env = False
+        if source:
+            self._http.get_adapter(address).init_poolmanager(1, 1, source_address=(source, 0))  # type: ignore[attr-defined]
         self._http.headers["Accept"] = "application/json"
 
     def launch(self, bundle: Path, name: str, image: str | None = None) -> dict[str, Any]:

@@ -278,9 +278,7 @@ def _changed(session: Session, event: Event, state: State, now: float) -> Sessio
         case e.PullProgressed(line=line):
             return _pulled_on(session, after, one_line(line, LINE_LENGTH) != session.message, now)
         case e.Queued():
-            settled = now < session.entered_at + LEASE_SECONDS  # no tick was killed at what the state stands for
-            entered_at = now if settled and not session.attempts else session.entered_at
-            return replace(after, entered_at=entered_at, next_attempt_at=_next_turn(session.last_news_at, now))
+            return replace(_unasked(after, now), next_attempt_at=_next_turn(session.last_news_at, now))
         case e.PullQueued():  # the endpoint has just said that it has no such image
             return replace(_heard(after, now), next_attempt_at=_next_turn(session.entered_at, now))
         case e.PullAdmitted():
@@ -328,6 +326,12 @@ def _unsettled(session: Session, event: Event, now: float) -> dict[str, Any]:
     if sent == 1 and isinstance(event, e.ContainerCreated | e.EffectFailed):
         return {}
     return {"creations": sent, "unsettled_until": now + SETTLE_SECONDS}
+
+
+def _unasked(session: Session, now: float) -> Session:
+    """The session having waited for its turn: if no creation was sent up to now, that counts from now (_unsettled)."""
+    nothing_sent = session.state is State.CREATING and not session.attempts
+    return replace(session, entered_at=now) if nothing_sent and now < session.entered_at + LEASE_SECONDS else session
 
 
 def _entered(session: Session, now: float) -> Session:

@@ -101,6 +101,7 @@ class HostileEngine:
         client_ca: bytes | None = None,
         tls: Callable[[ssl.SSLContext], None] | None = None,
         greet: Callable[[socket.socket], None] | None = None,
+        host: str = LOOPBACK,
     ) -> None:
         self.pki = pki
         self.answers: dict[str, Answer] = {"GET /_ping": ping(), "GET /version": version(), **(answers or {})}
@@ -113,7 +114,7 @@ class HostileEngine:
         self._context = _context(pki.server, client_ca or pki.ca.certificate)
         if tls:
             tls(self._context)
-        self._listener = socket.create_server((LOOPBACK, 0))
+        self._listener = socket.create_server((host, 0))
         self._threads: list[threading.Thread] = []
         self._peers: list[socket.socket] = []
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import fields, replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any, get_args
 
 import pytest
@@ -301,6 +302,15 @@ def test_a_pull_that_never_got_its_slot_is_not_said_to_have_taken_too_long() -> 
     missed = overdue(session, NOW + PullPatience().longest + 1)
     assert isinstance(missed, e.PatienceExpired)
     assert missed.failure.code == "kept-waiting"
+
+
+def test_no_waiting_of_any_kind_makes_a_launch_wait_longer_for_its_image() -> None:
+    session, now = a_session(state=State.PULLING), NOW
+    events: Iterator[e.Event] = cycle((e.Queued("others"), e.PullQueued("others")))
+    while overdue(session, now) is None:
+        session = advance(session, next(events), now)
+        now = due(session)
+    assert now - NOW <= PullPatience().longest + QUEUE_PAUSE_LIMIT
 
 
 @pytest.mark.parametrize("state", [State.VERIFYING, State.PULLING, State.CREATING, State.STARTING, State.PROBING])
