@@ -30,6 +30,7 @@ from local.settings import Settings
 
 PATIENCE: Final = 900.0  # seconds from upload to ready, and from the stop to stopped
 POLL_INTERVAL: Final = 0.2
+PROXY_SECONDS: Final = 5.0  # what the proxy has to follow a stop
 BAR_WIDTH: Final = 30
 FACTORS: Final = (6, 7)
 COOKIE: Final = "__Host-homeport"
@@ -231,11 +232,17 @@ def run_cell(notebook: Notebook, code: str) -> str:
 
 
 def leftovers(stack: Stack, notebook: Notebook, sid: str) -> list[str]:
-    """Look for what a stopped session must not leave; gives a line for each thing found."""
+    """Look for what a stopped session must not leave; gives a line for each thing found.
+
+    The proxy hears of a stop up to two seconds later, so it is asked for PROXY_SECONDS.
+    """
     found = [f"container {name}" for name in containers.names_of(stack.engine_url, stack.hub_name) if sid in name]
-    status, _, _ = notebook.request("GET", "/api/status")
-    if status != http.client.NOT_FOUND:
-        found.append(f"route: the proxy answers {status}")
+    ends_at = time.monotonic() + PROXY_SECONDS
+    while (status := notebook.request("GET", "/api/status")[0]) != http.client.NOT_FOUND:
+        if time.monotonic() > ends_at:
+            found.append(f"route: the proxy answers {status}")
+            break
+        time.sleep(0.1)
     cloud = stack.cloud
     route = cloud.client("dynamodb").scan(
         TableName=stack.table,
