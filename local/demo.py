@@ -231,6 +231,14 @@ def run_cell(notebook: Notebook, code: str) -> str:
 # ── what is left ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _status_of(notebook: Notebook) -> int | None:
+    """What the proxy answers; None when it cuts the request, as it does with all that are open when a route goes."""
+    try:
+        return notebook.request("GET", "/api/status")[0]
+    except (http.client.RemoteDisconnected, ConnectionResetError):
+        return None
+
+
 def leftovers(stack: Stack, notebook: Notebook, sid: str) -> list[str]:
     """Look for what a stopped session must not leave; gives a line for each thing found.
 
@@ -238,7 +246,7 @@ def leftovers(stack: Stack, notebook: Notebook, sid: str) -> list[str]:
     """
     found = [f"container {name}" for name in containers.names_of(stack.engine_url, stack.hub_name) if sid in name]
     ends_at = time.monotonic() + PROXY_SECONDS
-    while (status := notebook.request("GET", "/api/status")[0]) != http.client.NOT_FOUND:
+    while (status := _status_of(notebook)) != http.client.NOT_FOUND:
         if time.monotonic() > ends_at:
             found.append(f"route: the proxy answers {status}")
             break
