@@ -186,6 +186,8 @@ class Effects:
         self._ends_by = 0.0
         self._held = 0.0  # seconds that the endpoint or the notebook has held the function for and are not judged yet,
         self._held_in_all = 0.0  # and those in the whole tick
+        self._asks = False  # whether the present time is theirs
+        self._counted_at = 0.0
         self._may_ask = False
         self._taken = set[Pool]()
 
@@ -204,7 +206,7 @@ class Effects:
             with closing(self._perform(effect, session)) as events:
                 for event in events:
                     self._note_if_slow(effect, session, error)  # before the save: that may be lost, to a Stop for one
-                    with self._not_asking():
+                    with self._asking(False):
                         yield event
         except (IllegalTransition, BadConfiguration):
             raise
@@ -332,27 +334,27 @@ class Effects:
         self._may_ask = True
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
-        """Count the time of the block as held by the endpoint or the notebook."""
-        begun = self._clock()
+    def _asking(self, asks: bool = True) -> Iterator[None]:
+        """Count the time of the block as held by the endpoint or the notebook, or as the hub's own."""
+        before = self._asks
+        self._count_time(asks)
         try:
             yield
         finally:
-            self._held += self._clock() - begun
+            self._count_time(before)
 
-    @contextmanager
-    def _not_asking(self) -> Iterator[None]:
-        """Count the time of the block, within the other one's, as the hub's own."""
-        begun = self._clock()
-        try:
-            yield
-        finally:
-            self._held -= self._clock() - begun
+    def _count_time(self, asks: bool) -> None:
+        """Count the time up to now as it was to be, and what follows as `asks` says."""
+        now = self._clock()
+        if self._asks:
+            self._held += now - self._counted_at
+        self._asks, self._counted_at = asks, now
 
     def _note_if_slow(self, effect: Effect, session: Session, error: HomeportError | None) -> None:
         """Write down that the endpoint or the notebook has held the function for long, however it ended."""
         if isinstance(effect, e.PullImage):  # it has a lane of its own
             return
+        self._count_time(self._asks)
         self._held_in_all += self._held
         is_slow = self._held_in_all > SLOW_SECONDS or (error is not None and self._held > HUNG_SECONDS)
         self._held = 0.0
@@ -466,7 +468,7 @@ class Effects:
             return
         with suppress(HomeportError):
             for sid, generation in endpoint.launches(session.owner):
-                with self._not_asking():
+                with self._asking(False):
                     found = self._find_session(sid)
                 if found is not None and found.owner == session.owner and found.is_past(generation):
                     with suppress(EndpointError):

@@ -955,12 +955,13 @@ def test_an_endpoint_that_fails_after_a_while_is_noted_whatever_it_fails_of(erro
     assert stage.sid in stage.slots.pools[Pool.SLOW]
 
 
-def test_no_stop_hides_how_long_a_call_took() -> None:
+@pytest.mark.parametrize("slow", ["verify", "create", "start"])
+def test_no_stop_hides_how_long_a_call_took(slow: str) -> None:
     stage = a_slow_engine(0.0)
 
     def meanwhile(call: str) -> None:
-        if call == "create":
-            stage.clock.now += 29
+        if call == slow:
+            stage.clock.now += 9
             stage.ask_for(e.StopRequested())
 
     stage.engine.during = meanwhile
@@ -1114,7 +1115,7 @@ def test_while_others_notebooks_hang_the_first_look_is_as_short_as_all_others(an
     others(stage, Pool.SLOW, 20, owner=stage.session.owner[:16])
     stage.tick()
     assert stage.session.state is State.PROBING
-    assert stage.clock.now - NOW <= LEAST_SECONDS + 0.1
+    assert stage.clock.now - NOW < 2 * LEAST_SECONDS
     assert (stage.sid in stage.slots.pools[Pool.SLOW]) == stage.hang
 
 
