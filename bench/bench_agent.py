@@ -33,7 +33,7 @@ from proxy.agent.agent import Agent
 from proxy.agent.lookups import Verdict
 from proxy.agent.runtime import RuntimeSocket
 from proxy.agent.table import Map
-from tests.builders import SIGN_IN
+from tests.builders import SIGN_IN, no_queue
 from tests.proxy_rig import Rig
 from tests.twins import ProxyStoreTwin
 
@@ -106,7 +106,7 @@ def measure(report: Callable[[str], None]) -> None:
     """Print every row."""
     folder = Path(tempfile.mkdtemp(prefix="hp"))  # short: unix sockets' names end at 108 bytes
     rig = Rig(folder, {})
-    agent = Agent(rig.store, rig.run, clock=time.time, new_cookie=lambda: "cookie")
+    agent = Agent(rig.store, no_queue, rig.run, clock=time.time, new_cookie=lambda: "cookie")
     stop = Event()
     try:
         rig.proxy.start_haproxy()

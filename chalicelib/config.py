@@ -63,6 +63,9 @@ NOTEBOOK_URL: Final = Variable(
     "a notebook's origin as browsers see it; `*` stands for the launch",
     default="http://*.localhost:8080",
 )
+QUEUE_URLS: Final = Variable(
+    "HOMEPORT_QUEUE_URLS", TEXT, "what the addresses of the lanes' queues begin with", output="QueueUrls"
+)
 # What `make run` takes over from whoever runs it.
 IMAGE: Final = Variable(
     "HOMEPORT_IMAGE",
@@ -207,9 +210,7 @@ class Config:
             output="Queues",
         )
     )
-    queue_urls: str = setting(
-        Variable("HOMEPORT_QUEUE_URLS", TEXT, "what their addresses begin with", output="QueueUrls")
-    )
+    queue_urls: str = setting(QUEUE_URLS)
     certificates: str = setting(
         Variable(
             "HOMEPORT_CERTIFICATES",

@@ -11,10 +11,11 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from chalicelib.aws.credentials import CredentialsStore
-from chalicelib.aws.queues import TickMessage, TickQueues
+from chalicelib.aws.queues import TickMessage, TickQueues, batches
 from chalicelib.aws.routes import RouteStore
 from chalicelib.aws.sessions import SessionStore
 from chalicelib.aws.slots import SlotStore
@@ -26,6 +27,7 @@ from chalicelib.web.hub import Hub
 if TYPE_CHECKING:
     from chalicelib.notebook.certificates import HubTrust
 
+SENT_SECONDS: Final = 180.0  # what the schedule sent to a lane is sent again after so long, if nothing came of it
 CLOCK: Final = time.time  # noqa: TID251 - the one place: all that asks for the time of day is handed it
 
 
@@ -81,10 +83,19 @@ class Wiring:
         launcher.tick(TickMessage.from_body(message))
 
     def redrive(self) -> Iterator[str]:
-        """Enqueue every session whose time has come, and yield its id."""
-        for sid, lane in self.sessions.due(CLOCK()):
-            self.queues.enqueue(TickMessage(sid), lane=lane, delay=0.0)
-            yield sid
+        """Send every session whose time has come to its lane, and yield its id.
+
+        One that was sent is not sent again for a while, however long its lane's queue is.
+        """
+        for lane, found in groupby(self.sessions.due(CLOCK()), key=lambda due: due.lane):
+            for batch in batches(found):
+                self.queues.enqueue_all([due.sid for due in batch], lane=lane)
+                for due in batch:
+                    self.sessions.put_off(due, CLOCK() + SENT_SECONDS)
+                    yield due.sid
+        for sids in batches(self.sessions.to_look_at(CLOCK())):
+            self.queues.enqueue_all(sids, lane=Lane.WATCH)
+            yield from sids
 
     @cached_property
     def sessions(self) -> SessionStore:

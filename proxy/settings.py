@@ -1,8 +1,8 @@
 """The proxy's configuration from its environment, and the run folder made from it.
 
 The run folder is the working directory of HAProxy and the agent, which name its files without a path: notebook-ca.pem,
-proxy-client.pem, routes.map, grants.map, the pages, haproxy.sock, health.sock and agent.sock. README.md has the table
-of variables.
+proxy-client.pem, routes.map, grants.map, the pages, haproxy.sock, health.sock, agent.sock and failures.sock. README.md
+has the table of variables.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from chalicelib import environment
-from chalicelib.config import HUB_ORIGIN, NOTEBOOK_URL, TABLE
+from chalicelib.config import HUB_ORIGIN, NOTEBOOK_URL, QUEUE_URLS, TABLE
 from chalicelib.environment import COUNT, POSITIVE, TEXT, URL, Kind, Variable, setting
 from chalicelib.errors import BadConfiguration
 from chalicelib.notebook.pair import Pair
@@ -63,6 +63,7 @@ class Settings:
     """One proxy's configuration. Times in seconds; `notebook_ca` and `client` are PEM, `client` holds both parts."""
 
     table: str = setting(TABLE)
+    queue_urls: str = setting(QUEUE_URLS)
     hub_origin: str = setting(HUB_ORIGIN)
     hub_url: str = setting(
         Variable(

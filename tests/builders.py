@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.sign_ins import SignIn
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
+from chalicelib.session.lanes import Lane
 from chalicelib.session.machine import new_session
 from chalicelib.session.values import Limits, Session
 
@@ -32,6 +34,11 @@ def a_session(**changes: Any) -> Session:
         label=LABEL,
     )
     return replace(session, **changes)
+
+
+def no_queue(message: TickMessage, *, lane: Lane, delay: float) -> None:
+    """Takes the messages of what has none to send."""
+    raise AssertionError(f"a message to {lane}: {message}")
 
 
 def some_credentials(**changes: Any) -> Credentials:

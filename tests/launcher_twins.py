@@ -16,6 +16,7 @@ from typing import Self, TypeVar
 from chalicelib.aws.errors import CredentialsMissing, LaunchWithdrawn, SessionNotFound, StaleSession
 from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import Redeemed, Route
+from chalicelib.aws.sessions import Due
 from chalicelib.aws.sign_ins import SignIn, SignOut, sign_outs
 from chalicelib.aws.slots import NOTE_RENEWAL_SECONDS, RENEWAL_SECONDS, Pool
 from chalicelib.bundle.credentials import Credentials
@@ -36,8 +37,9 @@ from chalicelib.notebook.container import LABEL, ImageConfig, Specification
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane, lane_of
+from chalicelib.session.looks import ASKED_SECONDS, ring_of, rings_at
 from chalicelib.session.narration import LOG_LINES
-from chalicelib.session.values import Line, Session, Summary, container_name
+from chalicelib.session.values import Line, Session, State, Summary, container_name
 from tests.builders import LIFETIME, NOW
 
 _Answer = TypeVar("_Answer")
@@ -99,12 +101,16 @@ class SessionStoreTwin:
         self,
         trouble: Trouble | None = None,
         *,
+        clock: Callable[[], float] = lambda: NOW,
         before_save: Callable[[Session], None] = _nothing,
         after_save: Callable[[Session], None] = _nothing,
     ) -> None:
         self.sessions: dict[str, Session] = {}
         self.lines: dict[tuple[str, int], tuple[int, Line]] = {}
         self.history: list[Session] = []
+        self.put_off_until: dict[str, float] = {}
+        self.asked_at: dict[str, float] = {}
+        self.clock = clock
         self.trouble = trouble or Trouble()
         self.before_save = before_save
         self.after_save = after_save
@@ -124,6 +130,8 @@ class SessionStoreTwin:
         if (present.version if present else 0) != session.version - 1:
             raise StaleSession("Somebody else changed the session")
         self.sessions[session.sid] = session
+        self.put_off_until.pop(session.sid, None)
+        self.asked_at.pop(session.sid, None)
         self.history.append(session)
         self.trouble.step()
         for line in session.log[:-1]:
@@ -141,10 +149,28 @@ class SessionStoreTwin:
         found.sort(key=lambda summary: summary.position, reverse=True)
         return [summary for summary in found if before is None or summary.position < before][:limit]
 
-    def due(self, now: float) -> Iterator[tuple[str, Lane]]:
+    def due(self, now: float) -> Iterator[Due]:
         for session in list(self.sessions.values()):
-            if session.next_attempt_at is not None and max(session.next_attempt_at, session.lease_expires_at) <= now:
-                yield session.sid, lane_of(session)
+            if session.next_attempt_at is not None and (since := self._due_since(session)) <= now:
+                yield Due(session.sid, lane_of(session), repr(since))
+
+    def to_look_at(self, now: float) -> Iterator[str]:
+        ready = [session for session in self.sessions.values() if session.state is State.READY]
+        yield from (session.sid for session in ready if ring_of(session) in rings_at(now))
+
+    def put_off(self, due: Due, until: float) -> None:
+        if repr(self._due_since(self.sessions[due.sid])) == due.since:
+            self.put_off_until[due.sid] = until
+
+    def may_ask_for_look(self, sid: str) -> bool:
+        if self.asked_at.get(sid, 0.0) > self.clock() - ASKED_SECONDS:
+            return False
+        self.asked_at[sid] = self.clock()
+        return True
+
+    def _due_since(self, session: Session) -> float:
+        since = max(session.next_attempt_at or 0.0, session.lease_expires_at)
+        return self.put_off_until.get(session.sid, since)
 
 
 class RouteStoreTwin:

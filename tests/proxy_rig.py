@@ -29,9 +29,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import Grant, Redeemed, Route
 from chalicelib.aws.sign_ins import SignIn
 from chalicelib.notebook.certificates import Ca, Leaf, issue_client, issue_notebook, new_ca
+from chalicelib.session.lanes import Lane
 from chalicelib.session.values import Target
 from local import processes
 from local.proxy import Proxy
@@ -265,12 +267,16 @@ def closed(connection: socket.socket) -> bool:
 
 
 class AgentThreads:
-    """The agent's two threads over any store; `stop` ends them as the end of its process would."""
+    """The agent's threads over any store; `stop` ends them as the end of its process would.
+
+    `reported` has the sessions whose notebooks were silent.
+    """
 
     def __init__(
         self, store: Any, folder: Path, *, poll: float = 0.1, full_sync: float = 600.0, hub: str = HUB
     ) -> None:
-        self.agent = Agent(store, folder, clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
+        self.reported: list[str] = []
+        self.agent = Agent(store, self._enqueue, folder, clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
         self._entry = Entry(
             folder / "agent.sock", self.agent.lookups, self.agent.table, hub_origin=hub, hub_url=f"{hub}/"
         )
@@ -282,6 +288,10 @@ class AgentThreads:
         ]
         for thread in self._threads:
             thread.start()
+
+    def _enqueue(self, message: TickMessage, *, lane: Lane, delay: float) -> None:
+        assert (lane, delay) == (Lane.WATCH, 0.0)
+        self.reported.append(message.sid)
 
     def stop(self) -> None:
         self._stop.set()

@@ -10,7 +10,8 @@
     route#<host>         route       where the notebook is, or was           launcher              routes.py
     grant#<sha256>       grant       a browser's lasting entry               agent                 routes.py
 
-Indexes: `listing` has an owner's sessions, `redrive` the sessions that are due, `feed` what changed for the proxy.
+Indexes: `listing` has an owner's sessions, `redrive` the sessions that are due, `ring` the ready ones by the minute of
+their looks, `feed` what changed for the proxy.
 Only SHA-256 digests of tokens, tickets and cookies are stored, never the values. `ttl` lets DynamoDB delete an item
 some time after it is over; whoever reads it checks the time too. Every failure, also a refusal, is StoreUnavailable;
 nothing of botocore leaves this module.
@@ -74,6 +75,27 @@ class Table:
         with _translated():
             try:
                 self._dynamodb.put_item(TableName=self._name, Item=item, **options)
+            except self._dynamodb.exceptions.ConditionalCheckFailedException:
+                return False
+        return True
+
+    def change(
+        self, pk: str, sk: str, name: str, value: Mapping[str, Any], *, condition: str, values: Mapping[str, Any]
+    ) -> bool:
+        """Change one attribute of an item that is there; False when it does not meet the condition.
+
+        In the condition `#name` stands for the attribute. Raises StoreUnavailable.
+        """
+        with _translated():
+            try:
+                self._dynamodb.update_item(
+                    TableName=self._name,
+                    Key={"pk": {"S": pk}, "sk": {"S": sk}},
+                    UpdateExpression="SET #name = :value",
+                    ConditionExpression=f"attribute_exists(pk) AND ({condition})",
+                    ExpressionAttributeNames={"#name": name},
+                    ExpressionAttributeValues={":value": value, **values},
+                )
             except self._dynamodb.exceptions.ConditionalCheckFailedException:
                 return False
         return True

@@ -1,15 +1,17 @@
 """The lanes' queues: "advance session X", and which tick hands its pull over, if any.
 
-A message is JSON: `{"session": sid}` or `{"session": sid, "handover": tick}`. It holds no secret and says nothing of
-what is to be done: the session's item does.
+A message is JSON: `{"session": sid}`, with `"handover": tick` or `"idle": true` if need be. It holds no secret and says
+nothing of what is to be done: the session's item does.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -18,6 +20,11 @@ from chalicelib.session.lanes import Lane, queue_of
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+
+
+BATCH: Final = 10  # messages in one request; SQS takes no more
+T = TypeVar("T")
+_NO_ANSWER: Final = "The hub's queue did not answer; try again in a moment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +36,19 @@ class Handover:
 
 @dataclass(frozen=True, slots=True)
 class TickMessage:
-    """One message of a queue."""
+    """One message of a queue; `idle`: a look at a notebook has arranged it for when that is to end."""
 
     sid: str
     handover: Handover | None = None
+    idle: bool = False
 
     def to_body(self) -> str:
         """Write the message's body."""
-        body = {"session": self.sid} | ({"handover": self.handover.tick} if self.handover else {})
+        body: dict[str, Any] = {"session": self.sid}
+        if self.handover:
+            body["handover"] = self.handover.tick
+        if self.idle:
+            body["idle"] = True
         return json.dumps(body)
 
     @classmethod
@@ -46,7 +58,14 @@ class TickMessage:
         if not isinstance(values, dict):
             raise ValueError("a tick's message is a JSON object")
         tick = values.get("handover")
-        return cls(str(values["session"]), Handover(str(tick)) if tick else None)
+        return cls(str(values["session"]), Handover(str(tick)) if tick else None, values.get("idle") is True)
+
+
+def batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """As many at a time as one request takes."""
+    rest = iter(items)
+    while batch := list(islice(rest, BATCH)):
+        yield batch
 
 
 class Enqueue(Protocol):
@@ -69,4 +88,16 @@ class TickQueues:
                 QueueUrl=queue_of(self._prefix, lane), MessageBody=message.to_body(), DelaySeconds=math.ceil(delay)
             )
         except (BotoCoreError, ClientError) as error:
-            raise StoreUnavailable("The hub's queue did not answer; try again in a moment") from error
+            raise StoreUnavailable(_NO_ANSWER) from error
+
+    def enqueue_all(self, sids: Collection[str], *, lane: Lane) -> None:
+        """Send each of at most BATCH sessions to a lane, in one request; raises StoreUnavailable for any not taken."""
+        entries: list[Any] = [
+            {"Id": str(number), "MessageBody": TickMessage(sid).to_body()} for number, sid in enumerate(sids)
+        ]
+        try:
+            answer = self._sqs.send_message_batch(QueueUrl=queue_of(self._prefix, lane), Entries=entries)
+        except (BotoCoreError, ClientError) as error:
+            raise StoreUnavailable(_NO_ANSWER) from error
+        if answer.get("Failed"):
+            raise StoreUnavailable(_NO_ANSWER)

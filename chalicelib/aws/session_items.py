@@ -8,8 +8,10 @@
     hub               of the launch's container, as its label says; not there if the launch has none
     session           the other fields of Session, as JSON
     listed            what a list shows of it, as JSON; all that the index of lists holds besides its keys
-    redrive, redrive_at   while the session wants to be looked at: its lane (`shard_of`), and from when on nobody is at
-                      work on it
+    redrive, redrive_at   while the session has something to do: its lane (`shard_of`), and from when on nobody is at
+                      work on it; the schedule puts it off when it has sent the session to its lane
+    ring              while it is ready: where it is found when it is looked at (looks.py)
+    asked_at          when somebody asked for a look at it last; a save takes it away
     ttl               once it is stopped
 
 An earlier line of the log is an item beside it, at its place (docs/adr/0011):
@@ -49,6 +51,7 @@ from typing import Any, Final, TypeVar
 
 from chalicelib.aws.dynamodb import Item
 from chalicelib.session.lanes import Lane, lane_of
+from chalicelib.session.looks import ring_of
 from chalicelib.session.narration import LOG_LINES, NEWER, UNREADABLE
 from chalicelib.session.values import Failure, Limits, Line, Phase, Session, State, Summary, Target, container_name
 
@@ -61,7 +64,7 @@ _YEAR_10000: Final = 253402300800.0  # no date can be shown from then on
 # Rule 1; these are not in the JSON.
 _ATTRIBUTES: Final = ("owner", "generation", "label", "hub", "version", "created_at", "expires_at")
 # Since format 1 was frozen; written when they say something (rule 2).
-_ADDED: Final = ("source", "creations", "unsettled_until", "queued", "admitted", "progressed_at")
+_ADDED: Final = ("source", "creations", "unsettled_until", "queued", "admitted", "steady", "progressed_at")
 
 # Format 0 had everything in the JSON, and these names for five fields.
 _NAMES_IN_FORMAT_0: Final[Mapping[str, str]] = MappingProxyType(
@@ -106,6 +109,8 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
     else:
         item["redrive"] = {"S": shard_of(lane_of(session))}
         item["redrive_at"] = {"N": repr(max(session.next_attempt_at, session.lease_expires_at))}
+    if session.state is State.READY:
+        item["ring"] = {"S": ring_of(session)}
     return item
 
 
@@ -357,6 +362,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "lease_expires_at": _moment,
         "queued": _flag,
         "admitted": _flag,
+        "steady": _flag,
         "fraction": _optional(_number),
         "progressed_at": _moment,
         "message": _text,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +26,22 @@ from chalicelib.aws.session_items import (
     summary_of,
 )
 from chalicelib.session.lanes import Lane
+from chalicelib.session.looks import ASKED_SECONDS, rings_at
 from chalicelib.session.values import Line, Session, Summary
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 log = logging.getLogger("homeport.sessions")
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A session that is due, and since when, as the index says it."""
+
+    sid: str
+    lane: Lane
+    since: str
 
 
 class SessionStore:
@@ -92,8 +103,8 @@ class SessionStore:
         found = (summary for summary in self._in_order(items) if before is None or summary.position < before)
         return list(islice(found, limit))
 
-    def due(self, now: float) -> Iterator[tuple[str, Lane]]:
-        """Yield id and lane of each session that nobody is at work on and whose time has come; those that leave first.
+    def due(self, now: float) -> Iterator[Due]:
+        """Yield each session that nobody is at work on and whose time has come; those that leave first.
 
         Earlier versions wrote "due" for all lanes, or "watch"; a tick passes on what is not its lane's.
         """
@@ -101,7 +112,35 @@ class SessionStore:
         for shard, lane in [*shards, ("watch", Lane.WATCH)]:
             values = {":shard": {"S": shard}, ":now": {"N": repr(now)}}
             for item in self._table.query("redrive", "redrive = :shard AND redrive_at <= :now", values):
-                yield sid_of(item), lane
+                yield Due(sid_of(item), lane, item["redrive_at"]["N"])
+
+    def to_look_at(self, now: float) -> Iterator[str]:
+        """Yield the ids of the ready sessions that are looked at in this minute (session/looks.py)."""
+        for ring in rings_at(now):
+            for item in self._table.query("ring", "ring = :ring", {":ring": {"S": ring}}):
+                yield sid_of(item)
+
+    def put_off(self, due: Due, until: float) -> None:
+        """Have a session that was sent to its lane not be due again before `until`, unless it was saved meanwhile."""
+        seen = {":seen": {"N": due.since}}
+        self._table.change(
+            pk_of(due.sid), "session", "redrive_at", {"N": repr(until)}, condition="#name = :seen", values=seen
+        )
+
+    def may_ask_for_look(self, sid: str) -> bool:
+        """Say whether nobody has asked for a look at the session in the last minute, and write down that now one has.
+
+        A save of the session forgets it.
+        """
+        now = self._clock()
+        return self._table.change(
+            pk_of(sid),
+            "session",
+            "asked_at",
+            {"N": repr(now)},
+            condition="attribute_not_exists(#name) OR #name <= :before",
+            values={":before": {"N": repr(now - ASKED_SECONDS)}},
+        )
 
     def _keep(self, session: Session, history: list[Line]) -> None:
         """Write lines down as history, each at its place, as far as the table takes them."""

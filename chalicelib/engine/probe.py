@@ -1,29 +1,35 @@
-"""Whether a notebook answers: one request over mutual TLS, to the port and under the name that are this launch's
-own."""
+"""Whether a notebook answers, and since when it is idle: one request over mutual TLS, to the port and under the name
+that are this launch's own."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
+from datetime import datetime
+from typing import Final
 
 from chalicelib.engine import errors
 from chalicelib.engine.transport import Budget, Channel, new_context
 from chalicelib.notebook.certificates import HubTrust, notebook_name
 from chalicelib.session.values import Target
 
+STATUS_BYTES: Final = 4096  # Jupyter's has about 120
+
 
 def probe(
     target: Target, host: str, trust: HubTrust, *, deadline: float, clock: Callable[[], float] = time.monotonic
-) -> None:
+) -> float | None:
     """Ask the notebook for its status over mutual TLS, `deadline` seconds long.
 
-    Raises NotebookSilent, NotebookWrongCertificate.
+    Gives since when it is idle (epoch seconds), None while it runs a kernel or does not say; a hint, as it may say
+    anything. Raises NotebookSilent, NotebookWrongCertificate.
     """
     ca, leaf = trust.notebook_ca.certificate, trust.probe
     context = new_context(ca=ca, certificate=leaf.certificate, key=leaf.key)
     channel = Channel(target.address, target.port, notebook_name(host), context, Budget(clock, deadline))
     try:
-        status = _status(channel)
+        status, body = _status(channel)
     except errors.EndpointWrongCertificate as error:
         raise errors.NotebookWrongCertificate(
             f"Port {target.port} of the endpoint is answered by something other than this notebook. Launch again"
@@ -39,9 +45,19 @@ def probe(
         raise errors.NotebookSilent(f"The notebook answers with status {status}")
     if channel.nameless:
         raise errors.NotebookWrongCertificate("The notebook's certificate contains no name. Launch again")
+    return _idle_since(body)
 
 
-def _status(channel: Channel) -> int:
+def _idle_since(body: bytes) -> float | None:
+    """Read Jupyter Server's status (its `last_activity` has the time zone Z); anything else says nothing."""
+    try:
+        status = json.loads(body)
+        return None if status["kernels"] else datetime.fromisoformat(status["last_activity"]).timestamp()
+    except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
+        return None
+
+
+def _status(channel: Channel) -> tuple[int, bytes]:
     pool = channel.open_pool()
     try:
         with channel.failures():
@@ -53,7 +69,8 @@ def _status(channel: Channel) -> int:
                 redirect=False,
                 preload_content=False,
             )
+            body = response.read(STATUS_BYTES)
             response.close()
-            return int(response.status)
+            return int(response.status), body
     finally:
         pool.close()

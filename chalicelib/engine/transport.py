@@ -36,6 +36,7 @@ from chalicelib.engine import errors
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+CONNECT_SECONDS: Final = 5.0  # a SYN is sent three times in it; TLS takes three round trips
 ANSWER_BYTES: Final = 4 * 1024 * 1024  # an inspect of a container with thousands of layers and mounts has 200 kB
 X509_V_ERR_NOT_YET_VALID: Final = 9  # openssl/x509_vfy.h
 X509_V_ERR_EXPIRED: Final = 10
@@ -60,6 +61,10 @@ class Budget:
         if left <= 0:
             raise TimeoutError
         return left
+
+    def to_connect(self) -> Budget:
+        """What of it connecting may take."""
+        return Budget(self._clock, min(self.seconds(), CONNECT_SECONDS))
 
     def spend(self, count: int) -> None:
         """Count bytes; raises NotADockerEngine when an answer is too large."""
@@ -111,9 +116,10 @@ class Channel:
                 # Head and body of a request are two sends; Nagle's algorithm would hold the second one back.
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                raw.settimeout(self.budget.seconds())
+                budget = self.budget.to_connect()
+                raw.settimeout(budget.seconds())
                 raw.connect((self.address, self.port))
-                raw.settimeout(self.budget.seconds())
+                raw.settimeout(budget.seconds())
                 # The name goes into SNI alone: the context checks the chain, and `_check_name` the name, since only
                 # here a certificate without any name can be told from one with a wrong name.
                 wrapped = self.context.wrap_socket(raw, server_hostname=self.name)

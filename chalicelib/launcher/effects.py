@@ -9,7 +9,7 @@ wait for their turn, and are told for what.
 
 Sweeping (docs/adr/0010). A container may be left on an endpoint by a launch that is over: the credentials were
 forgotten, the endpoint was away for too long, a creation took longer than anybody waited. So whenever the endpoint of
-a session is open and all is well there (verified, seen running, removed), the other containers of this hub and this
+a session is open and all is well there (verified, answering again, removed), the other containers of this hub and this
 owner are listed by their labels, and those are removed whose launch is over as the hub's table says it. One that the
 table does not know is left alone: its labels may be all that is left of its session.
 """
@@ -36,6 +36,7 @@ from chalicelib.engine.errors import (
     EndpointTimeout,
     NotebookExited,
     NotebookSilent,
+    NotebookWrongCertificate,
 )
 from chalicelib.engine.messages import quoted
 from chalicelib.engine.probe import probe
@@ -53,11 +54,13 @@ from chalicelib.session.lease import EFFECT_SECONDS
 from chalicelib.session.values import Failure, Phase, Session, Target, container_name
 
 ANSWER_SECONDS: Final[Mapping[type[Effect], float]] = MappingProxyType(  # of effects that only ask
-    {e.VerifyEndpoint: 10.0, e.FindImage: 10.0, e.InspectContainer: 10.0}
+    {e.VerifyEndpoint: 10.0, e.FindImage: 10.0, e.LookAtNotebook: 15.0}
 )
+LOOK_SECONDS: Final = 5.0  # of a look, for the notebook; the rest is for the endpoint
 PROBE_SECONDS: Final = 8.0  # the first waiting for JupyterLab, which answers about a second after start
 PROBE_PAUSE: Final = 0.05
-LEAST_SECONDS: Final = 1.0  # what each look at a notebook gets at least
+LEAST_SECONDS: Final = 1.0  # what each of these questions gets at least
+IDLE_SLACK: Final = 90.0  # seconds after which Jupyter, which checks once a minute, has ended an idle notebook
 SLOT_SECONDS: Final = 960.0  # above what a function may take, so that a pull at work never loses its slot
 SLOW_SECONDS: Final = 3.0  # what holds a tick for longer, all its effects together, is noted;
 HUNG_SECONDS: Final = 0.9  # so is an effect that fails after longer than this
@@ -127,7 +130,7 @@ class Resolve(Protocol):
 class Probe(Protocol):
     """Asks a notebook whether it answers: chalicelib.engine.probe."""
 
-    def __call__(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> None: ...
+    def __call__(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> float | None: ...
 
 
 class CredentialsAccess(Protocol):
@@ -233,8 +236,8 @@ class Effects:
             case e.PublishRoute():
                 self._routes.publish(session)
                 yield e.RoutePublished()
-            case e.InspectContainer():
-                yield from self._inspect(session)
+            case e.LookAtNotebook():
+                yield from self._look(session)
             case e.WithdrawRoute():
                 self._routes.withdraw(session)
                 if session.progressed_at and session.container is None:  # it pulled; no tick may be at work on it
@@ -402,17 +405,32 @@ class Effects:
                 raise self._not_running(endpoint, name, status)
             return e.ContainerStarted(Target(endpoint.address, endpoint.published_port(name)))
 
-    def _inspect(self, session: Session) -> Generator[Event, None, None]:
+    def _look(self, session: Session) -> Generator[Event, None, None]:
+        """Ask the notebook, and if it does not answer the endpoint why; when it answers again, sweep the endpoint."""
+        self._await_turn(session)
+        try:
+            with self._asking():
+                idle_since = self._ask_notebook(*self._notebook(session), deadline=LOOK_SECONDS)
+        except (NotebookSilent, NotebookWrongCertificate) as error:
+            if not session.credentials_held:
+                raise
+            yield self._exited(session, error)
+            return
+        yield e.NotebookAnswered(idle_since and idle_since + self._config.idle_lifetime + IDLE_SLACK)
+        if session.last_problem and session.credentials_held:
+            with suppress(HomeportError), self._endpoint(session) as endpoint:
+                self._sweep(endpoint, session)
+
+    def _exited(self, session: Session, silent: EndpointError) -> Event:
+        """Say how the container of a notebook that does not answer has ended; raises `silent` if it runs."""
         name = _container(session)
         with self._endpoint(session) as endpoint:
             status = endpoint.inspect(name)
             if status.running:
-                yield e.ContainerRan()
-                self._sweep(endpoint, session)
-            else:
-                yield self._exited(endpoint, name, status)
+                raise silent
+            return self._exit_event(endpoint, name, status)
 
-    def _exited(self, endpoint: Engine, name: str, status: ContainerStatus) -> Event:
+    def _exit_event(self, endpoint: Engine, name: str, status: ContainerStatus) -> Event:
         error = self._not_running(endpoint, name, status)
         if error.retryable:
             raise error
@@ -477,26 +495,31 @@ class Effects:
     # ── the notebook and its route ──
 
     def _probe(self, session: Session) -> Event:
-        if session.target is None:
-            raise IllegalTransition("a session without a target cannot be probed")
+        notebook = self._notebook(session)
         self._await_turn(session)
-        trust = self._trust()
         # Asked again and again by the first tick alone, and only while nothing is slow: it holds its function.
         seconds = 0.0 if session.attempts or self._taken else PROBE_SECONDS
         try:
             with self._asking():
-                self._ask_until(session.target, session.host, trust, self._clock() + seconds)
+                self._ask_until(notebook, self._clock() + seconds)
         except NotebookSilent:
             self._raise_unless_running(session)
             raise
         return e.NotebookAnswered()
 
-    def _ask_until(self, target: Target, host: str, trust: HubTrust, ends_at: float) -> None:
+    def _notebook(self, session: Session) -> tuple[Target, str, HubTrust]:
+        """How the session's notebook is asked."""
+        if session.target is None:
+            raise IllegalTransition("a session without a target cannot be probed")
+        return session.target, session.host, self._trust()
+
+    def _ask_until(self, notebook: tuple[Target, str, HubTrust], ends_at: float) -> None:
         """Ask a notebook until it answers, at least once; raises NotebookSilent."""
         while True:
             seconds = max(ends_at - self._clock(), LEAST_SECONDS)
             try:
-                return self._ask_notebook(target, host, trust, deadline=seconds)
+                self._ask_notebook(*notebook, deadline=seconds)
+                return
             except NotebookSilent:
                 if self._clock() >= ends_at:
                     raise
@@ -530,7 +553,7 @@ def _is_tried_again(effect: Effect, error: HomeportError) -> bool:
     match effect:
         case e.WithdrawRoute() | e.PurgeCredentials() | e.ForgetCredentials():
             return True  # a route or a secret would be left behind
-        case e.InspectContainer():
+        case e.LookAtNotebook():
             return error.retryable or isinstance(error, EndpointError)  # a working notebook would be taken away
         case e.RemoveContainer():
             return error.retryable and not isinstance(error, CredentialsMissing)  # once purged, they stay away

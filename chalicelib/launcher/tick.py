@@ -12,6 +12,8 @@ Rules
 4. A tick performs the effects of its own lane (session/lanes.py). A session that comes into another lane is given back
    and sent there; a message that came to the wrong lane is passed on.
 5. A pull that outlives its tick is handed over.
+6. A ready session is looked at without a claim, by every message that comes; nothing but news is written
+   (session/looks.py). If its notebook says that it will soon end because it is idle, one more look is arranged.
 
 The handover of a pull
 
@@ -45,17 +47,26 @@ from typing import Final, Protocol
 from chalicelib.aws.errors import StaleSession, StoreUnavailable
 from chalicelib.aws.queues import Enqueue, Handover, TickMessage
 from chalicelib.launcher.effects import Effects
-from chalicelib.session.events import Effect, Event, ImagePresent, PullImage, PullProgressed
+from chalicelib.session.events import (
+    Effect,
+    Event,
+    ImagePresent,
+    LookAtNotebook,
+    NotebookAnswered,
+    PullImage,
+    PullProgressed,
+)
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import EFFECT_SECONDS, claimed, is_held_by_another, released, with_lease
-from chalicelib.session.machine import PullPatience, advance, next_effect, overdue
-from chalicelib.session.values import Session
+from chalicelib.session.machine import PullPatience, advance, is_news, next_effect, overdue
+from chalicelib.session.values import Session, State
 
 HANDOVER_SECONDS: Final = EFFECT_SECONDS + 15.0  # what the next tick needs to start, connect and join the pull
 OFFER_AGAIN_SECONDS: Final = 15.0  # until the handover is offered once more
 PROGRESS_SECONDS: Final = 3.0  # between two saves of a pull's progress
 EARLY_SECONDS: Final = 1.0  # how much too early a message may come: clocks differ, and SQS counts whole seconds
 QUEUE_LIMIT: Final = 60.0  # longer waits are left to the schedule, which costs nothing per session
+IDLE_LIMIT: Final = 900.0  # by then the next look comes, and SQS delays no longer
 
 log = logging.getLogger("homeport.launcher")
 
@@ -101,7 +112,9 @@ class Launcher:
         session = self._sessions.find(message.sid)
         if session is None or session.next_attempt_at is None:
             return
-        if message.handover is not None and _still_offers(session, message.handover):
+        if session.state is State.READY and self._lane is Lane.WATCH and not session.newer:
+            session = self._look(session, message)
+        elif message.handover is not None and _still_offers(session, message.handover):
             session = self._accept(message.handover, session)
         else:
             session = self._claim(session)
@@ -142,6 +155,27 @@ class Launcher:
         if session.newer:  # left alone until its time is over; then made ours by the same save that ends it
             return self._save_overdue(session)
         return self._save_or_reload(session, claimed(session, self._name, now))
+
+    def _look(self, session: Session, message: TickMessage) -> Session:
+        """Look at a ready session (rule 6); gives it as it is stored then."""
+        ended = self._save_overdue(session)
+        if ended is not None:
+            return ended
+        with closing(self._effects.perform(LookAtNotebook(), session)) as events:
+            for event in events:
+                if isinstance(event, NotebookAnswered) and not message.idle:
+                    self._look_when_idle(session.sid, event)
+                if is_news(session, advance(session, event, self._clock())):
+                    session, saved = self._save_event(session, event)
+                    if not saved:
+                        break
+        return session
+
+    def _look_when_idle(self, sid: str, found: NotebookAnswered) -> None:
+        delay = (found.idle_at or 0.0) - self._clock()
+        if 0 < delay < IDLE_LIMIT:
+            with suppress(StoreUnavailable):  # the next look comes all the same
+                self._enqueue(TickMessage(sid, idle=True), lane=Lane.WATCH, delay=delay)
 
     def _turn(self, session: Session, effect: Effect) -> Session:
         """One effect: each of its events is saved as it happens."""

@@ -49,8 +49,8 @@ class PublishRoute:
 
 
 @dataclass(frozen=True, slots=True)
-class InspectContainer:
-    """See whether the container of a ready session still runs; then sweep the endpoint."""
+class LookAtNotebook:
+    """See whether a ready session's notebook answers; only if it does not, ask the endpoint about its container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ Effect = (
     | StartContainer
     | ProbeNotebook
     | PublishRoute
-    | InspectContainer
+    | LookAtNotebook
     | ForgetCredentials
     | WithdrawRoute
     | RemoveContainer
@@ -151,17 +151,17 @@ class ContainerStarted:
 
 @dataclass(frozen=True, slots=True)
 class NotebookAnswered:
-    """The notebook answered over mutual TLS with its session's certificate."""
+    """The notebook answered over mutual TLS with its session's certificate.
+
+    `idle_at` is when it will end by itself if nothing happens in it, as far as it says so.
+    """
+
+    idle_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RoutePublished:
     """The proxy can find the notebook."""
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerRan:
-    """The container of a ready session was seen running."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,6 @@ Event = (
     | ContainerStarted
     | NotebookAnswered
     | RoutePublished
-    | ContainerRan
     | ContainerExited
     | EffectDelayed
     | EffectFailed

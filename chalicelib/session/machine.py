@@ -35,7 +35,9 @@ Rules
    with a creation that the hub has given up. So leaving CREATING records how many may have been sent, and until when
    one that nobody saw answered is waited for: until then REMOVING does not believe that nothing is there.
 8. One tick at a time holds a session (lease.py).
-9. A session that a later version of Homeport stored is left alone until it expires or is stopped: that one may have
+9. A ready session is not held: it is looked at again and again, by however many ticks at once, and only news are
+   saved (`is_news`). So a look has no effect but to find something out, and costs no write (looks.py).
+10. A session that a later version of Homeport stored is left alone until it expires or is stopped: that one may have
    states and effects this one does not know, and a rollback must not end notebooks. From then on it is this one's.
 """
 
@@ -85,8 +87,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
                         **_AGAIN[State.PROBING], **_LEAVE},
     State.PUBLISHING:  {e.RoutePublished: State.READY,
                         e.EffectDelayed: State.PUBLISHING, **_LEAVE},
-    State.READY:       {e.ContainerRan: State.READY,
-                        e.NotebookAnswered: State.READY,
+    State.READY:       {e.NotebookAnswered: State.READY,
                         e.CredentialsRenewed: State.READY,
                         e.Queued: State.READY,
                         e.ForgetRequested: State.FORGETTING,
@@ -119,7 +120,7 @@ EFFECTS: Final[Mapping[State, Effect]] = MappingProxyType({
     State.STARTING:    e.StartContainer(),
     State.PROBING:     e.ProbeNotebook(),
     State.PUBLISHING:  e.PublishRoute(),
-    State.READY:       e.InspectContainer(),
+    State.READY:       e.LookAtNotebook(),
     State.FORGETTING:  e.ForgetCredentials(),
     State.WITHDRAWING: e.WithdrawRoute(),
     State.REMOVING:    e.RemoveContainer(),
@@ -147,7 +148,7 @@ HUB_OUTAGE_ALLOWANCE: Final = 1800.0
 # took 46. What appears later is removed by the next launch (docs/adr/0010).
 SETTLE_SECONDS: Final = 180.0
 
-WATCH_SECONDS: Final = 300.0  # how often a ready container is looked at: a minute would cost five times as much
+STEADY_SECONDS: Final = 3600.0  # a ready session of which there was no news for so long is looked at less often
 RETRY_LIMIT: Final = 5.0  # while a visitor watches
 UNWATCHED_RETRY_LIMIT: Final = 60.0  # while nobody does
 PULL_ATTEMPTS: Final = 10  # failed pulls that got no further than one before; then only getting further is news
@@ -210,8 +211,6 @@ def new_session(
 
 def next_effect(session: Session) -> Effect | None:
     """Say what is to be done in this state; None when nothing is, ever."""
-    if session.state is State.READY and not session.credentials_held:
-        return e.ProbeNotebook()  # the endpoint can no longer be asked, the notebook still can
     if session.admitted:
         return e.PullImage()
     return EFFECTS.get(session.state)
@@ -221,7 +220,7 @@ def overdue(session: Session, now: float, pulls: PullPatience = PullPatience()) 
     """Say which deadline has passed: the session's lifetime or the state's patience; None while neither has."""
     if now >= session.expires_at and session.phase in (Phase.LAUNCHING, Phase.READY):
         return e.SessionExpired()
-    if session.newer:  # rule 9
+    if session.newer:  # rule 10
         return e.StopRequested() if now >= session.expires_at and session.phase is Phase.LEAVING else None
     if session.state is State.PULLING and (failure := _pull_overdue(session, now, pulls)):
         return e.PatienceExpired(failure)
@@ -244,8 +243,19 @@ def _pull_overdue(session: Session, now: float, pulls: PullPatience) -> Failure 
 
 
 def accepts(session: Session, event: type[Event]) -> bool:
-    """Say whether such an event can happen to the session as it is (rules 1 and 9)."""
+    """Say whether such an event can happen to the session as it is (rules 1 and 10)."""
     return event in TRANSITIONS[session.state] and (not session.newer or event in _ENDS_A_NEWER_ONE)
+
+
+def is_news(before: Session, after: Session) -> bool:
+    """Say whether what was found in a ready session has to be saved: all but that it is as it was (rule 9)."""
+    same = replace(
+        after,
+        version=before.version,
+        last_news_at=before.last_news_at,
+        log=before.log if after.log[-1:] == before.log[-1:] else after.log,
+    )
+    return same != before
 
 
 def advance(session: Session, event: Event, now: float) -> Session:
@@ -272,6 +282,13 @@ def _changed(session: Session, event: Event, state: State, now: float) -> Sessio
         if session.state is State.CREATING:
             after = replace(after, **_unsettled(session, event, now))
         return _entered(after, now)
+    if state is State.READY:
+        return _looked_at(session, after, event, now)
+    return _stayed(session, after, event, now)
+
+
+def _stayed(session: Session, after: Session, event: Event, now: float) -> Session:
+    """The session after an event that has not led it on."""
     match event:
         case e.EffectDelayed(failure=failure):
             return _delayed(session, after, failure, now)
@@ -336,7 +353,7 @@ def _unasked(session: Session, now: float) -> Session:
 
 def _entered(session: Session, now: float) -> Session:
     """The session having just entered its state."""
-    session = replace(_heard(session, now), entered_at=now, admitted=False)
+    session = replace(_heard(session, now), entered_at=now, admitted=False, steady=False)
     match session.state:
         case State.CREATING:
             return replace(session, container=container_name(session.sid, session.generation))  # rule 7
@@ -352,6 +369,16 @@ def _heard(session: Session, now: float) -> Session:
     """The session with news: its patience starts again, and its problems are over."""
     look = _next_look(session, now)
     return replace(session, last_news_at=now, attempts=0, last_problem=None, next_attempt_at=look)
+
+
+def _looked_at(before: Session, after: Session, event: Event, now: float) -> Session:
+    """The ready session after a look, or after another upload; what is as it was before makes it steady in the end."""
+    if isinstance(event, e.Queued):  # nothing was asked
+        return replace(after, queued=False)
+    problem = event.failure if isinstance(event, e.EffectDelayed) else None
+    is_news = problem != before.last_problem or isinstance(event, e.CredentialsRenewed)
+    steady = not is_news and (before.steady or now - before.last_news_at >= STEADY_SECONDS)
+    return replace(_heard(after, now), last_problem=problem, steady=steady)
 
 
 def _pulled_on(before: Session, after: Session, is_new: bool, now: float) -> Session:
@@ -373,7 +400,7 @@ def _delayed(before: Session, after: Session, failure: Failure, now: float) -> S
     """The session after an attempt that failed and may succeed later.
 
     Patience is counted from the first such attempt (rule 6), and attempts wait longer and longer: from half a second,
-    doubling, up to what suits the state. A ready notebook is looked at when it would have been anyway.
+    doubling, up to what suits the state.
     """
     keeps_failing = before.admitted and before.attempts >= PULL_ATTEMPTS
     since = before.last_news_at if before.last_problem or keeps_failing else now
@@ -384,7 +411,7 @@ def _delayed(before: Session, after: Session, failure: Failure, now: float) -> S
         attempts=before.attempts + 1,
         last_problem=failure,
         last_news_at=since,
-        next_attempt_at=_next_look(before, now) if before.state is State.READY else now + pause,
+        next_attempt_at=now + pause,
     )
 
 
@@ -399,6 +426,6 @@ def _next_look(session: Session, now: float) -> float | None:
         case State.STOPPED:
             return None
         case State.READY:
-            return min(now + WATCH_SECONDS, session.expires_at)
+            return session.expires_at  # and before that as often as looks.py says
         case _:
             return now

@@ -154,7 +154,7 @@ def _message_after(before: Session, event: Event, after: Session) -> str:
             return "Pulling the image"
         case e.EffectDelayed(failure=failure):
             return one_line(failure.message, LINE_LENGTH)
-        case e.CredentialsRenewed() | e.ContainerRan() | e.NotebookAnswered():
+        case e.CredentialsRenewed() | e.NotebookAnswered():
             return _message_of(after)
         case _:
             return before.message

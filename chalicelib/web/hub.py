@@ -37,7 +37,7 @@ from chalicelib.session.events import (
     ForgetRequested,
     StopRequested,
 )
-from chalicelib.session.lanes import lane_of
+from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.machine import accepts, advance, new_session
 from chalicelib.session.narration import LOG_LINES
 from chalicelib.session.values import (
@@ -68,6 +68,7 @@ class Sessions(Protocol):
     def save(self, session: Session) -> None: ...
     def earlier_lines(self, session: Session) -> Sequence[Line]: ...
     def of_owner(self, owner: str, limit: int, before: tuple[float, str] | None) -> Sequence[Summary]: ...
+    def may_ask_for_look(self, sid: str) -> bool: ...
 
 
 class Tokens(Protocol):
@@ -186,10 +187,17 @@ class Hub:
         """Make a one-time ticket of 60 seconds for a browser that is signed in; raises SessionNotReady."""
         if session.phase is not Phase.READY:
             raise SessionNotReady("The notebook cannot be entered now; its page says what it is doing")
+        self.ask_for_look(session)
         ticket = self._secret()
         path = f"/lab/tree/{quote(session.open_path)}" if session.open_path else "/lab"
         self._tokens.put_ticket(ticket, session, sign_in, path=path, expires_at=self._clock() + TICKET_SECONDS)
         return Entry(f"{self.config.notebook_origin(session.host)}/.homeport/enter", ticket, path)
+
+    def ask_for_look(self, session: Session) -> None:
+        """Have a ready notebook looked at now, as its visitor does; at most once a minute, and as well as it goes."""
+        with suppress(StoreUnavailable):
+            if session.state is State.READY and self._sessions.may_ask_for_look(session.sid):
+                self._enqueue(TickMessage(session.sid), lane=Lane.WATCH, delay=0.0)
 
     def stop(self, session: Session) -> Session:
         """Have the notebook stopped; one on its way out goes on at once, one that is gone is left alone."""

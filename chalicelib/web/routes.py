@@ -122,6 +122,7 @@ def show_session(site: Site, request: Request, sid: str) -> Response:
     session = _session(site, request, sid)
     if _wants_json(request):
         return _json(site, _shown(site, session))
+    site.hub.ask_for_look(session)
     log = lines_json(site.hub.lines(session))
     return _html(site, pages.SessionPage(root="../", session=_shown(site, session), log=log))
 
@@ -133,11 +134,13 @@ def delete_session(site: Site, request: Request, sid: str) -> Response:
 
 
 def session_events(site: Site, request: Request, sid: str) -> Response:
-    """What happened to the session since the line `after`."""
+    """What happened to the session since the line `after`; `look=1`: somebody has come back to its page."""
     after = _query(request, "after", "0")
     if not (after.isascii() and after.isdigit() and len(after) < 10):
         raise BadField("“after” must be the number of the last line you have, or 0")
     session = _session(site, request, sid)
+    if _query(request, "look", "") == "1":
+        site.hub.ask_for_look(session)
     events = lines_json(site.hub.lines(session, int(after)))
     return _json(site, {"session": _shown(site, session), "events": events})
 

@@ -10,18 +10,15 @@ import sys
 import time
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING
 
 import boto3
 from botocore.config import Config as AwsConfig
 
+from chalicelib.aws.queues import TickQueues
 from chalicelib.aws.routes import ProxyStore
 from proxy.agent.agent import Agent
 from proxy.agent.entry import Entry
 from proxy.settings import Settings
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
 
 # A request waits for a look-up: give up before HAProxy does. The feed is read again half a second later anyway.
 _AWS = AwsConfig(
@@ -38,9 +35,9 @@ def main() -> None:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    client: DynamoDBClient = boto3.client("dynamodb", config=_AWS)
-    store = ProxyStore(client, settings.table, time.time)
-    agent = Agent(store, Path(), clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
+    store = ProxyStore(boto3.client("dynamodb", config=_AWS), settings.table, time.time)
+    queues = TickQueues(boto3.client("sqs", config=_AWS), settings.queue_urls)
+    agent = Agent(store, queues.enqueue, Path(), clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
     with Entry(
         Path("agent.sock"), agent.lookups, agent.table, hub_origin=settings.hub_origin, hub_url=settings.hub_url
     ) as entry:

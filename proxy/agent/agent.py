@@ -4,9 +4,10 @@
                         ▲ │
                         │ ▼
     browser ─HAProxy─▶ lookups ◀──▶ DynamoDB (one item each)
+               └──────▶ failures ──▶ the watch lane's queue
 
-`table` decides and does no I/O; `feed` and `pusher` have a thread each, look-ups run in those of `entry`. Each module
-has its rules at its top.
+`table` decides and does no I/O; `feed`, `pusher` and `failures` have a thread each, look-ups run in those of `entry`.
+Each module has its rules at its top.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pathlib import Path
 from threading import Event
 from typing import Protocol
 
+from chalicelib.aws.queues import Enqueue
 from proxy.agent import files
+from proxy.agent.failures import Failures
 from proxy.agent.feed import Feed, FeedStore
 from proxy.agent.lookups import Lookups, LookupStore
 from proxy.agent.pusher import Pusher
@@ -33,24 +36,34 @@ class Agent:
     """The parts, wired together for one run folder."""
 
     def __init__(
-        self, store: Store, folder: Path, *, clock: Callable[[], float], new_cookie: Callable[[], str]
+        self,
+        store: Store,
+        enqueue: Enqueue,
+        folder: Path,
+        *,
+        clock: Callable[[], float],
+        new_cookie: Callable[[], str],
     ) -> None:
         self.table = Table(files.read(folder))
         self.pusher = Pusher(self.table, RuntimeSocket(folder / "haproxy.sock"), folder, clock=clock)
         self.feed = Feed(store, self.table, clock=clock)
+        self.failures = Failures(folder / "failures.sock", enqueue, clock=clock)
         self.lookups = Lookups(store, self.table, self.pusher, clock=clock, new_cookie=new_cookie)
 
     def run(self, stop: Event, *, poll: float, full_sync: float) -> None:
         """Keep the maps current until `stop` is set; `poll` and `full_sync` are the seconds between readings.
 
-        An error in one of the two threads ends both and is raised here: half an agent would serve stale maps.
+        An error in one of the threads ends all and is raised here: half an agent would serve stale maps.
         """
-        with ThreadPoolExecutor(max_workers=2) as threads:
-            feeding = threads.submit(self.feed.run, stop, poll=poll, full_sync=full_sync)
-            pushing = threads.submit(self.pusher.run, stop, poll=poll)
-            wait([feeding, pushing], return_when=FIRST_COMPLETED)
+        with ThreadPoolExecutor(max_workers=3) as threads:
+            running = [
+                threads.submit(self.feed.run, stop, poll=poll, full_sync=full_sync),
+                threads.submit(self.pusher.run, stop, poll=poll),
+                threads.submit(self.failures.run, stop, poll=poll),
+            ]
+            wait(running, return_when=FIRST_COMPLETED)
             stop.set()
             self.table.wake()
-        for thread in (feeding, pushing):
+        for thread in running:
             thread.result()
         self.pusher.save()

@@ -17,7 +17,7 @@ class QueueContract(ABC):
         """What can be received in a lane by now, in any order."""
 
     def test_what_was_sent_is_received(self, enqueue: Enqueue) -> None:
-        messages = {TickMessage("one"), TickMessage("two"), TickMessage("one", Handover("tick-1"))}
+        messages = {TickMessage("one"), TickMessage("two", idle=True), TickMessage("one", Handover("tick-1"))}
         for message in messages:
             enqueue(message, lane=Lane.PULL, delay=0.0)
         assert set(self.received(Lane.PULL)) == messages

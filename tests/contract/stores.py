@@ -10,6 +10,7 @@ from typing import Protocol
 import pytest
 
 from chalicelib.aws.errors import LaunchWithdrawn, SessionNotFound, StaleSession
+from chalicelib.aws.sessions import Due
 from chalicelib.launcher.effects import Routes
 from chalicelib.session import events as e
 from chalicelib.session.errors import IllegalTransition
@@ -26,7 +27,9 @@ SLOW = Failure("endpoint-timeout", "The endpoint did not answer in time")
 class Sessions(hub.Sessions, Protocol):
     """All that anybody needs of a store of sessions: the hub, the tick (which needs less), and the schedule."""
 
-    def due(self, now: float) -> Iterator[tuple[str, Lane]]: ...
+    def due(self, now: float) -> Iterator[Due]: ...
+    def to_look_at(self, now: float) -> Iterator[str]: ...
+    def put_off(self, due: Due, until: float) -> None: ...
 
 
 class SessionStoreContract:
@@ -161,8 +164,36 @@ class SessionStoreContract:
         stopped = a_session(name="stopped", state=State.STOPPED, next_attempt_at=None)
         for session in (due, later, held, stopped):
             store.save(session)
-        assert list(store.due(NOW)) == [(due.sid, Lane.LAUNCH)]
-        assert {sid for sid, _ in store.due(NOW + 100)} == {due.sid, later.sid, held.sid}
+        assert list(store.due(NOW)) == [Due(due.sid, Lane.LAUNCH, repr(NOW))]
+        assert {found.sid for found in store.due(NOW + 100)} == {due.sid, later.sid, held.sid}
+
+    def test_what_was_sent_is_not_due_again_for_a_while_unless_it_was_saved(self, store: Sessions) -> None:
+        session = a_session()
+        store.save(session)
+        (due,) = store.due(NOW)
+        store.put_off(due, NOW + 100)
+        assert list(store.due(NOW)) == []
+        assert [found.sid for found in store.due(NOW + 100)] == [due.sid]
+        store.save(replace(session, version=2, next_attempt_at=NOW + 1))
+        store.put_off(due, NOW + 100)  # it is another wait by now
+        assert [found.since for found in store.due(NOW + 1)] == [repr(NOW + 1)]
+
+    def test_a_ready_session_is_looked_at_in_its_minute_and_no_other_is(self, store: Sessions) -> None:
+        often = a_session(name="often", state=State.READY)
+        seldom = a_session(name="seldom", state=State.READY, steady=True)
+        forgetting = a_session(name="forgetting", state=State.FORGETTING)
+        for session in (often, seldom, forgetting):
+            store.save(session)
+        looks = [sid for minute in range(15) for sid in store.to_look_at(NOW + 60 * minute)]
+        assert sorted(looks) == sorted([*[often.sid] * 3, seldom.sid])
+
+    def test_a_look_is_asked_for_once_in_a_minute(self, store: Sessions) -> None:
+        session = a_session(state=State.READY)
+        store.save(session)
+        assert [store.may_ask_for_look(session.sid) for _ in range(3)] == [True, False, False]
+        assert store.load(session.sid) == session
+        store.save(replace(session, version=2))
+        assert store.may_ask_for_look(session.sid)
 
 
 def saved(store: Sessions, session: Session, event: e.Event) -> Session:

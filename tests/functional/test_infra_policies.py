@@ -28,6 +28,7 @@ from chalicelib.config import Config
 from chalicelib.session.admission import slot_of
 from chalicelib.session.events import EndpointVerified, StopRequested
 from chalicelib.session.lanes import Lane
+from chalicelib.session.looks import OFTEN
 from chalicelib.session.machine import advance
 from chalicelib.session.values import State, Target
 from chalicelib.wiring import Wiring
@@ -116,7 +117,8 @@ def _requests(
             yield _kms("Decrypt", {"PARAMETER_ARN": arn}, outputs, "SsmService")
         case "sqs":
             lane = params["QueueUrl"].removeprefix(f"{outputs['QueueUrls']}-")
-            yield f"sqs:{operation}", outputs[f"{lane.capitalize()}QueueArn"], {}
+            action = operation.removesuffix("Batch")  # which has no permission of its own
+            yield f"sqs:{action}", outputs[f"{lane.capitalize()}QueueArn"], {}
         case _:
             raise AssertionError(f"nobody uses {service}")
 
@@ -129,7 +131,11 @@ def _of_table(operation: str, params: dict[str, Any], outputs: dict[str, str]) -
         return
     assert {params.get("TableName"), *params.get("RequestItems", {})} - {None} == {outputs["Table"]}
     index = f"/index/{params['IndexName']}" if "IndexName" in params else ""
-    yield f"dynamodb:{operation}", outputs["TableArn"] + index, _leading_keys(params)
+    yield (
+        f"dynamodb:{operation}",
+        outputs["TableArn"] + index,
+        {**_leading_keys(params), **_attributes(operation, params)},
+    )
 
 
 def _leading_keys(params: dict[str, Any]) -> Context:
@@ -139,6 +145,12 @@ def _leading_keys(params: dict[str, Any]) -> Context:
     one = params.get("Key") or params.get("Item")
     keys = [one] if one else [key for asked in params.get("RequestItems", {}).values() for key in asked["Keys"]]
     return {"dynamodb:LeadingKeys": [key["pk"]["S"] for key in keys]} if keys else {}
+
+
+def _attributes(operation: str, params: dict[str, Any]) -> Context:
+    if operation != "UpdateItem":  # nothing else is bound to attributes
+        return {}
+    return {"dynamodb:Attributes": ["pk", "sk", *params["ExpressionAttributeNames"].values()]}
 
 
 def _kms(
@@ -181,6 +193,7 @@ def test_the_web_function_may_do_all_that_a_visitor_asks_of_it(
     assert tokens.sign_ins_of("token")
     tokens.put_ticket("ticket", SESSION, SIGN_IN, path="/lab", expires_at=NOW + 60)
     tokens.sign_out(SIGN_IN.browser, [SIGN_IN.owner])
+    assert store.may_ask_for_look(SESSION.sid)
     for lane in (Lane.LAUNCH, Lane.LEAVE, Lane.WATCH):
         _wiring(web, outputs).queues.enqueue(TickMessage(SESSION.sid), lane=lane, delay=0.0)
 
@@ -219,9 +232,15 @@ def test_each_lane_may_do_all_that_its_sessions_need(
 def test_the_schedule_may_find_what_is_due_and_enqueue_it(
     outputs: dict[str, str], as_role: Callable[[str], Client]
 ) -> None:
+    store = SessionStore(_plain_client("dynamodb"), outputs["Table"], lambda: NOW)
     due = a_session(name="due", next_attempt_at=0.0)
-    SessionStore(_plain_client("dynamodb"), outputs["Table"], lambda: NOW).save(due)
-    assert due.sid in set(_wiring(as_role("redrive"), outputs).redrive())
+    store.save(due)
+    for number in range(OFTEN * 8):
+        store.save(a_session(name=f"ready {number}", state=State.READY, next_attempt_at=4e9))
+    sent = list(_wiring(as_role("redrive"), outputs).redrive())
+    assert due.sid in sent
+    assert len(sent) > 1
+    assert due.sid not in set(_wiring(as_role("redrive"), outputs).redrive()), "it was sent a moment ago"
 
 
 def test_the_proxy_may_follow_look_up_redeem_and_remember(
@@ -235,6 +254,10 @@ def test_the_proxy_may_follow_look_up_redeem_and_remember(
     store.redeem_ticket("ticket", SESSION.host)
     store.put_grant(Grant(digest_of("cookie"), SESSION.host, False, 0, int(NOW) + 60, SIGN_IN))
     store.grant(digest_of("cookie"))
+    queues = _wiring(as_role("proxy"), outputs).queues
+    queues.enqueue(TickMessage(SESSION.sid), lane=Lane.WATCH, delay=0.0)
+    with pytest.raises(AssertionError, match="not allowed: sqs:SendMessage"):
+        queues.enqueue(TickMessage(SESSION.sid), lane=Lane.LAUNCH, delay=0.0)
 
 
 def _wiring(client: Client, outputs: dict[str, str]) -> Wiring:

@@ -16,7 +16,7 @@ from proxy.agent import files
 from proxy.agent.agent import Agent
 from proxy.agent.lookups import Verdict
 from proxy.agent.table import Map
-from tests.builders import LIFETIME, NOW, SIGN_IN, a_session
+from tests.builders import LIFETIME, NOW, SIGN_IN, a_session, no_queue
 from tests.contract.proxy_store import ProxyStoreContract
 from tests.table import TABLE
 from tests.twins import ProxyStoreTwin
@@ -64,7 +64,7 @@ class World:
         self.agent = self.start()
 
     def start(self) -> Agent:
-        self.agent = Agent(self.store, self.folder, clock=lambda: self.now, new_cookie=lambda: "cookie")
+        self.agent = Agent(self.store, no_queue, self.folder, clock=lambda: self.now, new_cookie=lambda: "cookie")
         return self.agent
 
     def publish(self, host: str) -> Route:
@@ -86,7 +86,7 @@ def world(tmp_path: Path) -> World:
 def test_a_published_route_follows_the_launcher_into_the_map_and_out_of_it(dynamodb: Any, tmp_path: Path) -> None:
     session = a_session(target=Target("192.0.2.7", 8000))
     routes, store = RouteStore(dynamodb, TABLE, lambda: NOW), ProxyStore(dynamodb, TABLE, lambda: NOW)
-    agent = Agent(store, tmp_path, clock=lambda: NOW, new_cookie=lambda: "cookie")
+    agent = Agent(store, no_queue, tmp_path, clock=lambda: NOW, new_cookie=lambda: "cookie")
     agent.feed.sync()
     routes.publish(session)
     agent.feed.poll()
@@ -104,7 +104,7 @@ def test_entering_makes_a_grant_whose_digest_alone_is_stored(dynamodb: Any, tmp_
     RouteStore(dynamodb, TABLE, lambda: NOW).publish(session)
     tokens = TokenStore(dynamodb, TABLE, lambda: NOW, lifetime=LIFETIME)
     tokens.put_ticket("t" * 43, session, SIGN_IN, path="/lab", expires_at=NOW + 60)
-    agent = Agent(store, tmp_path, clock=lambda: NOW, new_cookie=lambda: "secret-cookie-value")
+    agent = Agent(store, no_queue, tmp_path, clock=lambda: NOW, new_cookie=lambda: "secret-cookie-value")
     entered = agent.lookups.enter(session.host, "t" * 43)
     assert entered is not None
     assert (entered.cookie, entered.max_age) == ("secret-cookie-value", int(session.expires_at - NOW))
@@ -238,7 +238,7 @@ def test_a_sign_out_between_a_look_up_s_reading_and_its_answer_counts(tmp_path: 
             return found
 
     store = Store(lambda: NOW)
-    agent = Agent(store, tmp_path, clock=lambda: NOW, new_cookie=lambda: "cookie")
+    agent = Agent(store, no_queue, tmp_path, clock=lambda: NOW, new_cookie=lambda: "cookie")
     agent.feed.sync()
     store.put(Route("one", Target("192.0.2.7", 8000), True, store.now_ms(), LATER))
     store.put(Grant(DIGEST, "one", False, store.now_ms() - 60_000, LATER, SIGN_IN))  # the feed has not shown it

@@ -24,7 +24,7 @@ from proxy.agent.lookups import Lookups, Verdict
 from proxy.agent.pusher import Pusher
 from proxy.agent.runtime import RuntimeSocket
 from proxy.agent.table import MANY, Key, Map, News, Table, key_of, newest, value_of
-from tests.builders import NOW, SIGN_IN
+from tests.builders import NOW, SIGN_IN, no_queue
 from tests.contract.runtime_socket import RuntimeSocketContract
 from tests.haproxy_twin import HaproxyTwin, haproxy_twin
 from tests.twins import ProxyStoreTwin
@@ -602,7 +602,7 @@ def test_an_error_in_one_of_the_agent_s_threads_ends_both_and_is_raised(folder: 
         def changes(self, since: int) -> Iterator[Route | Grant]:
             raise ValueError("a programming error")
 
-    agent = Agent(Broken(lambda: NOW), folder, clock=lambda: NOW, new_cookie=lambda: "cookie")
+    agent = Agent(Broken(lambda: NOW), no_queue, folder, clock=lambda: NOW, new_cookie=lambda: "cookie")
     with pytest.raises(ValueError, match="a programming error"):
         agent.run(Event(), poll=600, full_sync=600)
 
@@ -612,7 +612,7 @@ def test_a_change_is_told_at_once_and_all_is_on_disk_when_the_agent_ends(
 ) -> None:
     store = ProxyStoreTwin(lambda: NOW)
     store.put(a_route("one"))
-    agent = Agent(store, folder, clock=lambda: NOW, new_cookie=lambda: "cookie")
+    agent = Agent(store, no_queue, folder, clock=lambda: NOW, new_cookie=lambda: "cookie")
     stop = Event()
     committed = haproxy.hold("commit map")
     running = threads.submit(agent.run, stop, poll=600, full_sync=600)

@@ -18,6 +18,7 @@ from chalicelib.session.values import State
 from proxy.agent.agent import Agent
 from proxy.agent.lookups import Verdict
 from proxy.agent.table import Map
+from tests.builders import no_queue
 from tests.functional.hub_rig import Answer, HubRig, a_bundle, a_hub, away, hub_rig, once
 from tests.functional.test_stored_formats import Stage
 from tests.launcher_twins import Clock
@@ -103,7 +104,7 @@ class Door:
         cookies = count()
         self.stage, self.folder, self.ahead = stage, folder, ahead
         self.store = ProxyStore(stage.hub.client_of("dynamodb"), TABLE, self.clock)
-        self.agent = Agent(self.store, folder, clock=self.clock, new_cookie=lambda: f"cookie-{next(cookies)}")
+        self.agent = Agent(self.store, no_queue, folder, clock=self.clock, new_cookie=lambda: f"cookie-{next(cookies)}")
         self.agent.feed.sync()
 
     def clock(self) -> float:
@@ -213,11 +214,11 @@ def test_an_agent_that_was_away_opens_to_nobody_who_signed_out_meanwhile(stage: 
 
     fresh = tmp_path / "another-proxy"
     fresh.mkdir()
-    unread = Agent(door.store, fresh, clock=door.clock, new_cookie=lambda: "")  # before its first reading
+    unread = Agent(door.store, no_queue, fresh, clock=door.clock, new_cookie=lambda: "")  # before its first reading
     assert unread.lookups.look_up(stage.session.host, mine) is Verdict.NO_GRANT
     assert unread.lookups.look_up(stage.session.host, theirs) is Verdict.BUSY  # there is no HAProxy that could be told
 
-    restarted = Agent(door.store, tmp_path, clock=door.clock, new_cookie=lambda: "")
+    restarted = Agent(door.store, no_queue, tmp_path, clock=door.clock, new_cookie=lambda: "")
     assert len(restarted.table.values_of([(Map.GRANTS, mine), (Map.GRANTS, theirs)])) == 2
     restarted.feed.sync()
     assert set(restarted.table.values_of([(Map.GRANTS, mine), (Map.GRANTS, theirs)])) == {(Map.GRANTS, theirs)}

@@ -344,7 +344,7 @@ BROKEN: dict[str, Change] = {
 
 def assert_it_ends(stage: Stage) -> None:
     assert stage.session.state is State.WITHDRAWING
-    assert [sid for sid, _ in stage.hub.parts.sessions.due(FOR_EVER)] == [stage.sid]
+    assert [due.sid for due in stage.hub.parts.sessions.due(FOR_EVER)] == [stage.sid]
     stage.run(State.STOPPED)
     stage.assert_nothing_is_left()
     assert stage.session.failure == UNREADABLE

@@ -10,7 +10,7 @@ import pytest
 from moto import mock_aws
 
 from chalicelib.aws.errors import StoreUnavailable
-from chalicelib.aws.queues import Enqueue, TickMessage, TickQueues
+from chalicelib.aws.queues import Enqueue, TickMessage, TickQueues, batches
 from chalicelib.session.lanes import Lane, queue_of
 from tests.contract.queue import QueueContract
 
@@ -37,8 +37,32 @@ class TestTickQueues(QueueContract):
         answer = self._sqs.receive_message(QueueUrl=queue_of(self._urls, lane), MaxNumberOfMessages=10)
         return [TickMessage.from_body(message["Body"]) for message in answer["Messages"]]
 
+    def test_many_are_sent_in_one_request(self, enqueue: Enqueue, sqs: SQSClient) -> None:
+        requests: list[str] = []
+        sqs.meta.events.register("before-call.sqs.*", lambda model, **_: requests.append(model.name))
+        sids = [f"sid{number}" for number in range(23)]
+        queues = TickQueues(sqs, self._urls)
+        for batch in batches(sids):
+            queues.enqueue_all(batch, lane=Lane.WATCH)
+        assert requests == ["SendMessageBatch"] * 3
+        received = [message.sid for _ in range(3) for message in self.received(Lane.WATCH)]
+        assert sorted(received) == sorted(sids)
+
 
 def test_a_queue_that_is_not_there_is_unavailable(sqs: SQSClient) -> None:
     queues = TickQueues(sqs, "https://sqs.eu-west-1.amazonaws.com/111122223333/no-such-queue")
     with pytest.raises(StoreUnavailable):
         queues.enqueue(TickMessage("sid"), lane=Lane.LAUNCH, delay=0.0)
+    with pytest.raises(StoreUnavailable):
+        queues.enqueue_all(["sid"], lane=Lane.LAUNCH)
+
+
+def test_a_batch_of_which_a_message_was_not_taken_is_unavailable() -> None:
+    """SQS answers 200 for it, and names those that failed."""
+
+    class Full:
+        def send_message_batch(self, **_: object) -> dict[str, object]:
+            return {"Successful": [], "Failed": [{"Id": "0", "SenderFault": False, "Code": "InternalError"}]}
+
+    with pytest.raises(StoreUnavailable):
+        TickQueues(Full(), "https://queues.example.net/homeport").enqueue_all(["sid"], lane=Lane.WATCH)  # type: ignore[arg-type]

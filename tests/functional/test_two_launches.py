@@ -18,6 +18,7 @@ from chalicelib.session.values import State
 from proxy.agent.agent import Agent
 from proxy.agent.lookups import Verdict
 from proxy.agent.table import Map
+from tests.builders import no_queue
 from tests.functional.hub_rig import a_bundle, hub_rig
 from tests.functional.test_stored_formats import Stage
 from tests.table import TABLE
@@ -43,7 +44,7 @@ def stage() -> Iterator[Stage]:
 
 def an_agent(stage: Stage, folder: Path, cookie: str = "") -> Agent:
     store = ProxyStore(stage.hub.client_of("dynamodb"), TABLE, stage.clock)
-    agent = Agent(store, folder, clock=stage.clock, new_cookie=lambda: cookie)
+    agent = Agent(store, no_queue, folder, clock=stage.clock, new_cookie=lambda: cookie)
     agent.feed.sync()
     return agent
 

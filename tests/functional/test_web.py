@@ -54,6 +54,20 @@ def moved_to(hub: HubRig, sid: str, state: State, **changes: Any) -> Session:
     return changed
 
 
+def test_who_opens_the_page_of_a_ready_notebook_or_comes_back_to_it_has_it_looked_at(hub: HubRig) -> None:
+    session = hub.upload(a_bundle(), name="one").json
+    sid, token = session["id"], session["owner_token"]
+    hub.messages()
+    made_ready(hub, sid)
+    for path, html in ((f"/sessions/{sid}/events?after=1", False), (f"/sessions/{sid}", False), ("/sessions", True)):
+        assert hub.ask("GET", path, token=token, html=html).status == 200
+    assert hub.messages() == [], "what follows a session by itself asks for no look"
+    assert hub.ask("GET", f"/sessions/{sid}", token=token, html=True).status == 200
+    assert hub.messages(Lane.WATCH) == [{"session": sid}]
+    assert hub.ask("GET", f"/sessions/{sid}/events?after=1&look=1", token=token).status == 200
+    assert hub.messages() == [], "the last one was a moment ago"
+
+
 def test_the_first_page_is_the_upload_form(hub: HubRig) -> None:
     answer = hub.ask("GET", "/", html=True)
     assert answer.status == 200
@@ -513,8 +527,8 @@ def test_an_upload_that_loses_against_stop_is_purged_after_all(hub: HubRig) -> N
     """Between the item and its credentials, another browser presses Stop and the launcher is done with it."""
 
     def stopped() -> None:
-        ((sid, _),) = hub.parts.sessions.due(2e9)
-        moved_to(hub, sid, State.STOPPED, next_attempt_at=None, credentials_held=False)
+        (due,) = hub.parts.sessions.due(2e9)
+        moved_to(hub, due.sid, State.STOPPED, next_attempt_at=None, credentials_held=False)
 
     with hub.on_call("s3", "PutObject", once(stopped)):
         session = hub.upload(a_bundle(), name="one").json
@@ -528,8 +542,8 @@ def test_an_upload_whose_sealing_fails_says_so_and_ends_the_session(hub: HubRig,
     with hub.on_call(service, operation, away):
         answer = hub.upload(a_bundle(), name="one")
     assert (answer.status, answer.json["code"]) == (503, "store-unavailable")
-    ((sid, _),) = hub.parts.sessions.due(2e9)
-    assert hub.parts.sessions.load(sid).state is State.WITHDRAWING
+    (due,) = hub.parts.sessions.due(2e9)
+    assert hub.parts.sessions.load(due.sid).state is State.WITHDRAWING
 
 
 def test_an_upload_while_the_queue_is_down_is_launched_by_the_schedule(hub: HubRig) -> None:
@@ -537,7 +551,7 @@ def test_an_upload_while_the_queue_is_down_is_launched_by_the_schedule(hub: HubR
     hub.client_of("sqs").delete_queue(QueueUrl=queue)
     answer = hub.upload(a_bundle(), name="one")
     assert answer.status == 201
-    assert list(hub.parts.sessions.due(2e9)) == [(answer.json["id"], Lane.LAUNCH)]
+    assert [(due.sid, due.lane) for due in hub.parts.sessions.due(2e9)] == [(answer.json["id"], Lane.LAUNCH)]
 
 
 def test_an_answer_lost_by_the_table_is_recognised_as_our_own_write(hub: HubRig) -> None:

@@ -392,10 +392,29 @@ def test_a_notebook_that_knows_another_client_ca_hangs_up(door: Rig) -> None:
     assert notebook.asked == 0
 
 
-def test_a_notebook_that_is_gone_is_answered_503(door: Rig) -> None:
-    host = new_host()
-    door.publish(host, 1)
-    assert door.ask(host, cookie=door.cookie(host)).status == 503
+def test_a_notebook_that_is_gone_is_answered_503_and_the_hub_told_to_look_at_it(door: Rig) -> None:
+    assert door.agent is not None
+    hosts = [new_host(), new_host()]
+    for host in hosts:
+        door.publish(host, 1)
+        cookie = door.cookie(host)
+        for _ in range(3):
+            assert door.ask(host, cookie=cookie).status == 503
+    told, sids = door.agent.reported, [host.partition("-")[0] for host in hosts]
+    eventually(lambda: sids[1] in told, "the report")
+    assert [sid for sid in told if sid in sids] == sids, "each once in a minute"
+
+
+def test_what_is_refused_or_unknown_is_not_reported(door: Rig) -> None:
+    assert door.agent is not None
+    refused, silent = new_host(), new_host()
+    for host in (refused, silent):
+        door.publish(host, 1)
+    assert door.ask(refused).status == 401
+    assert door.ask(refused, cookie=door.cookie(silent)).status == 403
+    assert door.ask(silent, cookie=door.cookie(silent)).status == 503
+    eventually(lambda: silent.partition("-")[0] in door.agent.reported, "the report of what came last")  # type: ignore[union-attr]
+    assert refused.partition("-")[0] not in door.agent.reported
 
 
 def test_a_notebook_behind_ipv6_is_reached(door: Rig) -> None:

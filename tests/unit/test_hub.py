@@ -17,7 +17,7 @@ from chalicelib.aws.queues import TickMessage
 from chalicelib.bundle.errors import EndpointsDisagree
 from chalicelib.config import Config
 from chalicelib.session import events as e
-from chalicelib.session.lanes import lane_of
+from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.machine import advance
 from chalicelib.session.narration import LOG_LINES, MESSAGES
 from chalicelib.session.values import Failure, Limits, Line, Phase, Session, State, Summary, session_id
@@ -108,7 +108,7 @@ def test_a_launch_is_written_down_before_its_credentials_are_stored() -> None:
         stage.hub.launch(a_form())
     assert stage.session.state is State.VERIFYING
     assert stage.credentials.objects == {}
-    assert list(stage.store.due(stage.clock())) == [(stage.session.sid, lane_of(stage.session))]
+    assert [due.sid for due in stage.store.due(stage.clock())] == [stage.session.sid]
 
 
 def test_a_launch_stores_the_credentials_and_calls_a_tick() -> None:
@@ -255,7 +255,7 @@ def test_an_upload_that_a_later_versions_function_overtakes_changes_nothing_of_i
 def test_while_the_queue_is_down_the_schedule_drives_the_session_on() -> None:
     stage = Stage(queue=QueueTwin(refuses=UNAVAILABLE))
     assert stage.hub.launch(a_form()).created
-    assert list(stage.store.due(stage.clock())) == [(stage.session.sid, lane_of(stage.session))]
+    assert [due.sid for due in stage.store.due(stage.clock())] == [stage.session.sid]
 
 
 # ── bringing the credentials again ───────────────────────────────────────────────────────────────────────────────────
@@ -622,6 +622,26 @@ def test_who_is_not_signed_in_signs_nobody_out() -> None:
     for unknown in ("", "another"):
         stage.hub.sign_out(unknown, everywhere=True)
     assert stage.hub.sign_ins_of(token).keys() == {OWNER}
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_look_is_asked_for_at_a_ready_notebook_once_in_a_minute(state: State) -> None:
+    stage = launched(state)
+    for _ in range(3):
+        stage.hub.ask_for_look(stage.session)
+    assert stage.queue.sent == ([(TickMessage(stage.session.sid), Lane.WATCH, 0.0)] if state is State.READY else [])
+
+
+def test_who_enters_a_notebook_asks_for_a_look_at_it() -> None:
+    stage = launched(State.READY)
+    stage.hub.enter(stage.session, SIGN_IN)
+    assert stage.queue.sent == [(TickMessage(stage.session.sid), Lane.WATCH, 0.0)]
+
+
+def test_a_look_that_cannot_be_asked_for_keeps_nobody_out() -> None:
+    stage = launched(State.READY)
+    stage.queue.refuses = StoreUnavailable("The hub's queue did not answer")
+    assert stage.hub.enter(stage.session, SIGN_IN).ticket
 
 
 def test_a_ready_notebook_is_entered_by_a_ticket_of_a_minute() -> None:

@@ -31,6 +31,7 @@ from chalicelib.session import events as e
 from chalicelib.session.admission import Slot, slot_of
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import EFFECT_SECONDS, LEASE_SECONDS, with_lease
+from chalicelib.session.looks import OFTEN
 from chalicelib.session.machine import PATIENCE, QUEUE_PAUSE, PullPatience, advance
 from chalicelib.session.narration import MESSAGES
 from chalicelib.session.values import PHASES, Failure, Phase, Session, State, Target, container_name
@@ -63,7 +64,7 @@ class Stage:
     """One session on one engine, and the means to run ticks on it. What is to go wrong is given to the part it is in.
 
     `resolve` is what the name server says of the endpoint, checked. While `silent`, the notebook does not answer, and
-    if it is to `hang`, it does not even refuse the connection.
+    if it is to `hang`, it does not even refuse the connection; it says that it is idle since `idle_since`.
     `trust` is the hub's own certificates.
     """
 
@@ -74,6 +75,7 @@ class Stage:
     resolve: Resolve = _at_once
     silent: bool = False
     hang: bool = False
+    idle_since: float | None = None
     trust: Callable[[], HubTrust] = a_trust
     engine: EngineTwin = field(default_factory=EngineTwin)
     ticks: int = 0
@@ -127,12 +129,13 @@ class Stage:
             probe=self.probe,
         )
 
-    def probe(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> None:
+    def probe(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> float | None:
         container = self.engine.containers.get(container_name(self.sid, self.session.generation))
         if self.hang:
             self.clock.now += deadline
         if self.silent or container is None or container.status != "running":
             raise NotebookSilent("The notebook does not answer yet")
+        return self.idle_since
 
     def tick(self, handover: Handover | None = None) -> Session:
         """A message, and what the lanes send each other at once because of it."""
@@ -149,11 +152,19 @@ class Stage:
         assert self.session.admitted
         self.queue.sent.clear()
 
+    def look(self) -> Session:
+        """What the schedule does with a ready session when its minute has come."""
+        self.clock.now = min(self.clock.now + 60 * OFTEN, self.session.next_attempt_at or 0.0)
+        return self.tick()
+
     def run(self, until: State, ticks: int = 300) -> Session:
         """What queue and schedule do: wake the session whenever it is due, until it is there."""
         for _ in range(ticks):
             if self.session.state is until:
                 return self.session
+            if self.session.state is State.READY:
+                self.look()
+                continue
             wake = max(self.session.next_attempt_at or self.clock.now, self.session.lease_expires_at)
             self.clock.now = max(self.clock.now, wake)
             self.tick()
@@ -658,18 +669,17 @@ def test_a_ready_notebook_that_ends_is_cleared_away(exit_code: int, failed: bool
 
 
 def test_a_look_that_fails_takes_no_working_notebook_away() -> None:
-    """The endpoint's certificate has expired, its name is gone from the DNS: the notebook itself still answers."""
+    """The notebook has much to do, and the endpoint's certificate has expired."""
     stage = Stage()
     stage.run(State.READY)
+    stage.silent = True
     stage.engine.refuses = EndpointExpiredCertificate("The endpoint showed a certificate that has expired")
-    stage.clock.now = stage.session.next_attempt_at or 0.0
-    stage.tick()
+    stage.look()
     assert stage.session.state is State.READY
     assert stage.session.message == "The endpoint showed a certificate that has expired"
     assert stage.routes.published()
-    stage.engine.refuses = None
-    stage.clock.now = stage.session.next_attempt_at or 0.0
-    stage.tick()
+    stage.silent = False
+    stage.look()
     assert stage.session.message == "Your notebook is ready"
 
 
@@ -677,8 +687,7 @@ def test_a_paused_container_is_not_taken_for_an_ended_one() -> None:
     stage = Stage()
     stage.run(State.READY)
     stage.container.pause()
-    stage.clock.now = stage.session.next_attempt_at or 0.0
-    stage.tick()
+    stage.look()
     assert stage.session.state is State.READY
     assert "docker unpause" in stage.session.message
     assert stage.engine.containers
@@ -749,7 +758,9 @@ def test_without_the_queue_the_schedule_drives_the_session_on() -> None:
     stage = Stage(queue=QueueTwin(refuses=StoreUnavailable("The hub's queue did not answer")))
     stage.engine.refuses = EndpointTimeout("The endpoint does not answer")
     stage.tick()
-    assert list(stage.store.due(stage.clock.now + LEASE_SECONDS)) == [(stage.sid, Lane.LAUNCH)]
+    assert [(due.sid, due.lane) for due in stage.store.due(stage.clock.now + LEASE_SECONDS)] == [
+        (stage.sid, Lane.LAUNCH)
+    ]
     stage.engine.refuses = None
     stage.run(State.READY)
 

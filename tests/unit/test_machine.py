@@ -433,7 +433,7 @@ def test_a_forgotten_session_is_watched_without_credentials() -> None:
     session = advance(session, e.CredentialsPurged(), NOW)
     assert session.state is State.READY
     assert not session.credentials_held
-    assert next_effect(session) == e.ProbeNotebook()
+    assert next_effect(session) == e.LookAtNotebook()
     assert "docker rm -f homeport-x-1" in session.message
 
 

@@ -215,7 +215,7 @@ def test_a_log_that_was_stored_whole_gets_its_places_at_the_next_change() -> Non
 def test_a_log_that_was_stored_whole_and_is_changed_by_nothing_to_tell_is_kept_all_the_same() -> None:
     old = tuple(Line(number, NOW, f"line {number}") for number in range(1, 4))
     session = a_session(state=State.READY, log=old)
-    assert [line.place for line in told(session, e.ContainerRan()).log] == [1, 2, 3]
+    assert [line.place for line in told(session, e.NotebookAnswered()).log] == [1, 2, 3]
 
 
 def test_a_broken_sessions_log_begins_anew() -> None:

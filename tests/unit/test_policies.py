@@ -186,7 +186,7 @@ def test_nobody_writes_certificates() -> None:
         (
             "dynamodb:UpdateItem",
             {
-                "session": set(),
+                "session": {"web", "redrive"},
                 "token": set(),
                 "signed-out": set(),
                 "ticket": set(),
@@ -203,8 +203,15 @@ def test_each_kind_of_item_has_its_own_readers_and_writers(action: str, readers:
 
 
 def test_each_index_has_one_reader() -> None:
-    indexes = {name: who("dynamodb:Query", f"{TABLE}/index/{name}") for name in ("listing", "redrive", "feed")}
-    assert indexes == {"listing": {"web"}, "redrive": {"redrive"}, "feed": {"proxy"}}
+    names = ("listing", "redrive", "ring", "feed")
+    indexes = {name: who("dynamodb:Query", f"{TABLE}/index/{name}") for name in names}
+    assert indexes == {"listing": {"web"}, "redrive": {"redrive"}, "ring": {"redrive"}, "feed": {"proxy"}}
+
+
+@pytest.mark.parametrize(("attribute", "writer"), [("asked_at", "web"), ("redrive_at", "redrive"), ("session", None)])
+def test_of_a_sessions_item_one_attribute_may_be_changed_alone(attribute: str, writer: str | None) -> None:
+    context = {**item("session"), "dynamodb:Attributes": ["pk", "sk", attribute]}
+    assert who("dynamodb:UpdateItem", TABLE, context) == ({writer} if writer else set())
 
 
 def test_of_the_table_itself_a_sessions_log_alone_is_queried() -> None:
@@ -234,7 +241,8 @@ def test_nobody_scans_or_changes_the_table_itself() -> None:
 def test_everybody_behind_the_page_may_ask_for_ticks_and_a_lanes_function_alone_takes_them(lane: Lane) -> None:
     queue = OUTPUTS[f"{lane.capitalize()}QueueArn"]
     page = set() if lane is Lane.PULL else {"web"}  # pulls are admitted by the launch lane
-    assert who("sqs:SendMessage", queue) == {*LANES, *page, "redrive"}
+    proxy = {"proxy"} if lane is Lane.WATCH else set()
+    assert who("sqs:SendMessage", queue) == {*LANES, *page, *proxy, "redrive"}
     for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"):
         assert who(action, queue) == {lane}
     assert who("sqs:PurgeQueue", queue) == set()

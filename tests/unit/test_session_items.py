@@ -303,6 +303,8 @@ def as_frozen(session: Session) -> Item:
     """The session's item as it was written when those of the present format were frozen: without what came later."""
     item = item_of(session, session.last_news_at)
     del item["listed"]
+    assert ("ring" in item) is (session.state is State.READY)
+    item.pop("ring", None)
     if "redrive" in item:
         assert item["redrive"] == {"S": shard_of(lane_of(session))}
         item["redrive"] = {"S": "due"}
@@ -329,6 +331,7 @@ CHANGED: Final[Mapping[str, Any]] = {
     "source": "198.51.100.7/32",
     "queued": True,
     "admitted": True,
+    "steady": True,
     "progressed_at": NOW + 2,
     "version": 17,
     "state": State.READY,

@@ -2,7 +2,7 @@
 (() => {
   const POLL = 1000;           // milliseconds between looks at a session that moves
   const POLL_AT_REST = 15000;  // ... at one that is ready
-  const POLL_HIDDEN = 10000;   // ... while nobody looks at the page
+  const POLL_HIDDEN = 10000;   // ... while nobody looks at the page; at rest four times as long as otherwise
   const POLL_LIMIT = 30000;    // ... at most, after failures
   const LARGEST = 65536;       // bytes of a bundle that the hub reads
 
@@ -286,8 +286,9 @@
       }
     };
 
-    const look = async () => {
-      const {session, events} = await ask(`${page.dataset.events}?after=${last}`, {cache: "no-store"});
+    const look = async (returned) => {
+      const query = `?after=${last}${returned ? "&look=1" : ""}`;
+      const {session, events} = await ask(page.dataset.events + query, {cache: "no-store"});
       addLines(events);
       show(session);
       enter();
@@ -295,17 +296,17 @@
 
     const wait = () => {
       if (failures) return Math.min(POLL * 2 ** failures, POLL_LIMIT);
-      if (document.hidden) return POLL_HIDDEN;
+      if (document.hidden) return state === "ready" ? 4 * POLL_AT_REST : POLL_HIDDEN;
       return state === "ready" ? POLL_AT_REST : POLL;
     };
 
-    const watch = async () => {
+    const watch = async (returned = false) => {
       if (looking) return;
       looking = true;
       clearTimeout(timer);
       const problem = byId("problem");
       try {
-        await look();
+        await look(returned);
         failures = 0;
         problem.hidden = true;
       } catch (refusal) {
@@ -321,10 +322,10 @@
     };
 
     document.addEventListener("visibilitychange", () => {
-      if (!document.hidden && phase !== "stopped") watch();
+      if (!document.hidden && phase !== "stopped") watch(true);
     });
     addEventListener("pageshow", (event) => {
-      if (event.persisted && phase !== "stopped") watch();
+      if (event.persisted && phase !== "stopped") watch(true);
     });
     enter();
     if (phase !== "stopped") timer = setTimeout(watch, wait());
