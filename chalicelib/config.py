@@ -63,6 +63,13 @@ NOTEBOOK_URL: Final = Variable(
     "a notebook's origin as browsers see it; `*` stands for the launch",
     default="http://*.localhost:8080",
 )
+FEED_SHARDS: Final = Variable(
+    "HOMEPORT_FEED_SHARDS",
+    COUNT,
+    "shards of the proxies' change feed, the same for hub and proxies; one carries some 150 launches a second "
+    "(docs/scale.md). Raise it at the proxies first, and do not lower it while notebooks run",
+    default="1",
+)
 QUEUE_URLS: Final = Variable(
     "HOMEPORT_QUEUE_URLS", TEXT, "what the addresses of the lanes' queues begin with", output="QueueUrls"
 )
@@ -187,6 +194,7 @@ class Config:
         )
     )
     table: str = setting(TABLE)
+    feed_shards: int = setting(FEED_SHARDS)
     bucket: str = setting(
         Variable(
             "HOMEPORT_BUCKET", TEXT, "the S3 bucket of the sealed credentials", default="homeport", output="Bucket"

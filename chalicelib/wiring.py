@@ -63,7 +63,7 @@ class Wiring:
         effects = Effects(
             config=self.config,
             credentials=self.credentials,
-            routes=RouteStore(self.client("dynamodb"), self.config.table, CLOCK),
+            routes=RouteStore(self.client("dynamodb"), self.config.table, CLOCK, shards=self.config.feed_shards),
             slots=SlotStore(self.client("dynamodb"), self.config.table, CLOCK),
             trust=lambda: self.trust,
             find_session=self.sessions.find,

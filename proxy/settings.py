@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from chalicelib import environment
-from chalicelib.config import HUB_ORIGIN, NOTEBOOK_URL, QUEUE_URLS, TABLE
+from chalicelib.config import FEED_SHARDS, HUB_ORIGIN, NOTEBOOK_URL, QUEUE_URLS, TABLE
 from chalicelib.environment import COUNT, POSITIVE, TEXT, URL, Kind, Variable, setting
 from chalicelib.errors import BadConfiguration
 from chalicelib.notebook.pair import Pair
@@ -63,6 +63,7 @@ class Settings:
     """One proxy's configuration. Times in seconds; `notebook_ca` and `client` are PEM, `client` holds both parts."""
 
     table: str = setting(TABLE)
+    feed_shards: int = setting(FEED_SHARDS)
     queue_urls: str = setting(QUEUE_URLS)
     hub_origin: str = setting(HUB_ORIGIN)
     hub_url: str = setting(

@@ -4,7 +4,9 @@
    not of the same session: what the one left in a browser, or gave away, is nothing to the other.
 2. A withdrawn route stays as a tombstone, so a late publication of that launch is refused and the feed tells the proxy
    of the withdrawal. A host is never published again.
-3. Everything the proxy has to know of carries `changed_at` and is in the index `feed`, oldest change first.
+3. Everything the proxy has to know of carries `changed_at` and is in the index `feed`, oldest change first. An index's
+   partition takes 1,000 write units a second, so the feed may have several shards, by the item's key; sign-outs, which
+   are few, are all in the first (docs/adr/0005).
 4. The version before had one host for all launches of a session, its id, and told them apart by `generation`. Of what
    it stored, a route serves on, since a session without a label has its id as host; a ticket or a grant without a
    sign-in (sign_ins.py) is none, so its browser comes from the hub again. A launch that was under way during the update
@@ -15,6 +17,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -65,11 +68,12 @@ class Redeemed:
 
 
 class RouteStore:
-    """The launcher's side of the routes."""
+    """The launcher's side of the routes; the proxies read as many `shards` of the feed, or more."""
 
-    def __init__(self, dynamodb: DynamoDBClient, table: str, clock: Clock) -> None:
+    def __init__(self, dynamodb: DynamoDBClient, table: str, clock: Clock, *, shards: int = 1) -> None:
         self._table = Table(dynamodb, table)
         self._clock = clock
+        self._shards = shards
 
     def publish(self, session: Session) -> None:
         """Publish the launch's target; raises LaunchWithdrawn, and IllegalTransition when it has none."""
@@ -86,31 +90,32 @@ class RouteStore:
         self._table.put(self._item(session, published=False, ttl=self._clock() + TOMBSTONE_TTL))
 
     def _item(self, session: Session, *, published: bool, ttl: float) -> dict[str, Any]:
+        pk = f"route#{session.host}"
         return {
-            "pk": {"S": f"route#{session.host}"},
+            "pk": {"S": pk},
             "sk": {"S": "route"},
             "generation": {"N": str(session.generation)},  # rule 4
             "published": {"BOOL": published},
             "expires_at": {"N": str(int(session.expires_at))},
             "ttl": {"N": str(int(ttl))},
-            **_feed(self._clock),
+            **_feed(pk, self._shards, self._clock),
         }
 
 
 class ProxyStore:
-    """The proxy's side: what changed, one route, one grant, and the redeeming of tickets."""
+    """The proxy's side: what changed in all `shards` of the feed, single routes and grants, and the redeeming of tickets."""
 
-    def __init__(self, dynamodb: DynamoDBClient, table: str, clock: Clock) -> None:
+    def __init__(self, dynamodb: DynamoDBClient, table: str, clock: Clock, *, shards: int = 1) -> None:
         self._table = Table(dynamodb, table)
         self._clock = clock
+        self._shards = shards
 
     def changes(self, since: int) -> Iterator[Route | Grant | SignOut]:
-        """Yield what changed at or after `since` (milliseconds since the epoch; 0 is everything), oldest first.
+        """Yield what changed at or after `since` (milliseconds since the epoch; 0 is everything), in any order.
 
         The index is eventually consistent: look back a few seconds. Raises StoreUnavailable, also between items.
         """
-        values = {":proxy": {"S": "proxy"}, ":since": {"N": str(since)}}
-        for item in self._table.query("feed", "feed = :proxy AND changed_at >= :since", values):
+        for item in self._changed(since):
             match item["sk"]["S"]:
                 case "route":
                     yield _route_of(item)
@@ -118,6 +123,11 @@ class ProxyStore:
                     yield sign_out_of(item)
                 case "grant" if (grant := _grant_of(item)) is not None:
                     yield grant
+
+    def _changed(self, since: int) -> Iterator[Item]:
+        for shard in range(self._shards):
+            values = {":shard": {"S": _shard(shard)}, ":since": {"N": str(since)}}
+            yield from self._table.query("feed", "feed = :shard AND changed_at >= :since", values)
 
     def route(self, host: str) -> Route | None:
         """Look one route up, consistently."""
@@ -147,8 +157,9 @@ class ProxyStore:
 
     def put_grant(self, grant: Grant) -> None:
         """Remember a browser's entry; `changed_at` is set to now, for the feed."""
+        pk = f"grant#{grant.digest}"
         item = {
-            "pk": {"S": f"grant#{grant.digest}"},
+            "pk": {"S": pk},
             "sk": {"S": "grant"},
             "host": {"S": grant.host},
             "sid": {"S": grant.host},  # rule 4, and so the next: no launch has the number 0
@@ -157,13 +168,18 @@ class ProxyStore:
             "expires_at": {"N": str(grant.expires_at)},
             "ttl": {"N": str(grant.expires_at + int(TOMBSTONE_TTL))},
             **sign_in_attributes(grant.sign_in),
-            **_feed(self._clock),
+            **_feed(pk, self._shards, self._clock),
         }
         self._table.put(item)
 
 
-def _feed(clock: Clock) -> dict[str, Any]:
-    return {"feed": {"S": "proxy"}, "changed_at": {"N": str(int(clock() * 1000))}}
+def _feed(pk: str, shards: int, clock: Clock) -> dict[str, Any]:
+    return {"feed": {"S": _shard(zlib.crc32(pk.encode()) % shards)}, "changed_at": {"N": str(int(clock() * 1000))}}
+
+
+def _shard(number: int) -> str:
+    """The name of a shard; the first is the one that a feed without shards has."""
+    return f"proxy-{number}" if number else "proxy"
 
 
 def _route_of(item: Item) -> Route:

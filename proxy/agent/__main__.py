@@ -35,7 +35,7 @@ def main() -> None:
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    store = ProxyStore(boto3.client("dynamodb", config=_AWS), settings.table, time.time)
+    store = ProxyStore(boto3.client("dynamodb", config=_AWS), settings.table, time.time, shards=settings.feed_shards)
     queues = TickQueues(boto3.client("sqs", config=_AWS), settings.queue_urls)
     agent = Agent(store, queues.enqueue, Path(), clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
     with Entry(

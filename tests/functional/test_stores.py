@@ -146,10 +146,10 @@ def test_a_list_is_read_as_far_as_a_page_goes(dynamodb: Any) -> None:
 
 
 class TestRouteStore(RouteStoreContract):
-    @pytest.fixture(autouse=True)
-    def routes(self, dynamodb: Any) -> RouteStore:
-        self._proxy = ProxyStore(dynamodb, TABLE, lambda: NOW)
-        return RouteStore(dynamodb, TABLE, lambda: NOW)
+    @pytest.fixture(autouse=True, params=[1, 3])
+    def routes(self, dynamodb: Any, request: pytest.FixtureRequest) -> RouteStore:
+        self._proxy = ProxyStore(dynamodb, TABLE, lambda: NOW, shards=request.param)
+        return RouteStore(dynamodb, TABLE, lambda: NOW, shards=request.param)
 
     def published(self) -> list[tuple[str, Target]]:
         found = [route for route in self._proxy.changes(0) if isinstance(route, Route) and route.published]
@@ -164,6 +164,22 @@ def test_grants_reach_the_feed_and_can_be_looked_up(dynamodb: Any) -> None:
     assert proxy.grant(grant.digest) == grant
     assert list(proxy.changes(0)) == [grant]
     assert list(proxy.changes(int(NOW * 1000) + 1)) == []
+
+
+def test_a_proxy_reads_all_shards_and_what_was_written_before_there_were_any(dynamodb: Any) -> None:
+    sessions = [a_session(name=f"notebook {number}", target=Target("203.0.113.7", 32768)) for number in range(20)]
+    for session in sessions[:10]:
+        RouteStore(dynamodb, TABLE, lambda: NOW).publish(session)
+    for session in sessions[10:]:
+        RouteStore(dynamodb, TABLE, lambda: NOW, shards=4).publish(session)
+    found = {
+        route.host
+        for route in ProxyStore(dynamodb, TABLE, lambda: NOW, shards=4).changes(0)
+        if isinstance(route, Route)
+    }
+    assert found == {session.host for session in sessions}
+    items = dynamodb.scan(TableName=TABLE)["Items"]
+    assert {item["feed"]["S"] for item in items} == {"proxy", "proxy-1", "proxy-2", "proxy-3"}
 
 
 # As the version before stored them, when all launches of a session had one host.
