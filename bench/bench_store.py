@@ -31,7 +31,7 @@ from typing import Any, Final
 import boto3
 from moto import mock_aws
 
-from bench.bench_hostile_cost import Visit
+from bench.costs import Visit
 from chalicelib.aws.session_items import item_of
 from chalicelib.aws.sessions import SessionStore
 from chalicelib.notebook.certificates import HubTrust

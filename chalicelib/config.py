@@ -66,7 +66,7 @@ NOTEBOOK_URL: Final = Variable(
 FEED_SHARDS: Final = Variable(
     "HOMEPORT_FEED_SHARDS",
     COUNT,
-    "shards of the proxies' change feed, the same for hub and proxies; one carries some 150 launches a second "
+    "shards of the proxies' change feed, the same for hub and proxies; one carries some 200 launches a second "
     "(docs/scale.md). Raise it at the proxies first, and do not lower it while notebooks run",
     default="1",
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
@@ -90,8 +90,20 @@ class TickQueues:
         except (BotoCoreError, ClientError) as error:
             raise StoreUnavailable(_NO_ANSWER) from error
 
-    def enqueue_all(self, sids: Collection[str], *, lane: Lane) -> None:
-        """Send each of at most BATCH sessions to a lane, in one request; raises StoreUnavailable for any not taken."""
+    def waiting(self, lane: Lane) -> int:
+        """About how many messages wait in a lane; raises StoreUnavailable."""
+        name: Final = "ApproximateNumberOfMessages"
+        try:
+            answer = self._sqs.get_queue_attributes(QueueUrl=queue_of(self._prefix, lane), AttributeNames=[name])
+        except (BotoCoreError, ClientError) as error:
+            raise StoreUnavailable(_NO_ANSWER) from error
+        return int(answer["Attributes"][name])
+
+    def enqueue_all(self, sids: list[str], *, lane: Lane) -> list[str]:
+        """Send at most BATCH sessions to a lane, in one request, and give them back.
+
+        Raises StoreUnavailable if any was not taken.
+        """
         entries: list[Any] = [
             {"Id": str(number), "MessageBody": TickMessage(sid).to_body()} for number, sid in enumerate(sids)
         ]
@@ -101,3 +113,4 @@ class TickQueues:
             raise StoreUnavailable(_NO_ANSWER) from error
         if answer.get("Failed"):
             raise StoreUnavailable(_NO_ANSWER)
+        return sids

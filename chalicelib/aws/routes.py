@@ -103,7 +103,7 @@ class RouteStore:
 
 
 class ProxyStore:
-    """The proxy's side: what changed in all `shards` of the feed, single routes and grants, and the redeeming of tickets."""
+    """The proxy's side: what changed in all `shards` of the feed, one route, one grant; and tickets are redeemed."""
 
     def __init__(self, dynamodb: DynamoDBClient, table: str, clock: Clock, *, shards: int = 1) -> None:
         self._table = Table(dynamodb, table)

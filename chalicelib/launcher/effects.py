@@ -280,9 +280,10 @@ class Effects:
             self._sweep(endpoint, session)
 
     def _find_image(self, session: Session) -> Event:
-        with self._endpoint(session) as endpoint:
-            if endpoint.image_present(session.image):
-                return e.ImagePresent()
+        if not session.queued:  # else the image was not there a moment ago, and the pull looks for it once more
+            with self._endpoint(session) as endpoint:
+                if endpoint.image_present(session.image):
+                    return e.ImagePresent()
         return self._take_pull(session) or e.PullAdmitted()
 
     def _take_pull(self, session: Session) -> Event | None:

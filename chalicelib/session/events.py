@@ -20,7 +20,10 @@ class VerifyEndpoint:
 
 @dataclass(frozen=True, slots=True)
 class FindImage:
-    """Look for the image on the endpoint, and ask for a slot to pull it when it is not there."""
+    """Look for the image on the endpoint, and ask for a slot to pull it when it is not there.
+
+    While there is none the endpoint is not asked again: many wait in the lane in which others launch.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True)
 class PullQueued:
-    """The image is not on the endpoint, and too many others pull. `line` says so."""
+    """The image was not on the endpoint, and too many others pull. `line` says so."""
 
     line: str
 

@@ -30,7 +30,8 @@ Rules
 6. PATIENCE bounds the endpoint's silence in every state that waits for the endpoint, counted from the first attempt
    that it left without an answer, so that a hub that was down itself gives nothing up. WITHDRAWING and PURGING wait
    for the hub's own stores and never give up: giving up there would leave a route or a secret behind. A pull's
-   status that only repeats itself is silence; that it is another session's turn (Queued) is no news either.
+   status that only repeats itself is silence; that it is another session's turn (Queued) is no news either. Who
+   waits for a slot (PullQueued) does not wait for the endpoint.
 7. What will exist is written down before it does: entering CREATING records the container's name. An engine may go on
    with a creation that the hub has given up. So leaving CREATING records how many may have been sent, and until when
    one that nobody saw answered is waited for: until then REMOVING does not believe that nothing is there.
@@ -296,7 +297,7 @@ def _stayed(session: Session, after: Session, event: Event, now: float) -> Sessi
             return _pulled_on(session, after, one_line(line, LINE_LENGTH) != session.message, now)
         case e.Queued():
             return replace(_unasked(after, now), next_attempt_at=_next_turn(session.last_news_at, now))
-        case e.PullQueued():  # the endpoint has just said that it has no such image
+        case e.PullQueued():  # it is not the endpoint that is waited for; PullPatience bounds it
             return replace(_heard(after, now), next_attempt_at=_next_turn(session.entered_at, now))
         case e.PullAdmitted():
             return replace(_heard(after, now), progressed_at=now)

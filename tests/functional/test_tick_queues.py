@@ -48,6 +48,12 @@ class TestTickQueues(QueueContract):
         received = [message.sid for _ in range(3) for message in self.received(Lane.WATCH)]
         assert sorted(received) == sorted(sids)
 
+    def test_how_many_wait_is_known(self, enqueue: Enqueue, sqs: SQSClient) -> None:
+        for number in range(3):
+            enqueue(TickMessage(f"sid{number}"), lane=Lane.WATCH, delay=0.0)
+        queues = TickQueues(sqs, self._urls)
+        assert (queues.waiting(Lane.WATCH), queues.waiting(Lane.LAUNCH)) == (3, 0)
+
 
 def test_a_queue_that_is_not_there_is_unavailable(sqs: SQSClient) -> None:
     queues = TickQueues(sqs, "https://sqs.eu-west-1.amazonaws.com/111122223333/no-such-queue")
@@ -55,6 +61,8 @@ def test_a_queue_that_is_not_there_is_unavailable(sqs: SQSClient) -> None:
         queues.enqueue(TickMessage("sid"), lane=Lane.LAUNCH, delay=0.0)
     with pytest.raises(StoreUnavailable):
         queues.enqueue_all(["sid"], lane=Lane.LAUNCH)
+    with pytest.raises(StoreUnavailable):
+        queues.waiting(Lane.WATCH)
 
 
 def test_a_batch_of_which_a_message_was_not_taken_is_unavailable() -> None:

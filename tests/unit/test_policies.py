@@ -243,8 +243,9 @@ def test_everybody_behind_the_page_may_ask_for_ticks_and_a_lanes_function_alone_
     page = set() if lane is Lane.PULL else {"web"}  # pulls are admitted by the launch lane
     proxy = {"proxy"} if lane is Lane.WATCH else set()
     assert who("sqs:SendMessage", queue) == {*LANES, *page, *proxy, "redrive"}
-    for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"):
+    for action in ("sqs:ReceiveMessage", "sqs:DeleteMessage"):
         assert who(action, queue) == {lane}
+    assert who("sqs:GetQueueAttributes", queue) == {lane, *({"redrive"} if lane is Lane.WATCH else ())}
     assert who("sqs:PurgeQueue", queue) == set()
 
 
