@@ -338,9 +338,8 @@ READY: Final = (10_000, 100_000, 1_000_000)
 # Functions of the account; HOMEPORT_FUNCTIONS there, which leaves some for the pages; launches in the hour.
 ACCOUNTS: Final = (
     (10, 20, 100),
-    (10, 20, 1_000),
+    (10, 20, 300),
     (100, 80, 1_000),
-    (100, 80, 10_000),
     (1_000, 900, 10_000),
     (10_000, 2_500, 10_000),
 )

@@ -68,7 +68,7 @@ class Wiring:
             credentials=self.credentials,
             routes=RouteStore(self.client("dynamodb"), self.config.table, CLOCK, shards=self.config.feed_shards),
             slots=SlotStore(self.client("dynamodb"), self.config.table, CLOCK),
-            trust=lambda: self.trust,
+            trust=lambda: self.signing_trust if lane is Lane.LAUNCH else self.probing_trust,
             find_session=self.sessions.find,
             clock=CLOCK,
             sleep=time.sleep,
@@ -126,11 +126,19 @@ class Wiring:
         return TickQueues(self.client("sqs"), self.config.queue_urls)
 
     @cached_property
-    def trust(self) -> HubTrust:
-        """The hub's own certificates, as the launcher needs them."""
+    def signing_trust(self) -> HubTrust:
+        """The hub's own certificates, as the launch lane needs them."""
+        return self._load_trust(signs=True)
+
+    @cached_property
+    def probing_trust(self) -> HubTrust:
+        """The same for the other lanes, which sign nothing."""
+        return self._load_trust(signs=False)
+
+    def _load_trust(self, *, signs: bool) -> HubTrust:
         from chalicelib.aws.hub_certificates import load_trust
 
-        return load_trust(self.client("ssm"), self.config.certificates)
+        return load_trust(self.client("ssm"), self.config.certificates, signs=signs)
 
 
 def aws_client(service: str) -> Any:

@@ -1,7 +1,7 @@
 """The hub's own certificates in SSM Parameter Store: made once by the deploy script, and only read here.
 
-<prefix>/notebook-ca              certificate and key   the launcher signs one leaf per notebook with it
-<prefix>/notebook-ca-certificate  certificate           what the proxy verifies notebooks with
+<prefix>/notebook-ca              certificate and key   the launch lane signs one leaf per notebook with it
+<prefix>/notebook-ca-certificate  certificate           what the proxy and the watch lane verify notebooks with
 <prefix>/client-ca                certificate           put into notebooks, which trust no other
 <prefix>/launcher-client          certificate and key   what the launcher presents to notebooks
 <prefix>/proxy-client             certificate and key   what the proxy presents to notebooks
@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 _Pair = TypeVar("_Pair", bound=Pair)
 
 
-def load_trust(ssm: SSMClient, prefix: str) -> HubTrust:
-    """Read what the launcher needs; raises StoreUnavailable, and BadConfiguration for what cannot be such a pair."""
+def load_trust(ssm: SSMClient, prefix: str, *, signs: bool) -> HubTrust:
+    """Read what the launcher needs; the key of the notebooks' CA is left empty for whom `signs` no notebook's leaf.
+
+    Raises StoreUnavailable, and BadConfiguration for what cannot be such a pair.
+    """
+    ca = "notebook-ca" if signs else "notebook-ca-certificate"
     return HubTrust(
-        notebook_ca=read_pair(ssm, f"{prefix}/notebook-ca", Ca),
+        notebook_ca=read_pair(ssm, f"{prefix}/{ca}", Ca, with_key=signs),
         client_ca=read_pair(ssm, f"{prefix}/client-ca", Pair, with_key=False).certificate,
         probe=read_pair(ssm, f"{prefix}/launcher-client", Leaf),
     )

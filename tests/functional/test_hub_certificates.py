@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import boto3
 import pytest
@@ -22,10 +23,11 @@ PREFIX = "/homeport/test"
 
 @pytest.fixture
 def ssm() -> Iterator[SSMClient]:
-    """SSM with the three parameters of the launcher."""
+    """SSM with the parameters of the launcher."""
     trust = a_trust()
     pairs = {
         "notebook-ca": trust.notebook_ca.to_json(),
+        "notebook-ca-certificate": json.dumps({"certificate": trust.notebook_ca.certificate.decode()}),
         "client-ca": json.dumps({"certificate": trust.client_ca.decode()}),
         "launcher-client": trust.probe.to_json(),
     }
@@ -41,13 +43,15 @@ def put(ssm: SSMClient, name: str, value: str) -> None:
     ssm.put_parameter(Name=f"{PREFIX}/{name}", Value=value, Type="SecureString", Overwrite=True)
 
 
-def test_the_three_parameters_are_read(ssm: SSMClient) -> None:
-    assert load_trust(ssm, PREFIX) == a_trust()
+def test_the_parameters_are_read_and_a_key_by_whom_signs_with_it_alone(ssm: SSMClient) -> None:
+    assert load_trust(ssm, PREFIX, signs=True) == a_trust()
+    watching = load_trust(ssm, PREFIX, signs=False)
+    assert watching == replace(a_trust(), notebook_ca=replace(a_trust().notebook_ca, key=b""))
 
 
 def test_a_hub_without_certificates_is_told_as_unavailable(ssm: SSMClient) -> None:
     with pytest.raises(StoreUnavailable, match="/elsewhere/notebook-ca"):
-        load_trust(ssm, "/elsewhere")
+        load_trust(ssm, "/elsewhere", signs=True)
 
 
 def cut_in_the_key(text: str) -> str:
@@ -86,7 +90,7 @@ def test_no_key_is_in_the_refusal_of_a_spoilt_parameter(ssm: SSMClient, name: st
     assert canary.seen_in(spoilt), "there is no key in it that could be shown"
     put(ssm, name, spoilt)
     with pytest.raises(BadConfiguration, match=f"{PREFIX}/{name} must be JSON") as caught:
-        load_trust(ssm, PREFIX)
+        load_trust(ssm, PREFIX, signs=True)
     error = caught.value
     assert error.__cause__ is None
     assert error.__context__ is None

@@ -226,7 +226,7 @@ def test_each_lane_may_do_all_that_its_sessions_need(
         routes.withdraw(SESSION)
         credentials_store(role, outputs).purge(SESSION.sid, 7)
     if lane in (Lane.LAUNCH, Lane.WATCH):
-        load_trust(role("ssm"), outputs["Certificates"])
+        load_trust(role("ssm"), outputs["Certificates"], signs=lane is Lane.LAUNCH)
 
 
 def test_the_schedule_may_find_what_is_due_and_enqueue_it(

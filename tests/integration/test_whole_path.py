@@ -145,6 +145,23 @@ def test_a_notebook_answers_nobody_who_has_no_client_certificate_of_the_hub(
             _answer(connection, "/api")
 
 
+def test_a_notebook_whose_container_ends_is_cleared_away_as_soon_as_somebody_asks_for_it(
+    hub: HubClient, stack: Stack, engine_client: docker.DockerClient
+) -> None:
+    """The proxy finds the notebook silent and has it looked at; nobody waits for the next minute of its ring."""
+    session = hub.launch(Path(stack.bundle), "ended")
+    demo.follow(hub, session["id"], "ready", _ignore)
+    session = hub.session(session["id"])
+    cookie = f"{demo.COOKIE}={entered(hub, stack, session).grant}"
+    assert ask(stack, session, "/api/status", Cookie=cookie).status_code == 200
+    engine_client.containers.get(session["container"]).kill()
+    assert ask(stack, session, "/api/status", Cookie=cookie).status_code == 503
+    ended = demo.follow(hub, session["id"], "stopped", _ignore)
+    assert ended["error"]["code"] == "notebook-exited"
+    assert stored_objects(stack, session["id"]) == []
+    assert engine_client.containers.list(all=True, filters={"name": session["container"]}) == []
+
+
 def test_work_outlives_the_notebook(hub: HubClient, stack: Stack) -> None:
     with launched(hub, stack, "work") as session:
         demo.run_cell(entered(hub, stack, session), "open('kept.txt', 'w').write('still here')")

@@ -113,8 +113,8 @@ def test_each_certificate_is_read_by_those_who_need_it_alone() -> None:
         for name in ("notebook-ca", "notebook-ca-certificate", "client-ca", "launcher-client", "proxy-client")
     }
     assert readers == {
-        "notebook-ca": {Lane.LAUNCH, Lane.WATCH},
-        "notebook-ca-certificate": {"proxy-start"},
+        "notebook-ca": {Lane.LAUNCH},
+        "notebook-ca-certificate": {"proxy-start", Lane.WATCH},
         "client-ca": {Lane.LAUNCH, Lane.WATCH},
         "launcher-client": {Lane.LAUNCH, Lane.WATCH},
         "proxy-client": {"proxy-start"},
