@@ -159,6 +159,18 @@ class RegistryLimit(EndpointError):
     title = "Registry rate limit"
 
 
+class RegistryUnreachable(EndpointError):
+    """The endpoint gets no connection to the registry, or loses it."""
+
+    retryable = True
+
+
+class RegistryUntrusted(EndpointError):
+    """The endpoint does not trust the registry's certificate, or the registry does not speak TLS."""
+
+    title = "Registry's certificate is not trusted"
+
+
 class PullFailed(EndpointError):
     """The pull ended without the image; the finished layers may be kept, and the pull be tried again."""
 
@@ -171,10 +183,29 @@ class LimitsRefused(EndpointError):
     title = "Limits not available"
 
 
+class LimitsUnsupported(EndpointError):
+    """The endpoint's kernel lets its Docker Engine limit neither memory nor CPUs, or not the one that was asked for."""
+
+    title = "Limits not supported"
+
+
 class GpuUnavailable(EndpointError):
     """The endpoint cannot provide GPUs to containers."""
 
     title = "GPU not available"
+
+
+class DataFolderMissing(EndpointError):
+    """The data directory that was asked for is not on the endpoint's host, or cannot be mounted."""
+
+    title = "Data directory is missing"
+
+
+class PortTaken(EndpointError):
+    """The port of the endpoint's host that was asked for is taken, or all of the range are."""
+
+    title = "Port is taken"
+    retryable = True
 
 
 class ContainerConflict(EndpointError):

@@ -54,7 +54,7 @@ from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lease import LEASE_SECONDS
 from chalicelib.session.narration import LINE_LENGTH, begin, kept_waiting, narrate, silence, stalled, too_long
-from chalicelib.session.values import Failure, Limits, Phase, Session, State, container_name, session_id
+from chalicelib.session.values import Failure, Limits, Options, Phase, Session, State, container_name, session_id
 from chalicelib.text import one_line
 
 _LEAVE: Final[Mapping[type[Event], State]] = {
@@ -173,6 +173,7 @@ def new_session(
     endpoint: str,
     image: str,
     limits: Limits,
+    options: Options = Options(),
     open_path: str = "",
     source: str = "",
     now: float,
@@ -197,6 +198,7 @@ def new_session(
         endpoint=endpoint,
         image=image,
         limits=limits,
+        options=options,
         open_path=open_path,
         source=source,
         written_by=request,
