@@ -28,6 +28,7 @@ from chalicelib.engine.errors import (
     EndpointFailed,
     EndpointTimeout,
     ImageNotFound,
+    LimitsRefused,
 )
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.errors import BadEnvelope
@@ -39,7 +40,7 @@ from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.looks import ASKED_SECONDS, ring_of, rings_at
 from chalicelib.session.narration import LOG_LINES
-from chalicelib.session.values import Line, Session, State, Summary, container_name
+from chalicelib.session.values import Limits, Line, Session, State, Summary, container_name
 from tests.builders import LIFETIME, NOW
 
 _Answer = TypeVar("_Answer")
@@ -368,6 +369,8 @@ class EngineTwin:
     refuses: Exception | None = None
     during: Callable[[str], None] = lambda call: None
     address: str = "203.0.113.7"
+    memory: int = 8 << 30
+    cpus: int = 4
     credentials: Credentials = field(init=False)
     hub_name: str = field(init=False)
 
@@ -389,6 +392,10 @@ class EngineTwin:
     def verify(self) -> tuple[str, str]:
         self._acting("verify")
         return "20.10.24", ""
+
+    def check_limits(self, limits: Limits) -> None:
+        if (limits.memory or 0) > self.memory or (limits.cpus or 0) > self.cpus:
+            raise LimitsRefused("The endpoint has less than what was asked for")
 
     def image_present(self, image: str) -> bool:
         return image in self.images
@@ -531,8 +538,9 @@ def _identity(spec: Specification) -> tuple[str, str, str]:
 
 def _shape(spec: Specification) -> tuple[object, ...]:
     """What makes a container the one that was asked for."""
-    label = spec.labels[f"{LABEL}label"]
-    return label, spec.image, spec.command, spec.volume, spec.workdir, spec.port, spec.publish_address, spec.limits
+    published = (spec.port, spec.publish_address, spec.ports)
+    mounted = (spec.volume, spec.workdir, spec.data)
+    return spec.labels[f"{LABEL}label"], spec.image, spec.command, spec.variables, mounted, published, spec.limits
 
 
 @cache

@@ -29,7 +29,7 @@ class Credentials:
     ca: bytes = field(repr=False)
     certificate: bytes = field(repr=False)
     key: bytes = field(repr=False)
-    environment: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, kw_only=True)
 
     def to_bytes(self) -> bytes:
         """Encode for sealing."""
@@ -60,4 +60,4 @@ class Credentials:
         environment = document.get("environment", {})
         if not all(isinstance(value, str) for value in environment.values()):
             raise TypeError
-        return cls(parse_endpoint(document["endpoint"]), ca, certificate, key, environment)
+        return cls(parse_endpoint(document["endpoint"]), ca, certificate, key, environment=environment)

@@ -56,7 +56,7 @@ def _host_config(docker: Client, spec: Specification) -> HostConfig:
 
 
 def _mounts(spec: Specification) -> list[Mount]:
-    """The volume, and the visitor's folder: an engine refuses a mount whose source is not there; a bind would make it."""
+    """The volume, and the visitor's folder: unlike a bind, a mount whose source is missing is refused, not made."""
     lasting = (f"{LABEL}{key}" for key in ("hub", "session", "owner", "name"))  # the volume outlives the launch
     mounts = [Mount(spec.workdir, spec.volume, type="volume", labels={label: spec.labels[label] for label in lasting})]
     if spec.data is not None:

@@ -160,7 +160,9 @@ class DockerEndpoint:
                 "for. Ask for less"
             )
         if has_cpus and (limits.cpus or 0) > has_cpus:
-            raise errors.LimitsRefused(f"The endpoint has {has_cpus} CPUs, and {limits.cpus:g} were asked for. Ask for less")
+            raise errors.LimitsRefused(
+                f"The endpoint has {has_cpus} CPUs, and {limits.cpus:g} were asked for. Ask for less"
+            )
         asked = {"memory": (limits.memory, "MemoryLimit"), "CPUs": (limits.cpus, "CpuCfsQuota")}
         for what, (limit, key) in asked.items():
             if limit is not None and info.get(key) is False:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Final
 
 from chalicelib.engine import errors
@@ -40,6 +41,34 @@ def message_of(body: bytes) -> str:
     return message if isinstance(message, str) else ""
 
 
+# What an engine says of an option of the launch that it cannot have.
+_OPTIONS: Final[tuple[tuple[tuple[str, ...], Callable[[str, str], errors.EndpointError]], ...]] = (
+    (
+        ("could not select device driver", "nvidia-container", "known gpu vendor"),
+        lambda text, said: errors.GpuUnavailable(
+            "The endpoint cannot provide GPUs to containers. Install the NVIDIA Container Toolkit there, or launch "
+            "without GPUs"
+        ),
+    ),
+    (
+        ("bind source path does not exist", "error while creating mount source path", "mounts denied", "statfs /"),
+        lambda text, said: errors.DataFolderMissing(
+            f"The data directory is not on the endpoint's host, or cannot be mounted{said}. Check its path there"
+        ),
+    ),
+    (
+        ("port is already allocated", "address already in use", "ports are allocated"),
+        lambda text, said: _port_taken(text),
+    ),
+    (
+        ("memory limit", "range of cpus", "nanocpus", "cpu cfs", "cpu quota"),
+        lambda text, said: errors.LimitsRefused(
+            f"The endpoint cannot provide the requested resources{said}. Ask for less"
+        ),
+    ),
+)
+
+
 def error_for(status: int, text: str, *, quote: bool) -> errors.EndpointError:
     """Say what an error answer to any request but a pull means.
 
@@ -59,20 +88,9 @@ def error_for(status: int, text: str, *, quote: bool) -> errors.EndpointError:
         )
     if "no such image" in words:
         return errors.ImageNotFound("The image is not on the endpoint any more. Launch again to pull it")
-    if any(part in words for part in ("could not select device driver", "nvidia-container", "known gpu vendor")):
-        return errors.GpuUnavailable(
-            "The endpoint cannot provide GPUs to containers. Install the NVIDIA Container Toolkit there, or launch "
-            "without GPUs"
-        )
-    if any(part in words for part in ("bind source path does not exist", "error while creating mount source path",
-                                      "mounts denied", "statfs /")):  # fmt: skip
-        return errors.DataFolderMissing(
-            f"The data directory is not on the endpoint's host, or cannot be mounted{said}. Check its path there"
-        )
-    if any(part in words for part in ("port is already allocated", "address already in use", "ports are allocated")):
-        return _port_taken(text)
-    if any(part in words for part in ("memory limit", "range of cpus", "nanocpus", "cpu cfs", "cpu quota")):
-        return errors.LimitsRefused(f"The endpoint cannot provide the requested resources{said}. Ask for less")
+    for parts, refused in _OPTIONS:
+        if any(part in words for part in parts):
+            return refused(text, said)
     if status >= 500:
         return errors.EndpointFailed(f"The endpoint's Docker Engine reports an error ({status}){said}")
     if status == 404:
@@ -132,7 +150,9 @@ _NOT_FOUND: Final = re.compile(
     "pull access denied|repository does not exist|requested access to the resource is denied|manifest unknown|"
     "name unknown|not found|no such"
 )
-_DENIED: Final = re.compile("unauthorized|authentication required|no basic auth credentials|access denied|denied:|403 forbidden")
+_DENIED: Final = re.compile(
+    "unauthorized|authentication required|no basic auth credentials|access denied|denied:|: 403 forbidden"
+)
 _BAD_IMAGE: Final = re.compile("invalid reference format|invalid repository name|repository name must be")
 
 
@@ -176,7 +196,11 @@ def pull_error(text: str) -> errors.EndpointError:
 def pull_error_for(status: int, text: str) -> errors.EndpointError:
     """Say what an error answer to a pull means: the registry's words, or an error of the endpoint itself."""
     error = pull_error(text)
-    return error_for(status, text, quote=True) if isinstance(error, errors.PullFailed) and status < 500 else error
+    if not isinstance(error, errors.PullFailed):
+        return error
+    of_endpoint = error_for(status, text, quote=True)
+    plain = isinstance(of_endpoint, errors.RequestRejected | errors.EndpointFailed | errors.ContainerMissing)
+    return error if plain else of_endpoint
 
 
 def _port_taken(text: str) -> errors.PortTaken:
@@ -184,12 +208,12 @@ def _port_taken(text: str) -> errors.PortTaken:
     ports = _PORT.findall(text)
     if not ports:
         return errors.PortTaken(
-            "All ports of the endpoint that the notebook may have are taken. Free one there, or choose other ports. The "
-            "hub will try again"
+            "All ports of the endpoint that the notebook may have are taken. Free one there, or choose other ports. "
+            "The hub will try again"
         )
     return errors.PortTaken(
-        f"Port {ports[-1]} of the endpoint is taken. Free it there, or choose another port or a range. The hub will try "
-        "again"
+        f"Port {ports[-1]} of the endpoint is taken. Free it there, or choose another port or a range. The hub will "
+        "try again"
     )
 
 

@@ -405,7 +405,9 @@ class Effects:
         """The variables that the launch asked for; their values were opened with the credentials."""
         sealed = self._opened.environment if self._opened else {}
         if missing := [name for name in session.options.environment if name not in sealed]:
-            raise VariablesMissing(f"The value of {missing[0]} is not stored any more. Stop the notebook and launch again")
+            raise VariablesMissing(
+                f"The value of {missing[0]} is not stored any more. Stop the notebook and launch again"
+            )
         return {name: sealed[name] for name in session.options.environment}
 
     def _files(self, session: Session, *, workdir: str, user: str) -> bytes:

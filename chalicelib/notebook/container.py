@@ -15,9 +15,9 @@ Rules
    It is mounted beside the user's home and beside all that an image runs, and JupyterLab starts outside of it. So the
    next launch gets files, and JupyterLab's settings and workspaces, and nothing that runs by being there
    (docs/adr/0013).
-6. A folder of the endpoint's host that the visitor names is mounted at DATA, outside of the volume: what a notebook left
-   in the volume, a link for one, cannot say where it goes. The server links it into the volume, where JupyterLab's
-   file browser shows it, unless there is something of that name.
+6. A folder of the endpoint's host that the visitor names is mounted at DATA, outside of the volume: what a notebook
+   left in the volume, a link for one, cannot say where it goes. The server links it into the volume, where
+   JupyterLab's file browser shows it, unless there is something of that name.
 7. Variables that the visitor sets never replace the hub's own.
 8. The container has the engine's default confinement and no privilege on top. `no-new-privileges` is left off: the
    machine and the notebook are the same person's, and it would break `sudo` in images that offer it. No extra init: the

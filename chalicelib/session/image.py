@@ -58,25 +58,34 @@ def parse_image(text: str) -> Image:
     path, colon, tag = path.partition(":")
     if max(len(path), len(domain)) > LONGEST:
         raise ValueError(f"is too long: at most {LONGEST} characters are allowed")
-    if at and not _DIGEST.fullmatch(digest):
-        raise ValueError("must have after “@” a digest such as sha256: and 64 digits 0-9a-f")
-    if colon and not _TAG.fullmatch(tag):
-        raise ValueError("must have after “:” a tag of at most 128 letters, digits, “_”, “.” and “-”")
     if path != path.lower() and _PATH.fullmatch(path.lower()):
         raise ValueError(f"must be in lower case: {_shown(path.lower())}")
     if not _PATH.fullmatch(path) or not _DOMAIN.fullmatch(domain):
         raise ValueError("must be such as quay.io/jupyter/scipy-notebook:latest")
+    if at and not _DIGEST.fullmatch(digest):
+        raise ValueError("must have after “@” a digest such as sha256: and 64 digits 0-9a-f")
+    if colon and not _TAG.fullmatch(tag):
+        raise ValueError("must have after “:” a tag of at most 128 letters, digits, “_”, “.” and “-”")
     if _IDENTITY.fullmatch(text):
         raise ValueError("is an image's id; give its name, with the digest after “@” if it must be this one")
     return Image(domain, path, tag, digest)
 
 
+def is_pattern(text: str) -> bool:
+    """Say whether a text can be a pattern: an image's name once each `*` stands for something, or a digest."""
+    try:
+        parse_image(text.replace("*", "x"))
+    except ValueError:
+        return _DIGEST.fullmatch(text) is not None
+    return True
+
+
 def is_allowed(image: Image, patterns: Iterable[str]) -> bool:
     """Say whether one of the patterns allows the image.
 
-    A pattern is written as an image's name, with `*` for any characters. Without tag and digest it allows every version;
-    with a tag only what the engine would choose by that tag, so nothing with a digest; a digest alone (`sha256:…`)
-    allows what it names, under any name.
+    A pattern is written as an image's name, with `*` for any characters. Without tag and digest it allows every
+    version; with a tag only what the engine would choose by that tag, so nothing with a digest; a digest alone
+    (`sha256:…`) allows what it names, under any name.
     """
     return any(
         pattern == image.digest or any(_matches(_completed(pattern), text) for text in (image.name, str(image)))
@@ -97,8 +106,9 @@ def _split(named: str) -> tuple[str, str]:
 
 
 def _completed(pattern: str) -> str:
-    """The pattern with the domain that its names have; one whose first part has a `*` may mean any."""
-    return pattern if "*" in pattern.partition("/")[0] else "/".join(_split(pattern))
+    """The pattern with the domain that its names have; one that begins with a `*` for a domain may mean any."""
+    first, slash, _ = pattern.partition("/")
+    return pattern if pattern == "*" or (slash and "*" in first) else "/".join(_split(pattern))
 
 
 def _matches(pattern: str, text: str) -> bool:

@@ -154,6 +154,7 @@ RETRY_LIMIT: Final = 5.0  # while a visitor watches
 UNWATCHED_RETRY_LIMIT: Final = 60.0  # while nobody does
 PULL_ATTEMPTS: Final = 10  # failed pulls that got no further than one before; then only getting further is news
 PULL_STEP: Final = 0.002  # the share of an image that counts as getting further: 5 seconds of an hour's pull
+_NO_OPTIONS: Final = Options()
 QUEUE_PAUSE: Final = 3.0  # seconds; a wait for a turn is half as long as all waiting before it, but no shorter,
 QUEUE_PAUSE_LIMIT: Final = 45.0  # and no longer
 
@@ -173,7 +174,7 @@ def new_session(
     endpoint: str,
     image: str,
     limits: Limits,
-    options: Options = Options(),
+    options: Options = _NO_OPTIONS,
     open_path: str = "",
     source: str = "",
     now: float,

@@ -6,7 +6,6 @@ Sizes are bytes. What reads a text raises ValueError, whose text completes “Th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -32,6 +31,7 @@ _RESERVED: Final = re.compile(r"(?:JUPYTER|IPYTHON|PYTHON|LD_|OPENSSL_|HOMEPORT_
 # Who can read or change these has the machine: its devices, its kernel, its services' sockets, its configuration.
 _SYSTEM_FOLDERS: Final = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/var/lib/docker", "/var/run")
 
+_NONE: Final = Limits()
 _Number = TypeVar("_Number", int, float)
 
 
@@ -42,8 +42,8 @@ class Allowance:
     `images` are patterns (image.is_allowed); without any, every image is allowed.
     """
 
-    most: Limits = Limits()
-    default: Limits = Limits()
+    most: Limits = _NONE
+    default: Limits = _NONE
     data: bool = True
     images: tuple[str, ...] = ()
 
@@ -56,15 +56,26 @@ class Allowance:
             shm=_least(asked.shm or self.default.shm, self.most.shm),
         )
 
-    def exceeded(self, asked: Limits) -> Iterator[str]:
+    def exceeded(self, asked: Limits) -> list[str]:
         """Say what is allowed of each limit that is asked for above it: “4 GiB of memory” for one."""
-        most = self.most
-        if most.memory and (asked.memory or 0) > most.memory:
-            yield f"{shown_size(most.memory)} of memory"
-        if most.cpus and (asked.cpus or 0) > most.cpus:
-            yield f"{most.cpus:g} CPUs"
-        if most.shm and (asked.shm or 0) > most.shm:
-            yield f"{shown_size(most.shm)} of shared memory"
+        above = {
+            name: most
+            for name in ("memory", "cpus", "shm")
+            if (most := getattr(self.most, name)) and (getattr(asked, name) or 0) > most
+        }
+        return shown_limits(Limits(**above))
+
+
+def shown_limits(limits: Limits) -> list[str]:
+    """The limits that are set, as people say them: “4 GiB of memory”, “1.5 CPUs”, “all GPUs”."""
+    memory, cpus, gpus, shm = limits.memory, limits.cpus, limits.gpus, limits.shm
+    said = (
+        memory and f"{shown_size(memory)} of memory",
+        cpus and f"{cpus:g} CPU{'' if cpus == 1 else 's'}",
+        gpus and ("all GPUs" if gpus < 0 else f"{gpus} GPU{'' if gpus == 1 else 's'}"),
+        shm and f"{shown_size(shm)} of shared memory",
+    )
+    return [text for text in said if text]
 
 
 def size_of(text: str) -> int:
@@ -88,7 +99,7 @@ def data_folder(text: str) -> DataFolder:
         path, mode = text, "ro"
     path = path.rstrip("/") or path[:1]
     parts = path.split("/")
-    if len(path) > PATH_LENGTH or parts[0] or {"", ".", ".."} & set(parts[1:] if path != "/" else ()):
+    if not path or len(path) > PATH_LENGTH or parts[0] or {"", ".", ".."} & set(parts[1:] if path != "/" else ()):
         raise ValueError("must be an absolute path on the endpoint's host, such as /srv/data or /srv/data:rw")
     if any(f"{path}/".startswith(f"{system}/") or f"{system}/".startswith(f"{path.rstrip('/')}/")
            for system in _SYSTEM_FOLDERS):  # fmt: skip
@@ -104,7 +115,9 @@ def ports(text: str) -> Ports:
     match = _PORTS.fullmatch(text)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not LOWEST_PORT <= first <= last <= HIGHEST_PORT:
-        raise ValueError(f"must be a port or a range of ports from {LOWEST_PORT} to {HIGHEST_PORT}, such as 40000-40099")
+        raise ValueError(
+            f"must be a port or a range of ports from {LOWEST_PORT} to {HIGHEST_PORT}, such as 40000-40099"
+        )
     return Ports(first, last)
 
 

@@ -172,7 +172,7 @@ class Session:
     identity     `sid` follows from owner and name; `generation` counts the launches; `version` the saves.
                  `hub` is whose its container is, as its label says ("": it was stored before launches had one).
     origin       `label` is random and this launch's own ("": it was stored before launches had one); `host` has it.
-    asked for    `endpoint`, `image`, `limits`, `options`, `open_path`; `source` is the network that the launch came from.
+    asked for    `endpoint`, `image`, `limits`, `options`, `open_path`; `source` is the network it was launched from.
     found        `address` (checked, of the endpoint), `container` (its name, known before it exists), `target`.
                  Of the `creations` that were sent, one that nobody saw answered may make it until `unsettled_until`.
     how it goes  `state`, since `entered_at`; `steady` while it is ready and there has been no news for long; `queued`
