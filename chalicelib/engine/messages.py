@@ -151,7 +151,7 @@ _NOT_FOUND: Final = re.compile(
     "name unknown|not found|no such"
 )
 _DENIED: Final = re.compile(
-    "unauthorized|authentication required|no basic auth credentials|access denied|denied:|: 403 forbidden"
+    "unauthorized|authentication required|no basic auth credentials|access denied|denied(?::|$)|: 403 forbidden"
 )
 _BAD_IMAGE: Final = re.compile("invalid reference format|invalid repository name|repository name must be")
 

@@ -1249,9 +1249,9 @@ WORDS = [
     ("unauthorized: authentication required", "registry-denied"),
     ("toomanyrequests: You have reached your pull rate limit", "registry-limit"),
     ("no matching manifest for linux/arm64/v8 in the manifest list entries", "image-wrong-platform"),
-    ("Get https://r.example/v2/: dial tcp: lookup r.example: no such host", "pull-failed"),
+    ("Get https://r.example/v2/: dial tcp: lookup r.example: no such host", "registry-unreachable"),
     ("invalid reference format", "bad-image"),
-    ("unexpected EOF", "pull-failed"),
+    ("unexpected EOF", "registry-unreachable"),
     ("\x1b[31m\u202e evil", "pull-failed"),
 ]
 
