@@ -6,7 +6,7 @@ failures are given to the twin they are to happen in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -356,7 +356,7 @@ class EngineTwin:
     """A Docker Engine with images and containers; `connect` is what Effects is given.
 
     While `refuses` is set, nothing can connect. `during` is told every call that acts, and may raise; a pull is one
-    call for each of its `layers`.
+    call for each of its `layers`, and `says` more after them.
     """
 
     trouble: Trouble = field(default_factory=Trouble)
@@ -364,6 +364,7 @@ class EngineTwin:
     containers: dict[str, ContainerTwin] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)
     layers: int = 4
+    says: Sequence[PullStatus] = ()
     pulls: int = 0
     deadlines: list[float] = field(default_factory=list)
     refuses: Exception | None = None
@@ -409,6 +410,7 @@ class EngineTwin:
         for layer in range(self.layers):
             self._acting("pull")
             yield PullStatus(layer / self.layers, f"Pulling: {layer} of {self.layers} layers")
+        yield from self.says
         self.images.add(image)
         self.trouble.step()
 

@@ -74,7 +74,8 @@ class Pull:
         said_at = changed_at = self._clock()
         changes, begun, joined = -1, False, False
         while not self._listen(self._clock() + TICK_SECONDS):
-            now, status = self._clock(), self._progress.status()
+            now = self._clock()
+            status = self._progress.status(now)
             if self._progress.changes != changes:
                 changes, changed_at = self._progress.changes, now
             if now - changed_at > SILENCE_SECONDS:

@@ -319,7 +319,9 @@ class Effects:
             if session.options.pull is PullPolicy.ALWAYS or not endpoint.image_present(session.image):
                 with closing(endpoint.pull(session.image)) as statuses:
                     for status in statuses:
-                        yield e.PullProgressed(status.fraction, status.line)
+                        # Another pull of this launch saw more bytes arrive: those of this one alone would fall.
+                        loaded = status.loaded if session.fraction is None else ""
+                        yield e.PullProgressed(status.fraction, f"{status.line}{loaded}", status.pace)
             yield e.ImagePresent()
 
     def end_tick(self, session: Session) -> None:

@@ -297,7 +297,7 @@ def _stayed(session: Session, after: Session, event: Event, now: float) -> Sessi
         case e.EffectDelayed(failure=failure):
             return _delayed(session, after, failure, now)
         case e.PullProgressed(line=line):
-            return _pulled_on(session, after, one_line(line, LINE_LENGTH) != session.message, now)
+            return _pulled_on(session, after, not session.message.startswith(one_line(line, LINE_LENGTH)), now)
         case e.Queued():
             return replace(_unasked(after, now), next_attempt_at=_next_turn(session.last_news_at, now))
         case e.PullQueued():  # it is not the endpoint that is waited for; PullPatience bounds it

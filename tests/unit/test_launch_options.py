@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.session.values import DataFolder, Limits, Options, Ports, PullPolicy, Session, State
-from tests.builders import a_session, some_credentials
+from tests.builders import NOW, a_session, some_credentials
 from tests.unit.test_launcher import Stage
 
 VARIABLES = {"TOKEN": "s3cret", "_B": ""}
@@ -57,6 +58,18 @@ def test_an_image_that_is_never_to_be_pulled_and_is_not_there_ends_the_launch_at
     stage.tick()
     assert said(stage.session).startswith("image-not-found: The image is not on the endpoint, and it was asked not")
     assert stage.engine.pulls == 0
+
+
+def test_the_page_reads_layers_bytes_and_pace_and_of_a_pull_that_goes_on_elsewhere_no_bytes_that_would_fall() -> None:
+    status = PullStatus(0.5, "Pulling: 3 of 7 layers", ", 412 of 980 MB", ", 18 MB/s, about 32 s left")
+    for reached, told in (
+        (None, "Pulling: 3 of 7 layers, 412 of 980 MB, 18 MB/s, about 32 s left"),
+        (0.4, "Pulling: 3 of 7 layers, 18 MB/s, about 32 s left"),
+    ):
+        stage = asking(state=State.PULLING, admitted=True, fraction=reached, progressed_at=NOW)
+        stage.engine.layers, stage.engine.says = 0, [status]
+        stage.tick()
+        assert told in [session.message for session in stage.store.history]
 
 
 def test_the_container_has_what_was_asked_for() -> None:

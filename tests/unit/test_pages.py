@@ -164,7 +164,7 @@ def test_the_form_says_what_the_operator_allows_and_sets() -> None:
     allowance = Allowance(most=Limits(memory=8 << 30), default=Limits(shm=1 << 30), images=("quay.io/jupyter/*",))
     said = " ".join("".join(Outline(a_home(allowance=allowance).html()).text).split())
     assert "no limit, but for 1 GiB of shared memory. This hub allows at most 8 GiB of memory." in said
-    assert "that this hub allows: quay.io/jupyter/*" in said
+    assert "This hub allows quay.io/jupyter/*." in said
     assert "Empty fields set no limit. " in " ".join("".join(Outline(a_home().html()).text).split())
 
 
