@@ -503,5 +503,6 @@ def test_an_image_the_registry_does_not_have_is_told_as_such(rig: Rig, registry:
 def test_a_registry_that_does_not_answer_may_do_so_later(rig: Rig) -> None:
     with GatedRegistry(1) as closed:
         image = closed.image
-    with rig.open() as docker_endpoint, pytest.raises(errors.PullFailed):
+    with rig.open() as docker_endpoint, pytest.raises(errors.RegistryUnreachable) as caught:
         list(docker_endpoint.pull(image))
+    assert caught.value.retryable

@@ -257,13 +257,6 @@ def test_an_image_for_other_processors_alone_is_told_as_such(rig: Rig, registry:
         list(endpoint.pull(registry.image))
 
 
-def test_a_registry_that_does_not_answer_is_told_as_such(rig: Rig, registry: GatedRegistry) -> None:
-    with socket.create_server((LOOPBACK, 0)) as closed:
-        image = f"{LOOPBACK}:{closed.getsockname()[1]}/x"
-    with rig.open() as endpoint, pytest.raises(errors.RegistryUnreachable):
-        list(endpoint.pull(image))
-
-
 def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
     """An engine of our own whose data are on a disk of 48 MiB, and an image of 64."""
     disk = tmp_path / "disk"
