@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 
 from chalicelib.engine.pull_progress import PullStatus
-from chalicelib.session.values import DataFolder, Limits, Options, Ports, PullPolicy, Session, State
+from chalicelib.session.events import ContainerCreated, CreateContainer
+from chalicelib.session.values import (
+    DataFolder,
+    Limits,
+    Options,
+    Ports,
+    PullPolicy,
+    Session,
+    State,
+    container_name,
+)
 from tests.builders import NOW, a_session, some_credentials
 from tests.unit.test_launcher import Stage
 
@@ -123,9 +133,10 @@ def test_an_image_for_another_kind_of_processor_is_told_as_such() -> None:
 )
 def test_a_container_that_was_made_with_other_options_is_replaced(change: dict[str, Any]) -> None:
     stage = with_image(asking())
-    stage.run(State.READY)
-    made = stage.container
-    other = replace(stage.session, state=State.CREATING, version=stage.session.version + 1, **change)
-    stage.store.save(other)
-    stage.run(State.READY)
-    assert stage.container is not made
+    effects, container = stage.effects(), container_name(stage.sid, 1)
+    session = replace(stage.session, state=State.CREATING, container=container)
+    made = []
+    for asked in (session, session, replace(session, **change)):
+        assert list(effects.perform(CreateContainer(), asked)) == [ContainerCreated()]
+        made.append(stage.engine.containers[container])
+    assert made[0] is made[1] is not made[2]
