@@ -59,7 +59,7 @@ _SYSTEM: Final = frozenset(
 )
 
 
-# What JSON cannot say, for Jupyter Server; `WORK` is the volume's folder, `DATA` the visitor's, "" when there is none.
+# What JSON cannot say, for Jupyter Server; `WORK` is the volume's folder, and `DATA` the visitor's if it `HAS_DATA`.
 SERVER_CODE: Final = '''
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -97,9 +97,12 @@ class StartedInTheVolume(TerminalManager):
         return super().new_terminal(**{"cwd": WORK, **options})
 
 
-if DATA:
-    with suppress(OSError):  # there is something of that name, or the volume is not ours to write to
-        (Path(WORK) / PurePath(DATA).name).symlink_to(DATA)
+link = Path(WORK, PurePath(DATA).name)
+with suppress(OSError):  # there is something of that name, or the volume is not ours to write to
+    if HAS_DATA:
+        link.symlink_to(DATA)
+    elif link.is_symlink() and not link.exists() and link.readlink() == Path(DATA):  # an earlier launch had data
+        link.unlink()
 
 c.KernelSpecManager.kernel_spec_class = StartedWithoutItsFolder
 c.TerminalsExtensionApp.terminal_manager_class = StartedInTheVolume
@@ -231,10 +234,11 @@ def injected_files(
     makes it root's if the image has none.
     """
     config = jupyter_config(workdir, idle_lifetime)
-    data = DATA if session.options.data else ""
+    values = {"WORK": workdir, "DATA": DATA, "HAS_DATA": session.options.data is not None}
+    known = "".join(f"{name} = {value!r}\n" for name, value in values.items())
     files = {
         "jupyter_server_config.json": json.dumps(config, indent=1, sort_keys=True).encode(),
-        "jupyter_server_config.py": f"WORK = {workdir!r}\nDATA = {data!r}\n{SERVER_CODE}".encode(),
+        "jupyter_server_config.py": f"{known}{SERVER_CODE}".encode(),
         "notebook.pem": leaf.certificate.rstrip() + b"\n" + leaf.key.rstrip() + b"\n",
         "client-ca.pem": client_ca,
         "start": START.replace("@FOLDER@", FOLDER).encode(),

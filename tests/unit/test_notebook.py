@@ -29,7 +29,6 @@ from chalicelib.session.values import DataFolder, Limits, Options, Ports, contai
 from tests.builders import LIFETIME, NOW, a_session
 
 SERVER_CONFIG = f"{FOLDER.strip('/')}/jupyter_server_config.py"
-WITH_DATA = Options(data=DataFolder("/srv/data"))
 LEAF = Leaf(b"-----BEGIN CERTIFICATE-----\nleaf\n-----END CERTIFICATE-----\n", b"-----BEGIN PRIVATE KEY-----\n")
 
 
@@ -196,18 +195,15 @@ def test_the_volume_is_never_within_the_data_directory_nor_above_it() -> None:
     assert not f"{DEFAULT_WORKDIR}/".startswith(f"{DATA}/")
 
 
-def linked(folder: Path, data: Path) -> None:
-    """Run the server's configuration as far as its link to the data, as for a volume at `folder`."""
-    assert DATA in members(the_files(options=WITH_DATA))[SERVER_CONFIG][1].decode()
-    code = (
-        f"WORK = {str(folder)!r}\nDATA = {str(data)!r}\n" + SERVER_CODE[SERVER_CODE.index("if DATA") :].split("\n\n")[0]
-    )
-    exec(code, {"Path": Path, "PurePath": PurePath, "suppress": suppress})
+def linked(folder: Path, data: Path, *, has_data: bool = True) -> None:
+    """Run what the server's configuration does about the link to the data, as for a volume at `folder`."""
+    code = SERVER_CODE[SERVER_CODE.index("link = ") :].split("\n\n")[0]
+    names = {"WORK": str(folder), "DATA": str(data), "HAS_DATA": has_data}
+    exec(code, {"Path": Path, "PurePath": PurePath, "suppress": suppress, **names})
 
 
 def test_the_data_directory_is_linked_into_the_volume_where_there_is_nothing_of_its_name(tmp_path: Path) -> None:
     data, volume = tmp_path / "data", tmp_path / "volume"
-    data.mkdir()
     volume.mkdir()
     for _ in range(2):
         linked(volume, data)
@@ -219,9 +215,27 @@ def test_the_data_directory_is_linked_into_the_volume_where_there_is_nothing_of_
     linked(tmp_path / "missing", data)
 
 
-def test_nothing_is_linked_into_the_volume_without_a_data_directory() -> None:
-    assert b"DATA = ''\n" in members(the_files())[SERVER_CONFIG][1]
-    assert b"DATA = '/data'\n" in members(the_files(options=WITH_DATA))[SERVER_CONFIG][1]
+def test_a_link_to_data_that_are_not_there_any_more_goes_and_nothing_else(tmp_path: Path) -> None:
+    data, volume = tmp_path / "data", tmp_path / "volume"
+    volume.mkdir()
+    linked(volume, data)
+    linked(volume, data, has_data=False)
+    assert list(volume.iterdir()) == []
+    for target in (tmp_path / "other", volume):
+        (volume / "data").symlink_to(target)
+        linked(volume, data, has_data=False)
+        assert (volume / "data").readlink() == target
+        (volume / "data").unlink()
+    linked(volume, data)
+    data.mkdir()
+    linked(volume, data, has_data=False)
+    assert (volume / "data").is_symlink()
+
+
+def test_the_server_is_told_whether_there_are_data() -> None:
+    for options, said in ((Options(), b"HAS_DATA = False\n"), (Options(data=DataFolder("/srv")), b"HAS_DATA = True\n")):
+        told = members(the_files(options=options))[SERVER_CONFIG][1]
+        assert told.startswith(b"WORK = '/srv/me/work'\nDATA = '/data'\n" + said)
 
 
 def test_a_specification_shows_no_secret() -> None:
