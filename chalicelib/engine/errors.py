@@ -208,6 +208,12 @@ class PortTaken(EndpointError):
     retryable = True
 
 
+class PortRangeUnsupported(EndpointError):
+    """The endpoint's engine publishes a port at one that is named, or at any, and not at one of a range."""
+
+    title = "Port ranges not supported"
+
+
 class ContainerConflict(EndpointError):
     """A container of this session's name exists on the endpoint and is not this hub's."""
 

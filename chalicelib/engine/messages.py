@@ -61,6 +61,12 @@ _OPTIONS: Final[tuple[tuple[tuple[str, ...], Callable[[str, str], errors.Endpoin
         lambda text, said: _port_taken(text),
     ),
     (
+        ("strconv.atoi: parsing",),
+        lambda text, said: errors.PortRangeUnsupported(
+            "The endpoint's engine does not take a range of ports, as Podman does not. Name one port, or none"
+        ),
+    ),
+    (
         ("memory limit", "range of cpus", "nanocpus", "cpu cfs", "cpu quota"),
         lambda text, said: errors.LimitsRefused(
             f"The endpoint cannot provide the requested resources{said}. Ask for less"
