@@ -154,7 +154,7 @@ _UNREACHABLE: Final = re.compile(
 )
 _NOT_FOUND: Final = re.compile(
     "pull access denied|repository does not exist|requested access to the resource is denied|manifest unknown|"
-    "name unknown|not found|no such"
+    "name unknown|(?<!file )not found|no such (?!file)"
 )
 _DENIED: Final = re.compile(
     "unauthorized|authentication required|no basic auth credentials|access denied|denied(?::|$)|: 403 forbidden"

@@ -53,6 +53,8 @@ SAID: dict[str, type[errors.EndpointError]] = {
     f'Get "https://{NAME}": http: server gave HTTP response to HTTPS client': UNTRUSTED,
     "received unexpected HTTP status: 503 Service Unavailable": errors.PullFailed,
     "filesystem layer verification failed for digest sha256:00": errors.PullFailed,
+    "open /var/lib/docker/tmp/GetImageBlob123: no such file or directory": errors.PullFailed,
+    'failed to register layer: exec: "unpigz": executable file not found in $PATH': errors.PullFailed,
     "invalid reference format: repository name (library/X) must be lowercase": errors.BadImage,
     # Docker with containerd's image store
     f"failed to resolve reference \"{NAME}:latest\": {NAME}:latest: not found": NOT_FOUND,
