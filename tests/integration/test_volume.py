@@ -271,7 +271,7 @@ COMMANDS: Final = {
 def test_the_data_directory_is_in_the_file_browser_and_in_no_later_launch(
     stack: Stack, notebook_image: str, tmp_path: Path
 ) -> None:
-    """JupyterLab shows the link to it, and a notebook reads it; what hides it in the volume hides it there alone."""
+    """JupyterLab shows the link to it, and a notebook reads it; the next launch has neither."""
     tmp_path.chmod(0o755)
     (tmp_path / "measured.csv").write_text("1,2,3")
     name = f"data of {notebook_image}"
@@ -287,7 +287,7 @@ def test_the_data_directory_is_in_the_file_browser_and_in_no_later_launch(
         assert lab.run(shm) == str(96 << 20)
     with launched(stack, name, notebook_image) as lab:
         assert "data" not in [file["name"] for file in lab.json("GET", "/api/contents/")["content"]]
-        assert lab.run("import os; print(os.path.exists('/data'), os.path.islink('data'))") == "False True"
+        assert lab.run("import os; print(os.path.exists('/data'), os.path.islink('data'))") == "False False"
 
 
 def test_no_kernels_command_is_changed_but_that_of_python_with_a_module(second: Lab) -> None:
