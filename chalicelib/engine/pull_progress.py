@@ -6,7 +6,8 @@ Rules
 2. The rate is that of the last WINDOW seconds. Nothing for IDLE seconds is told as such, so that a pull that has
    stalled is told from one that is slow, and one that unpacks from both.
 3. The time that is left is told when the sizes of all layers are known and the pull was as fast in the last half of the
-   window as in the first, within a factor of STEADY; unpacking counts as in the fraction.
+   window as in the first, within a factor of STEADY. It is that of the last half's rate: a pull slows down as layers end.
+   Unpacking counts as in the fraction.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from chalicelib.engine.messages import pull_error
 
 LAYERS: Final = 1000  # an image can have 127; entries beyond are not counted
 LARGEST_LAYER: Final = 1 << 50  # bytes; anything above is a lie
-WINDOW: Final = 30.0  # seconds
+WINDOW: Final = 15.0  # seconds
 IDLE: Final = 30.0  # seconds; Docker tells of a layer at every 512 KiB: below 17 kB/s slow looks like stalled
-STEADY: Final = 2.0
+STEADY: Final = 1.5
 LONGEST_TOLD: Final = 100 * 3600.0  # seconds that may be left
 
 
@@ -127,6 +128,8 @@ class PullProgress:
 
     def _sample(self, sample: _Sample) -> None:
         if self.changes != self._seen_changes or not self._samples:
+            if sample.at - self._moved_at >= IDLE:  # what went on before a stall says nothing of what follows it
+                self._samples.clear()
             self._moved_at, self._seen_changes = sample.at, self.changes
         self._samples.append(sample)
         while sample.at - self._samples[0].at > WINDOW:
@@ -151,7 +154,7 @@ class PullProgress:
     def _seconds_left(self, total: float | None) -> float | None:
         """The seconds that the rest takes; None as long as that is not known (rule 3)."""
         first, last = self._samples[0], self._samples[-1]
-        if total is None or last.at - first.at < WINDOW / 2:
+        if total is None or last.at - first.at < WINDOW * 2 / 3:
             return None
         middle = min(self._samples, key=lambda sample: abs(sample.at - (first.at + last.at) / 2))
         if middle in (first, last):
@@ -159,7 +162,7 @@ class PullProgress:
         before, after = ((two.work - one.work) / (two.at - one.at) for one, two in ((first, middle), (middle, last)))
         if before <= 0 or not 1 / STEADY <= after / before <= STEADY:
             return None
-        left = (total - last.work) * (last.at - first.at) / (last.work - first.work)
+        left = (total - last.work) / after
         return left if left < LONGEST_TOLD else None
 
     def _hear(self, name: str, said: str, detail: object) -> None:
