@@ -6,8 +6,8 @@ Rules
 2. The rate is that of the last WINDOW seconds. Nothing for IDLE seconds is told as such, so that a pull that has
    stalled is told from one that is slow, and one that unpacks from both.
 3. The time that is left is told when the sizes of all layers are known and the pull was as fast in the last half of the
-   window as in the first, within a factor of STEADY. It is that of the last half's rate: a pull slows down as layers end.
-   Unpacking counts as in the fraction.
+   window as in the first, within a factor of STEADY. It follows from the last half's rate: a pull slows down as layers
+   end. Unpacking counts as in the fraction.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class PullProgress:
         if seconds <= 0 or (loads and last.loaded == first.loaded):
             return "" if loads else ", unpacking"
         pace = f", {_rate((last.loaded - first.loaded) / seconds)}" if loads else ", unpacking"
-        left = self._seconds_left(total)
+        left = self._seconds_left(total) if idle < WINDOW / 3 else None
         return pace if left is None else f"{pace}, about {_span(left)} left"
 
     def _seconds_left(self, total: float | None) -> float | None:

@@ -173,6 +173,7 @@ def test_no_time_left_is_told_while_the_rate_is_not_steady() -> None:
     assert "left" not in paces([3 * MB] * 15 + [10 * MB] * 7)[-1]
     assert "left" not in paces([0.0] * 16 + [10 * MB] * 5)[-1]
     assert "left" not in paces([10 * MB], step=20.0)[-1]
+    assert "left" not in paces([10 * MB] * 20 + [0.0] * 5)[-1]
 
 
 def test_no_time_left_is_told_while_a_layers_size_is_unknown() -> None:
