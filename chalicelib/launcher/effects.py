@@ -297,8 +297,8 @@ class Effects:
                     return e.ImagePresent()
         if policy is PullPolicy.NEVER:
             raise ImageNotFound(
-                "The image is not on the endpoint, and it was asked not to be pulled. Pull it there, or launch again "
-                "with another choice of when to pull"
+                "The image is not on the endpoint, and this launch is not to pull it. Pull it there yourself, or launch "
+                "again and let it be pulled"
             )
         return self._take_pull(session) or e.PullAdmitted()
 

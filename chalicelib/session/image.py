@@ -61,7 +61,7 @@ def parse_image(text: str) -> Image:
     if path != path.lower() and _PATH.fullmatch(path.lower()):
         raise ValueError(f"must be in lower case: {_shown(path.lower())}")
     if not _PATH.fullmatch(path) or not _DOMAIN.fullmatch(domain):
-        raise ValueError("must be such as quay.io/jupyter/scipy-notebook:latest")
+        raise ValueError("must be an image's name such as quay.io/jupyter/scipy-notebook:latest")
     if at and not _DIGEST.fullmatch(digest):
         raise ValueError("must have after “@” a digest such as sha256: and 64 digits 0-9a-f")
     if colon and not _TAG.fullmatch(tag):

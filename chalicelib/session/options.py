@@ -132,8 +132,8 @@ def variables(text: str) -> dict[str, str]:
             raise ValueError(f"must have in line {number} NAME=value, with a name of letters, digits and “_”")
         if _RESERVED.fullmatch(name):
             raise ValueError(
-                f"must not set {name}: JupyterLab is found, configured and started by it. Set it in the notebook, or "
-                "use an image that has it"
+                f"must not set {name}: it decides how JupyterLab is found, configured or started. Set it in the "
+                "notebook, or use an image that has it"
             )
         if name in found:
             raise ValueError(f"must not set {name} twice")

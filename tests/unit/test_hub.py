@@ -45,6 +45,7 @@ from chalicelib.web.errors import (
 )
 from chalicelib.web.forms import Launch
 from chalicelib.web.hub import LISTED, OWNERS_PER_TOKEN, RACES, TICKET_SECONDS, Hub
+from chalicelib.web.json import session_json
 from tests import bundles
 from tests.builders import LIFETIME, NOW, OWNER, SIGN_IN, a_session
 from tests.bundles import Pki
@@ -141,6 +142,24 @@ def test_what_was_asked_for_is_the_sessions_and_the_values_of_variables_are_seal
     ((_, sealed),) = stage.credentials.objects.values()
     assert sealed.environment == {"TOKEN": "s3cret"}
     assert "s3cret" not in repr(stage.session)
+
+
+def test_what_was_asked_for_is_in_the_json_as_it_was_typed_and_of_variables_the_names_alone() -> None:
+    stage = Stage()
+    options = Options(DataFolder("/srv/data", writable=True), ("TOKEN",), Ports(40000, 40000), PullPolicy.NEVER)
+    limits = Limits(memory=512 * MIB, cpus=1.5, gpus=-1, shm=2048 * MIB)
+    stage.hub.launch(a_form(options=options, environment={"TOKEN": "s3cret"}, limits=limits, open_path="a.ipynb"))
+    assert session_json(stage.session, "")["options"] == {
+        "pull": "never",
+        "memory": 512 * MIB,
+        "cpus": 1.5,
+        "gpus": "all",
+        "shm": 2048 * MIB,
+        "data": "/srv/data:rw",
+        "env": ["TOKEN"],
+        "port": "40000",
+        "open": "a.ipynb",
+    }
 
 
 def test_a_launch_that_asks_for_no_limits_gets_the_operators() -> None:
