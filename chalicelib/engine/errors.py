@@ -141,6 +141,10 @@ class ImageNotFound(EndpointError):
     """The registry has no such image, or it is private."""
 
 
+class ImageMissing(EndpointError):
+    """The image is not on the endpoint, and the launch is not to pull it."""
+
+
 class ImageWrongPlatform(EndpointError):
     """The image is not made for the endpoint's kind of processor."""
 

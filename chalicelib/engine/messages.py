@@ -176,8 +176,8 @@ def pull_error(text: str) -> errors.EndpointError:
         return wrong_platform()
     if _UNTRUSTED.search(words):
         return errors.RegistryUntrusted(
-            f"The endpoint does not trust the registry's certificate, or the registry has none: “{quoted(text)}”. Install the "
-            "registry's CA on the endpoint, or check the image's name"
+            f"The endpoint does not trust the registry's certificate, or the registry has none: “{quoted(text)}”. "
+            "Install the registry's CA on the endpoint, or check the image's name"
         )
     if _UNREACHABLE.search(words):
         return errors.RegistryUnreachable(

@@ -34,7 +34,7 @@ from chalicelib.engine.errors import (
     ContainerRemoved,
     EndpointError,
     EndpointTimeout,
-    ImageNotFound,
+    ImageMissing,
     NotebookExited,
     NotebookSilent,
     NotebookWrongCertificate,
@@ -296,9 +296,9 @@ class Effects:
                 if endpoint.image_present(session.image):
                     return e.ImagePresent()
         if policy is PullPolicy.NEVER:
-            raise ImageNotFound(
-                "The image is not on the endpoint, and this launch is not to pull it. Pull it there yourself, or launch "
-                "again and let it be pulled"
+            raise ImageMissing(
+                "The image is not on the endpoint, and this launch is not to pull it. Pull it there yourself, or "
+                "launch again and let it be pulled"
             )
         return self._take_pull(session) or e.PullAdmitted()
 

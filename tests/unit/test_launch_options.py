@@ -66,9 +66,7 @@ def test_an_image_is_pulled_when_it_is_asked_for() -> None:
 def test_an_image_that_is_never_to_be_pulled_and_is_not_there_ends_the_launch_at_once() -> None:
     stage = pulling(PullPolicy.NEVER)
     stage.tick()
-    assert said(stage.session).startswith(
-        "image-not-found: The image is not on the endpoint, and this launch is not to pull"
-    )
+    assert said(stage.session).startswith("image-missing: The image is not on the endpoint, and this launch is")
     assert stage.engine.pulls == 0
 
 
