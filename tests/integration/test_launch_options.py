@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -42,19 +43,20 @@ SHM = "while read -r _ where _ options; do case $where in /dev/shm) echo $option
 
 
 def free_ports() -> Ports:
-    """Two ports beside each other that nobody listens on."""
+    """Two ports beside each other that nobody listens on, below those that systems and engines take by themselves."""
     while True:
-        with socket.create_server((LOOPBACK, 0)) as one:
-            port = one.getsockname()[1]
-            try:
-                socket.create_server((LOOPBACK, port + 1)).close()
-            except OSError:
-                continue
+        port = random.randrange(20000, 32000)
+        try:
+            for number in (port, port + 1):
+                socket.create_server((LOOPBACK, number)).close()
+        except OSError:
+            continue
         return Ports(port, port + 1)
 
 
 def said_by(rig: Rig, spec: Specification) -> str:
     """What the container's program says, once it has ended."""
+    spec = replace(spec, ports=free_ports())
     with rig.open() as endpoint:
         endpoint.create(spec)
         endpoint.start(spec.name)
@@ -181,7 +183,7 @@ def test_more_than_the_engine_has_is_refused_before_anything_is_pulled(rig: Rig)
 
 def test_gpus_that_the_engine_does_not_have_are_told_as_such(rig: Rig, fresh: Specification) -> None:
     with rig.open() as endpoint:
-        endpoint.create(replace(fresh, limits=Limits(gpus=1)))
+        endpoint.create(replace(fresh, limits=Limits(gpus=1), ports=free_ports()))
         with pytest.raises(errors.GpuUnavailable):
             endpoint.start(fresh.name)
 
