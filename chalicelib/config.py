@@ -29,8 +29,11 @@ from chalicelib.environment import (
     whole_number,
 )
 from chalicelib.session.admission import SHARED_FACTOR, Quota
+from chalicelib.session.image import is_pattern
 from chalicelib.session.lanes import Lane
 from chalicelib.session.machine import PullPatience
+from chalicelib.session.options import Allowance, size_of
+from chalicelib.session.values import Limits
 
 VERSION: Final = "0.1.0"
 # Of a hundred functions. A pull's is held for minutes; leaving needs few, but must have them.
@@ -48,6 +51,24 @@ def _notebook_origins(text: str) -> str:
         raise ValueError
     return origins
 
+
+def _size(text: str) -> int | None:
+    return size_of(text) if text else None
+
+
+def _cpus(text: str) -> float | None:
+    return number(text) if text else None
+
+
+def _image_patterns(text: str) -> tuple[str, ...]:
+    patterns = tuple(text.replace(",", " ").split())
+    if not all(map(is_pattern, patterns)):
+        raise ValueError
+    return patterns
+
+
+SIZE: Final = Kind("a size such as 8g", _size)
+CPUS: Final = Kind("a number of CPUs above 0", _cpus)
 
 # What the hub and the proxy both have to know.
 TABLE: Final = Variable("HOMEPORT_TABLE", TEXT, "the hub's DynamoDB table", default="homeport", output="Table")
@@ -107,6 +128,42 @@ class Config:
         )
     )
     image: str = setting(IMAGE)
+    images: tuple[str, ...] = setting(
+        Variable(
+            "HOMEPORT_IMAGES",
+            Kind("a list of images' names such as quay.io/jupyter/*", _image_patterns),
+            "the images that visitors may name besides the default one, all if empty: names as in `docker pull`, `*` "
+            "for any characters, all tags if none is named; or digests (`sha256:…`)",
+        )
+    )
+    most_memory: int | None = setting(
+        Variable(
+            "HOMEPORT_MEMORY_LIMIT", SIZE, "the most memory that a notebook may ask for; who asks for none gets it"
+        )
+    )
+    most_cpus: float | None = setting(Variable("HOMEPORT_CPU_LIMIT", CPUS, "the same for CPUs"))
+    most_shm: int | None = setting(Variable("HOMEPORT_SHM_LIMIT", SIZE, "the same for shared memory, `/dev/shm`"))
+    default_memory: int | None = setting(
+        Variable("HOMEPORT_MEMORY", SIZE, "the memory of a notebook whose visitor asks for none; no limit if empty")
+    )
+    default_cpus: float | None = setting(Variable("HOMEPORT_CPUS", CPUS, "the same for CPUs"))
+    default_shm: int | None = setting(
+        Variable(
+            "HOMEPORT_SHM",
+            SIZE,
+            "the same for shared memory; Docker's own 64 MiB are too little for PyTorch's data loaders, and what is "
+            "not used takes none",
+            default="1g",
+        )
+    )
+    data_folders: bool = setting(
+        Variable(
+            "HOMEPORT_DATA_DIRECTORIES",
+            SWITCH,
+            "lets visitors have a directory of their endpoint's host in the notebook",
+            default="on",
+        )
+    )
     session_lifetime: float = setting(
         Variable(
             "HOMEPORT_SESSION_HOURS",
@@ -243,6 +300,16 @@ class Config:
     def pulls(self) -> PullPatience:
         """How long a pull may take."""
         return PullPatience(stalled=self.pull_stalled, longest=self.pull_longest)
+
+    @property
+    def allowance(self) -> Allowance:
+        """What a launch may ask for."""
+        return Allowance(
+            most=Limits(memory=self.most_memory, cpus=self.most_cpus, shm=self.most_shm),
+            default=Limits(memory=self.default_memory, cpus=self.default_cpus, shm=self.default_shm),
+            data=self.data_folders,
+            images=self.images,
+        )
 
     def functions_of(self, lane: Lane) -> int:
         """How many functions a lane may have at work at once."""

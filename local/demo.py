@@ -56,12 +56,15 @@ class HubClient:
             self._http.get_adapter(address).init_poolmanager(1, 1, source_address=(source, 0))  # type: ignore[attr-defined]
         self._http.headers["Accept"] = "application/json"
 
-    def launch(self, bundle: Path, name: str, image: str | None = None) -> dict[str, Any]:
-        """Upload the bundle; give the session, and remember the owner's token. None: the hub's default image."""
+    def launch(self, bundle: Path, name: str, image: str | None = None, **options: str) -> dict[str, Any]:
+        """Upload the bundle; give the session, and remember the owner's token. None: the hub's default image.
+
+        `options` are more of the form's fields.
+        """
         answer = self._http.post(
             f"{self._address}/sessions",
             files={"credentials": (bundle.name, bundle.read_bytes(), "application/zip")},
-            data={"name": name} | ({} if image is None else {"image": image}),
+            data={"name": name, **options} | ({} if image is None else {"image": image}),
             timeout=60,
         )
         session = _json(answer)

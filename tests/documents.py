@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import Any, cast
 
 from chalicelib.session.values import Phase, State, phase_of
-from chalicelib.web.json import Listed, Session
+from chalicelib.web.json import Asked, Listed, Session
 
 SID = "0123456789abcdefghij"
+
+
+def asked_for(**changes: Any) -> Asked:
+    """What a launch asked for: nothing in particular."""
+    nothing = dict.fromkeys(("memory", "cpus", "gpus", "shm", "data", "port"))
+    return cast(Asked, {"pull": "missing", "env": [], "open": "", **nothing, **changes})
 
 
 def a_session_document(**changes: Any) -> Session:
@@ -23,6 +29,7 @@ def a_session_document(**changes: Any) -> Session:
         "created_at": "2026-11-23T01:02:03Z",
         "expires_at": "2026-11-26T01:02:03Z",
         "image": "quay.io/jupyter/minimal-notebook",
+        "options": asked_for(),
         "endpoint": "tcp://203.0.113.7:2376",
         "credentials_held": True,
         "container": f"homeport-{SID}-1",

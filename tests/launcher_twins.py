@@ -6,7 +6,7 @@ failures are given to the twin they are to happen in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -28,6 +28,7 @@ from chalicelib.engine.errors import (
     EndpointFailed,
     EndpointTimeout,
     ImageNotFound,
+    LimitsRefused,
 )
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.errors import BadEnvelope
@@ -39,7 +40,7 @@ from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.looks import ASKED_SECONDS, ring_of, rings_at
 from chalicelib.session.narration import LOG_LINES
-from chalicelib.session.values import Line, Session, State, Summary, container_name
+from chalicelib.session.values import Limits, Line, Session, State, Summary, container_name
 from tests.builders import LIFETIME, NOW
 
 _Answer = TypeVar("_Answer")
@@ -355,7 +356,7 @@ class EngineTwin:
     """A Docker Engine with images and containers; `connect` is what Effects is given.
 
     While `refuses` is set, nothing can connect. `during` is told every call that acts, and may raise; a pull is one
-    call for each of its `layers`.
+    call for each of its `layers`, and `says` more after them.
     """
 
     trouble: Trouble = field(default_factory=Trouble)
@@ -363,11 +364,14 @@ class EngineTwin:
     containers: dict[str, ContainerTwin] = field(default_factory=dict)
     created: list[str] = field(default_factory=list)
     layers: int = 4
+    says: Sequence[PullStatus] = ()
     pulls: int = 0
     deadlines: list[float] = field(default_factory=list)
     refuses: Exception | None = None
     during: Callable[[str], None] = lambda call: None
     address: str = "203.0.113.7"
+    memory: int = 8 << 30
+    cpus: int = 4
     credentials: Credentials = field(init=False)
     hub_name: str = field(init=False)
 
@@ -390,6 +394,10 @@ class EngineTwin:
         self._acting("verify")
         return "20.10.24", ""
 
+    def check_limits(self, limits: Limits) -> None:
+        if (limits.memory or 0) > self.memory or (limits.cpus or 0) > self.cpus:
+            raise LimitsRefused("The endpoint has less than what was asked for")
+
     def image_present(self, image: str) -> bool:
         return image in self.images
 
@@ -402,6 +410,7 @@ class EngineTwin:
         for layer in range(self.layers):
             self._acting("pull")
             yield PullStatus(layer / self.layers, f"Pulling: {layer} of {self.layers} layers")
+        yield from self.says
         self.images.add(image)
         self.trouble.step()
 
@@ -531,8 +540,9 @@ def _identity(spec: Specification) -> tuple[str, str, str]:
 
 def _shape(spec: Specification) -> tuple[object, ...]:
     """What makes a container the one that was asked for."""
-    label = spec.labels[f"{LABEL}label"]
-    return label, spec.image, spec.command, spec.volume, spec.workdir, spec.port, spec.publish_address, spec.limits
+    published = (spec.port, spec.publish_address, spec.ports)
+    mounted = (spec.volume, spec.workdir, spec.data)
+    return spec.labels[f"{LABEL}label"], spec.image, spec.command, spec.variables, mounted, published, spec.limits
 
 
 @cache

@@ -1,7 +1,7 @@
 """The hub's own certificates in SSM Parameter Store: made once by the deploy script, and only read here.
 
 <prefix>/notebook-ca              certificate and key   the launch lane signs one leaf per notebook with it
-<prefix>/notebook-ca-certificate  certificate           what the proxy and the watch lane verify notebooks with
+<prefix>/notebook-ca-certificate  certificate           what the proxy verifies notebooks with, and the watch lane
 <prefix>/client-ca                certificate           put into notebooks, which trust no other
 <prefix>/launcher-client          certificate and key   what the launcher presents to notebooks
 <prefix>/proxy-client             certificate and key   what the proxy presents to notebooks

@@ -53,7 +53,21 @@ from chalicelib.aws.dynamodb import Item
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.looks import ring_of
 from chalicelib.session.narration import LOG_LINES, NEWER, UNREADABLE
-from chalicelib.session.values import Failure, Limits, Line, Phase, Session, State, Summary, Target, container_name
+from chalicelib.session.values import (
+    DataFolder,
+    Failure,
+    Limits,
+    Line,
+    Options,
+    Phase,
+    Ports,
+    PullPolicy,
+    Session,
+    State,
+    Summary,
+    Target,
+    container_name,
+)
 
 FORMAT: Final = 1
 STOPPED_TTL: Final = 90 * 86400.0  # a stopped session is remembered for so long, in seconds
@@ -63,7 +77,7 @@ _PREFIX: Final = "session#"
 _YEAR_10000: Final = 253402300800.0  # no date can be shown from then on
 # Rule 1; these are not in the JSON.
 _ATTRIBUTES: Final = ("owner", "generation", "label", "hub", "version", "created_at", "expires_at")
-# Since format 1 was frozen; written when they say something (rule 2).
+# Since format 1 was frozen; written when they say something (rule 2), as are `options` and the limits' `shm`.
 _ADDED: Final = ("source", "creations", "unsettled_until", "queued", "admitted", "steady", "progressed_at")
 
 # Format 0 had everything in the JSON, and these names for five fields.
@@ -79,7 +93,7 @@ _NAMES_IN_FORMAT_0: Final[Mapping[str, str]] = MappingProxyType(
 
 _UNREADABLE_FIELD: Final = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 
-_Value = TypeVar("_Value", Target, Failure, Limits, Line, Summary)
+_Value = TypeVar("_Value", Target, Failure, Limits, DataFolder, Ports, Options, Line, Summary)
 
 
 def item_of(session: Session, now: float) -> dict[str, Any]:
@@ -90,6 +104,10 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
     for name in _ADDED:
         if not values[name]:
             del values[name]
+    if session.options == Options():
+        del values["options"]
+    if session.limits.shm is None:
+        del values["limits"]["shm"]
     item: dict[str, Any] = {
         "pk": {"S": pk_of(session.sid)},
         "sk": {"S": "session"},
@@ -286,6 +304,12 @@ def _network(value: object) -> str:
     return str(ip_network(text)) if text else ""
 
 
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError
+    return tuple(map(_text, value))
+
+
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError
@@ -349,7 +373,20 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "state": State,
         "endpoint": _text,
         "image": _text,
-        "limits": _parts(Limits, memory=_optional(_count), cpus=_optional(_number), gpus=_optional(_whole)),
+        "limits": _parts(
+            Limits,
+            memory=_optional(_count),
+            cpus=_optional(_number),
+            gpus=_optional(_whole),
+            shm=_optional(_count),
+        ),
+        "options": _parts(
+            Options,
+            data=_optional(_parts(DataFolder, path=_text, writable=_flag)),
+            environment=_texts,
+            ports=_optional(_parts(Ports, first=_count, last=_count)),
+            pull=PullPolicy,
+        ),
         "open_path": _text,
         "source": _network,
         "address": _optional(_address),

@@ -1,8 +1,13 @@
-"""What is kept of a bundle: the endpoint, and the PEM that opens it. The form in which it is sealed is decided here."""
+"""What is sealed for a launch: the endpoint, the PEM that opens it, and the values of the visitor's variables.
+
+The form in which it is sealed is decided here. A version that knows no variables opens it too, and passes them over:
+after a rollback it can still watch, stop and remove what runs.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
@@ -15,12 +20,16 @@ _STORED_VERSION: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What opens a Docker endpoint: PEM of the CA, of the client certificate (leaf first) and of its key."""
+    """What opens a Docker endpoint: PEM of the CA, of the client certificate (leaf first) and of its key.
+
+    `environment` is set in the launch's container: no part of a bundle, and as secret.
+    """
 
     endpoint: Endpoint
     ca: bytes = field(repr=False)
     certificate: bytes = field(repr=False)
     key: bytes = field(repr=False)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, kw_only=True)
 
     def to_bytes(self) -> bytes:
         """Encode for sealing."""
@@ -30,8 +39,9 @@ class Credentials:
             "ca": self.ca.decode("ascii"),
             "certificate": self.certificate.decode("ascii"),
             "key": self.key.decode("ascii"),
+            **({"environment": dict(self.environment)} if self.environment else {}),
         }
-        return json.dumps(document).encode()
+        return json.dumps(document, ensure_ascii=False).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Credentials:
@@ -47,4 +57,7 @@ class Credentials:
         if document["version"] != _STORED_VERSION:
             raise ValueError
         ca, certificate, key = (document[name].encode("ascii") for name in ("ca", "certificate", "key"))
-        return cls(parse_endpoint(document["endpoint"]), ca, certificate, key)
+        environment = document.get("environment", {})
+        if not all(isinstance(value, str) for value in environment.values()):
+            raise TypeError
+        return cls(parse_endpoint(document["endpoint"]), ca, certificate, key, environment=environment)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from chalicelib.engine import errors
 from chalicelib.engine.messages import BAD_IMAGE
+from chalicelib.session.image import parse_image
 from chalicelib.text import lines
 
 LOG_LINES: Final = 50
@@ -20,7 +21,6 @@ LOWEST_PORT: Final = 1024
 HIGHEST_PORT: Final = 65535
 
 _API_VERSION: Final = re.compile(r"1\.([0-9]{1,3})")
-_IMAGE: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.:@-]|/(?!/)){0,254}")
 
 
 def json_of(content: bytes) -> Any:
@@ -62,6 +62,11 @@ def minor_version(version: object) -> int | None:
     return int(match[1]) if match else None
 
 
+def count_of(value: object) -> int:
+    """Believe a count of bytes or CPUs; 0 for what is none."""
+    return value if type(value) is int and 0 < value < 1 << 60 else 0
+
+
 def port_of(value: object) -> int:
     """Believe a port: an int, or a string of ASCII digits, from 1024 to 65535."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 5:
@@ -74,8 +79,11 @@ def port_of(value: object) -> int:
 
 
 def image_name(image: str) -> str:
-    if not _IMAGE.fullmatch(image) or ".." in image:
-        raise errors.BadImage(BAD_IMAGE)
+    """Give the image's name as it is, if it is one: nothing else becomes part of a path."""
+    try:
+        parse_image(image)
+    except ValueError:
+        raise errors.BadImage(BAD_IMAGE) from None
     return image
 
 

@@ -9,7 +9,7 @@ from docker.types import DeviceRequest, HostConfig, LogConfig, Mount
 
 from chalicelib.engine.answers import image_name, minor_version
 from chalicelib.engine.client import Client
-from chalicelib.notebook.container import LABEL, LOG_OPTIONS, Specification
+from chalicelib.notebook.container import DATA, LABEL, LOG_OPTIONS, Specification
 from chalicelib.session.values import Limits
 
 CPU_PERIOD: Final = 100_000  # microseconds; the kernel's default
@@ -24,7 +24,7 @@ def container_config(docker: Client, spec: Specification) -> dict[str, Any]:
             command=list(spec.command),
             detach=True,
             ports=[spec.port],
-            environment=dict(spec.environment),
+            environment={**spec.variables, **spec.environment},
             labels=dict(spec.labels),
             working_dir=dirname(spec.workdir),
             host_config=_host_config(docker, spec),
@@ -36,16 +36,16 @@ def container_config(docker: Client, spec: Specification) -> dict[str, Any]:
 def _host_config(docker: Client, spec: Specification) -> HostConfig:
     limits = spec.limits
     options: dict[str, Any] = {
-        "port_bindings": {f"{spec.port}/tcp": (spec.publish_address,) if spec.publish_address else None},
+        # An engine takes a free port of a range, or of all when none is named.
+        "port_bindings": {f"{spec.port}/tcp": (spec.publish_address, str(spec.ports) if spec.ports else None)},
         "restart_policy": {"Name": "no"},
         "log_config": LogConfig(type=LogConfig.types.JSON, config=dict(LOG_OPTIONS)),
+        "mounts": _mounts(spec),
     }
-    if minor_version(docker.api_version) in range(30):  # docker-py knows mounts from API 1.30 on
-        options["binds"] = {spec.volume: {"bind": spec.workdir, "mode": "rw"}}
-    else:
-        lasting = (f"{LABEL}{key}" for key in ("hub", "session", "owner", "name"))  # the volume outlives the launch
-        labels = {label: spec.labels[label] for label in lasting}
-        options["mounts"] = [Mount(spec.workdir, spec.volume, type="volume", labels=labels)]
+    if minor_version(docker.api_version) in range(30) and spec.data is None:  # docker-py knows mounts from 1.30 on
+        options |= {"mounts": None, "binds": {spec.volume: {"bind": spec.workdir, "mode": "rw"}}}
+    if limits.shm is not None:
+        options["shm_size"] = limits.shm
     if limits.memory is not None:
         options["mem_limit"] = limits.memory
     if limits.cpus is not None:
@@ -53,6 +53,15 @@ def _host_config(docker: Client, spec: Specification) -> HostConfig:
     if limits.gpus:
         options["device_requests"] = [DeviceRequest(count=limits.gpus, capabilities=GPU)]
     return docker.create_host_config(**options)
+
+
+def _mounts(spec: Specification) -> list[Mount]:
+    """The volume, and the visitor's folder: unlike a bind, a mount whose source is missing is refused, not made."""
+    lasting = (f"{LABEL}{key}" for key in ("hub", "session", "owner", "name"))  # the volume outlives the launch
+    mounts = [Mount(spec.workdir, spec.volume, type="volume", labels={label: spec.labels[label] for label in lasting})]
+    if spec.data is not None:
+        mounts.append(Mount(DATA, spec.data.path, type="bind", read_only=not spec.data.writable))
+    return mounts
 
 
 def cpu_quota(limits: Limits) -> int:

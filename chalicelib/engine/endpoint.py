@@ -35,6 +35,7 @@ from chalicelib.bundle.credentials import Credentials
 from chalicelib.engine import errors
 from chalicelib.engine.answers import (
     LOG_LINES,
+    count_of,
     image_name,
     labels_of,
     list_of,
@@ -52,6 +53,8 @@ from chalicelib.engine.pull import ANSWER_SECONDS, Pull
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.transport import Budget, Channel, new_context
 from chalicelib.notebook.container import LABEL, NOTEBOOK_PORT, ImageConfig, Specification
+from chalicelib.session.options import shown_size
+from chalicelib.session.values import Limits
 
 STOP_SECONDS: Final = 10  # docker stop's own default; JupyterLab needs one or two
 POLL_SECONDS: Final = 0.1
@@ -140,6 +143,34 @@ class DockerEndpoint:
             note = "Its certificate contains no host name, so only your bundle's CA was checked"
         return quoted(version.get("Version"), VERSION_LENGTH) or "unknown", note
 
+    def check_limits(self, limits: Limits) -> None:
+        """See that the engine has what is asked for, and can limit it; raises LimitsRefused, LimitsUnsupported.
+
+        Engines create a container with a limit that they cannot keep, and only warn. GPUs are not listed by all engines
+        that have them: the start says whether there are any.
+        """
+        if limits.memory is None and limits.cpus is None:
+            return
+        with self._calls() as docker:
+            info = object_of(docker.info())
+        has_cpus, has_memory = count_of(info.get("NCPU")), count_of(info.get("MemTotal"))
+        if has_memory and (limits.memory or 0) > has_memory:
+            raise errors.LimitsRefused(
+                f"The endpoint has {shown_size(has_memory)} of memory, and {shown_size(limits.memory or 0)} were asked "
+                "for. Ask for less"
+            )
+        if has_cpus and (limits.cpus or 0) > has_cpus:
+            raise errors.LimitsRefused(
+                f"The endpoint has {has_cpus} CPUs, and {limits.cpus:g} were asked for. Ask for less"
+            )
+        asked = {"memory": (limits.memory, "MemoryLimit"), "CPUs": (limits.cpus, "CpuCfsQuota")}
+        for what, (limit, key) in asked.items():
+            if limit is not None and info.get(key) is False:
+                raise errors.LimitsUnsupported(
+                    f"The endpoint's Docker Engine cannot limit {what}: its kernel does not let it (docker info says "
+                    "so; a rootless engine needs cgroup v2). Change that there, or launch without that limit"
+                )
+
     def _version(self) -> dict[str, Any]:
         with self._translated(error_for):
             version = object_of(self._docker.version(api_version=False))
@@ -188,7 +219,8 @@ class DockerEndpoint:
             raise meaning(error.status, error.text, quote=self._negotiated) from error
         except InvalidVersion as error:
             raise errors.EndpointTooOld(
-                "The endpoint's Docker Engine is too old for what was asked (GPUs need Docker 19.03). Update it"
+                "The endpoint's Docker Engine is too old for what was asked (GPUs need Docker 19.03, a data directory "
+                "17.06). Update it"
             ) from error
 
     # ── images ──

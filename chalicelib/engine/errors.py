@@ -141,6 +141,10 @@ class ImageNotFound(EndpointError):
     """The registry has no such image, or it is private."""
 
 
+class ImageMissing(EndpointError):
+    """The image is not on the endpoint, and the launch is not to pull it."""
+
+
 class ImageWrongPlatform(EndpointError):
     """The image is not made for the endpoint's kind of processor."""
 
@@ -159,6 +163,18 @@ class RegistryLimit(EndpointError):
     title = "Registry rate limit"
 
 
+class RegistryUnreachable(EndpointError):
+    """The endpoint gets no connection to the registry, or loses it."""
+
+    retryable = True
+
+
+class RegistryUntrusted(EndpointError):
+    """The endpoint does not trust the registry's certificate, or the registry does not speak TLS."""
+
+    title = "Registry's certificate is not trusted"
+
+
 class PullFailed(EndpointError):
     """The pull ended without the image; the finished layers may be kept, and the pull be tried again."""
 
@@ -171,10 +187,35 @@ class LimitsRefused(EndpointError):
     title = "Limits not available"
 
 
+class LimitsUnsupported(EndpointError):
+    """The endpoint's kernel lets its Docker Engine limit neither memory nor CPUs, or not the one that was asked for."""
+
+    title = "Limits not supported"
+
+
 class GpuUnavailable(EndpointError):
     """The endpoint cannot provide GPUs to containers."""
 
     title = "GPU not available"
+
+
+class DataFolderMissing(EndpointError):
+    """The data directory that was asked for is not on the endpoint's host, or cannot be mounted."""
+
+    title = "Data directory is missing"
+
+
+class PortTaken(EndpointError):
+    """The port of the endpoint's host that was asked for is taken, or all of the range are."""
+
+    title = "Port is taken"
+    retryable = True
+
+
+class PortRangeUnsupported(EndpointError):
+    """The endpoint's engine publishes a port at one that is named, or at any, and not at one of a range."""
+
+    title = "Port ranges not supported"
 
 
 class ContainerConflict(EndpointError):

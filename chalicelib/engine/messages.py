@@ -1,12 +1,18 @@
 """What a Docker Engine says in prose when something fails, and which of our errors it means.
 
-An engine reports most failures as 404, 409 or 500 with a sentence. The sentences below are those of Moby 1.12 to 29 and
-of the registries it repeats. All of them come from the endpoint: they are quoted short, as one printable line.
+An engine reports most failures as 404, 409 or 500 with a sentence. The sentences below are those of Moby 1.12 to 29,
+with its own image store (distribution/errors.go) and with containerd's, of Podman 3 to 5 (containers/image), and of the
+registries they repeat. All of them come from the endpoint: they are quoted short, as one printable line.
+
+An image's name is part of most of them, so what is looked for has a blank or a sign that no name has, or comes after
+what is more particular.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from typing import Final
 
 from chalicelib.engine import errors
@@ -16,6 +22,8 @@ BAD_IMAGE: Final = (
     "The image's name is not one that Docker understands. Write it as name:tag, such as jupyter/minimal-notebook:latest"
 )
 QUOTE_LENGTH: Final = 160
+
+_PORT: Final = re.compile(r":([0-9]{1,5})\b")
 
 
 def quoted(text: object, limit: int = QUOTE_LENGTH) -> str:
@@ -33,6 +41,40 @@ def message_of(body: bytes) -> str:
     return message if isinstance(message, str) else ""
 
 
+# What an engine says of an option of the launch that it cannot have.
+_OPTIONS: Final[tuple[tuple[tuple[str, ...], Callable[[str, str], errors.EndpointError]], ...]] = (
+    (
+        ("could not select device driver", "nvidia-container", "known gpu vendor"),
+        lambda text, said: errors.GpuUnavailable(
+            "The endpoint cannot provide GPUs to containers. Install the NVIDIA Container Toolkit there, or launch "
+            "without GPUs"
+        ),
+    ),
+    (
+        ("bind source path does not exist", "error while creating mount source path", "mounts denied", "statfs /"),
+        lambda text, said: errors.DataFolderMissing(
+            f"The data directory is not on the endpoint's host, or cannot be mounted{said}. Check its path there"
+        ),
+    ),
+    (
+        ("port is already allocated", "address already in use", "ports are allocated"),
+        lambda text, said: _port_taken(text),
+    ),
+    (
+        ("strconv.atoi: parsing",),
+        lambda text, said: errors.PortRangeUnsupported(
+            "The endpoint's engine does not take a range of ports, as Podman does not. Name one port, or none"
+        ),
+    ),
+    (
+        ("memory limit", "range of cpus", "nanocpus", "cpu cfs", "cpu quota"),
+        lambda text, said: errors.LimitsRefused(
+            f"The endpoint cannot provide the requested resources{said}. Ask for less"
+        ),
+    ),
+)
+
+
 def error_for(status: int, text: str, *, quote: bool) -> errors.EndpointError:
     """Say what an error answer to any request but a pull means.
 
@@ -40,7 +82,7 @@ def error_for(status: int, text: str, *, quote: bool) -> errors.EndpointError:
     """
     words = text.lower()
     said = f": “{quoted(text)}”" if quote else ""
-    if "no space left on device" in words:
+    if _NO_SPACE.search(words):
         return _no_space()
     if status in (401, 403):
         return errors.EndpointForbidden(
@@ -52,13 +94,9 @@ def error_for(status: int, text: str, *, quote: bool) -> errors.EndpointError:
         )
     if "no such image" in words:
         return errors.ImageNotFound("The image is not on the endpoint any more. Launch again to pull it")
-    if any(part in words for part in ("could not select device driver", "nvidia-container", "known gpu vendor")):
-        return errors.GpuUnavailable(
-            "The endpoint cannot provide GPUs to containers. Install the NVIDIA Container Toolkit there, or launch "
-            "without GPUs"
-        )
-    if any(part in words for part in ("memory limit", "range of cpus", "nanocpus", "cpu cfs", "cpu quota")):
-        return errors.LimitsRefused(f"The endpoint cannot provide the requested resources{said}. Ask for less")
+    for parts, refused in _OPTIONS:
+        if any(part in words for part in parts):
+            return refused(text, said)
     if status >= 500:
         return errors.EndpointFailed(f"The endpoint's Docker Engine reports an error ({status}){said}")
     if status == 404:
@@ -80,6 +118,8 @@ def start_error_for(status: int, text: str, *, quote: bool) -> errors.EndpointEr
             "The image has no program called jupyter. Choose one that has JupyterLab, such as "
             "quay.io/jupyter/minimal-notebook"
         )
+    if is_of_another_platform(text):
+        return wrong_platform()
     error = error_for(status, text, quote=quote)
     if isinstance(error, errors.EndpointFailed | errors.RequestRejected):
         said = f": “{quoted(text)}”" if quote else ""
@@ -87,49 +127,100 @@ def start_error_for(status: int, text: str, *, quote: bool) -> errors.EndpointEr
     return error
 
 
-_PULL_FAILURES: Final[tuple[tuple[tuple[str, ...], type[errors.EndpointError], str], ...]] = (
-    (
-        ("toomanyrequests", "too many requests", "rate limit"),
-        errors.RegistryLimit,
-        "The registry's pull limit for the endpoint's address is reached. Wait, or pull the image there yourself "
-        "after docker login, then launch again",
-    ),
-    (
-        ("no matching manifest", "does not match the specified platform", "no child with platform"),
-        errors.ImageWrongPlatform,
-        "The image is not made for the endpoint's kind of processor. Choose another image or tag",
-    ),
-    (
-        ("pull access denied", "repository does not exist", "manifest unknown", "not found", "name unknown", "no such"),
-        errors.ImageNotFound,
-        "The registry has no such image, or keeps it private. Check the image's name; pull a private one on the "
-        "endpoint yourself, then launch again",
-    ),
-    (
-        ("unauthorized", "authentication required", "no basic auth credentials", "access denied", "denied:"),
-        errors.RegistryDenied,
-        "The registry requires a login, and the hub has none. Pull the image on the endpoint yourself, then launch "
-        "again",
-    ),
-    (
-        ("invalid reference format", "invalid repository name", "repository name must be"),
-        errors.BadImage,
-        BAD_IMAGE,
-    ),
+def is_of_another_platform(text: str) -> bool:
+    """Say whether a program could not be run because it is made for another kind of processor."""
+    return "exec format error" in text.lower()
+
+
+def wrong_platform() -> errors.ImageWrongPlatform:
+    """Say that the image is made for another kind of processor."""
+    return errors.ImageWrongPlatform(
+        "The image is not made for the endpoint's kind of processor. Choose another image or tag"
+    )
+
+
+# In this order: a registry's refusal may be told in the words of several rows.
+_NO_SPACE: Final = re.compile("no space left on device|disk quota exceeded")
+_LIMIT: Final = re.compile("toomanyrequests:|too many requests|rate limit|http 429")
+_PLATFORM: Final = re.compile(
+    "no matching manifest|does not match the specified platform|no child with platform|no match for platform|"
+    "no image found in (?:manifest list|image index)"
 )
-_NETWORK: Final = ("dial tcp", "timeout", "no such host", "connection", "eof", "lookup ", "x509", "tls:")
+_UNTRUSTED: Final = re.compile("x509: |tls: |server gave http response to https client")
+_UNREACHABLE: Final = re.compile(
+    "dial tcp|i/o timeout|tls handshake timeout|no such host|connection refused|connection reset|no route to host|"
+    "network is unreachable|server misbehaving|context deadline exceeded|client.timeout exceeded|request canceled|"
+    "unexpected eof|: eof$"
+)
+_NOT_FOUND: Final = re.compile(
+    "pull access denied|repository does not exist|requested access to the resource is denied|manifest unknown|"
+    "name unknown|(?<!file )not found|no such (?!file)"
+)
+_DENIED: Final = re.compile(
+    "unauthorized|authentication required|no basic auth credentials|access denied|denied(?::|$)|: 403 forbidden"
+)
+_BAD_IMAGE: Final = re.compile("invalid reference format|invalid repository name|repository name must be")
 
 
 def pull_error(text: str) -> errors.EndpointError:
     """Say what an error in a pull means; what nobody knows may go better next time."""
-    words = text.lower()
-    if "no space left on device" in words:
+    words = text.lower().strip()
+    if _NO_SPACE.search(words):
         return _no_space()
-    if not any(part in words for part in _NETWORK):
-        for parts, error, message in _PULL_FAILURES:
-            if any(part in words for part in parts):
-                return error(message)
+    if _LIMIT.search(words):
+        return errors.RegistryLimit(
+            "The registry's pull limit for the endpoint's address is reached. Wait, or pull the image there yourself "
+            "after docker login, then launch again"
+        )
+    if _PLATFORM.search(words):
+        return wrong_platform()
+    if _UNTRUSTED.search(words):
+        return errors.RegistryUntrusted(
+            f"The endpoint does not trust the registry's certificate, or the registry has none: “{quoted(text)}”. "
+            "Install the registry's CA on the endpoint, or check the image's name"
+        )
+    if _UNREACHABLE.search(words):
+        return errors.RegistryUnreachable(
+            f"The endpoint cannot reach the registry: “{quoted(text)}”. Check the image's name, and the endpoint's "
+            "network, DNS and proxy. The hub will try again"
+        )
+    if _NOT_FOUND.search(words):
+        return errors.ImageNotFound(
+            "The registry has no such image, or keeps it private. Check the image's name; pull a private one on the "
+            "endpoint yourself, then launch again"
+        )
+    if _DENIED.search(words):
+        return errors.RegistryDenied(
+            "The registry requires a login, and the hub has none. Pull the image on the endpoint yourself, then launch "
+            "again"
+        )
+    if _BAD_IMAGE.search(words):
+        return errors.BadImage(BAD_IMAGE)
     return errors.PullFailed(f"The pull failed: “{quoted(text)}”. The hub will try again")
+
+
+def pull_error_for(status: int, text: str) -> errors.EndpointError:
+    """Say what an error answer to a pull means: the registry's words, or an error of the endpoint itself."""
+    error = pull_error(text)
+    if not isinstance(error, errors.PullFailed):
+        return error
+    of_endpoint = error_for(status, text, quote=True)
+    plain = isinstance(of_endpoint, errors.RequestRejected | errors.EndpointFailed | errors.ContainerMissing)
+    return error if plain else of_endpoint
+
+
+def _port_taken(text: str) -> errors.PortTaken:
+    """Say which port is taken: engines name it after the address, and none when all of a range are."""
+    ports = _PORT.findall(text)
+    if not ports:
+        return errors.PortTaken(
+            "All ports of the endpoint that the notebook may have are taken. Free one there, or choose other ports. "
+            "The hub will try again"
+        )
+    return errors.PortTaken(
+        f"Port {ports[-1]} of the endpoint is taken. Free it there, or choose another port or a range. The hub will "
+        "try again"
+    )
 
 
 def _no_space() -> errors.EndpointError:

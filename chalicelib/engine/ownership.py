@@ -1,8 +1,8 @@
 """Whose a container is that an engine shows, and whether it is the one that was asked for.
 
 1. Labels say whose it is. What has not all of ours is never touched; what has them may be removed.
-2. Only what was asked for is adopted: the image, program, user, mounts, isolation, published port and limits. Labels
-   can be copied, and say nothing of these.
+2. Only what was asked for is adopted: the image, program, variables, user, mounts, isolation, published port and
+   limits. Labels can be copied, and say nothing of these.
 3. Engines say the same in different words: nothing is null, [], "" or left out; Podman names images in full, names the
    port that it chose, and has a word for each namespace. Whatever else one makes up is not what was asked for.
 """
@@ -16,8 +16,8 @@ from typing import Any, Final
 from chalicelib.engine import errors
 from chalicelib.engine.answers import labels_of, part_of
 from chalicelib.engine.creation import CPU_PERIOD, GPU, cpu_quota
-from chalicelib.notebook.container import LABEL, Specification
-from chalicelib.session.values import container_name
+from chalicelib.notebook.container import DATA, LABEL, Specification
+from chalicelib.session.values import Ports, container_name
 
 _SID: Final = re.compile(r"[0-9a-v]{20}")
 _GENERATION: Final = re.compile(r"[1-9][0-9]{0,8}")
@@ -87,27 +87,34 @@ def _runs_the_program(found: Mapping[str, Any], spec: Specification, image: Mapp
         and entrypoint is not None
         and entrypoint == _words(of_image.get("Entrypoint"))
         and _words(config.get("Cmd")) == spec.command
+        and {f"{name}={value}" for name, value in spec.variables.items()} <= set(_words(config.get("Env")) or ())
         and _word(config.get("User")) == _word(of_image.get("User"))
     )
 
 
 def _has_the_mounts(found: Mapping[str, Any], spec: Specification, image: Mapping[str, Any]) -> bool:
-    """Our volume at the work folder, and at most the anonymous volumes that the image itself asks for."""
-    host, mounts = part_of(found, "HostConfig"), _parts(found.get("Mounts"))
-    of_image = part_of(part_of(image, "Config"), "Volumes")
-    ours = []
-    for mount in mounts or ():
-        volume, folder = _volume(mount), _word(mount.get("Destination"))
-        if folder == spec.workdir:
-            ours.append((volume, mount.get("RW")))
-        elif folder not in of_image or not _ANONYMOUS.fullmatch(volume):
+    """Our volume, the visitor's folder, and at most the anonymous volumes that the image itself asks for."""
+    host, of_image = part_of(found, "HostConfig"), part_of(part_of(image, "Config"), "Volumes")
+    wanted = {spec.workdir: ("volume", spec.volume, True)}
+    if spec.data:
+        wanted[DATA] = ("bind", spec.data.path, spec.data.writable)
+    for mount in _parts(found.get("Mounts")) or ():
+        folder, mounted = _word(mount.get("Destination")), _mounted(mount)
+        if folder in wanted:
+            if wanted.pop(folder) != mounted:
+                return False
+        elif folder not in of_image or mounted[0] != "volume" or not _ANONYMOUS.fullmatch(mounted[1]):
             return False
-    return ours == [(spec.volume, True)] and not host.get("Tmpfs") and not host.get("VolumesFrom")
+    return not wanted and not host.get("Tmpfs") and not host.get("VolumesFrom")
 
 
-def _volume(mount: Mapping[str, Any]) -> str:
-    """The name of a mounted volume; "" for what is none. Engines before API 1.25 do not say the type."""
-    return _word(mount.get("Name")) if mount.get("Type", "volume") == "volume" else ""
+def _mounted(mount: Mapping[str, Any]) -> tuple[str, str, object]:
+    """What is mounted: its type, the volume's name or the host's path, and whether it is writable.
+
+    Engines before API 1.25 do not say the type.
+    """
+    kind = _word(mount.get("Type", "volume"))
+    return kind, _word(mount.get("Name" if kind == "volume" else "Source")), mount.get("RW")
 
 
 def _is_isolated(host: Mapping[str, Any]) -> bool:
@@ -125,13 +132,26 @@ def _publishes_the_port(host: Mapping[str, Any], spec: Specification) -> bool:
     of_port = _parts(bindings.get(f"{spec.port}/tcp")) or []
     addresses = [binding.get("HostIp") or "" for binding in of_port]
     wanted = (spec.publish_address,) if spec.publish_address else _EVERY_ADDRESS
-    return not host.get("PublishAllPorts") and len(bindings) == len(addresses) == 1 and addresses[0] in wanted
+    return (
+        not host.get("PublishAllPorts")
+        and len(bindings) == len(addresses) == 1
+        and addresses[0] in wanted
+        and _is_one_of(of_port[0].get("HostPort"), spec.ports)
+    )
+
+
+def _is_one_of(port: object, ports: Ports | None) -> bool:
+    """Whether a published port is as asked: the range itself, or, as Podman says it, the port that was chosen of it."""
+    chosen = _word(port)
+    in_range = chosen.isascii() and chosen.isdigit() and ports is not None
+    return ports is None or chosen == str(ports) or (in_range and ports.first <= int(chosen) <= ports.last)
 
 
 def _has_the_limits(host: Mapping[str, Any], spec: Specification) -> bool:
     requests = _parts(host.get("DeviceRequests"))
     return (
         (host.get("Memory") or 0) == (spec.limits.memory or 0)
+        and spec.limits.shm in (None, host.get("ShmSize"))
         and _quota(host) == cpu_quota(spec.limits)
         and requests is not None
         and [(asked.get("Count"), asked.get("Capabilities")) for asked in requests]

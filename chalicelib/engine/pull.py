@@ -17,7 +17,7 @@ from urllib3.response import HTTPResponse
 
 from chalicelib.engine import errors
 from chalicelib.engine.client import Client
-from chalicelib.engine.messages import error_for, message_of, pull_error
+from chalicelib.engine.messages import message_of, pull_error_for
 from chalicelib.engine.pull_progress import PullProgress, PullStatus
 from chalicelib.engine.transport import Channel
 
@@ -74,7 +74,8 @@ class Pull:
         said_at = changed_at = self._clock()
         changes, begun, joined = -1, False, False
         while not self._listen(self._clock() + TICK_SECONDS):
-            now, status = self._clock(), self._progress.status()
+            now = self._clock()
+            status = self._progress.status(now)
             if self._progress.changes != changes:
                 changes, changed_at = self._progress.changes, now
             if now - changed_at > SILENCE_SECONDS:
@@ -143,10 +144,3 @@ class Pull:
             except queue.Full:
                 continue
             return
-
-
-def pull_error_for(status: int, text: str) -> errors.EndpointError:
-    """Say what an error answer to a pull means: the registry's words, or an error of the endpoint itself."""
-    error = error_for(status, text, quote=True)
-    plain = isinstance(error, errors.RequestRejected | errors.EndpointFailed | errors.ContainerMissing)
-    return pull_error(text) if plain else error

@@ -34,11 +34,12 @@ from chalicelib.engine.errors import (
     ContainerRemoved,
     EndpointError,
     EndpointTimeout,
+    ImageMissing,
     NotebookExited,
     NotebookSilent,
     NotebookWrongCertificate,
 )
-from chalicelib.engine.messages import quoted
+from chalicelib.engine.messages import is_of_another_platform, quoted, wrong_platform
 from chalicelib.engine.probe import probe
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.resolve import resolve
@@ -51,7 +52,7 @@ from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import EFFECT_SECONDS
-from chalicelib.session.values import Failure, Phase, Session, Target, container_name
+from chalicelib.session.values import Failure, Limits, Phase, PullPolicy, Session, Target, container_name
 
 ANSWER_SECONDS: Final[Mapping[type[Effect], float]] = MappingProxyType(  # of effects that only ask
     {e.VerifyEndpoint: 10.0, e.FindImage: 10.0, e.LookAtNotebook: 15.0}
@@ -72,6 +73,12 @@ NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut 
 
 class CredentialsForgotten(HomeportError):
     """The visitor had the credentials deleted, and this can only be done with them."""
+
+    status = 409
+
+
+class VariablesMissing(HomeportError):
+    """The credentials were uploaded again without the variables that the launch asked for, or by an older version."""
 
     status = 409
 
@@ -102,6 +109,7 @@ class Engine(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None: ...
     def verify(self) -> tuple[str, str]: ...
+    def check_limits(self, limits: Limits, /) -> None: ...
     def image_present(self, image: str, /) -> bool: ...
     def image_config(self, image: str, /) -> ImageConfig: ...
     def pull(self, image: str, /) -> Generator[PullStatus, None, None]: ...
@@ -276,14 +284,22 @@ class Effects:
         session = replace(session, hub=hub_label(self._config.hub_name, self._trust().notebook_ca))
         with self._endpoint(session) as endpoint:
             engine, note = endpoint.verify()
+            endpoint.check_limits(session.limits)
             yield e.EndpointVerified(endpoint.address, engine, note, session.hub)
             self._sweep(endpoint, session)
 
     def _find_image(self, session: Session) -> Event:
-        if not session.queued:  # else the image was not there a moment ago, and the pull looks for it once more
+        policy = session.options.pull
+        # Once it waits, the image was not there a moment ago, and the pull looks for it once more.
+        if policy is PullPolicy.NEVER or (policy is PullPolicy.MISSING and not session.queued):
             with self._endpoint(session) as endpoint:
                 if endpoint.image_present(session.image):
                     return e.ImagePresent()
+        if policy is PullPolicy.NEVER:
+            raise ImageMissing(
+                "The image is not on the endpoint, and this launch is not to pull it. Pull it there yourself, or "
+                "launch again and let it be pulled"
+            )
         return self._take_pull(session) or e.PullAdmitted()
 
     def _take_pull(self, session: Session) -> Event | None:
@@ -300,10 +316,12 @@ class Effects:
             yield queued
             return
         with self._endpoint(session) as endpoint:
-            if not endpoint.image_present(session.image):
+            if session.options.pull is PullPolicy.ALWAYS or not endpoint.image_present(session.image):
                 with closing(endpoint.pull(session.image)) as statuses:
                     for status in statuses:
-                        yield e.PullProgressed(status.fraction, status.line)
+                        # Another pull of this launch saw more bytes arrive: those of this one alone would fall.
+                        loaded = status.loaded if session.fraction is None else ""
+                        yield e.PullProgressed(status.fraction, f"{status.line}{loaded}", status.pace)
             yield e.ImagePresent()
 
     def end_tick(self, session: Session) -> None:
@@ -378,11 +396,21 @@ class Effects:
                 publish_address=endpoint.address if ip_address(endpoint.address).is_loopback else "",
                 idle_lifetime=self._config.idle_lifetime,
                 quick_start=self._config.quick_start,
+                variables=self._variables(session),
             )
             endpoint.create(container)
             if endpoint.inspect(container.name).status == "created":
                 endpoint.put_files(container.name, self._files(session, workdir=container.workdir, user=image.user))
             return e.ContainerCreated()
+
+    def _variables(self, session: Session) -> Mapping[str, str]:
+        """The variables that the launch asked for; their values were opened with the credentials."""
+        sealed = self._opened.environment if self._opened else {}
+        if missing := [name for name in session.options.environment if name not in sealed]:
+            raise VariablesMissing(
+                f"The value of {missing[0]} is not stored any more. Stop the notebook and launch again"
+            )
+        return {name: sealed[name] for name in session.options.environment}
 
     def _files(self, session: Session, *, workdir: str, user: str) -> bytes:
         trust, now = self._trust(), self._clock()
@@ -452,6 +480,8 @@ class Effects:
         if status.oom:
             return NotebookExited("The notebook ran out of memory. Launch it again with more memory")
         tail = endpoint.log_tail(name).strip().splitlines()
+        if tail and is_of_another_platform(tail[-1]):
+            return wrong_platform()
         last = f" Last log line: {quoted(tail[-1])}" if tail else ""
         return NotebookExited(f"The notebook's container ended with exit code {status.exit_code}.{last}")
 

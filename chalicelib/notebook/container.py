@@ -15,10 +15,14 @@ Rules
    It is mounted beside the user's home and beside all that an image runs, and JupyterLab starts outside of it. So the
    next launch gets files, and JupyterLab's settings and workspaces, and nothing that runs by being there
    (docs/adr/0013).
-6. The container has the engine's default confinement and no privilege on top. `no-new-privileges` is left off: the
+6. A folder of the endpoint's host that the visitor names is mounted at DATA, outside of the volume: what a notebook
+   left in the volume, a link for one, cannot say where it goes. The server links it into the volume, where
+   JupyterLab's file browser shows it, unless there is something of that name.
+7. Variables that the visitor sets never replace the hub's own.
+8. The container has the engine's default confinement and no privilege on top. `no-new-privileges` is left off: the
    machine and the notebook are the same person's, and it would break `sudo` in images that offer it. No extra init: the
    engine may have none, and the Docker Stacks bring tini.
-7. The image's health check is switched off: without a client certificate it would call a healthy notebook unhealthy.
+9. The image's health check is switched off: without a client certificate it would call a healthy notebook unhealthy.
 """
 
 from __future__ import annotations
@@ -28,16 +32,17 @@ import json
 import re
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
 from chalicelib.notebook.certificates import Ca, Leaf, fingerprint
 from chalicelib.notebook.start import START, START_CODE
-from chalicelib.session.values import Limits, Session, container_name
+from chalicelib.session.values import DataFolder, Limits, Ports, Session, container_name
 
 NOTEBOOK_PORT: Final = 8888
 FOLDER: Final = "/opt/homeport"  # in the container's own layer: put_archive into a tmpfs mount is invisible inside
+DATA: Final = "/data"  # where the visitor's folder of the endpoint's host is, and its link's name in the volume
 WORK: Final = "work"  # the Jupyter Docker Stacks' own name for it
 DEFAULT_WORKDIR: Final = f"/home/jovyan/{WORK}"
 RUNTIME_FOLDER: Final = "/tmp/homeport-runtime"  # noqa: S108 - inside the container; short, as sockets' paths end at 107 bytes
@@ -54,9 +59,10 @@ _SYSTEM: Final = frozenset(
 )
 
 
-# What JSON cannot say, for Jupyter Server; `WORK` is the volume's folder.
+# What JSON cannot say, for Jupyter Server; `WORK` is the volume's folder, and `DATA` the visitor's if it `HAS_DATA`.
 SERVER_CODE: Final = '''
-from pathlib import PurePath
+from contextlib import suppress
+from pathlib import Path, PurePath
 
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_server_terminals.terminalmanager import TerminalManager
@@ -91,6 +97,13 @@ class StartedInTheVolume(TerminalManager):
         return super().new_terminal(**{"cwd": WORK, **options})
 
 
+link = Path(WORK, PurePath(DATA).name)
+with suppress(OSError):  # there is something of that name, or the volume is not ours to write to
+    if HAS_DATA:
+        link.symlink_to(DATA)
+    elif link.is_symlink() and not link.exists() and link.readlink() == Path(DATA):  # an earlier launch had data
+        link.unlink()
+
 c.KernelSpecManager.kernel_spec_class = StartedWithoutItsFolder
 c.TerminalsExtensionApp.terminal_manager_class = StartedInTheVolume
 '''
@@ -106,20 +119,24 @@ class ImageConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Specification:
-    """One container, in values every Docker Engine understands. Holds no secret.
+    """One container, in values every Docker Engine understands. Shows no secret.
 
     `workdir` is where the volume is, and all that JupyterLab shows; the container starts in the folder above it.
+    `variables` are the visitor's, which may be secrets; `data` is mounted at DATA; `ports` None is any port.
     """
 
     name: str
     image: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    variables: Mapping[str, str] = field(repr=False)
     labels: Mapping[str, str]
     volume: str
     workdir: str
     port: int
     publish_address: str
+    ports: Ports | None
+    data: DataFolder | None
     limits: Limits
 
 
@@ -136,12 +153,13 @@ def specification(
     publish_address: str,
     idle_lifetime: float,
     quick_start: bool = True,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Specification:
     """Say what container `session` needs.
 
     `hub_name` is the label that says whose it is; `image_workdir` the image's own working directory or empty;
     `publish_address` the endpoint's address to bind the notebook's port to, empty for all; `idle_lifetime` is in
-    seconds; `quick_start` starts JupyterLab as start.py says.
+    seconds; `quick_start` starts JupyterLab as start.py says; `variables` are the visitor's.
     """
     workdir = work_folder(image_workdir)
     return Specification(
@@ -149,11 +167,14 @@ def specification(
         image=session.image,
         command=COMMAND if quick_start else PLAIN_COMMAND,
         environment=MappingProxyType(environment(workdir)),
+        variables=variables,
         labels=MappingProxyType(labels(session, hub_name=hub_name, idle_lifetime=idle_lifetime)),
         volume=volume_name(session.sid),
         workdir=workdir,
         port=NOTEBOOK_PORT,
         publish_address=publish_address,
+        ports=session.options.ports,
+        data=session.options.data,
         limits=session.limits,
     )
 
@@ -195,7 +216,9 @@ def work_folder(image_workdir: str) -> str:
     """
     usable = len(image_workdir) <= _WORKDIR_LENGTH and _WORKDIR.fullmatch(image_workdir) is not None
     parts = image_workdir.split("/")
-    beside_ours = not f"{image_workdir}/".startswith(f"{FOLDER}/") and not FOLDER.startswith(f"{image_workdir}/")
+    beside_ours = not any(
+        f"{image_workdir}/".startswith(f"{ours}/") or ours.startswith(f"{image_workdir}/") for ours in (FOLDER, DATA)
+    )
     if usable and beside_ours and ".." not in parts and "." not in parts and image_workdir not in _SYSTEM:
         return image_workdir if image_workdir == DEFAULT_WORKDIR else f"{image_workdir}/{WORK}"
     return DEFAULT_WORKDIR
@@ -211,9 +234,11 @@ def injected_files(
     makes it root's if the image has none.
     """
     config = jupyter_config(workdir, idle_lifetime)
+    values = {"WORK": workdir, "DATA": DATA, "HAS_DATA": session.options.data is not None}
+    known = "".join(f"{name} = {value!r}\n" for name, value in values.items())
     files = {
         "jupyter_server_config.json": json.dumps(config, indent=1, sort_keys=True).encode(),
-        "jupyter_server_config.py": f"WORK = {workdir!r}\n{SERVER_CODE}".encode(),
+        "jupyter_server_config.py": f"{known}{SERVER_CODE}".encode(),
         "notebook.pem": leaf.certificate.rstrip() + b"\n" + leaf.key.rstrip() + b"\n",
         "client-ca.pem": client_ca,
         "start": START.replace("@FOLDER@", FOLDER).encode(),

@@ -129,10 +129,11 @@ class PullAdmitted:
 
 @dataclass(frozen=True, slots=True)
 class PullProgressed:
-    """The pull goes on; `line` is what the visitor reads."""
+    """The pull goes on; `line` is what the visitor reads, and `pace` after it what changes although nothing happens."""
 
     fraction: float | None
     line: str
+    pace: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lease import LEASE_SECONDS
 from chalicelib.session.narration import LINE_LENGTH, begin, kept_waiting, narrate, silence, stalled, too_long
-from chalicelib.session.values import Failure, Limits, Phase, Session, State, container_name, session_id
+from chalicelib.session.values import Failure, Limits, Options, Phase, Session, State, container_name, session_id
 from chalicelib.text import one_line
 
 _LEAVE: Final[Mapping[type[Event], State]] = {
@@ -154,6 +154,7 @@ RETRY_LIMIT: Final = 5.0  # while a visitor watches
 UNWATCHED_RETRY_LIMIT: Final = 60.0  # while nobody does
 PULL_ATTEMPTS: Final = 10  # failed pulls that got no further than one before; then only getting further is news
 PULL_STEP: Final = 0.002  # the share of an image that counts as getting further: 5 seconds of an hour's pull
+_NO_OPTIONS: Final = Options()
 QUEUE_PAUSE: Final = 3.0  # seconds; a wait for a turn is half as long as all waiting before it, but no shorter,
 QUEUE_PAUSE_LIMIT: Final = 45.0  # and no longer
 
@@ -173,6 +174,7 @@ def new_session(
     endpoint: str,
     image: str,
     limits: Limits,
+    options: Options = _NO_OPTIONS,
     open_path: str = "",
     source: str = "",
     now: float,
@@ -197,6 +199,7 @@ def new_session(
         endpoint=endpoint,
         image=image,
         limits=limits,
+        options=options,
         open_path=open_path,
         source=source,
         written_by=request,
@@ -294,7 +297,7 @@ def _stayed(session: Session, after: Session, event: Event, now: float) -> Sessi
         case e.EffectDelayed(failure=failure):
             return _delayed(session, after, failure, now)
         case e.PullProgressed(line=line):
-            return _pulled_on(session, after, one_line(line, LINE_LENGTH) != session.message, now)
+            return _pulled_on(session, after, not session.message.startswith(one_line(line, LINE_LENGTH)), now)
         case e.Queued():
             return replace(_unasked(after, now), next_attempt_at=_next_turn(session.last_news_at, now))
         case e.PullQueued():  # it is not the endpoint that is waited for; PullPatience bounds it

@@ -148,7 +148,9 @@ def _message_after(before: Session, event: Event, after: Session) -> str:
     match event:
         case e.Queued() if before.phase is Phase.READY:  # it is nobody's turn to look at a notebook that runs
             return before.message
-        case e.PullProgressed(line=line) | e.Queued(line=line) | e.PullQueued(line=line):
+        case e.PullProgressed(line=line, pace=pace):
+            return one_line(f"{line}{pace}", LINE_LENGTH)
+        case e.Queued(line=line) | e.PullQueued(line=line):
             return one_line(line, LINE_LENGTH)
         case e.PullAdmitted():
             return "Pulling the image"

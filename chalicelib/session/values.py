@@ -93,11 +93,59 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the container may use: bytes of memory, CPUs, number of GPUs (-1: all). None is the engine's default."""
+    """What the container may use: bytes of memory, CPUs, number of GPUs (-1: all), bytes of shared memory.
+
+    None is the engine's default.
+    """
 
     memory: int | None = None
     cpus: float | None = None
     gpus: int | None = None
+    shm: int | None = None
+
+
+class PullPolicy(StrEnum):
+    """When the image is pulled: if it is not on the endpoint, at every launch, or never."""
+
+    MISSING = "missing"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+@dataclass(frozen=True, slots=True)
+class DataFolder:
+    """A folder of the endpoint's host, by its absolute path."""
+
+    path: str
+    writable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path}:{'rw' if self.writable else 'ro'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Ports of the endpoint's host, `first` to `last`: the notebook is published at one of them."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How else the container is made; `ports` None is any port.
+
+    `environment` names the variables that the visitor sets. Their values may be secrets: they are sealed with the
+    credentials (bundle/credentials.py).
+    """
+
+    data: DataFolder | None = None
+    environment: tuple[str, ...] = ()
+    ports: Ports | None = None
+    pull: PullPolicy = PullPolicy.MISSING
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +172,7 @@ class Session:
     identity     `sid` follows from owner and name; `generation` counts the launches; `version` the saves.
                  `hub` is whose its container is, as its label says ("": it was stored before launches had one).
     origin       `label` is random and this launch's own ("": it was stored before launches had one); `host` has it.
-    asked for    `endpoint`, `image`, `limits`, `open_path`; `source` is the network that the launch came from.
+    asked for    `endpoint`, `image`, `limits`, `options`, `open_path`; `source` is the network it was launched from.
     found        `address` (checked, of the endpoint), `container` (its name, known before it exists), `target`.
                  Of the `creations` that were sent, one that nobody saw answered may make it until `unsettled_until`.
     how it goes  `state`, since `entered_at`; `steady` while it is ready and there has been no news for long; `queued`
@@ -150,6 +198,7 @@ class Session:
     endpoint: str
     image: str
     limits: Limits = Limits()
+    options: Options = Options()
     open_path: str = ""
     source: str = ""
     address: str | None = None

@@ -45,6 +45,26 @@ class BadName(BadField):
     title = "Invalid notebook name"
 
 
+class LimitTooHigh(BadField):
+    """More memory, CPUs or shared memory is asked for than the hub's operator allows."""
+
+    title = "Above the hub's limits"
+    status = 403
+
+
+class ImageNotAllowed(BadField):
+    """The image is not one of those that the hub's operator allows."""
+
+    status = 403
+
+
+class DataNotAllowed(BadField):
+    """The hub's operator does not let notebooks have directories of the endpoint's host."""
+
+    title = "Data directories not allowed"
+    status = 403
+
+
 class BodyTooLarge(BadRequest):
     """The request's body is over the limit; nothing of it was read."""
 

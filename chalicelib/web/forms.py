@@ -8,33 +8,34 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import parse_qsl
 
 from multipart import MultipartError, MultipartParser, MultipartPart, parse_options_header
 
-from chalicelib.session.values import Limits
+from chalicelib.session.image import parse_image
+from chalicelib.session.options import data_folder, ports, shown_size, size_of, variables
+from chalicelib.session.values import Limits, Options, PullPolicy
 from chalicelib.text import BLANK, one_line
 from chalicelib.web.errors import BadField, BadForm, BadName, BodyTooLarge, MissingField
 
 BODY_LIMIT: Final = 96 * 1024  # a bundle of at most 64 KiB, the other fields and their headers
 SIGN_OUT_LIMIT: Final = 64  # bytes of a form to sign out
-FIELDS: Final = frozenset({"credentials", "name", "host", "image", "memory", "cpus", "gpus", "open"})
+FIELDS: Final = frozenset(
+    {"credentials", "name", "host", "image", "pull", "memory", "cpus", "gpus", "shm", "data", "env", "port", "open"}
+)
 NAME_LENGTH: Final = 63
 SHOWN: Final = 40  # characters of an unknown field's name
 SUGGESTED_NAME: Final = "my-notebook"
+_Value = TypeVar("_Value")
 
-# The grammar of image references (the distribution project's reference.go), and its limit of 255 characters.
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
-_REGISTRY = r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
-_REFERENCE = re.compile(
-    rf"(?:{_REGISTRY}/)?{_COMPONENT}(?:/{_COMPONENT})*(?::\w[\w.-]{{0,127}})?(?:@sha256:[0-9a-f]{{64}})?", re.ASCII
-)
-_MEMORY = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)\s*([kmgt]?)(i?b)?", re.ASCII | re.IGNORECASE)
-_UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
-_LEAST_MEMORY: Final = 256 * 1024**2  # JupyterLab and one kernel do not start in less
+_SIZES: Final = {  # the least and the most that makes sense
+    "memory": (256 * 1024**2, 64 * 1024**4),  # JupyterLab and one kernel do not start in less
+    "shm": (1024**2, 64 * 1024**4),
+}
 
 # Joiners spell words in several scripts and make emoji; every other format character only hides or reorders text. One
 # beside another, or between nothing but ASCII, joins nothing and cannot be seen.
@@ -50,7 +51,8 @@ _LONGEST_SPELLING: Final = 4 * NAME_LENGTH  # a character has at most four parts
 class Launch:
     """An upload, its fields checked; `image` and `host` are None where nothing was asked for.
 
-    `open_path` is what to open in JupyterLab, below the work directory; empty for nothing in particular.
+    `open_path` is what to open in JupyterLab, below the work directory; empty for nothing in particular. `environment`
+    has the values of the variables that `options` names.
     """
 
     bundle: bytes = field(repr=False)
@@ -58,6 +60,8 @@ class Launch:
     host: str | None
     image: str | None
     limits: Limits
+    options: Options = field(default_factory=Options)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     open_path: str
 
 
@@ -72,18 +76,27 @@ def parse_launch(content_type: str, body: bytes) -> Launch:
     bundle = fields.pop("credentials").raw
     if not bundle:
         raise MissingField("The file in the field “credentials” is empty: choose your credentials bundle")
-    texts = {name: _text(name, part) for name, part in fields.items()}
+    texts = {name: text for name, part in fields.items() if (text := _text(name, part))}
+    environment = _read("env", variables, texts) or {}
     return Launch(
         bundle=bundle,
         name=notebook_name(texts.get("name", "")),
-        host=texts.get("host") or None,
-        image=image_reference(texts["image"]) if texts.get("image") else None,
+        host=texts.get("host"),
+        image=_read("image", image_reference, texts),
         limits=Limits(
-            memory=memory_bytes(texts["memory"]) if texts.get("memory") else None,
-            cpus=cpu_count(texts["cpus"]) if texts.get("cpus") else None,
-            gpus=gpu_count(texts["gpus"]) if texts.get("gpus") else None,
+            memory=_read("memory", memory_bytes, texts),
+            cpus=_read("cpus", cpu_count, texts),
+            gpus=_read("gpus", gpu_count, texts),
+            shm=_read("shm", shm_bytes, texts),
         ),
-        open_path=work_path(texts.get("open", "")),
+        options=Options(
+            data=_read("data", data_folder, texts),
+            environment=tuple(environment),
+            ports=_read("port", ports, texts),
+            pull=_read("pull", pull_policy, texts) or PullPolicy.MISSING,
+        ),
+        environment=environment,
+        open_path=_read("open", work_path, texts) or "",
     )
 
 
@@ -119,42 +132,66 @@ def notebook_name(text: str) -> str:
 
 
 def image_reference(text: str) -> str:
-    """An image reference such as `quay.io/jupyter/scipy-notebook:2026-11-02`; raises BadField."""
-    if len(text) > 255 or not _REFERENCE.fullmatch(text):
-        raise BadField("The field “image” must be an image's name such as jupyter/scipy-notebook:latest")
+    """An image's name such as `quay.io/jupyter/scipy-notebook:2026-11-02`, as it was typed; raises ValueError."""
+    parse_image(text)
     return text
 
 
 def memory_bytes(text: str) -> int:
-    """Bytes of memory from texts such as `2g`, `1.5 GiB` and `800m`; raises BadField."""
-    match = _MEMORY.fullmatch(text)
-    size = int(float(match[1]) * _UNITS[match[2].lower()]) if match else 0
-    if not _LEAST_MEMORY <= size <= 64 * 1024**4:
-        raise BadField("The field “memory” must be a size of at least 256m, such as 2g")
-    return size
+    """Bytes of memory from texts such as `2g`, `1.5 GiB` and `800m`; raises ValueError."""
+    return _size_of("memory", text)
+
+
+def shm_bytes(text: str) -> int:
+    """Bytes of shared memory; raises ValueError."""
+    return _size_of("shm", text)
 
 
 def cpu_count(text: str) -> float:
-    """A number of CPUs, hundredths allowed; raises BadField."""
+    """A number of CPUs, hundredths allowed; raises ValueError."""
     if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,2})?", text, re.ASCII) or float(text) == 0:
-        raise BadField("The field “cpus” must be a number above 0, such as 2 or 0.5")
+        raise ValueError("must be a number above 0, such as 2 or 0.5")
     return float(text)
 
 
 def gpu_count(text: str) -> int:
-    """A number of GPUs, or -1 for `all`; raises BadField."""
+    """A number of GPUs, or -1 for `all`; raises ValueError."""
     if text.lower() == "all":
         return -1
     if not re.fullmatch(r"[0-9]{1,2}", text, re.ASCII):
-        raise BadField("The field “gpus” must be a whole number, or “all”")
+        raise ValueError("must be a whole number, or “all”")
     return int(text)
 
 
+def pull_policy(text: str) -> PullPolicy:
+    """When the image is to be pulled; raises ValueError."""
+    if text not in list(PullPolicy):
+        raise ValueError(f"must be one of {', '.join(PullPolicy)}")
+    return PullPolicy(text)
+
+
 def work_path(text: str) -> str:
-    """A file or folder below the work directory, to be opened on entering; raises BadField."""
+    """A file or folder below the work directory, to be opened on entering; raises ValueError."""
     if len(text) > 200 or text.startswith("/") or "\\" in text or ".." in text.split("/"):
-        raise BadField("The field “open” must be a path below the work directory, such as lessons/first.ipynb")
+        raise ValueError("must be a path below the work directory, such as lessons/first.ipynb")
     return text
+
+
+def _size_of(name: str, text: str) -> int:
+    size, (least, most) = size_of(text), _SIZES[name]
+    if not least <= size <= most:
+        raise ValueError(f"must be a size from {shown_size(least)} to {shown_size(most)}, such as 2g")
+    return size
+
+
+def _read(name: str, read: Callable[[str], _Value], texts: Mapping[str, str]) -> _Value | None:
+    """Read a field, if it was filled in; raises BadField, which completes the reader's sentence."""
+    if name not in texts:
+        return None
+    try:
+        return read(texts[name])
+    except ValueError as error:
+        raise BadField(f"The field “{name}” {error}") from None
 
 
 def _typable(c: str) -> bool:
@@ -194,6 +231,8 @@ def _text(name: str, part: MultipartPart) -> str:
         text: str = part.raw.decode("utf-8")
     except UnicodeDecodeError:
         raise BadField(f"The field “{name}” is not UTF-8 text") from None
+    if name == "env":  # lines, whose values are looked at one by one; what is no text at their ends is part of them
+        return text if text.strip() else ""
     if name != "name" and not text.isprintable():
         raise BadField(f"The field “{name}” contains control or invisible characters")
     return text if name == "name" else text.strip()

@@ -37,6 +37,7 @@ from chalicelib.session.events import (
     ForgetRequested,
     StopRequested,
 )
+from chalicelib.session.image import is_allowed, parse_image
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.machine import accepts, advance, new_session
 from chalicelib.session.narration import LOG_LINES
@@ -51,11 +52,20 @@ from chalicelib.session.values import (
     launch_label,
     session_id,
 )
-from chalicelib.web.errors import SessionLeaving, SessionNotReady, SessionOfLaterVersion
+from chalicelib.text import one_line
+from chalicelib.web.errors import (
+    DataNotAllowed,
+    ImageNotAllowed,
+    LimitTooHigh,
+    SessionLeaving,
+    SessionNotReady,
+    SessionOfLaterVersion,
+)
 from chalicelib.web.forms import Launch
 
 TICKET_SECONDS: Final = 60.0
 OWNERS_PER_TOKEN: Final = 10
+ALLOWED_LENGTH: Final = 300  # characters of the allowed images in a refusal
 LISTED: Final = 50  # sessions on one page of a list
 RACES: Final = 8  # a save loses only against another save, and a launch has about ten
 
@@ -136,7 +146,8 @@ class Hub:
         self._secret = secret
 
     def check(self, form: Launch) -> Bundle:
-        """Look into the bundle and store nothing; raises BadBundle, BadEndpoint."""
+        """Look into the bundle and store nothing; raises BadBundle, BadEndpoint, and what `_check_allowed` raises."""
+        self._check_allowed(form)
         now = self._clock()
         bundle = parse(form.bundle, host=form.host, now=now)
         self._check_address(bundle.credentials.endpoint)
@@ -149,7 +160,7 @@ class Hub:
     def launch(self, form: Launch, source: str = "") -> Launched:
         """Bring the visitor to the running notebook of this key and name, or launch it; `source` is their network.
 
-        Raises BadBundle, BadEndpoint, SessionLeaving, StoreUnavailable, StoreRefused.
+        Raises what `check` raises, SessionLeaving, StoreUnavailable, StoreRefused.
         """
         bundle = self.check(form)
         request = self._secret()
@@ -249,6 +260,18 @@ class Hub:
         with suppress(StoreUnavailable):
             self._enqueue(TickMessage(session.sid), lane=lane_of(session), delay=0.0)
 
+    def _check_allowed(self, form: Launch) -> None:
+        """Refuse what the operator does not allow; raises LimitTooHigh, ImageNotAllowed, DataNotAllowed."""
+        allowance = self.config.allowance
+        for most in allowance.exceeded(form.limits):
+            raise LimitTooHigh(f"This hub allows a notebook at most {most}. Ask for less")
+        if form.options.data and not allowance.data:
+            raise DataNotAllowed("This hub lets notebooks have no directory of the endpoint's host. Launch without one")
+        named = form.image is not None and form.image != self.config.image
+        if named and allowance.images and not is_allowed(parse_image(form.image or ""), allowance.images):
+            allowed = one_line(", ".join((self.config.image, *allowance.images)), ALLOWED_LENGTH)
+            raise ImageNotAllowed(f"This hub does not allow that image. Allowed are: {allowed}")
+
     def _check_address(self, endpoint: Endpoint) -> None:
         """Refuse at once what can be refused without asking a name server; the launcher checks every answer."""
         policy = self.config.address_policy
@@ -264,12 +287,12 @@ class Hub:
         # and `launch` comes here again, to decide by what is stored then.
         present = self._sessions.find(session_id(bundle.owner, form.name))
         if present is not None and present.written_by == request:
-            return self._store_and_start(present, bundle)  # written before, and only the answer was lost
+            return self._store_and_start(present, bundle, form)  # written before, and only the answer was lost
         if present is None or present.state is State.STOPPED:
             return self._begin(form, bundle, source, request, present)
         if present.phase is Phase.LEAVING:
             raise SessionLeaving(f"“{present.name}” is being stopped. Launch it again in a few seconds")
-        return self._rejoin(present, bundle)
+        return self._rejoin(present, bundle, form)
 
     def _begin(self, form: Launch, bundle: Bundle, source: str, request: str, previous: Session | None) -> Launched:
         session = new_session(
@@ -277,7 +300,8 @@ class Hub:
             name=form.name,
             endpoint=str(bundle.credentials.endpoint),
             image=form.image or self.config.image,
-            limits=form.limits,
+            limits=self.config.allowance.settled(form.limits),
+            options=form.options,
             open_path=form.open_path,
             source=source,
             now=self._clock(),
@@ -287,19 +311,19 @@ class Hub:
             previous=previous,
         )
         self._sessions.save(session)
-        return self._store_and_start(session, bundle)
+        return self._store_and_start(session, bundle, form)
 
-    def _store_and_start(self, session: Session, bundle: Bundle) -> Launched:
+    def _store_and_start(self, session: Session, bundle: Bundle, form: Launch) -> Launched:
         """Seal the credentials for a session that is already written down, and have it driven on."""
         try:
-            self._store_credentials(session, bundle)
+            self._store_credentials(session, bundle, form)
         except (StoreUnavailable, StoreRefused) as error:
             self._have_done(session, EffectFailed(Failure(error.code, error.message)))
             raise
         self._wake(session)
         return Launched(session, bundle, created=True)
 
-    def _rejoin(self, session: Session, bundle: Bundle) -> Launched:
+    def _rejoin(self, session: Session, bundle: Bundle, form: Launch) -> Launched:
         lost = session.last_problem is not None and session.last_problem.code == CredentialsMissing.code
         if accepts(session, CredentialsRenewed) and (lost or not session.credentials_held):
             brought = str(bundle.credentials.endpoint)
@@ -309,14 +333,18 @@ class Hub:
                     "Use the bundle it was launched with, or choose another name"
                 )
             session = self._save_event(session, CredentialsRenewed())
-            self._store_credentials(session, bundle)
+            self._store_credentials(session, bundle, form)
             self._wake(session)
         return Launched(session, bundle, created=False)
 
-    def _store_credentials(self, session: Session, bundle: Bundle) -> None:
-        """Seal the credentials; if they are not wanted any more by then, see to it that they are purged after all."""
+    def _store_credentials(self, session: Session, bundle: Bundle, form: Launch) -> None:
+        """Seal the credentials, and the form's variables with them.
+
+        If they are not wanted any more by then, see to it that they are purged after all.
+        """
         try:
-            self._credentials.put(session.sid, session.generation, session.owner, bundle.credentials)
+            sealed = replace(bundle.credentials, environment=form.environment)
+            self._credentials.put(session.sid, session.generation, session.owner, sealed)
         finally:  # a store that gave no answer may have stored them too
             self._purge_if_late(session.sid)
 

@@ -24,6 +24,20 @@ class Error(TypedDict):
     message: str
 
 
+class Asked(TypedDict):
+    """What a launch asked for, as the form's fields are written, but sizes in bytes; `env` has the names alone."""
+
+    pull: str
+    memory: int | None
+    cpus: float | None
+    gpus: int | str | None
+    shm: int | None
+    data: str | None
+    env: Sequence[str]
+    port: str | None
+    open: str
+
+
 class Session(TypedDict):
     """A session as `GET /sessions/{id}` answers it.
 
@@ -43,6 +57,7 @@ class Session(TypedDict):
     created_at: str
     expires_at: str
     image: str
+    options: Asked
     endpoint: str
     credentials_held: bool
     container: str | None
@@ -108,9 +123,25 @@ def session_json(session: SessionValue, origin: str) -> Session:
         "created_at": _time(session.created_at),
         "expires_at": _time(session.expires_at),
         "image": session.image,
+        "options": _asked(session),
         "endpoint": session.endpoint,
         "credentials_held": session.credentials_held,
         "container": session.container,
+    }
+
+
+def _asked(session: SessionValue) -> Asked:
+    limits, options = session.limits, session.options
+    return {
+        "pull": str(options.pull),
+        "memory": limits.memory,
+        "cpus": limits.cpus,
+        "gpus": "all" if limits.gpus == -1 else limits.gpus,
+        "shm": limits.shm,
+        "data": str(options.data) if options.data else None,
+        "env": list(options.environment),
+        "port": str(options.ports) if options.ports else None,
+        "open": session.open_path,
     }
 
 

@@ -71,6 +71,7 @@ def home(site: Site, request: Request) -> Response:
         session_hours=config.session_lifetime / 3600,
         idle_minutes=config.idle_lifetime / 60,
         remembered_days=STOPPED_TTL / 86400,
+        allowance=config.allowance,
         name=_query(request, "name", ""),
         sessions=list(map(listed_json, listing.sessions)),
         older=_older(listing),

@@ -16,6 +16,8 @@ from threading import Thread
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from chalicelib.session.options import Allowance
+from chalicelib.session.values import Limits
 from chalicelib.web import pages
 from chalicelib.web.json import Check, Line, Session
 from tests.documents import SID, a_session_document
@@ -177,6 +179,7 @@ def a_home(name: str = "") -> pages.HomePage:
         session_hours=72.0,
         idle_minutes=120.0,
         remembered_days=90.0,
+        allowance=Allowance(default=Limits(shm=2**30)),
         name=name,
     )
 

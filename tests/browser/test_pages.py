@@ -103,6 +103,23 @@ def test_a_large_file_is_refused_without_sending_it(page: Page, hub: str, script
     assert script.asked("POST", "/bundles") == []
 
 
+def test_a_launch_sends_the_options_that_were_filled_in_and_no_others(page: Page, hub: str, script: Script) -> None:
+    page.goto(hub)
+    page.set_input_files("#credentials", a_file())
+    page.get_by_text("Image and limits").click()
+    page.get_by_label("Pull the image").select_option(label="Never: I have put it there myself")
+    page.get_by_label("Shared memory").fill("8g")
+    page.get_by_text("Data, variables, port, start").click()
+    page.get_by_label("Data directory on the endpoint’s machine").fill("/srv/data:rw")
+    page.get_by_label("Environment variables").fill("A=1\nB=2")
+    page.get_by_role("button", name="Launch").click()
+    page.wait_for_url("**/sessions/*")
+    (sent,) = script.asked("POST", "/sessions")
+    assert sent.pop("env").split() == ["A=1", "B=2"]
+    options = {"pull": "never", "shm": "8g", "data": "/srv/data:rw"}
+    assert sent == {"credentials": "bundle", "name": "my-notebook", **options}
+
+
 def test_a_refused_launch_keeps_file_and_name_and_can_be_tried_again(page: Page, hub: str, script: Script) -> None:
     script.launches.insert(0, a_problem("store-unavailable", "The hub cannot store it now: try again", 503))
     page.goto(hub)
@@ -253,7 +270,12 @@ def test_no_page_is_wider_than_the_window(page: Page, hub: str, script: Script, 
 
 def test_everything_can_be_reached_and_named_by_keyboard_and_screen_reader(page: Page, hub: str) -> None:
     page.goto(hub)
-    for field in page.locator("input:visible, button:visible, a:visible, summary:visible").all():
+    for more in page.locator("details.more:visible > summary").all():
+        more.click()
+    fields = page.locator(
+        ", ".join(f"{tag}:visible" for tag in ("input", "select", "textarea", "button", "a", "summary"))
+    )
+    for field in fields.all():
         box = field.bounding_box()
         assert box is not None
         field.focus()

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from chalicelib.engine.endpoint import MISSING, ContainerStatus
-from chalicelib.engine.errors import ContainerConflict, ContainerMissing, EndpointFailed, ImageNotFound
+from chalicelib.engine.errors import ContainerConflict, ContainerMissing, EndpointFailed, ImageNotFound, LimitsRefused
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.certificates import Leaf
 from chalicelib.notebook.container import LABEL, Specification, injected_files
-from chalicelib.session.values import Limits
+from chalicelib.session.values import DataFolder, Limits
 from tests.builders import a_session
 
 CREATED = ContainerStatus(status="created", running=False, exit_code=0, oom=False)
@@ -40,6 +40,13 @@ class EngineContract(ABC):
         version, _ = opened.verify()
         assert version[0].isdigit()
         assert opened.address
+
+    def test_limits_are_refused_only_when_they_are_above_what_it_has(self, opened: Engine) -> None:
+        opened.check_limits(Limits())
+        opened.check_limits(Limits(memory=256 << 20, cpus=0.5, gpus=1, shm=1 << 40))
+        for limits in (Limits(memory=1 << 50), Limits(cpus=9999.0)):
+            with pytest.raises(LimitsRefused):
+                opened.check_limits(limits)
 
     # ── images ──
 
@@ -120,6 +127,7 @@ class EngineContract(ABC):
             {"publish_address": "127.0.0.2"},
             {"limits": Limits(memory=64 << 20)},
             {"limits": Limits(cpus=0.5)},
+            {"data": DataFolder("/tmp")},
         ],
         ids=lambda changes: next(iter(changes)),
     )

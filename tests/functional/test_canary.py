@@ -14,7 +14,7 @@ import re
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import SimpleNamespace, TracebackType
 from typing import Any
@@ -35,7 +35,7 @@ from chalicelib.engine.errors import EndpointError, EndpointFailed, NotADockerEn
 from chalicelib.errors import BadEnvelope, HomeportError
 from chalicelib.launcher.effects import CredentialsAccess, Effects
 from chalicelib.launcher.tick import Launcher
-from chalicelib.session.events import EffectDelayed, EffectFailed, VerifyEndpoint
+from chalicelib.session.events import ContainerCreated, CreateContainer, EffectDelayed, EffectFailed, VerifyEndpoint
 from chalicelib.session.lanes import Lane
 from chalicelib.session.machine import PullPatience
 from chalicelib.session.values import Limits, Session, State
@@ -171,6 +171,43 @@ def test_no_refusal_of_a_bad_bundle_shows_a_key(hub: HubRig, caplog: pytest.LogC
         assert not canary.places({place: text.encode() for place, text in evidence.items()}), name
         assert repr(bundle)[2:66] not in error or len(bundle) < 64, f"{name}: the bundle is among the error's variables"
     assert with_a_key > 150
+
+
+# ── variables ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_value_of_a_variable_is_anywhere_but_in_the_envelope(hub: HubRig, caplog: pytest.LogCaptureFixture) -> None:
+    """From the upload to a notebook that is stopped: stored, queued, logged, answered; and the names are shown."""
+    value = "a value of 23 letters"
+    launched = hub.upload(BUNDLE, name="one", env=f"TOKEN={value}\n", data="/srv/data")
+    sid, token = launched.json["id"], launched.json["owner_token"]
+    assert hub.parts.credentials.get(sid, 1, hub.parts.sessions.load(sid).owner).environment == {"TOKEN": value}
+    engine = EngineTwin()
+    engine.images.add(hub.parts.config.image)
+    effects = Effects(
+        config=hub.parts.config,
+        credentials=hub.parts.credentials,
+        routes=RouteStore(hub.client_of("dynamodb"), hub.parts.config.table, lambda: corpus.NOW),
+        slots=SlotStore(hub.client_of("dynamodb"), hub.parts.config.table, lambda: corpus.NOW),
+        trust=a_trust,
+        find_session=hub.parts.sessions.find,
+        clock=lambda: corpus.NOW,
+        sleep=lambda seconds: None,
+        connect=engine.connect,
+        resolve=lambda endpoint, policy: engine.address,
+        probe=lambda target, host, trust, *, deadline: None,
+    )
+    session = replace(hub.parts.sessions.load(sid), state=State.CREATING, container=f"homeport-{sid}-1")
+    assert list(effects.perform(CreateContainer(), session)) == [ContainerCreated()]
+    (container,) = engine.containers.values()
+    assert container.specification.variables == {"TOKEN": value}
+    answers = [launched, hub.ask("GET", f"/sessions/{sid}", token=token)]
+    answers += [hub.ask("GET", f"/sessions/{sid}", token=token, html=True), hub.ask("GET", "/sessions", token=token)]
+    assert answers[1].json["options"]["env"] == ["TOKEN"]
+    assert "<code>TOKEN</code>" in answers[2].text
+    evidence = [*map(shown, answers), logged(caplog), repr(session), repr(container), container.files.decode("latin-1")]
+    assert not any(value in text for text in evidence)
+    assert value not in hub.everything_stored()
 
 
 # ── AWS fails ────────────────────────────────────────────────────────────────────────────────────────────────────

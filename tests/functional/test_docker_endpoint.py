@@ -1179,7 +1179,7 @@ def test_a_silent_pull_is_heard_of_all_the_same_and_closing_it_cuts_it(pki: Pki)
         statuses = endpoint.pull(IMAGE)
         assert isinstance(statuses, Iterator)
         heard = [next(statuses) for _ in range(3)]
-        assert heard[0].line == "Pulling: 0 of 1 layers, 50 of 100 MB"
+        assert f"{heard[0].line}{heard[0].loaded}" == "Pulling: 0 of 1 layers, 50 of 100 MB"
         assert heard == [heard[0]] * 3
         statuses.close()
         assert gone.wait(10)
@@ -1249,9 +1249,9 @@ WORDS = [
     ("unauthorized: authentication required", "registry-denied"),
     ("toomanyrequests: You have reached your pull rate limit", "registry-limit"),
     ("no matching manifest for linux/arm64/v8 in the manifest list entries", "image-wrong-platform"),
-    ("Get https://r.example/v2/: dial tcp: lookup r.example: no such host", "pull-failed"),
+    ("Get https://r.example/v2/: dial tcp: lookup r.example: no such host", "registry-unreachable"),
     ("invalid reference format", "bad-image"),
-    ("unexpected EOF", "pull-failed"),
+    ("unexpected EOF", "registry-unreachable"),
     ("\x1b[31m\u202e evil", "pull-failed"),
 ]
 

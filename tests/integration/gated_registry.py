@@ -1,7 +1,8 @@
 """A container registry of one image on 127.0.0.1, whose layers wait at gates: slow pulls without sleeping.
 
 It speaks what a pull needs of the registry API (distribution spec, "pull" category): manifest, configuration, layers. A
-layer is sent when its gate is open, the first half before. `asked` counts how often each layer was asked for.
+layer is sent when its gate is open, the first half before. `asked` counts how often each layer was asked for. While
+`refuses` is set, whoever asks for the manifest is answered with that status and body.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any, Self
 MANIFEST_PATH = "/v2/gated/manifests/latest"
 UNKNOWN = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 
 def a_layer(name: str, size: int = 200_000) -> bytes:
@@ -50,13 +52,14 @@ def digest(content: bytes) -> str:
 
 
 class GatedRegistry:
-    """See the module; `image` is what to pull."""
+    """See the module; `image` is what to pull. `of_layer` bytes are in each layer."""
 
-    def __init__(self, layers: int) -> None:
-        tars = [a_layer(str(number)) for number in range(layers)]
+    def __init__(self, layers: int, of_layer: int = 200_000) -> None:
+        tars = [a_layer(str(number), of_layer) for number in range(layers)]
         self.layers = [gzip.compress(tar, 1) for tar in tars]
         self.gates = [threading.Event() for _ in range(layers)]
         self.asked: Counter[int] = Counter()
+        self.refuses: tuple[int, bytes] | None = None
         history = [{"created_by": "test"} for _ in tars]
         rootfs = {"type": "layers", "diff_ids": [digest(tar) for tar in tars]}
         described = {"architecture": "amd64", "os": "linux", "config": {}, "rootfs": rootfs, "history": history}
@@ -71,13 +74,24 @@ class GatedRegistry:
             "digest": digest(config),
         }
         manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": configuration, "layers": entries}
-        self.documents = ((json.dumps(manifest).encode(), MANIFEST), (config, "application/octet-stream"))
+        self.documents: tuple[tuple[bytes, str], ...] = (
+            (json.dumps(manifest).encode(), MANIFEST),
+            (config, "application/octet-stream"),
+        )
         self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
 
     @property
     def image(self) -> str:
         return f"127.0.0.1:{self._server.server_address[1]}/gated:latest"
+
+    def serve_list(self, architecture: str) -> None:
+        """Have the tag be a list that has the image for this architecture alone."""
+        content, _ = self.documents[0]
+        platform = {"architecture": architecture, "os": "linux"}
+        entry = {"mediaType": MANIFEST, "size": len(content), "digest": digest(content), "platform": platform}
+        listed = json.dumps({"schemaVersion": 2, "mediaType": LIST, "manifests": [entry]}).encode()
+        self.documents = ((listed, LIST), *self.documents)
 
     def open_gates(self, *numbers: int) -> None:
         """Let these layers through; all when none is named."""
@@ -113,6 +127,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         registry = self.server.registry
+        if registry.refuses and "/manifests/" in self.path:
+            status, body = registry.refuses
+            self._head(body, "application/json", status=status)
+            self.wfile.write(body)
+            return
         for content, kind in registry.documents:
             if self.path == "/v2/" or self.path.endswith(digest(content)) or self.path == MANIFEST_PATH:
                 self._head(content, kind)
@@ -128,10 +147,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(UNKNOWN)
 
     def do_HEAD(self) -> None:
-        if self.path == MANIFEST_PATH:
+        if self.server.registry.refuses is None and self.path == MANIFEST_PATH:
             self._head(*self.server.registry.documents[0])
         else:
-            self._head(UNKNOWN, "application/json", status=404)
+            status, body = self.server.registry.refuses or (404, UNKNOWN)
+            self._head(body, "application/json", status=status)
 
     def _head(self, content: bytes, kind: str, *, status: int = 200) -> None:
         self.send_response(status)

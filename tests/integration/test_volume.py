@@ -158,10 +158,10 @@ class Lab:
 
 
 @contextmanager
-def launched(stack: Stack, name: str, image: str) -> Iterator[Lab]:
+def launched(stack: Stack, name: str, image: str, **options: str) -> Iterator[Lab]:
     """One launch; stopped afterwards."""
     with closing(HubClient(stack.hub_address)) as hub:
-        session = hub.launch(Path(stack.bundle), name, image)
+        session = hub.launch(Path(stack.bundle), name, image, **options)
         try:
             demo.follow(hub, session["id"], "ready")
             yield Lab(demo.enter(stack.hub_url, hub.enter(session["id"]), stack.proxy_port))
@@ -266,6 +266,28 @@ COMMANDS: Final = {
     "python -m": "python -m",
     "-m kernel": "-m kernel",
 }
+
+
+def test_the_data_directory_is_in_the_file_browser_and_in_no_later_launch(
+    stack: Stack, notebook_image: str, tmp_path: Path
+) -> None:
+    """JupyterLab shows the link to it, and a notebook reads it; the next launch has neither."""
+    tmp_path.chmod(0o755)
+    (tmp_path / "measured.csv").write_text("1,2,3")
+    name = f"data of {notebook_image}"
+    with launched(stack, name, notebook_image, data=str(tmp_path), env="GREETING=a=b c", shm="96m") as lab:
+        (file,) = lab.json("GET", "/api/contents/data")["content"]
+        assert file["name"] == "measured.csv"
+        assert lab.json("GET", "/api/contents/data/measured.csv")["content"] == "1,2,3"
+        said = (
+            "import os; print(open('/data/measured.csv').read(), os.environ['GREETING'], os.access('/data', os.W_OK))"
+        )
+        assert lab.run(said) == "1,2,3 a=b c False"
+        shm = "import os; found = os.statvfs('/dev/shm'); print(found.f_blocks * found.f_frsize)"
+        assert lab.run(shm) == str(96 << 20)
+    with launched(stack, name, notebook_image) as lab:
+        assert "data" not in [file["name"] for file in lab.json("GET", "/api/contents/")["content"]]
+        assert lab.run("import os; print(os.path.exists('/data'), os.path.islink('data'))") == "False False"
 
 
 def test_no_kernels_command_is_changed_but_that_of_python_with_a_module(second: Lab) -> None:

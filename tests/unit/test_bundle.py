@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from cryptography import x509
@@ -349,6 +351,30 @@ def test_the_owner_is_the_key_and_not_the_certificate(pki: Pki) -> None:
 def test_credentials_come_back_from_their_bytes(pki: Pki) -> None:
     kept = parsed(bundles.carina(pki, "tcp://[2001:db8::1]:2376")).credentials
     assert Credentials.from_bytes(kept.to_bytes()) == kept
+
+
+def test_variables_are_sealed_with_the_credentials_and_what_was_sealed_without_any_is_still_read(pki: Pki) -> None:
+    bare = parsed(bundles.carina(pki)).credentials
+    kept = replace(bare, environment={"TOKEN": "s3cret “ü”"})
+    assert Credentials.from_bytes(kept.to_bytes()) == kept
+    assert "s3cret" not in repr(kept)
+    assert "environment" not in json.loads(bare.to_bytes())
+    assert Credentials.from_bytes(bare.to_bytes()).environment == {}
+
+
+def test_the_version_before_opens_what_has_variables_and_passes_them_over(pki: Pki) -> None:
+    """It reads five parts of a document of version 1, by name."""
+    bare = parsed(bundles.carina(pki)).credentials
+    with_variables = json.loads(replace(bare, environment={"A": "1"}).to_bytes())
+    assert with_variables.pop("environment") == {"A": "1"}
+    assert with_variables == json.loads(bare.to_bytes())
+
+
+@pytest.mark.parametrize("environment", [None, [], "A=1", {"A": 1}, {"A": None}])
+def test_variables_that_are_no_texts_are_no_credentials(pki: Pki, environment: object) -> None:
+    document = json.loads(parsed(bundles.carina(pki)).credentials.to_bytes()) | {"environment": environment}
+    with pytest.raises(BadEnvelope):
+        Credentials.from_bytes(json.dumps(document).encode())
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"null", b'{"version": 2}', b"\xff", b'{"version":1,"ca":1}'])

@@ -17,6 +17,8 @@ from chalicelib.config import Config
 from chalicelib.environment import PORT, TEXT, Kind, Variable, from_environ, setting, variables
 from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane
+from chalicelib.session.options import Allowance
+from chalicelib.session.values import Limits
 
 
 def test_an_empty_environment_gives_the_documented_defaults() -> None:
@@ -39,6 +41,11 @@ def test_lists_may_be_separated_by_commas_or_spaces() -> None:
     ("name", "value"),
     [
         ("HOMEPORT_SESSION_HOURS", "soon"),
+        ("HOMEPORT_MEMORY_LIMIT", "much"),
+        ("HOMEPORT_CPU_LIMIT", "0"),
+        ("HOMEPORT_SHM", "64x"),
+        ("HOMEPORT_IMAGES", "quay.io/jupyter/* Not/Good"),
+        ("HOMEPORT_DATA_DIRECTORIES", "yes"),
         ("HOMEPORT_SESSION_HOURS", "0"),
         ("HOMEPORT_SESSION_HOURS", "169"),
         ("HOMEPORT_IDLE_MINUTES", "inf"),
@@ -156,3 +163,23 @@ def test_who_is_slow_has_half_of_a_lane_and_somebody_always_has_a_turn(functions
     assert 5 * config.slow_quota(lane).per_owner <= NOTES_MOST, "five attackers' notes do not push each other out"
     assert quota.per_owner <= quota.shared_most < most
     assert most <= 1000, "AWS takes no more for an event source"
+
+
+def test_what_a_launch_may_ask_for_is_what_the_operator_says() -> None:
+    assert Config.from_environ({}).allowance == Allowance(default=Limits(shm=1 << 30))
+    environ = {
+        "HOMEPORT_IMAGES": "quay.io/jupyter/*, python",
+        "HOMEPORT_MEMORY_LIMIT": "8g",
+        "HOMEPORT_CPU_LIMIT": "4",
+        "HOMEPORT_SHM_LIMIT": "2g",
+        "HOMEPORT_MEMORY": "2g",
+        "HOMEPORT_CPUS": "0.5",
+        "HOMEPORT_SHM": "512m",
+        "HOMEPORT_DATA_DIRECTORIES": "off",
+    }
+    assert Config.from_environ(environ).allowance == Allowance(
+        most=Limits(memory=8 << 30, cpus=4.0, shm=2 << 30),
+        default=Limits(memory=2 << 30, cpus=0.5, shm=1 << 29),
+        data=False,
+        images=("quay.io/jupyter/*", "python"),
+    )

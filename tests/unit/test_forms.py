@@ -13,10 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chalicelib.errors import HomeportError
-from chalicelib.session.values import container_name, session_id
+from chalicelib.session.values import DataFolder, Limits, Options, Ports, PullPolicy, container_name, session_id
 from chalicelib.web.errors import BadField, BadForm, BadName, BodyTooLarge, MissingField
 from chalicelib.web.forms import (
     BODY_LIMIT,
+    FIELDS,
     NAME_LENGTH,
     SUGGESTED_NAME,
     Launch,
@@ -182,7 +183,7 @@ def test_an_images_name_is_taken(text: str) -> None:
     ],
 )
 def test_what_is_no_images_name_is_refused(text: str) -> None:
-    with pytest.raises(BadField):
+    with pytest.raises(ValueError, match=r"must|too long"):
         image_reference(text)
 
 
@@ -193,25 +194,25 @@ def test_a_size_is_read(text: str, size: int) -> None:
 
 @pytest.mark.parametrize("text", ["255m", "-2g", "1e9", "nan", "inf", "2x", "٢g", "65t", "9" * 400, "0x10g"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(BadField):
+    with pytest.raises(ValueError, match="must be"):
         memory_bytes(text)
 
 
 @pytest.mark.parametrize("text", ["0", "0.00", "-1", "1e3", "nan", "inf", "٢", "2,5", "10000"])
 def test_what_is_no_number_of_cpus_is_refused(text: str) -> None:
-    with pytest.raises(BadField):
+    with pytest.raises(ValueError, match="must be"):
         cpu_count(text)
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "many", "100", "²"])
 def test_what_is_no_number_of_gpus_is_refused(text: str) -> None:
-    with pytest.raises(BadField):
+    with pytest.raises(ValueError, match="must be"):
         gpu_count(text)
 
 
 @pytest.mark.parametrize("text", ["/etc/passwd", "..", "../a", "a/../../b", "a\\b", "a/..", "a" * 201])
 def test_a_path_out_of_the_work_folder_is_refused(text: str) -> None:
-    with pytest.raises(BadField):
+    with pytest.raises(ValueError, match="must be"):
         work_path(text)
 
 
@@ -244,6 +245,45 @@ def test_a_form_gives_its_fields_and_hides_the_bundle_from_its_repr() -> None:
     assert "bundle" not in repr(launch)
 
 
+def test_a_form_gives_its_options_and_hides_the_variables_values_from_its_repr() -> None:
+    launch = parse_launch(
+        TYPE,
+        form(
+            FILE,
+            part("shm", "1g"),
+            part("data", "/srv/data:rw"),
+            part("env", "A=s3cret\r\n\r\nB_2= s3cret =\r\n"),
+            part("port", "40000-40099"),
+            part("pull", "always"),
+        ),
+    )
+    assert launch.limits == Limits(shm=2**30)
+    data, port = DataFolder("/srv/data", writable=True), Ports(40000, 40099)
+    assert launch.options == Options(data, ("A", "B_2"), port, PullPolicy.ALWAYS)
+    assert launch.environment == {"A": "s3cret", "B_2": " s3cret ="}
+    assert "s3cret" not in repr(launch)
+
+
+def test_fields_that_are_empty_ask_for_nothing() -> None:
+    empty = [part(name, "") for name in FIELDS - {"credentials", "name"}]
+    assert parse_launch(TYPE, form(FILE, *empty)) == parse_launch(TYPE, form(FILE))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("pull", "often"), ("shm", "1"), ("data", "srv"), ("port", "80"), ("env", "A"), ("open", "..")]
+)
+def test_an_option_that_cannot_be_is_refused_with_its_fields_name(name: str, value: str) -> None:
+    with pytest.raises(BadField, match=f"^The field “{name}” must"):
+        parse_launch(TYPE, form(FILE, part(name, value)))
+
+
+def test_a_value_of_a_variable_is_in_no_refusal() -> None:
+    for text in ("A=s3cret\x00", "1A=s3cret", "s3cret", "A=s3cret\nA=s3cret", "PATH=s3cret", "A=" + "s3cret" * 2000):
+        with pytest.raises(BadField) as refused:
+            parse_launch(TYPE, form(FILE, part("env", text)))
+        assert "s3cret" not in refused.value.message
+
+
 @pytest.mark.parametrize(
     ("body", "error", "told"),
     [
@@ -253,7 +293,7 @@ def test_a_form_gives_its_fields_and_hides_the_bundle_from_its_repr() -> None:
         pytest.param(form(FILE, FILE), BadField, "twice", id="two files"),
         pytest.param(form(FILE, part("name", "a"), part("name", "a")), BadField, "twice", id="a doubled name"),
         pytest.param(form(FILE, part("Name", "a")), BadField, "Unknown field “Name”", id="a field of another case"),
-        pytest.param(form(FILE, part("data", "/")), BadField, "Unknown field “data”", id="an unknown field"),
+        pytest.param(form(FILE, part("date", "/")), BadField, "Unknown field “date”", id="an unknown field"),
         pytest.param(form(FILE, part("owner", OWNER)), BadField, "Unknown field “owner”", id="an owner of one's own"),
         pytest.param(form(FILE, part("", "x")), BadField, "Unknown field “”", id="a field without name"),
         pytest.param(form(FILE, part("__proto__", "x")), BadField, "Unknown field", id="a field of another language"),
@@ -381,9 +421,7 @@ def test_what_stands_before_and_after_the_form_counts_for_nothing() -> None:
 @given(
     st.lists(
         st.tuples(
-            st.one_of(
-                st.sampled_from(["credentials", "name", "host", "image", "memory", "cpus", "gpus", "open"]), st.text()
-            ),
+            st.one_of(st.sampled_from(sorted(FIELDS)), st.text()),
             st.one_of(st.binary(max_size=200), NAMES.map(lambda text: text.encode(errors="replace"))),
         ),
         max_size=6,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count
@@ -16,14 +16,36 @@ from chalicelib.aws.errors import SessionNotFound, StaleSession, StoreRefused, S
 from chalicelib.aws.queues import TickMessage
 from chalicelib.bundle.errors import EndpointsDisagree
 from chalicelib.config import Config
+from chalicelib.errors import HomeportError
 from chalicelib.session import events as e
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.machine import advance
 from chalicelib.session.narration import LOG_LINES, MESSAGES
-from chalicelib.session.values import Failure, Limits, Line, Phase, Session, State, Summary, session_id
-from chalicelib.web.errors import SessionLeaving, SessionNotReady, SessionOfLaterVersion
+from chalicelib.session.values import (
+    DataFolder,
+    Failure,
+    Limits,
+    Line,
+    Options,
+    Phase,
+    Ports,
+    PullPolicy,
+    Session,
+    State,
+    Summary,
+    session_id,
+)
+from chalicelib.web.errors import (
+    DataNotAllowed,
+    ImageNotAllowed,
+    LimitTooHigh,
+    SessionLeaving,
+    SessionNotReady,
+    SessionOfLaterVersion,
+)
 from chalicelib.web.forms import Launch
 from chalicelib.web.hub import LISTED, OWNERS_PER_TOKEN, RACES, TICKET_SECONDS, Hub
+from chalicelib.web.json import session_json
 from tests import bundles
 from tests.builders import LIFETIME, NOW, OWNER, SIGN_IN, a_session
 from tests.bundles import Pki
@@ -51,12 +73,13 @@ class Stage:
     credentials: CredentialsTwin = field(default_factory=CredentialsTwin)
     queue: QueueTwin = field(default_factory=QueueTwin)
     clock: Clock = field(default_factory=lambda: Clock(NOW))
+    environ: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.tokens = TokenStoreTwin(self.clock)
         secrets = count()
         self.hub = Hub(
-            config=Config.from_environ({"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net"}),
+            config=Config.from_environ({"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net", **self.environ}),
             sessions=self.store,
             tokens=self.tokens,
             credentials=self.credentials,
@@ -96,6 +119,87 @@ def failing(error: Exception, times: int = 1) -> Callable[..., None]:
             raise raised
 
     return fail
+
+
+# ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+MIB = 1 << 20
+POLICY = {
+    "HOMEPORT_MEMORY": "512m",
+    "HOMEPORT_MEMORY_LIMIT": "1g",
+    "HOMEPORT_CPU_LIMIT": "2",
+    "HOMEPORT_IMAGES": "quay.io/jupyter/*, python",
+    "HOMEPORT_DATA_DIRECTORIES": "off",
+}
+
+
+def test_what_was_asked_for_is_the_sessions_and_the_values_of_variables_are_sealed_alone() -> None:
+    stage = Stage()
+    options = Options(DataFolder("/srv/data"), ("TOKEN",), Ports(40000, 40099), PullPolicy.ALWAYS)
+    stage.hub.launch(a_form(options=options, environment={"TOKEN": "s3cret"}, limits=Limits(memory=512 * MIB)))
+    assert stage.session.options == options
+    assert stage.session.limits == Limits(memory=512 * MIB, shm=1024 * MIB)  # the default of HOMEPORT_SHM
+    ((_, sealed),) = stage.credentials.objects.values()
+    assert sealed.environment == {"TOKEN": "s3cret"}
+    assert "s3cret" not in repr(stage.session)
+
+
+def test_what_was_asked_for_is_in_the_json_as_it_was_typed_and_of_variables_the_names_alone() -> None:
+    stage = Stage()
+    options = Options(DataFolder("/srv/data", writable=True), ("TOKEN",), Ports(40000, 40000), PullPolicy.NEVER)
+    limits = Limits(memory=512 * MIB, cpus=1.5, gpus=-1, shm=2048 * MIB)
+    stage.hub.launch(a_form(options=options, environment={"TOKEN": "s3cret"}, limits=limits, open_path="a.ipynb"))
+    assert session_json(stage.session, "")["options"] == {
+        "pull": "never",
+        "memory": 512 * MIB,
+        "cpus": 1.5,
+        "gpus": "all",
+        "shm": 2048 * MIB,
+        "data": "/srv/data:rw",
+        "env": ["TOKEN"],
+        "port": "40000",
+        "open": "a.ipynb",
+    }
+
+
+def test_a_launch_that_asks_for_no_limits_gets_the_operators() -> None:
+    stage = Stage(environ=POLICY)
+    stage.hub.launch(a_form())
+    assert stage.session.limits == Limits(memory=512 * MIB, cpus=2.0, shm=1024 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "told"),
+    [
+        ({"limits": Limits(memory=1025 * MIB)}, LimitTooHigh, "at most 1 GiB of memory"),
+        ({"limits": Limits(cpus=2.01)}, LimitTooHigh, "at most 2 CPUs"),
+        ({"image": "quay.io/other/a"}, ImageNotAllowed, "quay.io/jupyter/*, python"),
+        ({"image": "evil.example/python"}, ImageNotAllowed, "quay.io/jupyter/*, python"),
+        ({"options": Options(DataFolder("/srv/data"))}, DataNotAllowed, "no directory of the endpoint's host"),
+    ],
+)
+def test_what_the_operator_does_not_allow_is_refused_with_what_is_and_stores_nothing(
+    asked: dict[str, Any], error: type[HomeportError], told: str
+) -> None:
+    stage = Stage(environ=POLICY)
+    for use in (stage.hub.check, stage.hub.launch):
+        with pytest.raises(error) as refused:
+            use(a_form(**asked))
+        assert told in refused.value.message
+    assert (stage.store.sessions, stage.credentials.objects) == ({}, {})
+
+
+@pytest.mark.parametrize("image", [None, "quay.io/jupyter/scipy-notebook:2026", "docker.io/library/python:3"])
+def test_what_the_operator_allows_is_launched(image: str | None) -> None:
+    stage = Stage(environ=POLICY)
+    stage.hub.launch(a_form(image=image, limits=Limits(memory=1024 * MIB, cpus=2.0, gpus=-1)))
+    assert stage.session.image == (image or stage.hub.config.image)
+
+
+def test_the_hubs_own_image_is_allowed_whatever_the_list_says() -> None:
+    stage = Stage(environ=POLICY | {"HOMEPORT_IMAGE": "registry.example.org/own"})
+    stage.hub.launch(a_form(image="registry.example.org/own"))
+    assert stage.session.image == "registry.example.org/own"
 
 
 # ── launching ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -253,6 +253,17 @@ def test_a_pull_that_stands_still_is_given_up_however_often_its_status_is_repeat
         assert now - NOW < HUB_OUTAGE_ALLOWANCE + PATIENCE[State.PULLING] + 60
 
 
+def test_how_long_a_pull_has_stood_still_is_no_news_of_it() -> None:
+    session, now = a_session(state=State.PULLING, admitted=True, progressed_at=NOW), NOW
+    while (missed := overdue(session, now)) is None:
+        now += 2
+        pace = f"; nothing has arrived for {now - NOW:.0f} s"
+        session = advance(session, e.PullProgressed(0.5, "Pulling: 3 of 6 layers", pace), now)
+        assert session.message == f"Pulling: 3 of 6 layers{pace}"
+        assert now - NOW < HUB_OUTAGE_ALLOWANCE + PATIENCE[State.PULLING] + 60
+    assert isinstance(missed, e.PatienceExpired)
+
+
 @pytest.mark.parametrize("step", [0.0, PULL_STEP / 2000])
 def test_a_pull_that_says_ever_new_things_and_gets_no_further_is_given_up(step: float) -> None:
     patience = PullPatience(stalled=1800.0)

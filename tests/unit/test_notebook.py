@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from contextlib import suppress
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
 
 from chalicelib.notebook.certificates import Leaf, fingerprint, new_ca
 from chalicelib.notebook.container import (
+    DATA,
     DEFAULT_WORKDIR,
     FOLDER,
     NOTEBOOK_PORT,
+    SERVER_CODE,
     Specification,
     hub_label,
     injected_files,
@@ -21,9 +25,10 @@ from chalicelib.notebook.container import (
     specification,
     work_folder,
 )
-from chalicelib.session.values import Limits, container_name
+from chalicelib.session.values import DataFolder, Limits, Options, Ports, container_name
 from tests.builders import LIFETIME, NOW, a_session
 
+SERVER_CONFIG = f"{FOLDER.strip('/')}/jupyter_server_config.py"
 LEAF = Leaf(b"-----BEGIN CERTIFICATE-----\nleaf\n-----END CERTIFICATE-----\n", b"-----BEGIN PRIVATE KEY-----\n")
 
 
@@ -94,8 +99,9 @@ def test_a_working_directory_that_has_no_place_for_a_volume_is_replaced(workdir:
 
 
 def the_files(**changes: Any) -> bytes:
+    session = a_session(options=changes.pop("options", Options()))
     arguments: dict[str, Any] = {"workdir": "/srv/me/work", "user": ""} | changes
-    return injected_files(a_session(), **arguments, leaf=LEAF, client_ca=b"CA", idle_lifetime=60)
+    return injected_files(session, **arguments, leaf=LEAF, client_ca=b"CA", idle_lifetime=60)
 
 
 def members(tar: bytes) -> dict[str, tuple[tarfile.TarInfo, bytes]]:
@@ -176,8 +182,67 @@ def test_idle_is_looked_for_often_enough_to_be_seen(lifetime: float, interval: i
     assert config["MappingKernelManager"]["cull_interval"] == interval
 
 
+def test_data_and_ports_are_the_sessions() -> None:
+    options = Options(data=DataFolder("/srv/data"), ports=Ports(40000, 40099))
+    spec = a_specification(session={"options": options})
+    assert (spec.data, spec.ports) == (options.data, options.ports)
+    assert (a_specification().data, a_specification().ports) == (None, None)
+
+
+def test_the_volume_is_never_within_the_data_directory_nor_above_it() -> None:
+    for workdir in (DATA, f"{DATA}/x"):
+        assert work_folder(workdir) == DEFAULT_WORKDIR
+    assert not f"{DEFAULT_WORKDIR}/".startswith(f"{DATA}/")
+
+
+def linked(folder: Path, data: Path, *, has_data: bool = True) -> None:
+    """Run what the server's configuration does about the link to the data, as for a volume at `folder`."""
+    code = SERVER_CODE[SERVER_CODE.index("link = ") :].split("\n\n")[0]
+    names = {"WORK": str(folder), "DATA": str(data), "HAS_DATA": has_data}
+    exec(code, {"Path": Path, "PurePath": PurePath, "suppress": suppress, **names})
+
+
+def test_the_data_directory_is_linked_into_the_volume_where_there_is_nothing_of_its_name(tmp_path: Path) -> None:
+    data, volume = tmp_path / "data", tmp_path / "volume"
+    volume.mkdir()
+    for _ in range(2):
+        linked(volume, data)
+        assert (volume / "data").readlink() == data
+    (volume / "data").unlink()
+    (volume / "data").write_text("mine")
+    linked(volume, data)
+    assert (volume / "data").read_text() == "mine"
+    linked(tmp_path / "missing", data)
+
+
+def test_a_link_to_data_that_are_not_there_any_more_goes_and_nothing_else(tmp_path: Path) -> None:
+    data, volume = tmp_path / "data", tmp_path / "volume"
+    volume.mkdir()
+    linked(volume, data)
+    linked(volume, data, has_data=False)
+    assert list(volume.iterdir()) == []
+    for target in (tmp_path / "other", volume):
+        (volume / "data").symlink_to(target)
+        linked(volume, data, has_data=False)
+        assert (volume / "data").readlink() == target
+        (volume / "data").unlink()
+    linked(volume, data)
+    data.mkdir()
+    linked(volume, data, has_data=False)
+    assert (volume / "data").is_symlink()
+
+
+def test_the_server_is_told_whether_there_are_data() -> None:
+    for options, said in ((Options(), b"HAS_DATA = False\n"), (Options(data=DataFolder("/srv")), b"HAS_DATA = True\n")):
+        told = members(the_files(options=options))[SERVER_CONFIG][1]
+        assert told.startswith(b"WORK = '/srv/me/work'\nDATA = '/data'\n" + said)
+
+
 def test_a_specification_shows_no_secret() -> None:
-    spec = a_specification()
+    spec = a_specification(variables={"TOKEN": "s3cret"})
+    assert spec.variables == {"TOKEN": "s3cret"}
+    assert "s3cret" not in repr(spec)
+    assert "s3cret" not in str(spec.labels)
     assert "PRIVATE KEY" not in repr(spec)
     assert set(spec.environment) == {
         "JUPYTER_CONFIG_PATH", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR"

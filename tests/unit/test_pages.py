@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from jinja2 import UndefinedError
 
-from chalicelib.session.values import PHASES, Phase, State
+from chalicelib.session.options import Allowance
+from chalicelib.session.values import PHASES, Limits, Phase, State
 from chalicelib.web import json as documents
 from chalicelib.web import pages
-from tests.documents import a_listed_document, a_session_document
+from tests.documents import a_listed_document, a_session_document, asked_for
 
 FOLDER = Path(pages.__file__).parent
 
@@ -69,6 +70,7 @@ def a_home(text: str = "x", **changes: Any) -> pages.HomePage:
         "session_hours": 72.0,
         "idle_minutes": 120.0,
         "remembered_days": 90.0,
+        "allowance": Allowance(),
         "sessions": [a_listed_document(name=text)],
         "older": "sessions?before=1790000000.5-0123456789abcdefghij",
     }
@@ -78,8 +80,10 @@ def a_home(text: str = "x", **changes: Any) -> pages.HomePage:
 def every_page(text: str) -> Iterator[pages.Page]:
     """Each page with `text` wherever a visitor's or an endpoint's words are shown."""
     failed = a_session_document(name=text, state="stopped", progress=None, error={"code": "x", "message": text})
-    said = a_session_document(name=text, message=text, image=text, endpoint=text, container=text)
+    asked = asked_for(data=f"{text}:ro", env=[text], port=text)
+    said = a_session_document(name=text, message=text, image=text, endpoint=text, container=text, options=asked)
     yield a_home(text)
+    yield a_home(text, allowance=Allowance(images=(text,)))
     yield a_home(text, name=text, sessions=())
     listed = a_listed_document(name=text, endpoint=text)
     yield pages.SessionsPage(root="", sessions=[listed, {**listed, "failed": True}])
@@ -120,6 +124,53 @@ class Outline(HTMLParser):
 
 def shape(outline: Outline) -> list[tuple[str, frozenset[str]]]:
     return [(tag, frozenset(attributes)) for tag, attributes in outline.tags]
+
+
+# ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def facts(**asked: Any) -> str:
+    """What the session's page says of a launch that asked for this, as text in one line."""
+    page = pages.SessionPage(root="../", session=a_session_document(options=asked_for(**asked)), log=[])
+    return " ".join(" ".join(Outline(page.html()).text).split())
+
+
+def test_the_session_page_shows_what_was_asked_for_and_nothing_that_was_not() -> None:
+    said = facts(
+        memory=4 << 30,
+        cpus=1.5,
+        gpus="all",
+        shm=1 << 30,
+        pull="always",
+        data="/srv/d:rw",
+        env=["A", "B"],
+        port="40000-40099",
+    )
+    for fact in (
+        "Limits 4 GiB of memory, 1.5 CPUs, all GPUs, 1 GiB of shared memory",
+        "Pull At every launch",
+        "Data /srv/d , read and write, as /data",
+        "Variables A , B",
+        "Port 40000-40099",
+    ):
+        assert fact in said
+    assert "Limits 1 CPU, 2 GPUs " in facts(cpus=1.0, gpus=2)
+    assert "Data /srv/d , read-only," in facts(data="/srv/d:ro")
+    assert "Pull Never" in facts(pull="never")
+    assert not any(term in facts() for term in ("Limits", "Pull At", "Data", "Variables", "Port"))
+
+
+def test_the_form_says_what_the_operator_allows_and_sets() -> None:
+    allowance = Allowance(most=Limits(memory=8 << 30), default=Limits(shm=1 << 30), images=("quay.io/jupyter/*",))
+    said = " ".join("".join(Outline(a_home(allowance=allowance).html()).text).split())
+    assert "no limit, but for 1 GiB of shared memory. This hub allows at most 8 GiB of memory." in said
+    assert "This hub allows quay.io/jupyter/*." in said
+    assert "Empty fields set no limit. " in " ".join("".join(Outline(a_home().html()).text).split())
+
+
+def test_no_field_for_a_data_directory_where_the_operator_allows_none() -> None:
+    fields = [Outline(a_home(allowance=Allowance(data=allowed)).html()).all("input") for allowed in (True, False)]
+    assert [any(field.get("name") == "data" for field in found) for found in fields] == [True, False]
 
 
 # ── escaping ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -33,7 +33,19 @@ from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import with_lease
 from chalicelib.session.machine import advance, new_session
 from chalicelib.session.narration import LOG_LINES, NEWER, UNREADABLE
-from chalicelib.session.values import Failure, Limits, Line, Session, State, Target, container_name
+from chalicelib.session.values import (
+    DataFolder,
+    Failure,
+    Limits,
+    Line,
+    Options,
+    Ports,
+    PullPolicy,
+    Session,
+    State,
+    Target,
+    container_name,
+)
 from tests.builders import LABEL, LIFETIME, NOW, OWNER, a_session
 from tests.write_units import size_of
 
@@ -337,7 +349,8 @@ CHANGED: Final[Mapping[str, Any]] = {
     "state": State.READY,
     "endpoint": "tcp://[2001:db8::1]:2376",
     "image": "registry.example.org/a:b",
-    "limits": Limits(memory=2**31, cpus=0.25, gpus=-1),
+    "limits": Limits(memory=2**31, cpus=0.25, gpus=-1, shm=2**30),
+    "options": Options(DataFolder("/srv/übung", writable=True), ("A", "B_1"), Ports(40000, 40010), PullPolicy.ALWAYS),
     "open_path": "a/b c.ipynb",
     "address": "2001:db8::1",
     "container": "homeport-0123456789abcdefghij-3",
@@ -724,6 +737,13 @@ def wrong_for(name: str, value: object) -> Iterator[object]:
         ("limits", {"memory": -1}),
         ("limits", {"cpus": True}),
         ("limits", {"gpus": 1.5}),
+        ("limits", {"shm": "1g"}),
+        ("options", {"data": {"path": 7}}),
+        ("options", {"data": {"path": "/srv", "writable": "yes"}}),
+        ("options", {"environment": "A"}),
+        ("options", {"environment": [7]}),
+        ("options", {"ports": {"first": 40000}}),
+        ("options", {"pull": "often"}),
         ("target", {"address": "203.0.113.7"}),
         ("target", {"address": 7, "port": 80}),
         ("target", {"address": "203.0.113.7", "port": "80"}),

@@ -25,7 +25,9 @@ from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from chalicelib.web.json import Check, Line, Listed, Session
+from chalicelib.session.options import Allowance, shown_limits
+from chalicelib.session.values import Limits
+from chalicelib.web.json import Asked, Check, Line, Listed, Session
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -49,7 +51,8 @@ class HomePage(Page):
 
     `default_image` is used when the field stays empty, `session_hours` is the longest life of a session, and
     `idle_minutes` after how long without activity a notebook stops by itself, and `remembered_days` how long the
-    hub lists a stopped session. `sessions` and `older` are as on the SessionsPage.
+    hub lists a stopped session. `allowance` is what a launch may ask for. `sessions` and `older` are as on the
+    SessionsPage.
     """
 
     template: ClassVar[str] = "home.html"
@@ -58,6 +61,7 @@ class HomePage(Page):
     session_hours: float
     idle_minutes: float
     remembered_days: float
+    allowance: Allowance
     name: str = ""
     sessions: Sequence[Listed] = ()
     older: str | None = None
@@ -168,6 +172,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"day": _day, "moment": _moment, "clock": _clock, "grouped": _grouped}
+    environment.filters |= {"limits": _limits, "asked": _asked}
     return environment
 
 
@@ -190,3 +195,14 @@ def _clock(at: str) -> str:
 def _grouped(digits: str) -> str:
     """A fingerprint in groups of four, as people compare them."""
     return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
+
+
+def _limits(limits: Limits) -> str:
+    """Limits as a phrase, empty when none is set: 4 GiB of memory, 2 CPUs."""
+    return ", ".join(shown_limits(limits))
+
+
+def _asked(options: Asked) -> str:
+    """The limits that a launch asked for, as `_limits` says them."""
+    gpus = -1 if options["gpus"] == "all" else int(options["gpus"] or 0)
+    return _limits(Limits(options["memory"], options["cpus"], gpus, options["shm"]))
