@@ -113,7 +113,7 @@ class EngineContract(ABC):
     @pytest.mark.parametrize(
         "changes",
         [
-            {"command": ("sh", "-c", "trap 'exit 0' TERM; sleep 999 & wait")},
+            {"command": ("sh", "-c", "trap 'exit 0' TERM; echo ready; sleep 999 & wait")},
             {"volume": "homeport-another"},
             {"workdir": "/elsewhere"},
             {"port": 9999},

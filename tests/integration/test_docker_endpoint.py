@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from chalicelib.notebook.container import ImageConfig, Specification, injected_f
 from chalicelib.session.machine import new_session
 from chalicelib.session.values import Limits
 from local.endpoint import LocalEndpoint, endpoint
-from local.engine import Engine, engine
+from local.engine import Engine
 from tests.builders import LABEL, NOW, OWNER, a_session
 from tests.certificates import Ca
 from tests.integration.gated_registry import GatedRegistry, a_tar
@@ -41,7 +42,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 HUB = "endpoint-tests"
-WAITING = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")  # ends at once when it is stopped
+READY = "ready"
+WAITING = ("sh", "-c", f"trap 'exit 0' TERM; echo {READY}; sleep 1000 & wait")  # ends at once when it is stopped
 LEAF = Leaf(b"a certificate\n", b"its key\n")
 
 
@@ -59,6 +61,7 @@ class Rig:
     offered: LocalEndpoint
     behind: docker.APIClient
     image: str
+    loopback: str = "127.0.0.1"  # what the engine calls this machine's
 
     def open(self, **changes: Any) -> DockerEndpoint:
         arguments: dict[str, Any] = {"deadline": 30.0, "hub_name": HUB} | changes
@@ -83,20 +86,21 @@ class Rig:
         return replace(spec, **({"command": WAITING} | changes))
 
 
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with (
-        engine(tmp_path_factory.mktemp("engine"), os.environ) as running,
-        endpoint(tmp_path_factory.mktemp("endpoint"), running.socket) as offered,
-    ):
-        behind = docker.APIClient(base_url=running.url, timeout=60)
+@contextmanager
+def a_rig(engine: Engine, folder: Path, loopback: str = "127.0.0.1") -> Iterator[Rig]:
+    with endpoint(folder, engine.socket) as offered, closing(docker.APIClient(engine.url, timeout=60)) as behind:
         image = "homeport-endpoint-test:latest"
         try:
             _import_shell(behind, image)
-            yield Rig(running, offered, behind, image)
+            yield Rig(engine, offered, behind, image, loopback)
         finally:
             _leave_nothing(behind, image)
-            behind.close()
+
+
+@pytest.fixture(scope="module")
+def rig(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with a_rig(engine, tmp_path_factory.mktemp("endpoint")) as made:
+        yield made
 
 
 def _import_shell(behind: docker.APIClient, image: str, programs_of_ours: Mapping[str, bytes] | None = None) -> None:

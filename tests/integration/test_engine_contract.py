@@ -1,4 +1,4 @@
-"""A real engine behind a real mutual TLS endpoint keeps the contract that its twin keeps."""
+"""Real engines behind a real mutual TLS endpoint keep the contract that their twin keeps: each kind, and each version."""
 
 from __future__ import annotations
 
@@ -12,22 +12,43 @@ from docker.errors import NotFound
 from chalicelib.engine.endpoint import DockerEndpoint
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.container import Specification
+from local.engine import Engine as LocalEngine
+from tests import engines
 from tests.contract.engine import EngineContract
 from tests.integration import test_docker_endpoint as parts
 from tests.integration.gated_registry import GatedRegistry
-from tests.integration.test_docker_endpoint import Rig, rig  # noqa: F401 - the fixture, for this module's own engine
+from tests.integration.test_docker_endpoint import Rig
 
 pytestmark = parts.pytestmark
 
 
+@pytest.fixture(scope="module", params=["docker", "rootless", "podman", "api-1.24", "api-1.30", "api-1.44"])
+def rig(request: pytest.FixtureRequest, engine: LocalEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    kind = request.param
+    if lacking := engines.missing_for(kind):
+        pytest.skip(lacking)
+    folder = tmp_path_factory.mktemp(kind)
+    loopback = engines.HOST if kind == "rootless" else engines.LOOPBACK
+    with engines.of_kind(kind, folder, engine) as running, parts.a_rig(running, folder / "endpoint", loopback) as made:
+        yield made
+
+
+class Patient(DockerEndpoint):
+    """It starts a container and waits until its shell is ready to be stopped; before, a stop takes ten seconds."""
+
+    def start(self, container: str) -> None:
+        super().start(container)
+        parts.until(lambda: parts.READY in self.log_tail(container) or not self.inspect(container).running)
+
+
 class TestDockerEndpoint(EngineContract):
     @pytest.fixture
-    def opened(self, rig: Rig) -> Iterator[DockerEndpoint]:  # noqa: F811
-        with rig.open() as opened:
+    def opened(self, rig: Rig) -> Iterator[DockerEndpoint]:
+        with Patient(rig.credentials(), address="127.0.0.1", deadline=60, hub_name=parts.HUB) as opened:
             yield opened
 
     @pytest.fixture
-    def spec(self, rig: Rig, request: pytest.FixtureRequest) -> Iterator[Specification]:  # noqa: F811
+    def spec(self, rig: Rig, request: pytest.FixtureRequest) -> Iterator[Specification]:
         """Container and volume are gone afterwards, whatever their labels are."""
         spec = rig.specification(request.node.name)
         yield spec
@@ -37,8 +58,8 @@ class TestDockerEndpoint(EngineContract):
             rig.behind.remove_volume(spec.volume)
 
     @pytest.fixture
-    def pullable(self, rig: Rig) -> Iterator[str]:  # noqa: F811
-        with GatedRegistry(3) as registry:
+    def pullable(self, rig: Rig) -> Iterator[str]:
+        with GatedRegistry(3, rig.loopback) as registry:
             registry.open_gates()
             yield registry.image
         with suppress(NotFound):
