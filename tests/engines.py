@@ -8,6 +8,7 @@ changes), and settings for Podman where cgroups are of the first version or mixe
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -89,11 +90,12 @@ def rootless() -> Iterator[Engine]:
             "XDG_CONFIG_HOME": str(home),
             "DOCKERD_ROOTLESS_ROOTLESSKIT_FLAGS": "--disable-host-loopback=false",
         }
-        inside = ["env", "-i", *(f"{name}={value}" for name, value in environ.items()), SCRIPT]
-        inside += [f"--data-root={home / 'data'}", f"--host=unix://{socket}", f"--insecure-registry={HOST}/32"]
-        script = _AS_NOBODYS_USER.format(uid=UID)
-        command = ["unshare", "--mount", "sh", "-c", script, "sh", folder / "etc", *inside, "--log-level=warn"]
-        with processes.running("rootless", command, folder=folder / "log", patience=local_engine.STOP_DEADLINE) as child:
+        command = ["unshare", "--mount", "sh", "-c", _AS_NOBODYS_USER.format(uid=UID), "sh", str(folder / "etc")]
+        command += ["env", "-i", *(f"{name}={value}" for name, value in environ.items()), str(SCRIPT)]
+        command += [f"--data-root={home / 'data'}", f"--host=unix://{socket}", f"--insecure-registry={HOST}/32"]
+        with processes.running(
+            "rootless", command, folder=folder / "log", patience=local_engine.STOP_DEADLINE
+        ) as child:
             yield _answering(socket, child)
 
 
@@ -168,7 +170,7 @@ def podman(folder: Path) -> Iterator[Engine]:
 
 def _rules(table: str) -> list[list[str]]:
     listed = local_engine._run("iptables", "--wait", "--table", table, "--list-rules")
-    return [line.split() for line in listed.splitlines()]
+    return [shlex.split(line) for line in listed.splitlines()]
 
 
 def _chains() -> set[tuple[str, str]]:
@@ -204,12 +206,12 @@ defaults
     timeout server 1h
 frontend api
     bind unix@{socket}
-    http-request return status 200 content-type application/json string '{{"Version": "claims {version}", \
-"ApiVersion": "{version}", "MinAPIVersion": "{oldest}", "Os": "linux"}}' if {{ path -m reg ^(/v[0-9.]+)?/version$ }}
+    http-request return status 200 content-type application/json string '{{"Version": "{engine_version}", \
+"ApiVersion": "{version}", "MinAPIVersion": "{version}", "Os": "linux"}}' if {{ path -m reg ^(/v[0-9.]+)?/version$ }}
     http-request return status 200 content-type text/plain hdr Api-Version {version} string OK \
 if {{ path -m reg ^(/v[0-9.]+)?/_ping$ }}
-    http-request return status 400 content-type application/json string '{{"message": "client version is not {version}, \
-which is the only one here"}}' unless {{ path_beg /v{version}/ }}
+    http-request return status 400 content-type application/json \
+string '{{"message": "only client version {version} is spoken here"}}' unless {{ path_beg /v{version}/ }}
     http-request replace-path /v[0-9.]+/(.*) /v{behind}/\\1
     default_backend engine
 backend engine
@@ -224,7 +226,8 @@ def speaking(version: str, folder: Path, engine: Engine) -> Iterator[Engine]:
     folder.mkdir(parents=True)
     socket, configuration = folder / "api.sock", folder / "haproxy.cfg"
     known = min(version, "1.41")  # the newest one of Docker 20.10
-    text = _SPEAKING.format(socket=socket, version=version, oldest=version, behind=known, engine=engine.socket)
+    names = {"socket": socket, "engine": engine.socket, "engine_version": engine.version}
+    text = _SPEAKING.format(version=version, behind=known, **names)
     configuration.write_text(text)
     with processes.running("api", ["haproxy", "-db", "-f", configuration], folder=folder) as child:
         yield _answering(socket, child)

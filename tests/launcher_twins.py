@@ -39,7 +39,7 @@ from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.looks import ASKED_SECONDS, ring_of, rings_at
 from chalicelib.session.narration import LOG_LINES
-from chalicelib.session.values import Line, Session, State, Summary, container_name
+from chalicelib.session.values import Line, Session, State, Summary, Target, container_name
 from tests.builders import LIFETIME, NOW
 
 _Answer = TypeVar("_Answer")
@@ -368,6 +368,7 @@ class EngineTwin:
     refuses: Exception | None = None
     during: Callable[[str], None] = lambda call: None
     address: str = "203.0.113.7"
+    node: str = ""  # where it says that containers run, if it is a cluster
     credentials: Credentials = field(init=False)
     hub_name: str = field(init=False)
 
@@ -436,10 +437,10 @@ class EngineTwin:
         exit_code = None if running else found.exit_code
         return ContainerStatus(status=found.status, running=running, exit_code=exit_code, oom=False)
 
-    def published_port(self, container: str) -> int:
+    def published(self, container: str) -> Target:
         if self._found(container).status != "running":
             raise EndpointFailed("The endpoint has not published the notebook's port yet")
-        return 32768
+        return Target(self.node or self.address, 32768)
 
     def log_tail(self, container: str) -> str:
         found = self.containers.get(container)

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -52,6 +51,7 @@ from chalicelib.engine.pull import ANSWER_SECONDS, Pull
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.transport import Budget, Channel, new_context
 from chalicelib.notebook.container import LABEL, NOTEBOOK_PORT, ImageConfig, Specification
+from chalicelib.session.values import Target
 
 STOP_SECONDS: Final = 10  # docker stop's own default; JupyterLab needs one or two
 POLL_SECONDS: Final = 0.1
@@ -61,6 +61,7 @@ LIST_LENGTH: Final = 50  # containers of one owner and hub that are looked at, t
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _OUR_NAME: Final = re.compile(r"homeport-(?P<session>[0-9a-z]+)-(?P<generation>[0-9]+)")
 _STATUSES: Final = frozenset({"created", "running", "paused", "restarting", "removing", "exited", "dead"})
+_PODMAN_STATUSES: Final = {"stopped": "exited"}  # for the moment until Podman has cleaned up
 
 
 class Meaning(Protocol):
@@ -276,8 +277,11 @@ class DockerEndpoint:
         with self._calls(start_error_for) as docker:
             docker.start(container)
 
-    def published_port(self, container: str) -> int:
-        """Say at which port of the endpoint the notebook is published; raises NotADockerEngine, ContainerMissing."""
+    def published(self, container: str) -> Target:
+        """Say where the notebook is published; raises NotADockerEngine, ContainerMissing.
+
+        The address is the endpoint's, or that of a cluster's node: what the endpoint says, to be checked like its own.
+        """
         found = self._find(container)
         if found is None:
             raise error_for(404, "", quote=False)
@@ -287,9 +291,10 @@ class DockerEndpoint:
             raise errors.EndpointFailed(
                 "The endpoint has not published the notebook's port yet. The hub will try again"
             )
-        six = ip_address(self.address).version == 6
-        fitting = [binding for binding in bindings if (":" in str(binding.get("HostIp", ""))) is six]
-        return port_of((fitting or bindings)[0].get("HostPort"))
+        node = part_of(found, "Node").get("IP")  # Docker Swarm before Docker had it built in, UCP and MKE
+        address = node if isinstance(node, str) and node else self.address
+        fitting = [binding for binding in bindings if (":" in str(binding.get("HostIp", ""))) is (":" in address)]
+        return Target(address, port_of((fitting or bindings)[0].get("HostPort")))
 
     def inspect(self, container: str) -> ContainerStatus:
         """Look at the container."""
@@ -298,9 +303,10 @@ class DockerEndpoint:
             return MISSING
         state = part_of(found, "State")
         status, code = state.get("Status"), state.get("ExitCode")
+        status = _PODMAN_STATUSES.get(status, status) if isinstance(status, str) else "unknown"
         running = state.get("Running") is True and status not in ("paused", "restarting")
         return ContainerStatus(
-            status=status if isinstance(status, str) and status in _STATUSES else "unknown",
+            status=status if status in _STATUSES else "unknown",
             running=running,
             exit_code=code if type(code) is int and -1 <= code <= 0xFFFF_FFFF and not running else None,
             oom=state.get("OOMKilled") is True,

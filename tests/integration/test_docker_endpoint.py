@@ -196,7 +196,8 @@ def test_everything_in_a_containers_life_may_happen_twice(rig: Rig, fresh: Speci
         docker_endpoint.start(fresh.name)
         docker_endpoint.start(fresh.name)
         assert of(docker_endpoint, fresh) == ("running", True)
-        assert docker_endpoint.published_port(fresh.name) == docker_endpoint.published_port(fresh.name) >= 1024
+        assert docker_endpoint.published(fresh.name) == docker_endpoint.published(fresh.name)
+        assert docker_endpoint.published(fresh.name).port >= 1024
         docker_endpoint.remove(fresh.name)
         docker_endpoint.remove(fresh.name)
         assert of(docker_endpoint, fresh) == ("missing", False)
@@ -428,7 +429,7 @@ def test_an_image_that_is_not_there_is_told_as_such(rig: Rig, fresh: Specificati
 
 def test_what_was_removed_meanwhile_is_missing(rig: Rig, fresh: Specification) -> None:
     with rig.open() as docker_endpoint:
-        for call in (docker_endpoint.start, docker_endpoint.published_port):
+        for call in (docker_endpoint.start, docker_endpoint.published):
             with pytest.raises(errors.ContainerMissing):
                 call(fresh.name)
         assert docker_endpoint.log_tail(fresh.name) == ""
