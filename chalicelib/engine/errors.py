@@ -226,7 +226,7 @@ class NotebookSilent(EndpointError):
 
 
 class NotebookUnreachable(NotebookSilent):
-    """The hub cannot connect to the notebook's published port: a firewall is in between, or nothing listens there yet."""
+    """The hub cannot connect to the notebook's published port: a firewall is in between, or nothing listens yet."""
 
     title = "Notebook's port cannot be reached"
 

@@ -97,7 +97,7 @@ def without_program(program: str) -> str:
 
 
 def is_jupyter_missing(line: str) -> bool:
-    """Say whether the line of a log is a shell's, or Jupyter's own, about a `jupyter` or JupyterLab that is not there."""
+    """Say whether the line of a log is a shell's or Jupyter's own about a `jupyter` or JupyterLab that is missing."""
     return "jupyter" in line and "not found" in line
 
 
