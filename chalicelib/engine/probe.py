@@ -36,8 +36,8 @@ def probe(
         ) from error
     except errors.EndpointNotTls as error:
         raise errors.NotebookNotTls(
-            f"What answers at port {target.port} of {target.address} does not speak TLS, so it is not JupyterLab as the "
-            "hub starts it. Choose an image whose entry point runs the command that it is given"
+            f"What answers at port {target.port} of {target.address} does not speak TLS, so it is not JupyterLab as "
+            "the hub starts it. Choose an image whose entry point runs the command that it is given"
         ) from error
     except errors.EndpointError as error:
         if channel.reached:

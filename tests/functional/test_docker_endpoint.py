@@ -1397,9 +1397,16 @@ def test_an_address_without_a_route_says_what_to_open(trust: HubTrust) -> None:
 def test_a_port_that_is_open_and_says_nothing_yet_is_silent(trust: HubTrust) -> None:
     """As the engine's own proxy is while nothing listens behind it, and a server that is busy starting."""
     released = threading.Event()
-    for greet in (lambda peer: None, lambda peer: released.wait()):
-        assert probe_code(HostileEngine(Pki.new(), greet=greet), trust, deadline=0.3) == "notebook-silent"
+
+    def hold(_: socket.socket) -> None:
+        released.wait()
+
+    assert probe_code(HostileEngine(Pki.new(), greet=lambda peer: None), trust) == "notebook-silent"
+    with HostileEngine(Pki.new(), greet=hold) as busy:
+        with pytest.raises(EndpointError) as caught:
+            probe(Target(LOOPBACK, busy.port), SID, trust, deadline=0.3)
         released.set()
+    assert caught.value.code == "notebook-silent"
 
 
 @pytest.mark.parametrize(
