@@ -21,6 +21,7 @@ from typing import Final
 from local import engine as local_engine
 from local import processes
 from local.engine import Engine
+from tests.swarm import swarm
 
 SCRIPT: Final = Path("/usr/share/docker.io/contrib/dockerd-rootless.sh")
 UID: Final = 64_242  # nobody's
@@ -43,7 +44,7 @@ def missing_for(kind: str) -> str:
 
 @contextmanager
 def of_kind(kind: str, folder: Path, docker: Engine) -> Iterator[Engine]:
-    """An engine of this kind: `docker` itself, docker as if it spoke `api-1.x` alone, rootless or podman."""
+    """An engine of this kind: `docker` itself, the same behind a `swarm` or as `api-1.x`, `rootless` or `podman`."""
     with ExitStack() as stack:
         match kind.partition("-"):
             case ("docker", _, _):
@@ -52,6 +53,8 @@ def of_kind(kind: str, folder: Path, docker: Engine) -> Iterator[Engine]:
                 yield stack.enter_context(rootless())
             case ("podman", _, _):
                 yield stack.enter_context(podman(folder))
+            case ("swarm", _, _):
+                yield stack.enter_context(swarm(folder / "swarm.sock", docker))
             case ("api", _, version):
                 yield stack.enter_context(speaking(version, folder, docker))
 

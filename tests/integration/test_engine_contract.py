@@ -22,7 +22,7 @@ from tests.integration.test_docker_endpoint import Rig
 pytestmark = parts.pytestmark
 
 
-@pytest.fixture(scope="module", params=["docker", "rootless", "podman", "api-1.24", "api-1.44"])
+@pytest.fixture(scope="module", params=["docker", "rootless", "podman", "swarm", "api-1.24", "api-1.44"])
 def rig(request: pytest.FixtureRequest, engine: LocalEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     kind = request.param
     if lacking := engines.missing_for(kind):
