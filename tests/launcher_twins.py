@@ -39,7 +39,7 @@ from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.looks import ASKED_SECONDS, ring_of, rings_at
 from chalicelib.session.narration import LOG_LINES
-from chalicelib.session.values import Line, Session, State, Summary, Target, container_name
+from chalicelib.session.values import Limits, Line, Session, State, Summary, Target, container_name
 from tests.builders import LIFETIME, NOW
 
 _Answer = TypeVar("_Answer")
@@ -387,7 +387,7 @@ class EngineTwin:
     ) -> None:
         pass
 
-    def verify(self) -> tuple[str, str]:
+    def verify(self, limits: Limits = Limits()) -> tuple[str, str]:
         self._acting("verify")
         return "20.10.24", ""
 

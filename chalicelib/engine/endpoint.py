@@ -51,17 +51,23 @@ from chalicelib.engine.pull import ANSWER_SECONDS, Pull
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.transport import Budget, Channel, new_context
 from chalicelib.notebook.container import LABEL, NOTEBOOK_PORT, ImageConfig, Specification
-from chalicelib.session.values import Target
+from chalicelib.session.values import Limits, Target
 
 STOP_SECONDS: Final = 10  # docker stop's own default; JupyterLab needs one or two
 POLL_SECONDS: Final = 0.1
 VERSION_LENGTH: Final = 40  # characters; it stands in the middle of a line of the log
+PODMAN: Final = "Podman Engine"  # what it calls itself among its components
 LIST_LENGTH: Final = 50  # containers of one owner and hub that are looked at, the newest first
 
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _OUR_NAME: Final = re.compile(r"homeport-(?P<session>[0-9a-z]+)-(?P<generation>[0-9]+)")
 _STATUSES: Final = frozenset({"created", "running", "paused", "restarting", "removing", "exited", "dead"})
 _PODMAN_STATUSES: Final = {"stopped": "exited"}  # for the moment until Podman has cleaned up
+
+
+def _is_podman(version: Mapping[str, Any]) -> bool:
+    parts = version.get("Components")
+    return isinstance(parts, list) and any(isinstance(part, dict) and part.get("Name") == PODMAN for part in parts)
 
 
 class Meaning(Protocol):
@@ -128,18 +134,34 @@ class DockerEndpoint:
 
     # ── the engine ──
 
-    def verify(self) -> tuple[str, str]:
-        """Connect, show the certificate and ask for the version: gives it, and a note for the visitor or ""."""
+    def verify(self, limits: Limits = Limits()) -> tuple[str, str]:
+        """Connect, show the certificate and ask for the version: gives it, and a note for the visitor or "".
+
+        Of `limits` the note says which ones the engine takes and does not keep.
+        """
         version = self._version()
         if version.get("Os", "linux") != "linux":
             raise errors.EndpointNotLinux(
                 "The endpoint's Docker Engine runs Windows containers, and notebooks are Linux containers. Switch it "
                 "to Linux containers"
             )
-        note = ""
+        notes = []
         if self._channel.nameless:
-            note = "Its certificate contains no host name, so only your bundle's CA was checked"
-        return quoted(version.get("Version"), VERSION_LENGTH) or "unknown", note
+            notes.append("Its certificate contains no host name, so only your bundle's CA was checked")
+        if missing := self._unlimited(limits):
+            notes.append(f"It cannot limit {' and '.join(missing)}: the notebook gets what the computer has")
+        podman = "Podman " if _is_podman(version) else ""
+        return podman + (quoted(version.get("Version"), VERSION_LENGTH) or "unknown"), ". ".join(notes)
+
+    def _unlimited(self, limits: Limits) -> list[str]:
+        """What of the limits is accepted and not kept, as without cgroups: rootless engines may have none."""
+        if limits.memory is None and limits.cpus is None:
+            return []
+        info: Mapping[str, Any] = {}
+        with self._calls() as docker, suppress(ApiError):  # an authorization plugin may forbid it: no reason to fail
+            info = object_of(docker.info())
+        kept = {"memory": (limits.memory, "MemoryLimit"), "CPUs": (limits.cpus, "CpuCfsQuota")}
+        return [what for what, (limit, key) in kept.items() if limit is not None and info.get(key) is False]
 
     def _version(self) -> dict[str, Any]:
         with self._translated(error_for):

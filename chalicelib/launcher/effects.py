@@ -54,7 +54,7 @@ from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import EFFECT_SECONDS
-from chalicelib.session.values import Failure, Phase, Session, Target, container_name
+from chalicelib.session.values import Failure, Limits, Phase, Session, Target, container_name
 
 ANSWER_SECONDS: Final[Mapping[type[Effect], float]] = MappingProxyType(  # of effects that only ask
     {e.VerifyEndpoint: 10.0, e.FindImage: 10.0, e.LookAtNotebook: 15.0}
@@ -106,7 +106,7 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
     ) -> None: ...
-    def verify(self) -> tuple[str, str]: ...
+    def verify(self, limits: Limits = ..., /) -> tuple[str, str]: ...
     def image_present(self, image: str, /) -> bool: ...
     def image_config(self, image: str, /) -> ImageConfig: ...
     def pull(self, image: str, /) -> Generator[PullStatus, None, None]: ...
@@ -280,7 +280,7 @@ class Effects:
     def _verify(self, session: Session) -> Generator[Event, None, None]:
         session = replace(session, hub=hub_label(self._config.hub_name, self._trust().notebook_ca))
         with self._endpoint(session) as endpoint:
-            engine, note = endpoint.verify()
+            engine, note = endpoint.verify(session.limits)
             yield e.EndpointVerified(endpoint.address, engine, note, session.hub)
             self._sweep(endpoint, session)
 

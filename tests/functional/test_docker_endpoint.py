@@ -113,6 +113,39 @@ def test_verify_tells_the_engines_version_and_shows_the_certificate(pki: Pki) ->
         assert endpoint.verify() == ("20.10.24", "")
 
 
+def test_podman_is_told_from_docker(pki: Pki) -> None:
+    podman = version(Version="4.3.1", Components=[7, {"Name": "Podman Engine"}, {"Name": "Conmon"}])
+    with HostileEngine(pki, {"GET /version": podman}) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.verify() == ("Podman 4.3.1", "")
+
+
+NOTHING_LIMITED = {"MemoryLimit": False, "CpuCfsQuota": False, "SecurityOptions": ["name=rootless"]}
+
+
+@pytest.mark.parametrize(
+    ("info", "limits", "note"),
+    [
+        (NOTHING_LIMITED, Limits(memory=1 << 30, cpus=2.0), "It cannot limit memory and CPUs: the notebook gets"),
+        (NOTHING_LIMITED, Limits(memory=1 << 30), "It cannot limit memory: the notebook gets"),
+        (NOTHING_LIMITED, Limits(cpus=2.0, gpus=1), "It cannot limit CPUs: the notebook gets"),
+        (NOTHING_LIMITED, Limits(gpus=1), ""),
+        ({"MemoryLimit": True, "CpuCfsQuota": True}, Limits(memory=1 << 30, cpus=2.0), ""),
+        ({"MemoryLimit": None, "CpuCfsQuota": 0}, Limits(memory=1 << 30, cpus=2.0), ""),
+    ],
+)
+def test_limits_that_an_engine_takes_and_does_not_keep_are_told(
+    pki: Pki, info: dict[str, object], limits: Limits, note: str
+) -> None:
+    with HostileEngine(pki, {"GET /info": of_json(info)}) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.verify(limits)[1].startswith(note)
+        assert bool(endpoint.verify(limits)[1]) is bool(note)
+
+
+def test_an_engine_that_does_not_say_what_it_can_limit_is_believed_to_keep_limits(pki: Pki) -> None:
+    with HostileEngine(pki, {"GET /info": refusal(403, "denied")}) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.verify(Limits(memory=1 << 30)) == ("20.10.24", "")
+
+
 @pytest.mark.parametrize(
     ("said", "shown"),
     [("x" * 1000, "x" * 39 + "…"), ("20.10\n\x1b[0m\u202e", "20.10 [0m"), ("\u202e", "unknown"), (20.10, "unknown")],
