@@ -42,6 +42,7 @@ from chalicelib.engine.answers import (
     object_of,
     part_of,
     port_of,
+    user_number,
 )
 from chalicelib.engine.client import ApiError, Client
 from chalicelib.engine.creation import container_config
@@ -288,6 +289,18 @@ class DockerEndpoint:
                 return
             else:
                 self._remove(found, spec.name)
+
+    def user_number(self, container: str, user: str) -> str:
+        """Give a user that an image names (`name` or `name:group`) by number; as it is if nothing says which."""
+        name = user.partition(":")[0]
+        if not name or name.isdigit():
+            return user
+        with self._calls() as docker:
+            try:
+                archive = docker.get_bytes("/containers/{0}/archive", container, {"path": "/etc/passwd"})
+            except ApiError:
+                return user
+        return user_number(archive, name) or user
 
     def put_files(self, container: str, tar: bytes) -> None:
         """Unpack `tar` at the container's root."""

@@ -78,6 +78,13 @@ class EngineContract(ABC):
             assert opened.remove(spec.name) is was_there
             assert opened.inspect(spec.name) == MISSING
 
+    @pytest.mark.parametrize("user", ["", "1000", "1000:100", "nobody-of-that-name:users"])
+    def test_a_user_without_a_name_that_the_image_knows_is_as_the_image_says(
+        self, opened: Engine, spec: Specification, user: str
+    ) -> None:
+        opened.create(spec)
+        assert opened.user_number(spec.name, user) == user
+
     @pytest.mark.parametrize("limits", [Limits(), Limits(memory=64 << 20), Limits(cpus=0.5)])
     def test_a_container_that_runs_is_adopted_as_it_is(
         self, opened: Engine, spec: Specification, limits: Limits

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import socket
 import ssl
 import subprocess
 import sys
+import tarfile
 import textwrap
 import threading
 import time
@@ -1107,6 +1109,52 @@ def test_an_impossible_id_is_not_put_into_a_path(pki: Pki) -> None:
     with HostileEngine(pki, answers) as engine:
         assert code_of(an_endpoint(engine), lambda endpoint: endpoint.remove(OURS)) == "not-a-docker-engine"
         assert {request.method for request in engine.heard} == {"GET"}
+
+
+# ── the image's user ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def a_tar(content: bytes, name: str = "passwd", kind: bytes = tarfile.REGTYPE) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.type, member.size, member.linkname = kind, len(content), "elsewhere" if kind == tarfile.SYMTYPE else ""
+        tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+PASSWD = b"root:x:0:0:root:/root:/bin/bash\njovyan:x:1000:100:,,,:/home/jovyan:/bin/bash\n"
+
+
+@pytest.mark.parametrize(
+    ("user", "answer", "number"),
+    [
+        ("jovyan", http(a_tar(PASSWD)), "1000"),
+        ("jovyan:users", http(a_tar(PASSWD)), "1000"),
+        ("root", http(a_tar(PASSWD)), "0"),
+        ("nobody", http(a_tar(PASSWD)), "nobody"),
+        ("\ud800", http(a_tar(PASSWD)), "\ud800"),
+        ("jovyan", http(a_tar(b"jovyan\njovyan:x\njovyan:x:-1:0\njovyan:x:1e3:0\njovyan:x:9999999999:0")), "jovyan"),
+        ("jovyan", http(a_tar("jovyan:x:١٢:0".encode())), "jovyan"),
+        ("jovyan", http(a_tar(b"", kind=tarfile.SYMTYPE)), "jovyan"),
+        ("jovyan", http(a_tar(PASSWD)[:530]), "jovyan"),
+        ("jovyan", http(b"no tar at all"), "jovyan"),
+        ("jovyan", http(os.urandom(2000)), "jovyan"),
+        ("jovyan", NOT_FOUND, "jovyan"),
+        ("jovyan", refusal(500, "no"), "jovyan"),
+    ],
+)
+def test_a_user_is_looked_up_in_the_containers_own_database(pki: Pki, user: str, answer: bytes, number: str) -> None:
+    with HostileEngine(pki, {f"GET /containers/{NAME}/archive": answer}) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.user_number(NAME, user) == number
+        assert engine.heard[-1].path.endswith("/archive?path=%2Fetc%2Fpasswd")
+
+
+@pytest.mark.parametrize("user", ["", "1000", "1000:100", ":users"])
+def test_a_user_without_a_name_is_not_looked_up(pki: Pki, user: str) -> None:
+    with HostileEngine(pki) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.user_number(NAME, user) == user
+        assert engine.heard == []
 
 
 # ── what is left of launches ─────────────────────────────────────────────────────────────────────────────────────────

@@ -109,6 +109,7 @@ def _import_shell(behind: docker.APIClient, image: str, programs_of_ours: Mappin
     named = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
     libraries = set(re.findall(r"(/\S+) \(0x", named))
     files = {path.lstrip("/"): Path(path).read_bytes() for path in {*programs, *libraries}}
+    files["etc/passwd"] = b"root:x:0:0::/:/bin/sh\njovyan:x:1000:1000::/work:/bin/sh\n"
     changes = ["WORKDIR /work", "USER 1000", "ENV PATH=/usr/bin:/bin"]
     tar = a_tar(files | dict(programs_of_ours or {}), mode=0o755, home="work")
     behind.import_image_from_data(tar, repository=image.split(":")[0], tag="latest", changes=changes)

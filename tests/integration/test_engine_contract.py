@@ -65,6 +65,10 @@ class TestDockerEndpoint(EngineContract):
         with suppress(NotFound):
             rig.behind.remove_image(registry.image, force=True)
 
+    def test_a_users_number_is_what_the_image_has_for_its_name(self, opened: Engine, spec: Specification) -> None:
+        opened.create(spec)
+        assert opened.user_number(spec.name, "jovyan:users") == "1000"
+
     def let_it_end(self, opened: Engine, spec: Specification, exit_code: int, line: str) -> None:
         opened.create(replace(spec, command=parts.saying(f"echo {line}; exit {exit_code}")))
         opened.start(spec.name)
