@@ -152,7 +152,7 @@ def test_an_image_without_jupyter_fails_with_its_last_log_lines(
 def test_an_image_that_serves_plain_http_there_is_ended_at_once(
     hub: HubClient, stack: Stack, notebook_image: str
 ) -> None:
-    dockerfile = f'FROM {notebook_image}\nENTRYPOINT ["tini", "sh", "-c", "python3 -m http.server 8888"]\n'
+    dockerfile = f'FROM {notebook_image}\nENTRYPOINT ["tini", "--", "sh", "-c", "exec python3 -m http.server 8888"]\n'
     error = failure_of(hub, stack, "plain-http", dockerfile)
     assert error["code"] == "notebook-not-tls"
     assert "does not speak TLS" in error["message"]
