@@ -69,6 +69,14 @@ class TestDockerEndpoint(EngineContract):
         opened.create(spec)
         assert opened.user_number(spec.name, "jovyan:users") == "1000"
 
+    def test_a_port_that_is_published_on_every_address_is_adopted(self, rig: Rig, spec: Specification) -> None:
+        everywhere = replace(spec, publish_address="")
+        with rig.open() as opened:
+            opened.create(everywhere)
+            made = rig.behind.inspect_container(spec.name)["Id"]
+            opened.create(everywhere)
+        assert rig.behind.inspect_container(spec.name)["Id"] == made
+
     def let_it_end(self, opened: Engine, spec: Specification, exit_code: int, line: str) -> None:
         opened.create(replace(spec, command=parts.saying(f"echo {line}; exit {exit_code}")))
         opened.start(spec.name)
