@@ -69,6 +69,17 @@ class TestDockerEndpoint(EngineContract):
         opened.create(spec)
         assert opened.user_number(spec.name, "jovyan:users") == "1000"
 
+    def test_the_containers_user_reads_the_files_and_writes_to_the_volume(
+        self, opened: Engine, spec: Specification
+    ) -> None:
+        """In an image that has neither the folder of the files nor the one above it."""
+        words = "exec 2>&1; cat /opt/homeport/client-ca.pem && echo mine > work/file && cat work/file"
+        opened.create(replace(spec, command=parts.saying(words)))
+        opened.put_files(spec.name, parts.the_files())
+        opened.start(spec.name)
+        parts.until(lambda: not opened.inspect(spec.name).running)
+        assert opened.log_tail(spec.name) == "a CA\nmine"
+
     def test_a_port_that_is_published_on_every_address_is_adopted(self, rig: Rig, spec: Specification) -> None:
         everywhere = replace(spec, publish_address="")
         with rig.open() as opened:
