@@ -421,8 +421,8 @@ class Effects:
         except ForbiddenAddress as error:
             node = quoted(target.address, ADDRESS_LENGTH)
             raise NodeForbidden(
-                f"The endpoint is a cluster and runs the notebook on its node {node}, an address to which this hub does "
-                "not connect. Use nodes with public addresses, or ask the hub's operator to allow their network"
+                f"The endpoint is a cluster and runs the notebook on its node {node}, an address to which this hub "
+                "does not connect. Use nodes with public addresses, or ask the hub's operator to allow their network"
             ) from error
 
     def _look(self, session: Session) -> Generator[Event, None, None]:
