@@ -10,14 +10,18 @@ import pytest
 from docker.errors import NotFound
 
 from chalicelib.engine.endpoint import DockerEndpoint
+from chalicelib.engine.errors import NotebookSilent, NotebookUnreachable
+from chalicelib.engine.probe import probe
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.container import Specification
 from local.engine import Engine as LocalEngine
 from tests import engines
+from tests.builders import LABEL
 from tests.contract.engine import EngineContract
 from tests.integration import test_docker_endpoint as parts
 from tests.integration.gated_registry import GatedRegistry
 from tests.integration.test_docker_endpoint import Rig
+from tests.launcher_twins import a_trust
 
 pytestmark = parts.pytestmark
 
@@ -79,6 +83,19 @@ class TestDockerEndpoint(EngineContract):
         opened.start(spec.name)
         parts.until(lambda: not opened.inspect(spec.name).running)
         assert opened.log_tail(spec.name) == "a CA\nmine"
+
+    def test_a_port_that_cannot_be_reached_is_told_with_what_to_open(self, opened: Engine, spec: Specification) -> None:
+        """The port is published at one address; at another one the machine answers as it does behind a firewall."""
+        opened.create(spec)
+        opened.put_files(spec.name, parts.the_files())
+        opened.start(spec.name)
+        target = opened.published(spec.name)
+        with pytest.raises(
+            NotebookSilent
+        ):  # nothing listens in the container: an engine may refuse, or accept and close
+            probe(target, LABEL, a_trust(), deadline=5)
+        with pytest.raises(NotebookUnreachable, match=f"port {target.port} of 127.0.0.2 .* open the ports"):
+            probe(replace(target, address="127.0.0.2"), LABEL, a_trust(), deadline=5)
 
     def test_a_port_that_is_published_on_every_address_is_adopted(self, rig: Rig, spec: Specification) -> None:
         everywhere = replace(spec, publish_address="")
