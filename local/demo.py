@@ -75,6 +75,11 @@ class HubClient:
         """Give the session as it is now."""
         return _json(self._http.get(f"{self._address}/sessions/{sid}", timeout=60))
 
+    def log(self, sid: str) -> list[str]:
+        """Give the lines of the session's log."""
+        answer = _json(self._http.get(f"{self._address}/sessions/{sid}/events", timeout=60))
+        return [line["text"] for line in answer["events"]]
+
     def enter(self, sid: str) -> dict[str, Any]:
         """Ask for a one-time ticket; gives `url` and `ticket`."""
         return _json(self._http.post(f"{self._address}/sessions/{sid}/enter", json={}, timeout=60))

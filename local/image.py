@@ -276,5 +276,8 @@ def _watch(command: list[str], form: str, pick: Callable[[str], str | None], rep
 def _import(client: docker.APIClient, tar: Path) -> None:
     repository, _, tag = LOCAL_IMAGE.rpartition(":")
     answer = client.import_image_from_file(str(tar), repository=repository, tag=tag, changes=list(CONFIGURATION))
+    imported = re.search("sha256:[0-9a-f]{64}", answer)
+    if imported and not _present(client, LOCAL_IMAGE):  # Podman tags what it imports as the latest
+        client.tag(imported[0], repository, tag)
     if not _present(client, LOCAL_IMAGE):
         raise StackError(f"the Docker engine did not import the notebook image: {str(answer)[-300:]}")

@@ -38,6 +38,10 @@ if [ "$mode" = test ]; then
     need busybox busybox
     need curl curl
     need strace strace
+    need podman podman
+    need rootlesskit rootlesskit # these three for rootless Docker
+    need uidmap newuidmap
+    need slirp4netns slirp4netns
 fi
 
 [ -n "$missing" ] || exit 0

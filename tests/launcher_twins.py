@@ -40,7 +40,7 @@ from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.looks import ASKED_SECONDS, ring_of, rings_at
 from chalicelib.session.narration import LOG_LINES
-from chalicelib.session.values import Limits, Line, Session, State, Summary, container_name
+from chalicelib.session.values import Limits, Line, Session, State, Summary, Target, container_name
 from tests.builders import LIFETIME, NOW
 
 _Answer = TypeVar("_Answer")
@@ -372,6 +372,7 @@ class EngineTwin:
     address: str = "203.0.113.7"
     memory: int = 8 << 30
     cpus: int = 4
+    node: str = ""  # where it says that containers run, if it is a cluster
     credentials: Credentials = field(init=False)
     hub_name: str = field(init=False)
 
@@ -425,6 +426,9 @@ class EngineTwin:
             self.created.append(spec.name)
         self.trouble.step()
 
+    def user_number(self, container: str, user: str) -> str:
+        return user
+
     def put_files(self, container: str, tar: bytes) -> None:
         self._acting("put_files")
         self._found(container).files = tar
@@ -445,10 +449,10 @@ class EngineTwin:
         exit_code = None if running else found.exit_code
         return ContainerStatus(status=found.status, running=running, exit_code=exit_code, oom=False)
 
-    def published_port(self, container: str) -> int:
+    def published(self, container: str) -> Target:
         if self._found(container).status != "running":
             raise EndpointFailed("The endpoint has not published the notebook's port yet")
-        return 32768
+        return Target(self.node or self.address, 32768)
 
     def log_tail(self, container: str) -> str:
         found = self.containers.get(container)

@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
+from chalicelib.bundle.errors import BadBundle
+from chalicelib.bundle.tar_archive import tar_entries
 from chalicelib.engine import errors
 from chalicelib.engine.messages import BAD_IMAGE
 from chalicelib.session.image import parse_image
@@ -20,6 +23,7 @@ LOG_CHARACTERS: Final = 4000
 LOWEST_PORT: Final = 1024
 HIGHEST_PORT: Final = 65535
 
+_NUMBER: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 _API_VERSION: Final = re.compile(r"1\.([0-9]{1,3})")
 
 
@@ -76,6 +80,17 @@ def port_of(value: object) -> int:
             f"The endpoint publishes the notebook on an invalid port; it must be {LOWEST_PORT} to {HIGHEST_PORT}"
         )
     return value
+
+
+def user_number(archive: bytes, name: str) -> str:
+    """Find the number of the user `name` in a tar of /etc/passwd (passwd(5)); "" when it is not there."""
+    with suppress(BadBundle):
+        for entry in tar_entries(archive):
+            for line in entry.packed.splitlines():
+                fields = line.decode("utf-8", "replace").split(":")
+                if fields[0] == name and len(fields) > 2 and _NUMBER.fullmatch(fields[2]):
+                    return fields[2]
+    return ""
 
 
 def image_name(image: str) -> str:

@@ -23,7 +23,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -44,6 +43,7 @@ from chalicelib.engine.answers import (
     object_of,
     part_of,
     port_of,
+    user_number,
 )
 from chalicelib.engine.client import ApiError, Client
 from chalicelib.engine.creation import container_config
@@ -54,16 +54,23 @@ from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.transport import Budget, Channel, new_context
 from chalicelib.notebook.container import LABEL, NOTEBOOK_PORT, ImageConfig, Specification
 from chalicelib.session.options import shown_size
-from chalicelib.session.values import Limits
+from chalicelib.session.values import Limits, Target
 
 STOP_SECONDS: Final = 10  # docker stop's own default; JupyterLab needs one or two
 POLL_SECONDS: Final = 0.1
 VERSION_LENGTH: Final = 40  # characters; it stands in the middle of a line of the log
+PODMAN: Final = "Podman Engine"  # what it calls itself among its components
 LIST_LENGTH: Final = 50  # containers of one owner and hub that are looked at, the newest first
 
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _OUR_NAME: Final = re.compile(r"homeport-(?P<session>[0-9a-z]+)-(?P<generation>[0-9]+)")
 _STATUSES: Final = frozenset({"created", "running", "paused", "restarting", "removing", "exited", "dead"})
+_PODMAN_STATUSES: Final = {"stopped": "exited"}  # for the moment until Podman has cleaned up
+
+
+def _is_podman(version: Mapping[str, Any]) -> bool:
+    parts = version.get("Components")
+    return isinstance(parts, list) and any(isinstance(part, dict) and part.get("Name") == PODMAN for part in parts)
 
 
 class Meaning(Protocol):
@@ -141,7 +148,8 @@ class DockerEndpoint:
         note = ""
         if self._channel.nameless:
             note = "Its certificate contains no host name, so only your bundle's CA was checked"
-        return quoted(version.get("Version"), VERSION_LENGTH) or "unknown", note
+        podman = "Podman " if _is_podman(version) else ""
+        return podman + (quoted(version.get("Version"), VERSION_LENGTH) or "unknown"), note
 
     def check_limits(self, limits: Limits) -> None:
         """See that the engine has what is asked for, and can limit it; raises LimitsRefused, LimitsUnsupported.
@@ -151,7 +159,8 @@ class DockerEndpoint:
         """
         if limits.memory is None and limits.cpus is None:
             return
-        with self._calls() as docker:
+        info: Mapping[str, Any] = {}
+        with self._calls() as docker, suppress(ApiError):  # an authorization plugin may forbid it: no reason to fail
             info = object_of(docker.info())
         has_cpus, has_memory = count_of(info.get("NCPU")), count_of(info.get("MemTotal"))
         if has_memory and (limits.memory or 0) > has_memory:
@@ -298,6 +307,18 @@ class DockerEndpoint:
             else:
                 self._remove(found, spec.name)
 
+    def user_number(self, container: str, user: str) -> str:
+        """Give a user that an image names (`name` or `name:group`) by number; as it is if nothing says which."""
+        name = user.partition(":")[0]
+        if not name or name.isdigit():
+            return user
+        with self._calls() as docker:
+            try:
+                archive = docker.get_bytes("/containers/{0}/archive", container, {"path": "/etc/passwd"})
+            except ApiError:
+                return user
+        return user_number(archive, name) or user
+
     def put_files(self, container: str, tar: bytes) -> None:
         """Unpack `tar` at the container's root."""
         with self._calls() as docker:
@@ -308,8 +329,11 @@ class DockerEndpoint:
         with self._calls(start_error_for) as docker:
             docker.start(container)
 
-    def published_port(self, container: str) -> int:
-        """Say at which port of the endpoint the notebook is published; raises NotADockerEngine, ContainerMissing."""
+    def published(self, container: str) -> Target:
+        """Say where the notebook is published; raises NotADockerEngine, ContainerMissing.
+
+        The address is the endpoint's, or that of a cluster's node: what the endpoint says, to be checked like its own.
+        """
         found = self._find(container)
         if found is None:
             raise error_for(404, "", quote=False)
@@ -319,9 +343,10 @@ class DockerEndpoint:
             raise errors.EndpointFailed(
                 "The endpoint has not published the notebook's port yet. The hub will try again"
             )
-        six = ip_address(self.address).version == 6
-        fitting = [binding for binding in bindings if (":" in str(binding.get("HostIp", ""))) is six]
-        return port_of((fitting or bindings)[0].get("HostPort"))
+        node = part_of(found, "Node").get("IP")  # Docker Swarm before Docker had it built in, UCP and MKE
+        address = node if isinstance(node, str) and node else self.address
+        fitting = [binding for binding in bindings if (":" in str(binding.get("HostIp", ""))) is (":" in address)]
+        return Target(address, port_of((fitting or bindings)[0].get("HostPort")))
 
     def inspect(self, container: str) -> ContainerStatus:
         """Look at the container."""
@@ -330,9 +355,10 @@ class DockerEndpoint:
             return MISSING
         state = part_of(found, "State")
         status, code = state.get("Status"), state.get("ExitCode")
+        status = _PODMAN_STATUSES.get(status, status) if isinstance(status, str) else "unknown"
         running = state.get("Running") is True and status not in ("paused", "restarting")
         return ContainerStatus(
-            status=status if isinstance(status, str) and status in _STATUSES else "unknown",
+            status=status if status in _STATUSES else "unknown",
             running=running,
             exit_code=code if type(code) is int and -1 <= code <= 0xFFFF_FFFF and not running else None,
             oom=state.get("OOMKilled") is True,

@@ -243,6 +243,12 @@ class StartFailed(EndpointError):
     title = "Container did not start"
 
 
+class NodeForbidden(EndpointError):
+    """The endpoint is a cluster, and runs the notebook on a node at an address that this hub does not connect to."""
+
+    title = "Forbidden node address"
+
+
 class ContainerRemoved(EndpointError):
     """The session's container was removed on the endpoint, by somebody else than the hub."""
 
@@ -260,7 +266,19 @@ class NotebookSilent(EndpointError):
     retryable = True
 
 
+class NotebookUnreachable(NotebookSilent):
+    """The hub cannot connect to the notebook's published port: a firewall is in between, or nothing listens yet."""
+
+    title = "Notebook's port cannot be reached"
+
+
 class NotebookWrongCertificate(EndpointError):
     """Something else than this session's notebook answers at its published port."""
 
     title = "Wrong notebook certificate"
+
+
+class NotebookNotTls(NotebookWrongCertificate):
+    """What answers at the notebook's published port does not speak TLS: the image runs a server of its own."""
+
+    title = "Notebook does not speak TLS"

@@ -24,6 +24,7 @@ BAD_IMAGE: Final = (
 QUOTE_LENGTH: Final = 160
 
 _PORT: Final = re.compile(r":([0-9]{1,5})\b")
+_EXECUTABLE: Final = re.compile(r'exec: \\?"([A-Za-z0-9._/-]{1,40})\\?"', re.ASCII)  # runc's words and crun's
 
 
 def quoted(text: object, limit: int = QUOTE_LENGTH) -> str:
@@ -114,10 +115,8 @@ def is_name_taken(status: int, text: str) -> bool:
 def start_error_for(status: int, text: str, *, quote: bool) -> errors.EndpointError:
     """Say what an error answer to the start of a container means."""
     if "executable file not found" in text.lower():
-        return errors.ImageWithoutJupyter(
-            "The image has no program called jupyter. Choose one that has JupyterLab, such as "
-            "quay.io/jupyter/minimal-notebook"
-        )
+        named = _EXECUTABLE.search(text)
+        return errors.ImageWithoutJupyter(without_program(named[1] if named else "jupyter"))
     if is_of_another_platform(text):
         return wrong_platform()
     error = error_for(status, text, quote=quote)
@@ -125,6 +124,19 @@ def start_error_for(status: int, text: str, *, quote: bool) -> errors.EndpointEr
         said = f": “{quoted(text)}”" if quote else ""
         return errors.StartFailed(f"The endpoint could not start the container{said}")
     return error
+
+
+def without_program(program: str) -> str:
+    """Say what to do about an image that lacks what a notebook is started with."""
+    return (
+        f"The image has no program called {program}. Choose one that has JupyterLab, such as "
+        "quay.io/jupyter/minimal-notebook"
+    )
+
+
+def is_jupyter_missing(line: str) -> bool:
+    """Say whether the line of a log is a shell's or Jupyter's own about a `jupyter` or JupyterLab that is missing."""
+    return "jupyter" in line and "not found" in line
 
 
 def is_of_another_platform(text: str) -> bool:

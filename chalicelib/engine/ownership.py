@@ -38,7 +38,8 @@ def conflict(container: str) -> errors.ContainerConflict:
 def launch_of(listed: object, wanted: Mapping[str, str]) -> tuple[str, int] | None:
     """Say which launch a container of a list was made for: session and generation.
 
-    None for one that has not the `wanted` labels, or not the name that follows from its others.
+    None for one that has not the `wanted` labels, or not the name that follows from its others (`/name`, or a
+    cluster's `/node/name`).
     """
     entry = listed if isinstance(listed, dict) else {}
     labels, names = part_of(entry, "Labels"), _words(entry.get("Names"))
@@ -48,7 +49,7 @@ def launch_of(listed: object, wanted: Mapping[str, str]) -> tuple[str, int] | No
     if not _SID.fullmatch(sid) or not _GENERATION.fullmatch(generation) or names is None:
         return None
     name = container_name(sid, int(generation))
-    return (sid, int(generation)) if name in names or f"/{name}" in names else None
+    return (sid, int(generation)) if name in (word.rpartition("/")[2] for word in names) else None
 
 
 def is_adoptable(found: Mapping[str, Any], spec: Specification, image: Mapping[str, Any]) -> bool:

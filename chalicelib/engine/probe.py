@@ -23,7 +23,7 @@ def probe(
     """Ask the notebook for its status over mutual TLS, `deadline` seconds long.
 
     Gives since when it is idle (epoch seconds), None while it runs a kernel or does not say; a hint, as it may say
-    anything. Raises NotebookSilent, NotebookWrongCertificate.
+    anything. Raises NotebookSilent, NotebookUnreachable, NotebookWrongCertificate, NotebookNotTls.
     """
     ca, leaf = trust.notebook_ca.certificate, trust.probe
     context = new_context(ca=ca, certificate=leaf.certificate, key=leaf.key)
@@ -34,13 +34,15 @@ def probe(
         raise errors.NotebookWrongCertificate(
             f"Port {target.port} of the endpoint is answered by something other than this notebook. Launch again"
         ) from error
-    except (errors.EndpointTimeout, errors.EndpointUnreachable) as error:
-        raise errors.NotebookSilent(
-            f"The notebook's port {target.port} cannot be reached from the hub. Open the ports that Docker publishes "
-            "(usually 32768 to 60999) in the endpoint's firewall"
+    except errors.EndpointNotTls as error:
+        raise errors.NotebookNotTls(
+            f"What answers at port {target.port} of {target.address} does not speak TLS, so it is not JupyterLab as "
+            "the hub starts it. Choose an image whose entry point runs the command that it is given"
         ) from error
     except errors.EndpointError as error:
-        raise errors.NotebookSilent("The notebook does not answer yet") from error
+        if channel.reached:
+            raise errors.NotebookSilent("The notebook does not answer yet") from error
+        raise _unreachable(target, error) from error
     if status != 200:
         raise errors.NotebookSilent(f"The notebook answers with status {status}")
     if channel.nameless:
@@ -55,6 +57,16 @@ def _idle_since(body: bytes) -> float | None:
         return None if status["kernels"] else datetime.fromisoformat(status["last_activity"]).timestamp()
     except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
         return None
+
+
+def _unreachable(target: Target, error: errors.EndpointError) -> errors.NotebookUnreachable:
+    what, open_ports = "cannot be reached from the hub", "Open"
+    if isinstance(error, errors.ConnectionRefused):  # as it is until the notebook listens
+        what, open_ports = "refuses the hub's connections", "If this goes on, open"
+    return errors.NotebookUnreachable(
+        f"The notebook was started, but port {target.port} of {target.address} {what}. {open_ports} the ports that "
+        "Docker publishes (usually 32768 to 60999) in its firewall"
+    )
 
 
 def _status(channel: Channel) -> tuple[int, bytes]:

@@ -96,6 +96,7 @@ class Channel:
     context: ssl.SSLContext = field(repr=False)
     budget: Budget = field(repr=False)
     _socket: _Socket | None = field(default=None, repr=False)
+    reached: bool = False  # set on connecting: something accepted the connection
     nameless: bool = False  # set on connecting: the certificate contains no name, only the CA was checked
 
     @property
@@ -119,6 +120,7 @@ class Channel:
                 budget = self.budget.to_connect()
                 raw.settimeout(budget.seconds())
                 raw.connect((self.address, self.port))
+                self.reached = True
                 raw.settimeout(budget.seconds())
                 # The name goes into SNI alone: the context checks the chain, and `_check_name` the name, since only
                 # here a certificate without any name can be told from one with a wrong name.

@@ -27,6 +27,7 @@ from chalicelib.aws.errors import CredentialsMissing, StoreUnavailable
 from chalicelib.aws.slots import TURNS, Pool
 from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.credentials import Credentials
+from chalicelib.bundle.errors import ForbiddenAddress
 from chalicelib.config import Config
 from chalicelib.engine.endpoint import MISSING, ContainerStatus, DockerEndpoint
 from chalicelib.engine.errors import (
@@ -35,11 +36,19 @@ from chalicelib.engine.errors import (
     EndpointError,
     EndpointTimeout,
     ImageMissing,
+    ImageWithoutJupyter,
+    NodeForbidden,
     NotebookExited,
     NotebookSilent,
     NotebookWrongCertificate,
 )
-from chalicelib.engine.messages import is_of_another_platform, quoted, wrong_platform
+from chalicelib.engine.messages import (
+    is_jupyter_missing,
+    is_of_another_platform,
+    quoted,
+    without_program,
+    wrong_platform,
+)
 from chalicelib.engine.probe import probe
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.resolve import resolve
@@ -67,6 +76,8 @@ SLOW_SECONDS: Final = 3.0  # what holds a tick for longer, all its effects toget
 HUNG_SECONDS: Final = 0.9  # so is an effect that fails after longer than this
 NOTED_SECONDS: Final = 60.0  # above EFFECT_SECONDS, so that who is asked all the time is noted all the time
 TURN_SECONDS: Final = 60.0  # what a tick that was killed keeps its turn for; one at work takes it anew
+ADDRESS_LENGTH: Final = 45  # characters; the longest way to write an IPv6 address
+LAST_LINES: Final = 5  # of its log are told of a container that ended
 LEAF_SLACK: Final = 86400.0  # a notebook's certificate outlives its session by a day, in seconds
 NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut Down), or by SIGTERM
 
@@ -114,10 +125,11 @@ class Engine(Protocol):
     def image_config(self, image: str, /) -> ImageConfig: ...
     def pull(self, image: str, /) -> Generator[PullStatus, None, None]: ...
     def create(self, spec: Specification, /) -> None: ...
+    def user_number(self, container: str, user: str, /) -> str: ...
     def put_files(self, container: str, tar: bytes, /) -> None: ...
     def start(self, container: str, /) -> None: ...
     def inspect(self, container: str, /) -> ContainerStatus: ...
-    def published_port(self, container: str, /) -> int: ...
+    def published(self, container: str, /) -> Target: ...
     def log_tail(self, container: str, /) -> str: ...
     def launches(self, owner: str, /) -> list[tuple[str, int]]: ...
     def remove(self, container: str, /) -> bool: ...
@@ -400,7 +412,8 @@ class Effects:
             )
             endpoint.create(container)
             if endpoint.inspect(container.name).status == "created":
-                endpoint.put_files(container.name, self._files(session, workdir=container.workdir, user=image.user))
+                user = endpoint.user_number(container.name, image.user)
+                endpoint.put_files(container.name, self._files(session, workdir=container.workdir, user=user))
             return e.ContainerCreated()
 
     def _variables(self, session: Session) -> Mapping[str, str]:
@@ -432,7 +445,19 @@ class Effects:
             status = endpoint.inspect(name)
             if not status.running:
                 raise self._not_running(endpoint, name, status)
-            return e.ContainerStarted(Target(endpoint.address, endpoint.published_port(name)))
+            target = endpoint.published(name)
+            return e.ContainerStarted(target if target.address == endpoint.address else self._on_node(target))
+
+    def _on_node(self, target: Target) -> Target:
+        """A target that is another machine than the endpoint, its address checked; raises NodeForbidden."""
+        try:
+            return replace(target, address=self._config.address_policy.check([target.address]))
+        except ForbiddenAddress as error:
+            node = quoted(target.address, ADDRESS_LENGTH)
+            raise NodeForbidden(
+                f"The endpoint is a cluster and runs the notebook on its node {node}, an address to which this hub "
+                "does not connect. Use nodes with public addresses, or ask the hub's operator to allow their network"
+            ) from error
 
     def _look(self, session: Session) -> Generator[Event, None, None]:
         """Ask the notebook, and if it does not answer the endpoint why; when it answers again, sweep the endpoint."""
@@ -479,10 +504,12 @@ class Effects:
             )
         if status.oom:
             return NotebookExited("The notebook ran out of memory. Launch it again with more memory")
-        tail = endpoint.log_tail(name).strip().splitlines()
+        tail = endpoint.log_tail(name).strip().splitlines()[-LAST_LINES:]
         if tail and is_of_another_platform(tail[-1]):
             return wrong_platform()
-        last = f" Last log line: {quoted(tail[-1])}" if tail else ""
+        last = f" Last log line{'s' if len(tail) > 1 else ''}: {' | '.join(map(quoted, tail))}" if tail else ""
+        if status.exit_code not in NORMAL_EXITS and any(map(is_jupyter_missing, tail)):
+            return ImageWithoutJupyter(f"{without_program('jupyter')}.{last}")
         return NotebookExited(f"The notebook's container ended with exit code {status.exit_code}.{last}")
 
     def _remove(self, session: Session) -> Generator[Event, None, None]:

@@ -230,8 +230,8 @@ def injected_files(
     """Make the tar that is unpacked at "/" before the container starts: configuration, certificate and key, client CA.
 
     Readable for everyone inside, because the image decides which user that is; the key opens nothing but this
-    notebook's own name. The tar also opens the volume's folder to that user, `user` as the image names it: an engine
-    makes it root's if the image has none.
+    notebook's own name. The tar also opens the volume's folder to that user, `user` by number or as the image names
+    it: an engine makes it root's if the image has none.
     """
     config = jupyter_config(workdir, idle_lifetime)
     values = {"WORK": workdir, "DATA": DATA, "HAS_DATA": session.options.data is not None}

@@ -97,7 +97,7 @@ Effect = (
 
 @dataclass(frozen=True, slots=True)
 class EndpointVerified:
-    """The endpoint took the certificate. `address` is the checked IP address, `engine` its version for display.
+    """The endpoint took the certificate. `address` is the checked IP address, `engine` what to show: its version.
 
     `hub` is what the launch's container is going to be labelled with.
     """

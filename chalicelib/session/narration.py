@@ -178,7 +178,8 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
     """The log's lines about `event`; none when it says nothing new."""
     match event:
         case e.EndpointVerified(address=address, engine=engine, note=note):
-            yield f"Connected to Docker {engine} at {address}" + (f". {note}" if note else "")
+            named = engine if engine.startswith("Podman ") else f"Docker {engine}"
+            yield f"Connected to {named} at {address}" + (f". {note}" if note else "")
         case e.PullProgressed() | e.Queued() | e.PullQueued():
             if after.message and after.message != before.message:
                 yield after.message

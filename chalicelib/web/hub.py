@@ -207,7 +207,7 @@ class Hub:
     def ask_for_look(self, session: Session) -> None:
         """Have a ready notebook looked at now, as its visitor does; at most once a minute, and as well as it goes."""
         with suppress(StoreUnavailable):
-            if session.state is State.READY and self._sessions.may_ask_for_look(session.sid):
+            if session.state is State.READY and not session.newer and self._sessions.may_ask_for_look(session.sid):
                 self._enqueue(TickMessage(session.sid), lane=Lane.WATCH, delay=0.0)
 
     def stop(self, session: Session) -> Session:

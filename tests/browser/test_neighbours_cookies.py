@@ -25,7 +25,6 @@ from chalicelib.engine.errors import NotebookSilent
 from chalicelib.engine.probe import probe
 from chalicelib.notebook.certificates import HubTrust
 from chalicelib.notebook.container import injected_files, specification
-from chalicelib.session.values import Target
 from local import containers
 from local.endpoint import LocalEndpoint
 from local.engine import Engine
@@ -277,7 +276,7 @@ def jupyterlab(door: Rig, offered: LocalEndpoint, engine: Engine, image: str) ->
         )
         docker.put_files(spec.name, files)
         docker.start(spec.name)
-        target = Target("127.0.0.1", docker.published_port(spec.name))
+        target = docker.published(spec.name)
         trust = HubTrust(door.pki.notebook, client_ca, door.pki.proxy)
 
         def answers() -> bool:

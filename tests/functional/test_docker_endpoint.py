@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import socket
 import ssl
 import subprocess
 import sys
+import tarfile
 import textwrap
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -31,7 +34,8 @@ from chalicelib.engine.errors import (
     EndpointError,
     EndpointTimeout,
     EndpointTls,
-    NotebookSilent,
+    ImageWithoutJupyter,
+    NotebookUnreachable,
 )
 from chalicelib.engine.probe import probe
 from chalicelib.engine.pull_progress import PullStatus
@@ -109,6 +113,17 @@ def all_of(statuses: Iterator[PullStatus]) -> list[PullStatus]:
 def test_verify_tells_the_engines_version_and_shows_the_certificate(pki: Pki) -> None:
     with HostileEngine(pki) as engine, an_endpoint(engine) as endpoint:
         assert endpoint.verify() == ("20.10.24", "")
+
+
+def test_podman_is_told_from_docker(pki: Pki) -> None:
+    podman = version(Version="4.3.1", Components=[7, {"Name": "Podman Engine"}, {"Name": "Conmon"}])
+    with HostileEngine(pki, {"GET /version": podman}) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.verify() == ("Podman 4.3.1", "")
+
+
+def test_an_engine_that_does_not_say_what_it_can_limit_is_believed_to_keep_limits(pki: Pki) -> None:
+    with HostileEngine(pki, {"GET /info": refusal(403, "denied")}) as engine, an_endpoint(engine) as endpoint:
+        endpoint.check_limits(Limits(memory=1 << 30))
 
 
 @pytest.mark.parametrize(
@@ -633,25 +648,52 @@ def ports(*bindings: object) -> dict[str, object]:
 )  # fmt: skip
 def test_only_a_possible_port_is_believed(pki: Pki, port: object) -> None:
     answers: dict[str, Answer] = {f"GET /containers/{NAME}/json": inspected(**ports({"HostIp": "", "HostPort": port}))}
-    assert code_with(pki, answers, lambda endpoint: endpoint.published_port(NAME)) == "not-a-docker-engine"
+    assert code_with(pki, answers, lambda endpoint: endpoint.published(NAME)) == "not-a-docker-engine"
 
 
 @pytest.mark.parametrize("port", ["1024", "32768", 65535])
-def test_the_published_port_is_that_of_the_addresss_family(pki: Pki, port: object) -> None:
+def test_the_published_is_that_of_the_addresss_family(pki: Pki, port: object) -> None:
     both = ports({"HostIp": "::", "HostPort": "40000"}, "junk", {"HostIp": "0.0.0.0", "HostPort": port})
     answers: dict[str, Answer] = {f"GET /containers/{NAME}/json": inspected(**both)}
     with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
-        assert endpoint.published_port(NAME) == int(str(port))
+        assert endpoint.published(NAME) == Target(LOOPBACK, int(str(port)))
+
+
+@pytest.mark.parametrize(
+    ("node", "address", "port"),
+    [
+        (
+            {"ID": "ODAI:IC6Q", "IP": "198.51.100.7", "Addr": "198.51.100.7:2376", "Name": "node-1"},
+            "198.51.100.7",
+            32768,
+        ),
+        ({"IP": "2001:db8::7"}, "2001:db8::7", 40000),
+        ({"IP": "169.254.169.254"}, "169.254.169.254", 32768),
+        ({"IP": "<b>"}, "<b>", 32768),
+        ({"IP": ""}, LOOPBACK, 32768),
+        ({"IP": ["198.51.100.7"]}, LOOPBACK, 32768),
+        ({}, LOOPBACK, 32768),
+        ("node-1", LOOPBACK, 32768),
+        (None, LOOPBACK, 32768),
+    ],
+)
+def test_a_cluster_publishes_on_its_node_whose_address_is_yet_to_be_checked(
+    pki: Pki, node: object, address: str, port: int
+) -> None:
+    both = ports({"HostIp": "::", "HostPort": "40000"}, {"HostIp": "198.51.100.7", "HostPort": "32768"})
+    answers: dict[str, Answer] = {f"GET /containers/{NAME}/json": inspected(Node=node, **both)}
+    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.published(NAME) == Target(address, port)
 
 
 @pytest.mark.parametrize("settings", [{}, {"NetworkSettings": []}, {"NetworkSettings": {"Ports": {"8888/tcp": None}}}])
 def test_a_port_that_is_not_published_yet_is_asked_for_again(pki: Pki, settings: dict[str, object]) -> None:
     answers: dict[str, Answer] = {f"GET /containers/{NAME}/json": inspected(**settings)}
-    assert code_with(pki, answers, lambda endpoint: endpoint.published_port(NAME)) == "endpoint-failed"
+    assert code_with(pki, answers, lambda endpoint: endpoint.published(NAME)) == "endpoint-failed"
 
 
 def test_the_port_of_a_container_that_is_gone_is_not_found(pki: Pki) -> None:
-    assert code_with(pki, {}, lambda endpoint: endpoint.published_port(NAME)) == "container-missing"
+    assert code_with(pki, {}, lambda endpoint: endpoint.published(NAME)) == "container-missing"
 
 
 @pytest.mark.parametrize(
@@ -660,6 +702,7 @@ def test_the_port_of_a_container_that_is_gone_is_not_found(pki: Pki) -> None:
         ({}, ("running", True, None, False)),
         ({"Status": "exited", "Running": False, "ExitCode": 137, "OOMKilled": True}, ("exited", False, 137, True)),
         ({"Status": "created", "Running": False}, ("created", False, 0, False)),
+        ({"Status": "stopped", "Running": False, "ExitCode": 3}, ("exited", False, 3, False)),
         ({"Status": "paused"}, ("paused", False, 0, False)),
         ({"Status": "<b>", "Running": "yes", "ExitCode": "0", "OOMKilled": 1}, ("unknown", False, None, False)),
         ({"Status": [], "Running": None, "ExitCode": 10**40, "OOMKilled": {}}, ("unknown", False, None, False)),
@@ -960,6 +1003,7 @@ def test_what_the_engine_says_to_a_creation_has_its_code(pki: Pki, status: int, 
     ("status", "text", "code"),
     [
         (400, 'exec: "jupyter": executable file not found in $PATH: unknown', "image-without-jupyter"),
+        (500, "runc: executable file not found in $PATH", "image-without-jupyter"),
         (500, 'could not select device driver "" with capabilities: [[gpu]]', "gpu-unavailable"),
         (500, "driver failed programming external connectivity", "start-failed"),
         (400, "cannot start", "start-failed"),
@@ -970,6 +1014,17 @@ def test_what_the_engine_says_to_a_creation_has_its_code(pki: Pki, status: int, 
 def test_what_the_engine_says_to_a_start_has_its_code(pki: Pki, status: int, text: str, code: str) -> None:
     answers: dict[str, Answer] = {f"POST /containers/{NAME}/start": refusal(status, text)}
     assert code_with(pki, answers, lambda endpoint: endpoint.start(NAME)) == code
+
+
+@pytest.mark.parametrize("quote", ['"', '\\"'])
+def test_an_image_without_a_program_is_told_which(pki: Pki, quote: str) -> None:
+    text = f"unable to start container process: exec: {quote}sh{quote}: executable file not found in $PATH: unknown"
+    with (
+        HostileEngine(pki, {f"POST /containers/{NAME}/start": refusal(400, text)}) as engine,
+        an_endpoint(engine) as endpoint,
+        pytest.raises(ImageWithoutJupyter, match=r"no program called sh\."),
+    ):
+        endpoint.start(NAME)
 
 
 def test_a_container_that_runs_already_is_left_alone(pki: Pki) -> None:
@@ -1034,6 +1089,52 @@ def test_an_impossible_id_is_not_put_into_a_path(pki: Pki) -> None:
         assert {request.method for request in engine.heard} == {"GET"}
 
 
+# ── the image's user ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def a_tar(content: bytes, name: str = "passwd", kind: bytes = tarfile.REGTYPE) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.type, member.size, member.linkname = kind, len(content), "elsewhere" if kind == tarfile.SYMTYPE else ""
+        tar.addfile(member, io.BytesIO(content))
+    return archive.getvalue()
+
+
+PASSWD = b"root:x:0:0:root:/root:/bin/bash\njovyan:x:1000:100:,,,:/home/jovyan:/bin/bash\n"
+
+
+@pytest.mark.parametrize(
+    ("user", "answer", "number"),
+    [
+        ("jovyan", http(a_tar(PASSWD)), "1000"),
+        ("jovyan:users", http(a_tar(PASSWD)), "1000"),
+        ("root", http(a_tar(PASSWD)), "0"),
+        ("nobody", http(a_tar(PASSWD)), "nobody"),
+        ("\ud800", http(a_tar(PASSWD)), "\ud800"),
+        ("jovyan", http(a_tar(b"jovyan\njovyan:x\njovyan:x:-1:0\njovyan:x:1e3:0\njovyan:x:9999999999:0")), "jovyan"),
+        ("jovyan", http(a_tar("jovyan:x:١٢:0".encode())), "jovyan"),
+        ("jovyan", http(a_tar(b"", kind=tarfile.SYMTYPE)), "jovyan"),
+        ("jovyan", http(a_tar(PASSWD)[:530]), "jovyan"),
+        ("jovyan", http(b"no tar at all"), "jovyan"),
+        ("jovyan", http(os.urandom(2000)), "jovyan"),
+        ("jovyan", NOT_FOUND, "jovyan"),
+        ("jovyan", refusal(500, "no"), "jovyan"),
+    ],
+)
+def test_a_user_is_looked_up_in_the_containers_own_database(pki: Pki, user: str, answer: bytes, number: str) -> None:
+    with HostileEngine(pki, {f"GET /containers/{NAME}/archive": answer}) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.user_number(NAME, user) == number
+        assert engine.heard[-1].path.endswith("/archive?path=%2Fetc%2Fpasswd")
+
+
+@pytest.mark.parametrize("user", ["", "1000", "1000:100", ":users"])
+def test_a_user_without_a_name_is_not_looked_up(pki: Pki, user: str) -> None:
+    with HostileEngine(pki) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.user_number(NAME, user) == user
+        assert engine.heard == []
+
+
 # ── what is left of launches ─────────────────────────────────────────────────────────────────────────────────────────
 
 LIST = "GET /containers/json"
@@ -1077,7 +1178,7 @@ def test_what_is_left_is_asked_for_by_the_labels_of_hub_and_owner(pki: Pki) -> N
         {"Labels": None},
         {"Labels": "homeport.hub"},
         {"Names": ["/production-database"]},
-        {"Names": [f"/other/{OURS}"]},
+        {"Names": [f"/{OURS}/other"]},
         {"Names": f"/{OURS}"},
         {"Names": [["x"]]},
         {"Names": None},
@@ -1089,6 +1190,10 @@ def test_what_an_engine_lists_without_all_our_labels_and_their_name_is_passed_ov
 ) -> None:
     theirs = listed(**changes)
     assert launches_in(pki, of_json([theirs, 7, None, "x", [], {}, listed(Names=[OURS])])) == [(a_session().sid, 1)]
+
+
+def test_a_clusters_names_begin_with_the_node(pki: Pki) -> None:
+    assert launches_in(pki, of_json([listed(Names=[f"/node-1/{OURS}"])])) == [(a_session().sid, 1)]
 
 
 def test_no_more_than_fifty_of_what_an_engine_lists_are_looked_at(pki: Pki) -> None:
@@ -1322,8 +1427,53 @@ def test_a_notebook_that_does_not_answer_200_is_silent(trust: HubTrust, answer: 
     assert probe_code(a_notebook(trust, answer), trust, deadline=1.0) == "notebook-silent"
 
 
-def test_a_port_without_a_notebook_is_silent(pki: Pki, trust: HubTrust) -> None:
+def test_a_port_that_refuses_connections_says_what_to_open_if_that_goes_on(trust: HubTrust) -> None:
     with socket.create_server((LOOPBACK, 0)) as closed:
         target = Target(LOOPBACK, closed.getsockname()[1])
-    with pytest.raises(NotebookSilent):
+    with pytest.raises(NotebookUnreachable, match=f"port {target.port} of {LOOPBACK} refuses .* If this goes on, open"):
         probe(target, SID, trust, deadline=5)
+
+
+def test_a_port_that_swallows_connections_says_what_to_open(trust: HubTrust) -> None:
+    """As a firewall does: the system drops what comes while nobody takes what waits already."""
+    with socket.create_server((LOOPBACK, 0), backlog=0) as full, ExitStack() as waiting:
+        target = Target(*full.getsockname())
+        clients = [waiting.enter_context(socket.socket()) for _ in range(2)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex((target.address, target.port))
+        with pytest.raises(
+            NotebookUnreachable, match=f"port {target.port} of {LOOPBACK} cannot be reached .* Open the"
+        ):
+            probe(target, SID, trust, deadline=0.3)
+
+
+def test_an_address_without_a_route_says_what_to_open(trust: HubTrust) -> None:
+    with pytest.raises(NotebookUnreachable):
+        probe(Target("255.255.255.255", 32768), SID, trust, deadline=5)
+
+
+def test_a_port_that_is_open_and_says_nothing_yet_is_silent(trust: HubTrust) -> None:
+    """As the engine's own proxy is while nothing listens behind it, and a server that is busy starting."""
+    released = threading.Event()
+
+    def hold(_: socket.socket) -> None:
+        released.wait()
+
+    assert probe_code(HostileEngine(Pki.new(), greet=lambda peer: None), trust) == "notebook-silent"
+    with HostileEngine(Pki.new(), greet=hold) as busy:
+        with pytest.raises(EndpointError) as caught:
+            probe(Target(LOOPBACK, busy.port), SID, trust, deadline=0.3)
+        released.set()
+    assert caught.value.code == "notebook-silent"
+
+
+@pytest.mark.parametrize(
+    "words", [b"HTTP/1.0 400 Bad Request\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]
+)
+def test_a_port_that_speaks_http_without_tls_is_not_the_notebooks(trust: HubTrust, words: bytes) -> None:
+    def after_hello(peer: socket.socket) -> None:
+        peer.recv(65536)
+        peer.sendall(words)
+
+    assert probe_code(HostileEngine(Pki.new(), greet=after_hello), trust) == "notebook-not-tls"

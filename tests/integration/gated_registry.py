@@ -17,6 +17,7 @@ import threading
 from collections import Counter
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,12 +33,13 @@ def a_layer(name: str, size: int = 200_000) -> bytes:
 
 
 def a_tar(files: dict[str, bytes], *, mode: int = 0o644, home: str = "") -> bytes:
-    """A tar of files, and of a folder that belongs to user 1000."""
+    """A tar of files in their folders, and of a folder that belongs to user 1000."""
     archive = io.BytesIO()
+    folders = {str(folder): 0 for name in files for folder in PurePath(name).parents} | ({home: 1000} if home else {})
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        if home:
-            folder = tarfile.TarInfo(home)
-            folder.type, folder.mode, folder.uid, folder.gid = tarfile.DIRTYPE, 0o755, 1000, 1000
+        for name, owner in sorted(folders.items()):
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode, folder.uid, folder.gid = tarfile.DIRTYPE, 0o755, owner, owner
             tar.addfile(folder)
         for name, content in files.items():
             member = tarfile.TarInfo(name)
@@ -52,9 +54,13 @@ def digest(content: bytes) -> str:
 
 
 class GatedRegistry:
-    """See the module; `image` is what to pull. `of_layer` bytes are in each layer."""
+    """See the module; `image` is what to pull, for an engine that reaches this machine's 127.0.0.1 as `host`.
 
-    def __init__(self, layers: int, of_layer: int = 200_000) -> None:
+    `of_layer` bytes are in each layer.
+    """
+
+    def __init__(self, layers: int, of_layer: int = 200_000, host: str = "127.0.0.1") -> None:
+        self.host = host
         tars = [a_layer(str(number), of_layer) for number in range(layers)]
         self.layers = [gzip.compress(tar, 1) for tar in tars]
         self.gates = [threading.Event() for _ in range(layers)]
@@ -83,7 +89,7 @@ class GatedRegistry:
 
     @property
     def image(self) -> str:
-        return f"127.0.0.1:{self._server.server_address[1]}/gated:latest"
+        return f"{self.host}:{self._server.server_address[1]}/gated:latest"
 
     def serve_list(self, architecture: str) -> None:
         """Have the tag be a list that has the image for this architecture alone."""

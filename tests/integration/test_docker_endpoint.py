@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from chalicelib.notebook.container import ImageConfig, Specification, injected_f
 from chalicelib.session.machine import new_session
 from chalicelib.session.values import Limits
 from local.endpoint import LocalEndpoint, endpoint
-from local.engine import Engine, engine
+from local.engine import Engine
 from tests.builders import LABEL, NOW, OWNER, a_session
 from tests.certificates import Ca
 from tests.integration.gated_registry import GatedRegistry, a_tar
@@ -41,7 +42,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 HUB = "endpoint-tests"
-WAITING = ("sh", "-c", "trap 'exit 0' TERM; sleep 1000 & wait")  # ends at once when it is stopped
+READY = "ready"
+WAITING = ("sh", "-c", f"trap 'exit 0' TERM; echo {READY}; sleep 1000 & wait")  # ends at once when it is stopped
 LEAF = Leaf(b"a certificate\n", b"its key\n")
 
 
@@ -59,6 +61,7 @@ class Rig:
     offered: LocalEndpoint
     behind: docker.APIClient
     image: str
+    loopback: str = "127.0.0.1"  # what the engine calls this machine's
 
     def open(self, **changes: Any) -> DockerEndpoint:
         arguments: dict[str, Any] = {"deadline": 30.0, "hub_name": HUB} | changes
@@ -83,20 +86,21 @@ class Rig:
         return replace(spec, **({"command": WAITING} | changes))
 
 
-@pytest.fixture(scope="module")
-def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    with (
-        engine(tmp_path_factory.mktemp("engine"), os.environ) as running,
-        endpoint(tmp_path_factory.mktemp("endpoint"), running.socket) as offered,
-    ):
-        behind = docker.APIClient(base_url=running.url, timeout=60)
+@contextmanager
+def a_rig(engine: Engine, folder: Path, loopback: str = "127.0.0.1") -> Iterator[Rig]:
+    with endpoint(folder, engine.socket) as offered, closing(docker.APIClient(engine.url, timeout=60)) as behind:
         image = "homeport-endpoint-test:latest"
         try:
             _import_shell(behind, image)
-            yield Rig(running, offered, behind, image)
+            yield Rig(engine, offered, behind, image, loopback)
         finally:
             _leave_nothing(behind, image)
-            behind.close()
+
+
+@pytest.fixture(scope="module")
+def rig(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with a_rig(engine, tmp_path_factory.mktemp("endpoint")) as made:
+        yield made
 
 
 def _import_shell(behind: docker.APIClient, image: str, programs_of_ours: Mapping[str, bytes] | None = None) -> None:
@@ -105,6 +109,7 @@ def _import_shell(behind: docker.APIClient, image: str, programs_of_ours: Mappin
     named = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=True).stdout
     libraries = set(re.findall(r"(/\S+) \(0x", named))
     files = {path.lstrip("/"): Path(path).read_bytes() for path in {*programs, *libraries}}
+    files["etc/passwd"] = b"root:x:0:0::/:/bin/sh\njovyan:x:1000:1000::/work:/bin/sh\n"
     changes = ["WORKDIR /work", "USER 1000", "ENV PATH=/usr/bin:/bin"]
     tar = a_tar(files | dict(programs_of_ours or {}), mode=0o755, home="work")
     behind.import_image_from_data(tar, repository=image.split(":")[0], tag="latest", changes=changes)
@@ -192,7 +197,8 @@ def test_everything_in_a_containers_life_may_happen_twice(rig: Rig, fresh: Speci
         docker_endpoint.start(fresh.name)
         docker_endpoint.start(fresh.name)
         assert of(docker_endpoint, fresh) == ("running", True)
-        assert docker_endpoint.published_port(fresh.name) == docker_endpoint.published_port(fresh.name) >= 1024
+        assert docker_endpoint.published(fresh.name) == docker_endpoint.published(fresh.name)
+        assert docker_endpoint.published(fresh.name).port >= 1024
         docker_endpoint.remove(fresh.name)
         docker_endpoint.remove(fresh.name)
         assert of(docker_endpoint, fresh) == ("missing", False)
@@ -424,7 +430,7 @@ def test_an_image_that_is_not_there_is_told_as_such(rig: Rig, fresh: Specificati
 
 def test_what_was_removed_meanwhile_is_missing(rig: Rig, fresh: Specification) -> None:
     with rig.open() as docker_endpoint:
-        for call in (docker_endpoint.start, docker_endpoint.published_port):
+        for call in (docker_endpoint.start, docker_endpoint.published):
             with pytest.raises(errors.ContainerMissing):
                 call(fresh.name)
         assert docker_endpoint.log_tail(fresh.name) == ""

@@ -111,13 +111,13 @@ def test_a_range_of_ports_is_used_up_before_it_is_told_that_all_are_taken(rig: R
         for spec in others:
             endpoint.create(spec)
             endpoint.start(spec.name)
-        assert {endpoint.published_port(spec.name) for spec in others} == {ports.first, ports.last}
+        assert {endpoint.published(spec.name).port for spec in others} == {ports.first, ports.last}
         endpoint.create(replace(fresh, ports=ports))
         with pytest.raises(errors.PortTaken, match="All ports"):
             endpoint.start(fresh.name)
         endpoint.remove(others[0].name)
         endpoint.start(fresh.name)
-        assert endpoint.published_port(fresh.name) in (ports.first, ports.last)
+        assert endpoint.published(fresh.name).port in (ports.first, ports.last)
         endpoint.remove(others[1].name)
 
 
@@ -139,7 +139,7 @@ def test_a_fixed_port_that_is_taken_is_named_and_used_once_it_is_free(
                 endpoint.start(spec.name)
             endpoint.remove(other.name)
         endpoint.start(spec.name)
-        assert endpoint.published_port(spec.name) == port
+        assert endpoint.published(spec.name).port == port
 
 
 def test_a_container_with_these_options_is_adopted_and_with_others_replaced(

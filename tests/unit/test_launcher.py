@@ -14,8 +14,16 @@ from chalicelib.aws.queues import Handover, TickMessage
 from chalicelib.aws.slots import Pool
 from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.errors import ForbiddenAddress
-from chalicelib.config import Config
-from chalicelib.engine.errors import EndpointError, EndpointExpiredCertificate, EndpointTimeout, NotebookSilent
+from chalicelib.config import ENDPOINT_NETWORKS, Config
+from chalicelib.engine.errors import (
+    EndpointError,
+    EndpointExpiredCertificate,
+    EndpointTimeout,
+    NotebookNotTls,
+    NotebookSilent,
+    NotebookUnreachable,
+    NotebookWrongCertificate,
+)
 from chalicelib.launcher.effects import (
     HUNG_SECONDS,
     LEAST_SECONDS,
@@ -63,9 +71,10 @@ def _at_once(endpoint: Endpoint, policy: AddressPolicy) -> str:
 class Stage:
     """One session on one engine, and the means to run ticks on it. What is to go wrong is given to the part it is in.
 
-    `resolve` is what the name server says of the endpoint, checked. While `silent`, the notebook does not answer, and
-    if it is to `hang`, it does not even refuse the connection; it says that it is idle since `idle_since`.
-    `trust` is the hub's own certificates.
+    `resolve` is what the name server says of the endpoint, checked. While `silent`, the notebook does not answer, for
+    the reason of its `silence`, and if it is to `hang`, it does not even refuse the connection; it says that it is idle
+    since `idle_since`.
+    `trust` is the hub's own certificates, `networks` the private ones that endpoints may be in.
     """
 
     trouble: Trouble = field(default_factory=Trouble)
@@ -74,9 +83,11 @@ class Stage:
     queue: QueueTwin = field(default_factory=QueueTwin)
     resolve: Resolve = _at_once
     silent: bool = False
+    silence: EndpointError = field(default_factory=lambda: NotebookSilent("The notebook does not answer yet"))
     hang: bool = False
     idle_since: float | None = None
     trust: Callable[[], HubTrust] = a_trust
+    networks: str = ""
     engine: EngineTwin = field(default_factory=EngineTwin)
     ticks: int = 0
 
@@ -116,7 +127,7 @@ class Stage:
 
     def effects(self, find_session: Callable[[str], Session | None] | None = None) -> Effects:
         return Effects(
-            config=Config.from_environ({}),
+            config=Config.from_environ({ENDPOINT_NETWORKS.name: self.networks}),
             credentials=self.credentials,
             routes=self.routes,
             slots=self.slots,
@@ -134,7 +145,7 @@ class Stage:
         if self.hang:
             self.clock.now += deadline
         if self.silent or container is None or container.status != "running":
-            raise NotebookSilent("The notebook does not answer yet")
+            raise self.silence
         return self.idle_since
 
     def tick(self, handover: Handover | None = None) -> Session:
@@ -636,14 +647,87 @@ def test_no_call_begins_once_an_effects_time_is_over() -> None:
     assert stage.session.last_problem.code == "endpoint-timeout"
 
 
-def test_a_notebooks_last_log_line_is_quoted_short() -> None:
+def test_a_notebooks_last_log_lines_are_quoted_short() -> None:
     stage = Stage()
     stage.run(State.READY)
-    stage.container.end(1, "first\n" + "x" * 4000)
+    stage.container.end(1, "\n".join(f"line {number} {'x' * 4000}" for number in range(9)))
     stage.run(State.STOPPED)
     assert stage.session.failure is not None
-    assert "xxx" in stage.session.failure.message
+    message = stage.session.failure.message
+    assert [number for number in range(9) if f"line {number} xxx" in message] == [4, 5, 6, 7, 8]
+    assert message.index("line 4") < message.index("line 8")
+    assert len(message) < 900
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/opt/homeport/start: 8: exec: jupyter: not found",
+        "/opt/homeport/start: line 8: exec: jupyter: not found",
+        "Jupyter command `jupyter-lab` not found.",
+    ],
+)
+def test_an_image_without_jupyter_is_told_as_such_with_what_its_shell_said(line: str) -> None:
+    def die() -> None:
+        for container in stage.engine.containers.values():
+            container.end(127, f"setting up\n{line}")
+
+    stage = Stage(silent=True, clock=Clock(NOW, during_sleep=die))
+    stage.run(State.STOPPED)
+    assert stage.session.failure is not None
+    assert stage.session.failure.code == "image-without-jupyter"
+    assert stage.session.failure.message.endswith(f"Last log lines: setting up | {line}")
+    stage.assert_nothing_is_left()
+
+
+def test_a_port_that_cannot_be_reached_is_told_at_once_and_is_the_failure_in_the_end() -> None:
+    stage = Stage(silent=True, silence=NotebookUnreachable("Open port 32768"))
+    stage.tick()
+    assert stage.session.state is State.PROBING
+    assert stage.session.message == "Open port 32768"
+    stage.run(State.STOPPED)
+    assert stage.session.failure == Failure("notebook-unreachable", "Open port 32768")
+    stage.assert_nothing_is_left()
+
+
+def test_a_port_that_is_opened_in_time_is_a_notebook_like_any_other() -> None:
+    stage = Stage(silent=True, silence=NotebookUnreachable("Open port 32768"))
+    stage.tick()
+    stage.silent = False
+    stage.run(State.READY)
+    assert stage.session.failure is None
+
+
+@pytest.mark.parametrize("wrong", [NotebookNotTls("No TLS"), NotebookWrongCertificate("Another's")])
+def test_something_else_at_the_notebooks_port_ends_the_container_at_once(wrong: EndpointError) -> None:
+    stage = Stage(silent=True, silence=wrong)
+    stage.engine.images.add(stage.session.image)
+    stage.tick()
+    assert stage.session.failure == Failure(wrong.code, wrong.message)
+    stage.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("node", ["198.18.0.7", "2001:db8::7"])
+def test_a_notebook_on_a_clusters_node_is_routed_to_that_node(node: str) -> None:
+    stage = Stage(networks="198.18.0.0/15 2001:db8::/32")
+    stage.engine.node = node
+    stage.run(State.READY)
+    assert [route.target for route in stage.routes.published()] == [Target(node, 32768)]
+
+
+@pytest.mark.parametrize(
+    "node",
+    ["169.254.169.254", "fd00:ec2::254", "10.0.0.5", "127.0.0.1", "::1", "node-1", "1", "fe80::1%eth0", "x" * 99],
+)
+def test_a_node_where_the_hub_does_not_connect_to_ends_the_launch(node: str) -> None:
+    stage = Stage()
+    stage.engine.node = node
+    stage.run(State.STOPPED)
+    assert stage.session.failure is not None
+    assert stage.session.failure.code == "node-forbidden"
+    assert node[:40] in stage.session.failure.message
     assert len(stage.session.failure.message) < 300
+    stage.assert_nothing_is_left()
 
 
 def test_without_credentials_the_removal_is_given_up_at_once() -> None:

@@ -135,6 +135,18 @@ def test_two_lines_of_a_pull_never_follow_each_other(happened: list[e.Event]) ->
     assert numbers == sorted(set(numbers))
 
 
+@pytest.mark.parametrize(
+    ("engine", "note", "line"),
+    [
+        ("20.10.24", "", "Connected to Docker 20.10.24 at 203.0.113.7"),
+        ("swarm/1.2.9", "", "Connected to Docker swarm/1.2.9 at 203.0.113.7"),
+        ("Podman 4.3.1", "It cannot limit CPUs", "Connected to Podman 4.3.1 at 203.0.113.7. It cannot limit CPUs"),
+    ],
+)
+def test_the_engine_is_called_by_its_name(engine: str, note: str, line: str) -> None:
+    assert line in texts(told(a_session(), e.EndpointVerified("203.0.113.7", engine, note)).log)
+
+
 # ── what is said ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 HOSTILE = "a\x1b[2J\u202e\u200b\n" + "x" * 5000

@@ -89,6 +89,10 @@ class TestEngineTwin(EngineContract):
         return specification(a_session(), hub_name="hub", image_workdir="/w", publish_address="", idle_lifetime=60.0)
 
     @pytest.fixture
+    def keeps_limits(self) -> bool:
+        return True
+
+    @pytest.fixture
     def pullable(self) -> str:
         return "registry.example.org/notebook:latest"
 
