@@ -137,7 +137,7 @@ def then_drip(begin: bytes, rest: bytes) -> Answer:
     return drip
 
 
-def then_flood(begin: bytes, rest: bytes) -> Answer:
+def then_flood(begin: bytes, rest: bytes) -> Callable[[Connection], None]:
     def flood(connection: Connection) -> None:
         connection.send(begin)
         connection.flood(rest)
@@ -226,7 +226,9 @@ def _held() -> Iterator[Case]:
         if effect == "sweep":  # after the deadline, and nobody's business; before that, the notebook is looked at
             yield case("a list a byte at a time", effect, "", HELD_BODIES["chunks a byte at a time"], budget=10 * HOLD)
         else:
-            yield case("no answer", effect, OF_A_NOTEBOOK if effect == "probe" else TIMEOUT, Connection.wait, budget=HOLD)
+            yield case(
+                "no answer", effect, OF_A_NOTEBOOK if effect == "probe" else TIMEOUT, Connection.wait, budget=HOLD
+            )
     for effect in ("verify", "create", "probe", "remove"):
         for name, answer in HELD_HEADS.items():
             yield case(name, effect, OF_A_NOTEBOOK if effect == "probe" else TIMEOUT, answer, budget=HOLD)
@@ -252,6 +254,8 @@ BAD_JSON: Final[Mapping[str, Answer]] = {
     "invalid UTF-8": http(b'{"ApiVersion": "\xff\xfe"', headers=[("Connection", "close")]),
     "a number of 100,000 digits": _json_of('{"a": ' + "9" * 100_000 + "}"),
 }
+
+
 def _wide(value: bytes) -> Answer:
     """An answer with as many of these values as one may have."""
     return http(b'{"a": [' + (value + b",") * ((ANSWER_BYTES - 4096) // (len(value) + 1)) + b"0]}")
@@ -261,7 +265,9 @@ WIDE_JSON: Final[Mapping[str, Answer]] = {  # what takes the most memory for its
     "as many lists as fit": _wide(b"[[]]"),
     "as many objects as fit": _wide(b'{"":0}'),
     "as many empty objects as fit": _wide(b"{}"),
-    "a text that takes four bytes for each of its own": http(b'{"a": "' + "😀".encode() + b"a" * (ANSWER_BYTES - 4096) + b'"}'),
+    "a text that takes four bytes for each of its own": http(
+        b'{"a": "' + "😀".encode() + b"a" * (ANSWER_BYTES - 4096) + b'"}'
+    ),
 }
 HUGE_WORDS: Final = http(json.dumps({"message": EVIL * 15}).encode(), status=500, headers=[("Connection", "close")])
 
@@ -272,7 +278,17 @@ def _of_verify() -> Iterator[Case]:
         yield verify(name, code=NOT_DOCKER, answers=answer)
     for name, answer in WIDE_JSON.items():
         yield verify(name, code=NOT_DOCKER, answers=answer)
-    for value in ('"1.41\\r\\nX"', "NaN", "Infinity", "-1e400", "true", "{}", '"１.４１"', '"1.9999"', '"1.41", "ApiVersion": 7'):
+    for value in (
+        '"1.41\\r\\nX"',
+        "NaN",
+        "Infinity",
+        "-1e400",
+        "true",
+        "{}",
+        '"１.４１"',
+        '"1.9999"',
+        '"1.41", "ApiVersion": 7',
+    ):
         yield verify(f"ApiVersion {value}", code=NOT_DOCKER, answers=_json_of(f'{{"ApiVersion": {value}}}'))
     yield verify("a version that controls the terminal", code="", answers=version(Version=EVIL))
     yield verify("an operating system that is a list", code="endpoint-not-linux", answers=version(Os=["linux"]))
@@ -285,7 +301,7 @@ def _of_verify() -> Iterator[Case]:
 
 def _of_pulls() -> Iterator[Case]:
     find, pull = partial(case, effect="find image"), partial(case, effect="pull")
-    for name, answer in (BAD_JSON | WIDE_JSON).items():
+    for name, answer in {**BAD_JSON, **WIDE_JSON}.items():
         yield find(name, code="" if name in WIDE_JSON else NOT_DOCKER, answers=answer)
     yield find("an image that is no object", code=NOT_DOCKER, answers=of_json([{"Id": IMAGE_ID}]))
     yield find("404 everywhere", code=NOT_DOCKER, answers=dict.fromkeys(GOOD, NOT_FOUND))
@@ -315,9 +331,7 @@ def _of_pulls() -> Iterator[Case]:
         "progress that changes for ever": pull_of(*STARTED, end=changing),
         "silence after the first layer": pull_of(*STARTED, end=Connection.wait),
         "layers without an end": pull_of(*STARTED, end=many_layers),
-        "trailers without an end": pull_of(
-            *STARTED, end=lambda connection: (connection.send(b"0\r\n"), connection.flood(b"X-A: b\r\n" * 8000))
-        ),
+        "trailers without an end": pull_of(*STARTED, end=then_flood(b"0\r\n", b"X-A: b\r\n" * 8000)),
     }
     for name, answer in stalled.items():
         yield pull(name, code="pull-stalled", answers=answer)
@@ -360,7 +374,11 @@ def _of_pulls() -> Iterator[Case]:
 
 
 def _taken(existing: Answer, **more: Answer) -> dict[str, Answer]:
-    return {CREATE: refusal(409, f'Conflict. The container name "/{OURS}" is already in use'), INSPECT: existing, **more}
+    return {
+        CREATE: refusal(409, f'Conflict. The container name "/{OURS}" is already in use'),
+        INSPECT: existing,
+        **more,
+    }
 
 
 def _of_creation() -> Iterator[Case]:
@@ -370,13 +388,13 @@ def _of_creation() -> Iterator[Case]:
     for name, answer in WIDE_JSON.items():
         yield create(name, code="", answers=answer)
     for identity in ("../../images/json?all=1#", EVIL, 7, None, ["x"], "0" * 64):
-        yield create(f"the id {identity!r:.20}", code="", answers=of_json({"Id": identity, "Warnings": EVIL}, status=201))
-    folders: tuple[tuple[object, str], ...] = (
-        (7, ""), (["/"], ""), ("", ""), ("relative", ""), ("/", ""), ("/a/../../etc", ""), (EVIL, ""), ("/" + "x" * 300_000, ""),
-    )  # fmt: skip
-    for folder, code in folders:
+        yield create(
+            f"the id {identity!r:.20}", code="", answers=of_json({"Id": identity, "Warnings": EVIL}, status=201)
+        )
+    folders = (7, ["/"], "", "relative", "/", "/a/../../etc", EVIL, "/" + "x" * 300_000)
+    for folder in folders:
         config = {**OF_IMAGE, "WorkingDir": folder}
-        yield create(f"the work folder {folder!r:.20}", code=code, answers={IMAGE_INFO: of_json({"Config": config})})
+        yield create(f"the work folder {folder!r:.20}", code="", answers={IMAGE_INFO: of_json({"Config": config})})
     for user in ("9" * 5000, "-1", "0:0:0", EVIL, 7, ["root"], "１０００", "1000:" + "9" * 30):
         config = {**OF_IMAGE, "User": user}
         yield create(f"the user {user!r:.20}", code="", answers={IMAGE_INFO: of_json({"Config": config})})
@@ -386,21 +404,43 @@ def _of_creation() -> Iterator[Case]:
                  answers=_taken(inspected(labels={"homeport.session": "0" * 20})))  # fmt: skip
     yield create("another hub's container", code="container-conflict",
                  answers=_taken(inspected(labels={"homeport.hub": "other"})))  # fmt: skip
-    yield create("labels that are a list", code="container-conflict", answers=_taken(of_json({"Config": {"Labels": []}})))
+    yield create(
+        "labels that are a list", code="container-conflict", answers=_taken(of_json({"Config": {"Labels": []}}))
+    )
     yield create("a container to replace, whose id is a path", code=NOT_DOCKER,
                  answers=_taken(inspected(Id="../volumes/prune", config={"User": "root"})))  # fmt: skip
     yield create("a name that is always taken, and nobody's", code=TIMEOUT, budget=HOLD, answers=_taken(NOT_FOUND))
-    yield create("a container to replace, which never goes", code=TIMEOUT, budget=HOLD,
-                 answers=_taken(inspected(config={"User": "root"}), **{f"GET /containers/{CONTAINER_ID}/json": inspected()}))  # fmt: skip
-    yield create("a container to replace, again and again", code=TIMEOUT, budget=HOLD,
-                 answers=_taken(inspected(config={"User": "root"})))  # fmt: skip
+    replaced = _taken(inspected(config={"User": "root"}))
+    never_gone = {**replaced, f"GET /containers/{CONTAINER_ID}/json": inspected()}
+    yield create("a container to replace, which never goes", code=TIMEOUT, budget=HOLD, answers=never_gone)
+    yield create("a container to replace, again and again", code=TIMEOUT, budget=HOLD, answers=replaced)
     yield create("files that are refused with huge words", code="endpoint-failed", answers={ARCHIVE: HUGE_WORDS})
     yield create("files that are sent elsewhere", code=REDIRECTED, answers={ARCHIVE: moved(307)})
     yield create("files that nobody reads", code=TIMEOUT, budget=HOLD, answers={ARCHIVE: Connection.wait})
     yield create("a container that cannot be inspected", code=NOT_DOCKER, answers={INSPECT: http(b"[]")})
 
 
-PORTS: Final = (0, 22, 80, 1023, 65536, -1, 8888.0, True, "80", "-8888", "0x22b8", "８８８８", "8888\n", "1e4", "9" * 20, None, [], {}, 10**30)
+PORTS: Final[tuple[object, ...]] = (
+    0,
+    22,
+    80,
+    1023,
+    65536,
+    -1,
+    8888.0,
+    True,
+    "80",
+    "-8888",
+    "0x22b8",
+    "８８８８",
+    "8888\n",
+    "1e4",
+    "9" * 20,
+    None,
+    [],
+    {},
+    10**30,
+)
 
 
 def _of_start() -> Iterator[Case]:
@@ -429,14 +469,18 @@ def _of_start() -> Iterator[Case]:
         yield start(f"a notebook that ended, whose log {name}", code="notebook-exited",
                     answers={INSPECT: inspected(**EXITED), LOGS: log})  # fmt: skip
     ended = inspected(**EXITED)
-    yield start("a log without an end", code=NOT_DOCKER, answers={INSPECT: ended, LOGS: BODIES["chunks without an end"][0]})
+    yield start(
+        "a log without an end", code=NOT_DOCKER, answers={INSPECT: ended, LOGS: BODIES["chunks without an end"][0]}
+    )
     yield start("a log that never comes", code=TIMEOUT, budget=HOLD, answers={INSPECT: ended, LOGS: Connection.wait})
 
 
 def _of_notebooks() -> Iterator[Case]:
     probe = partial(case, effect="probe")
     for status in (204, 302, 401, 404, 503):
-        yield probe(f"status {status}", code=OF_A_NOTEBOOK, answers=http(status=status, headers=[("Location", ELSEWHERE)]))
+        yield probe(
+            f"status {status}", code=OF_A_NOTEBOOK, answers=http(status=status, headers=[("Location", ELSEWHERE)])
+        )
     yield probe("an answer without an end", code="", answers=BODIES["chunks without an end"][0])
     strangers: dict[str, tuple[Callable[[], Leaf], str]] = {
         "another launch's certificate": (lambda: notebook_leaf("0" * 20), "notebook-wrong-certificate"),
@@ -450,7 +494,10 @@ def _of_notebooks() -> Iterator[Case]:
         ),
     }
     for name, (leaf, code) in strangers.items():
-        loads: Callable[[ssl.SSLContext], None] = lambda context, leaf=leaf: load_leaf(context, leaf())  # type: ignore[misc]
+
+        def loads(context: ssl.SSLContext, leaf: Callable[[], Leaf] = leaf) -> None:
+            load_leaf(context, leaf())
+
         yield probe(name, code=code, answers={}, notebook_server={"tls": loads})
     for name, greet in GREETINGS.items():
         yield probe(name, code=OF_A_NOTEBOOK, answers={}, notebook_server={"greet": greet})
@@ -472,11 +519,19 @@ def _of_a_ready_notebook() -> Iterator[Case]:
         "nothing": None,
     }  # fmt: skip
     for name, state in states.items():
-        yield inspect(f"a state that is {name}", code="notebook-exited", answers={INSPECT: inspected(State=state), LOGS: http(EVIL.encode())})
+        yield inspect(
+            f"a state that is {name}",
+            code="notebook-exited",
+            answers={INSPECT: inspected(State=state), LOGS: http(EVIL.encode())},
+        )
     yield inspect("no container", code="container-removed", answers=NOT_FOUND)
     yield inspect("404 everywhere", code=NOT_DOCKER, answers=dict.fromkeys(GOOD, NOT_FOUND))
     yield inspect("500 with huge words", code="endpoint-failed", answers=HUGE_WORDS)
-    yield inspect("out of memory by a number", code="", answers={INSPECT: inspected(state={"Running": False, "OOMKilled": 10**400}), LOGS: http()})
+    yield inspect(
+        "out of memory by a number",
+        code="",
+        answers={INSPECT: inspected(state={"Running": False, "OOMKilled": 10**400}), LOGS: http()},
+    )
 
 
 def _of_removal() -> Iterator[Case]:
@@ -488,20 +543,30 @@ def _of_removal() -> Iterator[Case]:
         "nobody's": {"homeport.hub": None},
     }
     for name, labels in of_others.items():
-        yield remove(f"a container with {name} labels", code="container-conflict", answers={INSPECT: inspected(labels=labels)})
+        yield remove(
+            f"a container with {name} labels", code="container-conflict", answers={INSPECT: inspected(labels=labels)}
+        )
     for identity in ("../volumes/prune", "", None, 7, ["x"], "AB" * 32, "ab" * 33, EVIL):
         yield remove(f"the id {identity!r:.20}", code=NOT_DOCKER, answers={INSPECT: inspected(Id=identity)})
     for name, answer in BAD_JSON.items():
         yield remove(f"a container that is {name}", code=NOT_DOCKER, answers={INSPECT: answer})
-    yield remove("a container that never goes", code=TIMEOUT, budget=HOLD, answers={f"GET /containers/{CONTAINER_ID}/json": inspected()})
+    yield remove(
+        "a container that never goes",
+        code=TIMEOUT,
+        budget=HOLD,
+        answers={f"GET /containers/{CONTAINER_ID}/json": inspected()},
+    )
     yield remove("500 with huge words", code="endpoint-failed", answers=HUGE_WORDS)
     yield remove("a stop that never ends", code=TIMEOUT, budget=HOLD, answers={STOP: Connection.wait})
     yield remove("a stop that is refused with huge words", code="", answers={STOP: HUGE_WORDS})
     sid = a_session(name="past-2").sid
-    left = listed(labels={"homeport.session": sid, "homeport.generation": "1", "homeport.owner": OWNER}, Names=[f"/homeport-{sid}-1"])
+    left = listed(
+        labels={"homeport.session": sid, "homeport.generation": "1", "homeport.owner": OWNER},
+        Names=[f"/homeport-{sid}-1"],
+    )
     name = f"GET /containers/homeport-{sid}-1/json"
     lists: dict[str, dict[str, Answer]] = {
-        **{name: {LIST: answer} for name, answer in (BAD_JSON | WIDE_JSON).items()},
+        **{name: {LIST: answer} for name, answer in {**BAD_JSON, **WIDE_JSON}.items()},
         "a thousand of what is left": {LIST: of_json([left] * 1000)},
         "labels of another type": {LIST: of_json([{**left, "Labels": [7]}, {**left, "Names": 7}, 7, None])},
         "what is left, of another owner": {LIST: of_json([left]), name: inspected(labels={"homeport.hub": "other"})},
@@ -573,13 +638,21 @@ def _of_tls() -> Iterator[Case]:
         yield of("silence in the handshake", code=TIMEOUT, budget=HOLD, server={"greet": _silent_handshake})
         yield of("a client certificate that is refused", code="client-certificate-rejected",
                  server={"client_ca": Ca.new("Another").certificate})  # fmt: skip
-    yield case("twenty thousand session tickets", "verify", TIMEOUT, Connection.wait, budget=HOLD, server={"tls": _many_tickets})
+    yield case(
+        "twenty thousand session tickets",
+        "verify",
+        TIMEOUT,
+        Connection.wait,
+        budget=HOLD,
+        server={"tls": _many_tickets},
+    )
 
 
 CASES: Final[Mapping[str, Case]] = {
     found.name: found
     for part in (
-        _everywhere, _held, _of_verify, _of_pulls, _of_creation, _of_start, _of_notebooks, _of_a_ready_notebook, _of_removal, _of_tls,
+        _everywhere, _held, _of_verify, _of_pulls, _of_creation, _of_start, _of_notebooks, _of_a_ready_notebook,
+        _of_removal, _of_tls,
     )
     for found in part()
 }  # fmt: skip

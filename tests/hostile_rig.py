@@ -1,4 +1,4 @@
-"""A real launcher on real connections to an engine, and to a notebook, that are out to do it harm; see hostile_cases.py.
+"""A real launcher on real connections to an engine and a notebook that are out to do it harm (hostile_cases.py).
 
 The transport, the endpoint, the probe, the effects and the tick are those that Lambda runs; the hub's own stores are
 twins. A case puts one thing wrong into what a good engine answers, and starts the session at the effect that meets it.
@@ -10,6 +10,7 @@ import socket
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
 from chalicelib.engine.endpoint import DockerEndpoint
 from chalicelib.engine.probe import probe
+from chalicelib.engine.pull import ANSWER_SECONDS
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.launcher.effects import Effects
 from chalicelib.launcher.tick import Launcher
@@ -35,7 +37,6 @@ from tests.functional.hostile_engine import LOOPBACK, Answer, HostileEngine, Pki
 from tests.launcher_twins import (
     Clock,
     CredentialsTwin,
-    QueueTwin,
     RouteStoreTwin,
     SessionStoreTwin,
     SlotStoreTwin,
@@ -75,18 +76,25 @@ class Outcome:
 
 
 class HostileRig:
-    """A launcher at one case's session; `run` performs the one effect that it is at."""
+    """A launcher at one case's session; `run` performs the one effect that it is at.
 
-    def __init__(self, case: Case, engine: HostileEngine, notebook: HostileEngine) -> None:
-        self._case = case
-        self._engine = engine
-        self._clock = Clock(NOW)
+    The engine listens at the port of the `credentials`, the notebook at `port`. `hurried`: what only a deadline ends
+    has the budget of its case, and all else plenty; if not, each has what it really has. `limits` are when the
+    deadlines were (time.monotonic).
+    """
+
+    def __init__(
+        self, case: Case, credentials: Credentials, port: int, *, clock: Clock | None = None, hurried: bool = True
+    ) -> None:
+        self._hurry = case.budget or EFFECT_SECONDS if hurried else None
+        self.limits: list[float] = []
+        self._clock = clock or Clock(NOW)
         self._store = SessionStoreTwin()
         self._ticks = 0
-        session = a_session(hub="hub", target=Target(LOOPBACK, notebook.port), **case.session)
+        session = a_session(hub="hub", target=Target(LOOPBACK, port), **case.session)
         self.sid = session.sid
         self._credentials = CredentialsTwin()
-        self._credentials.objects[session.sid, 1] = (session.owner, engine.credentials)
+        self._credentials.objects[session.sid, 1] = (session.owner, credentials)
         self._store.sessions[session.sid] = session
         for past in (2, 3):  # what a sweep may remove: launches of the same owner that are over
             other = a_session(name=f"past-{past}", generation=past)
@@ -130,37 +138,59 @@ class HostileRig:
         if message.handover is not None:
             self._clock.now += PULLS.stalled + 1
             self._tick(message)
+            self.limits.append(time.monotonic())
 
     def _connect(self, credentials: Credentials, *, address: str, deadline: float, hub_name: str) -> DockerEndpoint:
-        return _Hurried(credentials, address=address, deadline=self._seconds(deadline), hub_name=hub_name)
+        deadline = self.seconds(deadline)
+        return _Endpoint(self, credentials, address=address, deadline=deadline, hub_name=hub_name)
 
     def _probe(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> None:
-        probe(target, host, trust, deadline=self._seconds(max(deadline, EFFECT_SECONDS)))
+        probe(target, host, trust, deadline=self.seconds(deadline))
 
-    def _seconds(self, deadline: float) -> float:
-        return deadline if self._case.budget is None else min(deadline, self._case.budget)
+    def seconds(self, deadline: float) -> float:
+        """The seconds that a call has, in place of those that the launcher gave it."""
+        assert 0 < deadline <= max(EFFECT_SECONDS, ANSWER_SECONDS)
+        seconds = self._hurry or deadline
+        self.limits.append(time.monotonic() + seconds)
+        return seconds
 
 
-class _Hurried(DockerEndpoint):
-    """An endpoint whose pull has to join within the time of all other calls."""
+class _Endpoint(DockerEndpoint):
+    """An endpoint whose pull has a deadline of the rig's, too."""
 
-    def pull(self, image: str) -> Generator[PullStatus, None, None]:  # type: ignore[override]  # one argument less
-        return super().pull(image, answer_within=self._deadline)
+    def __init__(self, rig: HostileRig, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._rig = rig
+
+    def pull(self, image: str, *, answer_within: float = ANSWER_SECONDS) -> Generator[PullStatus, None, None]:
+        return super().pull(image, answer_within=self._rig.seconds(answer_within))
 
 
 @contextmanager
 def hostile(case: Case, pki: Pki) -> Iterator[tuple[HostileRig, list[HostileEngine]]]:
     """The case's servers and a launcher beside them. A server lets the launcher go after HELD_SECONDS (`let_go`)."""
-    engine = HostileEngine(case.pki() if case.pki else pki, case.answers, **case.server)
-    with engine, _notebook(case) if case.effect == "probe" else nullcontext(engine) as notebook:
-        servers = [engine, notebook]
-        release = threading.Timer(HELD_SECONDS, lambda: [server.let_go() for server in servers])
+    with serving(case, pki) as servers:
+        engine, notebook = servers
+
+        def let_go() -> None:
+            for server in servers:
+                server.let_go()
+
+        release = threading.Timer(HELD_SECONDS, let_go)
         release.daemon = True
         release.start()
         try:
-            yield HostileRig(case, engine, notebook), servers
+            yield HostileRig(case, engine.credentials, notebook.port), servers
         finally:
             release.cancel()
+
+
+@contextmanager
+def serving(case: Case, pki: Pki) -> Iterator[list[HostileEngine]]:
+    """The case's engine, and its notebook if that is asked."""
+    engine = HostileEngine(case.pki() if case.pki else pki, case.answers, **case.server)
+    with engine, _notebook(case) if case.effect == "probe" else nullcontext(engine) as notebook:
+        yield [engine, notebook]
 
 
 @cache
@@ -226,4 +256,3 @@ def _watch_sockets() -> None:
             record.append(found)
 
     sys.addaudithook(watch)
-

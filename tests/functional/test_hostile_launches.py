@@ -7,6 +7,7 @@ bench/bench_hostile_engines.py measures the seconds with the deadlines that the 
 
 from __future__ import annotations
 
+import socket
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -66,3 +67,19 @@ def _check_texts(session: Session) -> None:
         assert text.isprintable()
         assert len(text) < 1000
     assert session.target is None or session.target.address == LOOPBACK
+
+
+def test_whoever_else_is_contacted_is_found_out() -> None:
+    def contact() -> None:
+        with socket.socket(type=socket.SOCK_DGRAM) as other:
+            other.connect((LOOPBACK, 9))
+            other.sendto(b"x", (LOOPBACK, 10))
+        socket.getaddrinfo("localhost", 1)
+
+    with contacts() as contacted:
+        thread = threading.Thread(target=contact)
+        thread.start()
+        thread.join()
+    assert set(contacted) == {(LOOPBACK, 9), (LOOPBACK, 10), ("localhost",)}
+    contact()
+    assert len(contacted) == 3
