@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from chalicelib.engine.transport import ANSWER_BYTES
-from chalicelib.session.values import State, container_name
+from chalicelib.session.values import Failure, State, container_name
 from tests.builders import NOW, OWNER, a_session
 from tests.certificates import FAR_AHEAD, LONG_AGO, Ca, Leaf
 from tests.functional.hostile_engine import (
@@ -95,19 +95,20 @@ EFFECTS: Final[Mapping[str, tuple[str, dict[str, Any], dict[str, Answer]]]] = {
     ),
     "start": (START, {"state": State.STARTING, **OF_CONTAINER}, {}),
     "probe": (NOTEBOOK, {"state": State.PROBING, "attempts": 1, **OF_CONTAINER}, {}),
-    "inspect": (INSPECT, {"state": State.READY, **OF_CONTAINER}, {}),
+    "look": (NOTEBOOK, {"state": State.READY, **OF_CONTAINER}, {}),
+    "inspect": (INSPECT, {"state": State.READY, **OF_CONTAINER}, {NOTEBOOK: NOT_FOUND}),
     "remove": (DELETE, {"state": State.REMOVING, **OF_CONTAINER}, {}),
-    "sweep": (LIST, {"state": State.READY, **OF_CONTAINER}, {}),
+    "sweep": (LIST, {"state": State.READY, "last_problem": Failure("notebook-silent", "…"), **OF_CONTAINER}, {}),
 }
 
 
 def case(name: str, effect: str, code: str, answers: Answer | dict[str, Answer], **changes: Any) -> Case:
     """A case; `answers` is what the effect's own call is answered with, or answers to whichever calls."""
     call, session, others = EFFECTS[effect]
-    found = answers if isinstance(answers, dict) else {call: answers}
+    found = {**GOOD, **others, **(answers if isinstance(answers, dict) else {call: answers})}
     if NOTEBOOK in found:
         changes["notebook"] = found[NOTEBOOK]
-    return Case(f"{effect}: {name}", effect, session, code, {**GOOD, **others, **found}, **changes)
+    return Case(f"{effect}: {name}", effect, session, code, found, **changes)
 
 
 # ── answers that are no HTTP, no end, or somewhere else ──────────────────────────────────────────────────────────────
@@ -173,10 +174,10 @@ HEADS: Final[Mapping[str, tuple[Answer, str]]] = {
     ),
     "closed without a byte": (then_close(b""), HUNG_UP),
     "reset without a byte": (then_reset(b""), HUNG_UP),
+    "headers that are none": (then_close(OK + b"<script>alert(1)</script>\r\nContent-Length: 2\r\n\r\n{}"), NOT_DOCKER),
+    "closed within the headers": (then_close(OK + b"Content-Le"), NOT_DOCKER),
     "closed within the status line": (then_close(b"HTTP/1.1 2"), NOT_DOCKER),
 }
-CUT_HEADERS: Final = then_close(OK + b"Content-Le")  # http.client takes the end of the connection for theirs
-AFTER_CUT_HEADERS: Final = {"start": "", "probe": "", "remove": "", "sweep": "", "pull": "pull-failed"}
 HELD_HEADS: Final[Mapping[str, Answer]] = {
     "headers a byte at a time": then_drip(OK, b"X-Slow: " + b"a" * 200 + b"\r\n"),
     "interim answers a byte at a time": then_drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
@@ -210,11 +211,10 @@ OF_A_NOTEBOOK: Final = "notebook-silent"
 def _everywhere() -> Iterator[Case]:
     """What is answered without regard to what was asked. A sweep that fails is nobody's business."""
     for effect in EFFECTS:
-        shown = {"probe": OF_A_NOTEBOOK, "sweep": ""}.get(effect)
+        shown = {"probe": OF_A_NOTEBOOK, "look": OF_A_NOTEBOOK, "sweep": ""}.get(effect)
         for name, (answer, code) in HEADS.items():
             yield case(name, effect, code if shown is None else shown, answer)
-        yield case("closed within the headers", effect, AFTER_CUT_HEADERS.get(effect, NOT_DOCKER), CUT_HEADERS)
-        if effect in ("pull", "probe"):  # the one has a stream of its own, the other reads no body
+        if effect in ("pull", "probe", "look"):  # a stream of its own; and a body that is read up to 4 KiB
             continue
         for name, (answer, code) in BODIES.items():
             yield case(name, effect, code if shown is None else shown, answer)
@@ -227,7 +227,11 @@ def _held() -> Iterator[Case]:
             yield case("a list a byte at a time", effect, "", HELD_BODIES["chunks a byte at a time"], budget=10 * HOLD)
         else:
             yield case(
-                "no answer", effect, OF_A_NOTEBOOK if effect == "probe" else TIMEOUT, Connection.wait, budget=HOLD
+                "no answer",
+                effect,
+                OF_A_NOTEBOOK if effect in ("probe", "look") else TIMEOUT,
+                Connection.wait,
+                budget=HOLD,
             )
     for effect in ("verify", "create", "probe", "remove"):
         for name, answer in HELD_HEADS.items():
@@ -476,7 +480,15 @@ def _of_start() -> Iterator[Case]:
 
 
 def _of_notebooks() -> Iterator[Case]:
-    probe = partial(case, effect="probe")
+    probe, look = partial(case, effect="probe"), partial(case, effect="look")
+    for name, answer in {**BAD_JSON, **WIDE_JSON, "a gzip bomb": BODIES["a gzip bomb"][0]}.items():
+        yield look(f"a status that is {name}", code="", answers=answer)
+    for word in ("NaN", "1e400", "[]", '"9999-12-31T23:59:59Z"', '"' + "9" * 3000 + '"', '"\\u0000"', "null"):
+        said = _json_of('{"kernels": 0, "last_activity": ' + word + "}")
+        yield look(f"the last activity {word:.20}", code="", answers=said)
+    yield look(
+        "a body a byte at a time", code=OF_A_NOTEBOOK, budget=HOLD, answers=HELD_BODIES["a body a byte at a time"]
+    )
     for status in (204, 302, 401, 404, 503):
         yield probe(
             f"status {status}", code=OF_A_NOTEBOOK, answers=http(status=status, headers=[("Location", ELSEWHERE)])

@@ -25,7 +25,8 @@ from chalicelib.engine.probe import probe
 from chalicelib.engine.pull import ANSWER_SECONDS
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.launcher.effects import Effects
-from chalicelib.launcher.tick import Launcher
+from chalicelib.launcher.tick import PROGRESS_SECONDS, Launcher
+from chalicelib.metrics import Metrics
 from chalicelib.notebook.certificates import HubTrust, issue_client, issue_notebook, new_ca
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import EFFECT_SECONDS
@@ -44,6 +45,7 @@ from tests.launcher_twins import (
 
 HELD_SECONDS: Final = 60.0  # after which a hostile engine lets its client go: no budget here is nearly as long
 PULLS: Final = PullPatience()
+ASK_NOTEBOOK: Final = frozenset({"probe", "look", "inspect", "sweep"})
 DECADE: Final = 86400.0 * 3650
 
 
@@ -80,7 +82,7 @@ class HostileRig:
 
     The engine listens at the port of the `credentials`, the notebook at `port`. `hurried`: what only a deadline ends
     has the budget of its case, and all else plenty; if not, each has what it really has. `limits` are when the
-    deadlines were (time.monotonic).
+    deadlines were (time.monotonic), `figures` what was reported to the operator.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class HostileRig:
     ) -> None:
         self._hurry = case.budget or EFFECT_SECONDS if hurried else None
         self.limits: list[float] = []
+        self.figures: list[str] = []
         self._clock = clock or Clock(NOW)
         self._store = SessionStoreTwin()
         self._ticks = 0
@@ -131,6 +134,7 @@ class HostileRig:
             clock=self._clock,
             time_left=lambda: next(left, 0.0),
             name=f"tick-{self._ticks}",
+            metrics=Metrics("test", self._clock, self.figures.append),
         ).tick(message)
 
     def _enqueue(self, message: TickMessage, *, lane: Lane, delay: float) -> None:
@@ -138,14 +142,14 @@ class HostileRig:
         if message.handover is not None:
             self._clock.now += PULLS.stalled + 1
             self._tick(message)
-            self.limits.append(time.monotonic())
+            self.limits = [time.monotonic() + PROGRESS_SECONDS]  # by then it learns that it is not its own any more
 
     def _connect(self, credentials: Credentials, *, address: str, deadline: float, hub_name: str) -> DockerEndpoint:
         deadline = self.seconds(deadline)
         return _Endpoint(self, credentials, address=address, deadline=deadline, hub_name=hub_name)
 
-    def _probe(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> None:
-        probe(target, host, trust, deadline=self.seconds(deadline))
+    def _probe(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> float | None:
+        return probe(target, host, trust, deadline=self.seconds(deadline))
 
     def seconds(self, deadline: float) -> float:
         """The seconds that a call has, in place of those that the launcher gave it."""
@@ -189,7 +193,7 @@ def hostile(case: Case, pki: Pki) -> Iterator[tuple[HostileRig, list[HostileEngi
 def serving(case: Case, pki: Pki) -> Iterator[list[HostileEngine]]:
     """The case's engine, and its notebook if that is asked."""
     engine = HostileEngine(case.pki() if case.pki else pki, case.answers, **case.server)
-    with engine, _notebook(case) if case.effect == "probe" else nullcontext(engine) as notebook:
+    with engine, _notebook(case) if case.effect in ASK_NOTEBOOK else nullcontext(engine) as notebook:
         yield [engine, notebook]
 
 

@@ -22,7 +22,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from http.client import HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
@@ -348,7 +348,18 @@ class _Socket(ssl.SSLSocket):
             socket.socket.shutdown(self, socket.SHUT_RDWR)
 
 
+class _Answer(HTTPResponse):
+    """An answer whose headers can be read; urllib3 would go on without the others, and log the peer's words."""
+
+    def begin(self) -> None:
+        super().begin()
+        if self.msg.defects:
+            raise HTTPException("these are no headers")
+
+
 class _Connection(HTTPSConnection):
+    response_class = _Answer
+
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel.address, channel.port)
         self._channel = channel

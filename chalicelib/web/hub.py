@@ -29,6 +29,7 @@ from chalicelib.bundle.credentials import Credentials
 from chalicelib.bundle.errors import EndpointsDisagree
 from chalicelib.bundle.parse import Bundle, parse
 from chalicelib.config import Config
+from chalicelib.metrics import SILENT, Metric, Metrics
 from chalicelib.session.events import (
     CredentialsRenewed,
     CredentialsStoredLate,
@@ -136,6 +137,7 @@ class Hub:
         enqueue: Enqueue,
         clock: Callable[[], float],
         secret: Callable[[], str],
+        metrics: Metrics = SILENT,
     ) -> None:
         self.config = config
         self._sessions = sessions
@@ -144,6 +146,7 @@ class Hub:
         self._enqueue = enqueue
         self._clock = clock
         self._secret = secret
+        self._metrics = metrics
 
     def check(self, form: Launch) -> Bundle:
         """Look into the bundle and store nothing; raises BadBundle, BadEndpoint, and what `_check_allowed` raises."""
@@ -311,6 +314,7 @@ class Hub:
             previous=previous,
         )
         self._sessions.save(session)
+        self._metrics.put({Metric.LAUNCHES: 1}, session=session.sid)
         return self._store_and_start(session, bundle, form)
 
     def _store_and_start(self, session: Session, bundle: Bundle, form: Launch) -> Launched:
@@ -319,6 +323,7 @@ class Hub:
             self._store_credentials(session, bundle, form)
         except (StoreUnavailable, StoreRefused) as error:
             self._have_done(session, EffectFailed(Failure(error.code, error.message)))
+            self._metrics.put({Metric.FAILURES: 1}, session=session.sid, state=str(session.state), code=error.code)
             raise
         self._wake(session)
         return Launched(session, bundle, created=True)

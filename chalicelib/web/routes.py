@@ -19,11 +19,13 @@ from urllib.parse import quote
 
 from chalice.app import Blueprint, Chalice, Request, Response
 
+from chalicelib.aws.errors import StoreRefused, StoreUnavailable
 from chalicelib.aws.session_items import STOPPED_TTL
 from chalicelib.aws.sign_ins import SignIn
 from chalicelib.bundle.errors import BundleUnreadable
 from chalicelib.config import VERSION, Config
 from chalicelib.errors import HomeportError
+from chalicelib.metrics import Metric, Metrics
 from chalicelib.session.admission import network_of
 from chalicelib.session.values import Session, is_session_id
 from chalicelib.web import pages
@@ -208,9 +210,10 @@ ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
 class Site:
     """What views are given: the configuration, and the hub, which is not made before a view asks for it."""
 
-    def __init__(self, config: Callable[[], Config], hub: Callable[[], Hub]) -> None:
+    def __init__(self, config: Callable[[], Config], hub: Callable[[], Hub], metrics: Callable[[], Metrics]) -> None:
         self._config = config
         self._hub = hub
+        self._metrics = metrics
 
     @property
     def config(self) -> Config:
@@ -222,10 +225,17 @@ class Site:
         """The hub, which talks to AWS."""
         return self._hub()
 
+    @property
+    def metrics(self) -> Metrics:
+        """Where refusals of the hub's own stores are counted."""
+        return self._metrics()
 
-def attach(app: Chalice, *, config: Callable[[], Config], hub: Callable[[], Hub]) -> None:
-    """Make `app` serve the HTTP interface; neither is asked for before the first request needs it."""
-    site = Site(config, hub)
+
+def attach(
+    app: Chalice, *, config: Callable[[], Config], hub: Callable[[], Hub], metrics: Callable[[], Metrics]
+) -> None:
+    """Make `app` serve the HTTP interface; none of these is asked for before the first request needs it."""
+    site = Site(config, hub, metrics)
     app.api.binary_types.append("multipart/form-data")
     routes = Blueprint(__name__)
     for method, path, content_types, view in ADDRESSES:
@@ -258,6 +268,8 @@ def _bound(view: View, site: Site, routes: Blueprint) -> View:
         try:
             return view(site, request, **parameters)
         except HomeportError as error:
+            if isinstance(error, StoreUnavailable | StoreRefused):
+                site.metrics.put({Metric.STORE_REFUSALS: 1}, code=error.code)
             if error.status >= 500:
                 log.error("%s: %s", error.code, error.message)
             elif isinstance(error, BundleUnreadable):  # a parser failed in a way that it should have a code for

@@ -7,6 +7,7 @@ bench/bench_hostile_engines.py measures the seconds with the deadlines that the 
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import tracemalloc
@@ -45,8 +46,9 @@ def test_every_effect_that_asks_an_engine_or_a_notebook_meets_at_least_ten_cases
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_hostile_engine_neither_holds_nor_fills_nor_diverts_the_launcher(
-    pki: Pki, name: str, grown: Callable[[], int]
+    pki: Pki, name: str, grown: Callable[[], int], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "homeport")
     case = CASES[name]
     with hostile(case, pki) as (rig, servers), contacts() as contacted:
         tracemalloc.reset_peak()
@@ -55,8 +57,14 @@ def test_a_hostile_engine_neither_holds_nor_fills_nor_diverts_the_launcher(
         assert not any(server.has_let_go for server in servers)
         assert set(contacted) <= {(LOOPBACK,), *((LOOPBACK, server.port) for server in servers)}
     assert (outcome.shown.code if outcome.shown else "") == case.code
+    if case.effect == "sweep":
+        assert "/containers/json" in servers[0].asked("GET")
     assert "homeport-pull" not in {thread.name for thread in threading.enumerate()}
     _check_texts(outcome.session)
+    if case.code:
+        assert f"session {rig.sid}: " in caplog.text
+        assert f" {case.code} in {case.session['state']} -> " in caplog.text
+    assert not any(word in text for word in ("script", "alert", LOOPBACK) for text in (caplog.text, *rig.figures))
 
 
 def _check_texts(session: Session) -> None:
