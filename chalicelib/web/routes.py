@@ -34,11 +34,10 @@ from chalicelib.web.errors import (
     BadForm,
     CrossSiteRequest,
     MethodNotAllowed,
-    NotAuthenticated,
     UnsupportedMediaType,
 )
 from chalicelib.web.forms import SUGGESTED_NAME, Launch, parse_launch, parse_sign_out
-from chalicelib.web.hub import Hub, Listing
+from chalicelib.web.hub import Hub, Listing, not_signed_in
 from chalicelib.web.json import Session as SessionJson
 from chalicelib.web.json import check_json, lines_json, listed_json, problem_json, session_json
 
@@ -151,9 +150,8 @@ def session_events(site: Site, request: Request, sid: str) -> Response:
 def enter_session(site: Site, request: Request, sid: str) -> Response:
     """Hand out a one-time ticket, and the page that posts it to the notebook's origin."""
     _refuse_other_sites(site, request)
-    sign_ins = _present_sign_ins(site, request)
-    session = site.hub.session(sid, sign_ins)
-    entry = site.hub.enter(session, sign_ins[session.owner])
+    session, sign_in = _visit(site, request, sid)
+    entry = site.hub.enter(session, sign_in)
     if _wants_json(request):
         return _json(site, {"url": entry.action, "ticket": entry.ticket, "path": entry.path})
     page = pages.EnterPage(root="../../", name=session.name, action=entry.action, ticket=entry.ticket, path=entry.path)
@@ -430,9 +428,17 @@ def _sign_ins(site: Site, request: Request) -> Mapping[str, SignIn]:
 def _present_sign_ins(site: Site, request: Request) -> Mapping[str, SignIn]:
     sign_ins = _sign_ins(site, request)
     if not sign_ins:
-        raise NotAuthenticated("Upload the bundle again: this browser is not signed in, or its sign-in has expired")
+        raise not_signed_in()
     return sign_ins
 
 
 def _session(site: Site, request: Request, sid: str) -> Session:
-    return site.hub.session(sid, _present_sign_ins(site, request))
+    return _visit(site, request, sid)[0]
+
+
+def _visit(site: Site, request: Request, sid: str) -> tuple[Session, SignIn]:
+    """The session that is asked for, and the sign-in that allows it."""
+    token = _token(request)
+    if token is None:
+        raise not_signed_in()
+    return site.hub.visit(token, sid)
