@@ -3,13 +3,15 @@
 1. It loses writes under concurrency: one lock around its calls makes it exact.
 2. It looks at every member that an attribute's value could have, ten of them, which is most of the time of a call. The
    values that it has at that point are what is to be sent, unless there are bytes among them.
-3. A query looks at all items of the table and sorts them, twice. Here the items of one partition, of the table or of an
-   index, are found once and kept in their order until the next write.
+3. A query looks at all items of the table and sorts them, twice, and takes each that it found apart and together again
+   for every attribute that is in its index. Here the items of one partition, of the table or of an index, are found
+   once and kept in their order until the next write.
 4. It finds out with every call which services and which operations there are.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -20,7 +22,7 @@ from moto.core import responses
 from moto.core.serialize import BaseJSONSerializer
 from moto.core.utils import method_names_from_class
 from moto.dynamodb.models.dynamo_type import DynamoType, Item
-from moto.dynamodb.models.table import Table
+from moto.dynamodb.models.table import SecondaryIndex, Table
 from moto.dynamodb.responses import DynamoHandler
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 
@@ -53,12 +55,23 @@ def improve_dynamodb() -> None:
     _replace(
         DomainDispatcherApplication, "get_backend_for_host", cache(DomainDispatcherApplication.get_backend_for_host)
     )
+    _replace(SecondaryIndex, "project", projected)
     partitions.install()
 
 
 def _replace(owner: object, name: str, function: Callable[..., Any]) -> None:
     assert callable(getattr(owner, name)), "moto has changed"
     setattr(owner, name, function)
+
+
+def projected(index: SecondaryIndex, item: Item) -> Item:
+    """The item with the attributes alone that the index has."""
+    if index.projection.get("ProjectionType") == "ALL":
+        return item
+    kept = {*index.table_key_attrs, *index.schema_key_attrs, *index.projection.get("NonKeyAttributes", ())}
+    found = copy.copy(item)
+    found.attrs = {name: value for name, value in item.attrs.items() if name in kept}  # type: ignore[assignment]
+    return found
 
 
 def has_bytes(value: Any) -> bool:
