@@ -454,7 +454,7 @@ def _of_start() -> Iterator[Case]:
         yield start(f"the port {port!r:.20}", code=NOT_DOCKER, answers={INSPECT: answer})
     elsewhere = inspected(**ports({"HostIp": "169.254.169.254", "HostPort": "32768"}),
                           Node={"IP": "169.254.169.254", "Addr": "169.254.169.254:2376"})  # fmt: skip
-    yield start("a port on the metadata service", code="", answers={INSPECT: elsewhere})
+    yield start("a node that is the metadata service", code="node-forbidden", answers={INSPECT: elsewhere})
     yield start("ports that are a list", code="endpoint-failed", answers={INSPECT: inspected(NetworkSettings=[])})
     yield start("another container's name", code="",
                 answers={INSPECT: inspected(Name="/production-database", Id="ef" * 32, **RUNNING)})  # fmt: skip
@@ -512,7 +512,8 @@ def _of_notebooks() -> Iterator[Case]:
 
         yield probe(name, code=code, answers={}, notebook_server={"tls": loads})
     for name, greet in GREETINGS.items():
-        yield probe(name, code=OF_A_NOTEBOOK, answers={}, notebook_server={"greet": greet})
+        code = "notebook-not-tls" if name == "no TLS" else OF_A_NOTEBOOK
+        yield probe(name, code=code, answers={}, notebook_server={"greet": greet})
     yield probe("silence, and its container has ended", code="notebook-exited",
                 answers={NOTEBOOK: then_close(b""), INSPECT: inspected(**EXITED), LOGS: HUGE_WORDS})  # fmt: skip
     yield probe("silence, and its engine's too", code=TIMEOUT, budget=HOLD,
