@@ -16,7 +16,7 @@ from chalicelib.wiring import wiring
 
 app = Chalice(app_name="homeport")
 app.log.setLevel(logging.INFO)  # Chalice's default for the loggers below "homeport" is ERROR
-attach(app, config=lambda: wiring().config, hub=lambda: wiring().hub)
+attach(app, config=lambda: wiring().config, hub=lambda: wiring().hub, metrics=lambda: wiring().metrics)
 
 
 def _queue(lane: Lane) -> dict[str, Any]:

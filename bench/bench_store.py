@@ -8,7 +8,8 @@
                second, with what 72 hours of it cost at PRICE. By table and index, counted where the clients make their
                calls (tests/write_units.py)
     requests   requests a second of one hub under Chalice's local server on the embedded AWS: a session, its events, and
-               the list of owners with 10, 100 and 1,000 past sessions
+               the list of owners with 10, 100 and 1,000 past sessions; and the milliseconds of processor time that hub
+               and AWS take for one, which tell more where others use the machine
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def requests(report: Callable[[str], None]) -> None:
         with aws.aws(Path(folder)) as cloud:
             environ = aws.own_environ(os.environ) | dict(cloud.environ)
             store = SessionStore(cloud.client("dynamodb"), cloud.environ["HOMEPORT_TABLE"], time.time)
-            with hub.hub(Path(folder), port=port, environ=environ):
+            with hub.hub(Path(folder), port=port, environ=environ) as web:
+                parts = [child.pid for child in (web, cloud.child) if child]
                 for past in PAST:
                     sid, token = launched(Path(folder), port)
                     with_past(store, store.load(sid), past)
@@ -120,9 +122,19 @@ def requests(report: Callable[[str], None]) -> None:
                     if past == PAST[0]:
                         paths |= {"session": f"/sessions/{sid}", "session and events": f"/sessions/{sid}/events"}
                     for name, path in sorted(paths.items(), reverse=True):
+                        before, begun = list(map(processor_seconds, parts)), time.perf_counter()
                         figures = [per_second(port, path, token) for _ in range(ROUNDS)]
+                        count = statistics.mean(figures) * (time.perf_counter() - begun)
+                        spent = [processor_seconds(pid) - was for pid, was in zip(parts, before, strict=True)]
                         spread = f"min {min(figures):.0f}, max {max(figures):.0f}, n={ROUNDS}"
-                        report(f"{name:<34} {statistics.median(figures):6.0f} requests/s   ({spread})")
+                        took = " + ".join(f"{1000 * seconds / count:.1f}" for seconds in spent)
+                        report(f"{name:<34} {statistics.median(figures):6.0f} requests/s   ({spread}; {took} ms)")
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def launched(folder: Path, port: int) -> tuple[str, str]:

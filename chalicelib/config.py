@@ -276,6 +276,11 @@ class Config:
         )
     )
     queue_urls: str = setting(QUEUE_URLS)
+    stage: str = setting(
+        Variable(
+            "HOMEPORT_STAGE", TEXT, "the stage that alarms are about; without one, nothing is counted", output="Stage"
+        )
+    )
     certificates: str = setting(
         Variable(
             "HOMEPORT_CERTIFICATES",

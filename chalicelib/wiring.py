@@ -8,6 +8,7 @@ defaults are the engine wing's deadlines (time.monotonic and time.sleep) and the
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from chalicelib.aws.sessions import SessionStore
 from chalicelib.aws.slots import SlotStore
 from chalicelib.aws.tokens import TokenStore
 from chalicelib.config import Config
+from chalicelib.metrics import Backlog, Metrics
 from chalicelib.session.lanes import Lane
 from chalicelib.web.hub import Hub
 
@@ -52,6 +54,7 @@ class Wiring:
             enqueue=self._enqueue,
             clock=CLOCK,
             secret=lambda: secrets.token_urlsafe(32),
+            metrics=self.metrics,
         )
 
     def _enqueue(self, message: TickMessage, *, lane: Lane, delay: float) -> None:
@@ -82,27 +85,37 @@ class Wiring:
             clock=CLOCK,
             time_left=time_left,
             name=secrets.token_hex(8),
+            metrics=self.metrics,
         )
         launcher.tick(TickMessage.from_body(message))
 
     def redrive(self) -> Iterator[str]:
-        """Send every session whose time has come to its lane, and yield its id.
+        """Send every session whose time has come to its lane, and yield its id; then say how many there were.
 
         One that was sent is not sent again for a while, however long its lane's queue is. While the watch lane is
         behind no looks are sent: the next ones come soon enough, and what expires is in the same queue.
         """
-        for lane, found in groupby(self.sessions.due(CLOCK()), key=lambda due: due.lane):
+        backlog = Backlog(now := CLOCK())
+        for lane, found in groupby(self.sessions.due(now), key=lambda due: due.lane):
             for batch in batches(found):
                 self.queues.enqueue_all([due.sid for due in batch], lane=lane)
                 for due in batch:
+                    backlog.add(lane, float(due.since))
                     self.sessions.put_off(due, CLOCK() + SENT_SECONDS)
                     yield due.sid
+        for lane, figures in backlog.figures():
+            self.metrics.put(figures, lane)
         if self.queues.waiting(Lane.WATCH) > LOOKS_WAITING * self.config.functions_of(Lane.WATCH):
             return
         with ThreadPoolExecutor(SENDERS) as senders:
             looks = batches(self.sessions.to_look_at(CLOCK()))
             for sids in senders.map(lambda sids: self.queues.enqueue_all(sids, lane=Lane.WATCH), looks):
                 yield from sids
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Where all parts report what the operator's alarms count."""
+        return Metrics(self.config.stage, CLOCK, _write_line)
 
     @cached_property
     def sessions(self) -> SessionStore:
@@ -139,6 +152,12 @@ class Wiring:
         from chalicelib.aws.hub_certificates import load_trust
 
         return load_trust(self.client("ssm"), self.config.certificates, signs=signs)
+
+
+def _write_line(line: str) -> None:
+    """Write a line to what Lambda logs, without what a logger would put before it."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def aws_client(service: str) -> Any:

@@ -2,8 +2,8 @@
 
 1. It listens on 127.0.0.1 only, keeps everything in memory, and is gone with its process. The port is bound here and
    handed on, so that nobody else can take it, not even when the process ends.
-2. Its DynamoDB loses writes under concurrency; one lock around its calls makes it exact. Its SQS looks for delayed
-   messages once a second; here it looks 50 times.
+2. Its DynamoDB is made exact and fast (local/table.py). Its SQS looks for delayed messages once a second; here it
+   looks 50 times.
 3. The stack is created from infra/resources.yaml through CloudFormation, and the hub's certificates by
    infra/certificates.py, as `make deploy` does.
 4. Each run has a random access key, and every request must be signed with it: local/gate.py. The key is handed on in
@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -124,7 +123,11 @@ def _client(service: str, url: str, key: AccessKey) -> Any:
 
 
 class _Handler(MotoRequestHandler):
-    """HTTP/1.1 for `Expect: 100-continue`, one request per connection; no answer waits for Nagle's algorithm."""
+    """HTTP/1.1 for `Expect: 100-continue`, and with connections that last; no answer waits for Nagle's algorithm.
+
+    Werkzeug's own ends each connection, since an application may leave some of a request unread, and waits for the
+    rest: a thread, a handshake and a hundredth of a second for every call. The gate reads what it lets in to its end.
+    """
 
     protocol_version = "HTTP/1.1"
     wbufsize = 65536
@@ -137,22 +140,36 @@ class _Handler(MotoRequestHandler):
         del self.headers["Expect"]  # it is answered
         return True
 
+    def run_wsgi(self) -> None:
+        """Answer one request."""
+        answer: list[Any] = []
+        environ = self.make_environ()
+        unread = environ["wsgi.input"]
+        body = b"".join(self.server.app(environ, lambda *started: answer.extend(started)))  # type: ignore[arg-type]
+        status, headers = answer[:2]
+        code, _, reason = status.partition(" ")
+        self.send_response_only(int(code), reason)
+        for name, value in headers:
+            self.send_header(name, value)
+        if not any(name.lower() == "content-length" for name, _ in headers):
+            self.send_header("Content-Length", str(len(body)))
+        if environ["wsgi.input"] is unread:  # refused before it was read
+            self.send_header("Connection", "close")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+        self.wfile.flush()
+
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Say nothing: hundreds of lines for one notebook."""
 
 
 def serve(listener: socket.socket, key: AccessKey) -> None:
     """Serve moto to the holder of the key, on a socket that is bound to a port of 127.0.0.1, until the process ends."""
-    from moto.dynamodb.responses import DynamoHandler
     from moto.sqs.models import Queue
     from werkzeug.serving import make_server
 
-    lock = threading.RLock()
-    exact = DynamoHandler.call_action
-
-    def one_at_a_time(handler: Any) -> Any:
-        with lock:
-            return exact(handler)
+    from local.table import improve_dynamodb
 
     patient = Queue.wait_for_messages
 
@@ -160,7 +177,7 @@ def serve(listener: socket.socket, key: AccessKey) -> None:
         patient(queue, 0.02)  # type: ignore[arg-type]  # passed on to Condition.wait_for, which takes fractions
 
     Queue.wait_for_messages = wait_for_messages  # type: ignore[method-assign,assignment]
-    DynamoHandler.call_action = one_at_a_time  # type: ignore[method-assign]
+    improve_dynamodb()
     host, port = listener.getsockname()
     os.environ["MOTO_PORT"] = str(port)  # queue URLs carry it
     moto = DomainDispatcherApplication(_backend)  # type: ignore[arg-type]  # any WSGI application will do

@@ -242,7 +242,14 @@ class CredentialsTwin:
 class TokenStoreTwin:
     """TokenStore in dictionaries, with the one door of ProxyStore that tickets are for."""
 
-    def __init__(self, clock: Callable[[], float], *, lifetime: float = LIFETIME) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        *,
+        lifetime: float = LIFETIME,
+        find_session: Callable[[str], Session | None] = lambda sid: None,
+    ) -> None:
+        self.find_session = find_session
         self.tokens: dict[str, list[SignIn]] = {}
         self.tickets: dict[str, tuple[Redeemed, float]] = {}
         self.sign_outs: list[SignOut] = []
@@ -259,6 +266,10 @@ class TokenStoreTwin:
             for sign_in in self.tokens.get(token, [])
             if self._end(sign_in) > now and not self._ended(sign_in)
         }
+
+    def visit(self, token: str, sid: str) -> tuple[dict[str, SignIn], Session | None]:
+        sign_ins = self.sign_ins_of(token)
+        return sign_ins, self.find_session(sid) if sign_ins else None
 
     def browser_of(self, token: str) -> str | None:
         return self.tokens[token][0].browser if token in self.tokens else None

@@ -19,7 +19,7 @@ nothing of botocore leaves this module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
@@ -55,9 +55,9 @@ class Table:
             key = {"pk": {"S": pk}, "sk": {"S": sk}}
             return self._dynamodb.get_item(TableName=self._name, Key=key, ConsistentRead=True).get("Item")
 
-    def get_all(self, pks: Collection[str], sk: str) -> list[Item]:
-        """Read at most 100 items that have one `sk`, consistently; those that there are, in any order."""
-        keys = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk in pks]
+    def get_all(self, places: Iterable[tuple[str, str]]) -> list[Item]:
+        """Read the items at 1 to 100 places, pk and sk, consistently; gives those that there are, in any order."""
+        keys = [{"pk": {"S": pk}, "sk": {"S": sk}} for pk, sk in places]
         with _translated():
             answer = self._dynamodb.batch_get_item(RequestItems={self._name: {"Keys": keys, "ConsistentRead": True}})
         if answer["UnprocessedKeys"]:

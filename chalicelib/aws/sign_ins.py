@@ -61,8 +61,16 @@ def sign_outs(browser: str, owners: Iterable[str], now: float) -> Iterator[SignO
 
 def standing(table: Table, sign_ins: Collection[SignIn]) -> list[SignIn]:
     """Those of the sign-ins that no sign-out has ended, as of now; raises StoreUnavailable."""
-    names = {sign_in.browser for sign_in in sign_ins} | {sign_in.owner for sign_in in sign_ins}
-    items = table.get_all([f"signed-out#{name}" for name in names], "signed-out") if names else []
+    return not_ended(sign_ins, table.get_all(sign_out_places(sign_ins))) if sign_ins else []
+
+
+def sign_out_places(sign_ins: Iterable[SignIn]) -> set[tuple[str, str]]:
+    """Where the sign-outs are that may have ended any of the sign-ins."""
+    return {(f"signed-out#{name}", "signed-out") for each in sign_ins for name in (each.browser, each.owner)}
+
+
+def not_ended(sign_ins: Iterable[SignIn], items: Iterable[Item]) -> list[SignIn]:
+    """Those of the sign-ins that none of the sign-outs ends."""
     found = [sign_out_of(item) for item in items]
     return [sign_in for sign_in in sign_ins if not any(sign_out.ends(sign_in) for sign_out in found)]
 

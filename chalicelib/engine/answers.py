@@ -18,7 +18,7 @@ from chalicelib.engine.messages import BAD_IMAGE
 from chalicelib.session.image import parse_image
 from chalicelib.text import lines
 
-LOG_LINES: Final = 50
+LOG_LINES: Final = 20  # an engine keeps a line in pieces of 16 KiB, each counted: they all fit into one answer
 LOG_CHARACTERS: Final = 4000
 LOWEST_PORT: Final = 1024
 HIGHEST_PORT: Final = 65535
@@ -107,10 +107,10 @@ def log_text(stream: bytes) -> str:
 
     Gives at most LOG_LINES printable lines and LOG_CHARACTERS characters, from the end.
     """
-    parts, rest = [], stream
-    while len(rest) >= 8 and rest[0] in (0, 1, 2) and rest[1:4] == b"\0\0\0":
-        end = 8 + int.from_bytes(rest[4:8], "big")
-        parts.append(rest[8:end])
-        rest = rest[end:]
-    text = b"".join(parts or [rest]).decode("utf-8", "replace")
+    parts, at = [], 0
+    while at + 8 <= len(stream) and stream[at] in (0, 1, 2) and stream[at + 1 : at + 4] == b"\0\0\0":
+        end = at + 8 + int.from_bytes(stream[at + 4 : at + 8], "big")
+        parts.append(stream[at + 8 : end])
+        at = end
+    text = b"".join(parts or [stream]).decode("utf-8", "replace")
     return "\n".join(lines(text, most=LOG_LINES, limit=LOG_CHARACTERS))[-LOG_CHARACTERS:]

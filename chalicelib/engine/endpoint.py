@@ -5,7 +5,7 @@ Rules
 1. The name is resolved once and every answer checked (`resolve`); from then on there is only that address.
 2. docker-py's client is made without its constructor, which reads ~/.docker/config.json: no registry credentials,
    proxies or headers of the hub's own machine ever reach a visitor's endpoint. Environment variables count for nothing.
-3. No redirect is followed, no compressed answer decoded, no answer above 4 MiB read, and the whole of one
+3. No redirect is followed, no compressed answer decoded, no answer above 512 KiB read, and the whole of one
    DockerEndpoint's calls ends when its deadline does. A pull has a connection and a budget of its own.
 4. Every call is safe to repeat. A name that is taken is looked at: our labels mean it is ours, anything else is
    a conflict. Ours is adopted if it is what was asked for, else replaced (ownership.py). What is not ours is never
@@ -190,10 +190,7 @@ class DockerEndpoint:
         """Choose the newest API version that both sides know."""
         theirs, minimum = minor_version(newest), minor_version(oldest) or 0
         if theirs is None:
-            raise errors.NotADockerEngine(
-                f"{self._channel.host} does not say which Docker API it speaks. Check that the address and port are "
-                "your Docker endpoint's"
-            )
+            raise self._no_version()
         ours, least = minor_version(DEFAULT_DOCKER_API_VERSION) or 0, minor_version(MINIMUM_DOCKER_API_VERSION) or 0
         if theirs < least:
             raise errors.EndpointTooOld(
@@ -206,6 +203,12 @@ class DockerEndpoint:
             )
         self._docker.use_version(f"1.{min(theirs, ours)}")
         self._negotiated = True
+
+    def _no_version(self) -> errors.NotADockerEngine:
+        return errors.NotADockerEngine(
+            f"{self._channel.host} does not say which Docker API it speaks. Check that the address and port are your "
+            "Docker endpoint's"
+        )
 
     @contextmanager
     def _calls(self, meaning: Meaning = error_for) -> Iterator[Client]:
@@ -225,6 +228,8 @@ class DockerEndpoint:
         try:
             yield
         except ApiError as error:
+            if error.status == 404 and not self._negotiated:  # every engine has what is asked for up to then
+                raise self._no_version() from error
             raise meaning(error.status, error.text, quote=self._negotiated) from error
         except InvalidVersion as error:
             raise errors.EndpointTooOld(
@@ -365,7 +370,7 @@ class DockerEndpoint:
         )
 
     def log_tail(self, container: str) -> str:
-        """Give the end of the container's log: at most 50 lines and 4,000 characters; "" when there is none to read."""
+        """Give the end of the container's log: at most 20 lines and 4,000 characters; "" when there is none to read."""
         params = {"stdout": 1, "stderr": 1, "follow": 0, "tail": LOG_LINES}
         with self._calls() as docker:
             try:

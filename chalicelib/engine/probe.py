@@ -81,7 +81,7 @@ def _status(channel: Channel) -> tuple[int, bytes]:
                 redirect=False,
                 preload_content=False,
             )
-            body = response.read(STATUS_BYTES)
+            body = response.read(STATUS_BYTES, decode_content=False)  # a few bytes can be made to decode to gigabytes
             response.close()
             return int(response.status), body
     finally:

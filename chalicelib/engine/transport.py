@@ -22,7 +22,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from http.client import HTTPException, HTTPResponse, IncompleteRead, RemoteDisconnected
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 CONNECT_SECONDS: Final = 5.0  # a SYN is sent three times in it; TLS takes three round trips
-ANSWER_BYTES: Final = 4 * 1024 * 1024  # an inspect of a container with thousands of layers and mounts has 200 kB
+# An inspect of a container with thousands of layers and mounts has 200 kB. JSON that is made to takes thirty times its
+# bytes of memory once it is parsed, and the processor for as long: half a second here.
+ANSWER_BYTES: Final = 512 * 1024
 X509_V_ERR_NOT_YET_VALID: Final = 9  # openssl/x509_vfy.h
 X509_V_ERR_EXPIRED: Final = 10
 
@@ -72,7 +74,7 @@ class Budget:
             self._bytes -= count
             if self._bytes < 0:
                 raise errors.NotADockerEngine(
-                    f"The endpoint's answer is larger than {ANSWER_BYTES >> 20} MiB, which no Docker Engine needs. "
+                    f"The endpoint's answer is larger than {ANSWER_BYTES >> 10} KiB, which no Docker Engine needs. "
                     "Check that the address is your Docker endpoint's"
                 )
 
@@ -346,7 +348,18 @@ class _Socket(ssl.SSLSocket):
             socket.socket.shutdown(self, socket.SHUT_RDWR)
 
 
+class _Answer(HTTPResponse):
+    """An answer whose headers can be read; urllib3 would go on without the others, and log the peer's words."""
+
+    def begin(self) -> None:
+        super().begin()
+        if self.msg.defects:
+            raise HTTPException("these are no headers")
+
+
 class _Connection(HTTPSConnection):
+    response_class = _Answer
+
     def __init__(self, channel: Channel) -> None:
         super().__init__(channel.address, channel.port)
         self._channel = channel

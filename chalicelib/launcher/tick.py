@@ -47,6 +47,8 @@ from typing import Final, Protocol
 from chalicelib.aws.errors import StaleSession, StoreUnavailable
 from chalicelib.aws.queues import Enqueue, Handover, TickMessage
 from chalicelib.launcher.effects import Effects
+from chalicelib.launcher.figures import failure_of, figures_of
+from chalicelib.metrics import SILENT, Metrics
 from chalicelib.session.events import (
     Effect,
     Event,
@@ -93,6 +95,7 @@ class Launcher:
         clock: Callable[[], float],
         time_left: Callable[[], float],
         name: str,
+        metrics: Metrics = SILENT,
     ) -> None:
         self._sessions = sessions
         self._effects = effects
@@ -102,6 +105,7 @@ class Launcher:
         self._clock = clock
         self._time_left = time_left
         self._name = name
+        self._metrics = metrics
         self._offer_below = HANDOVER_SECONDS
 
     def tick(self, message: TickMessage) -> None:
@@ -169,6 +173,8 @@ class Launcher:
                     session, saved = self._save_event(session, event)
                     if not saved:
                         break
+                elif failure_of(event):
+                    self._report(session, event, session, self._clock())
         return session
 
     def _look_when_idle(self, sid: str, found: NotebookAnswered) -> None:
@@ -196,6 +202,8 @@ class Launcher:
         with closing(self._effects.perform(PullImage(), session)) as events:
             joined = next(events)
             if not isinstance(joined, PullProgressed | ImagePresent):
+                failure = failure_of(joined)
+                log.info("session %s: the pull is not taken over: %s", session.sid, failure and failure.code)
                 return self._sessions.load(session.sid)
             session, saved = self._save_event(session, joined)
             while not saved and _still_offers(session, handover):  # it saved progress of the same pull; ours counts
@@ -230,8 +238,16 @@ class Launcher:
         after = with_lease(advance(session, event, now), self._name, self._lane, now)
         stored = self._save_or_reload(session, after)
         if stored is after:
-            log.info("session %s: %s -> %s", session.sid, type(event).__name__, after.state)
+            self._report(session, event, after, now)
         return stored, stored is after
+
+    def _report(self, before: Session, event: Event, after: Session, now: float) -> None:
+        """Tell the operator: a failure by its code, never by words that an endpoint may have chosen."""
+        failure = failure_of(event)
+        what = f"{type(event).__name__} {failure.code} in {before.state}" if failure else type(event).__name__
+        log.info("session %s: %s -> %s", before.sid, what, after.state)
+        figures, code = figures_of(before, event, after, now), failure.code if failure else ""
+        self._metrics.put(figures, session=before.sid, state=str(before.state), code=code)
 
     def _save_or_reload(self, before: Session, after: Session) -> Session:
         """Return `after` once it is stored, or what is stored instead."""

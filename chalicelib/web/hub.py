@@ -29,6 +29,7 @@ from chalicelib.bundle.credentials import Credentials
 from chalicelib.bundle.errors import EndpointsDisagree
 from chalicelib.bundle.parse import Bundle, parse
 from chalicelib.config import Config
+from chalicelib.metrics import SILENT, Metric, Metrics
 from chalicelib.session.events import (
     CredentialsRenewed,
     CredentialsStoredLate,
@@ -57,6 +58,7 @@ from chalicelib.web.errors import (
     DataNotAllowed,
     ImageNotAllowed,
     LimitTooHigh,
+    NotAuthenticated,
     SessionLeaving,
     SessionNotReady,
     SessionOfLaterVersion,
@@ -86,6 +88,7 @@ class Tokens(Protocol):
 
     def put_token(self, token: str, sign_ins: Collection[SignIn]) -> None: ...
     def sign_ins_of(self, token: str) -> dict[str, SignIn]: ...
+    def visit(self, token: str, sid: str) -> tuple[dict[str, SignIn], Session | None]: ...
     def browser_of(self, token: str) -> str | None: ...
     def put_ticket(self, ticket: str, session: Session, sign_in: SignIn, *, path: str, expires_at: float) -> None: ...
     def sign_out(self, browser: str, owners: Iterable[str] = ()) -> None: ...
@@ -123,6 +126,11 @@ class Entry:
     path: str
 
 
+def not_signed_in() -> NotAuthenticated:
+    """What is said to a browser that shows no token, or one that stands for nobody."""
+    return NotAuthenticated("Upload the bundle again: this browser is not signed in, or its sign-in has expired")
+
+
 class Hub:
     """One hub. `secret` makes fresh random texts of 256 bits."""
 
@@ -136,6 +144,7 @@ class Hub:
         enqueue: Enqueue,
         clock: Callable[[], float],
         secret: Callable[[], str],
+        metrics: Metrics = SILENT,
     ) -> None:
         self.config = config
         self._sessions = sessions
@@ -144,6 +153,7 @@ class Hub:
         self._enqueue = enqueue
         self._clock = clock
         self._secret = secret
+        self._metrics = metrics
 
     def check(self, form: Launch) -> Bundle:
         """Look into the bundle and store nothing; raises BadBundle, BadEndpoint, and what `_check_allowed` raises."""
@@ -171,12 +181,18 @@ class Hub:
                 continue
         raise StoreUnavailable("Other requests are changing this session; try again")
 
-    def session(self, sid: str, owners: Collection[str]) -> Session:
-        """The session, if it belongs to one of the owners; else SessionNotFound."""
-        session = self._sessions.find(sid) if is_session_id(sid) else None  # the table refuses keys of any length
-        if session is None or session.owner not in owners:
+    def visit(self, token: str, sid: str) -> tuple[Session, SignIn]:
+        """The session, if the token stands for its owner, and that sign-in.
+
+        Raises NotAuthenticated for a token that stands for nobody, SessionNotFound.
+        """
+        # The table refuses keys of any length; and whoever is signed in may know that no session has such an id.
+        sign_ins, session = self._tokens.visit(token, sid) if is_session_id(sid) else (self.sign_ins_of(token), None)
+        if not sign_ins:
+            raise not_signed_in()
+        if session is None or session.owner not in sign_ins:
             raise SessionNotFound("There is no such session here. Upload the bundle it was launched with to see it")
-        return session
+        return session, sign_ins[session.owner]
 
     def lines(self, session: Session, after: int = 0) -> list[Line]:
         """The lines of the session's log after the line number `after`, oldest first; one that was lost is missing.
@@ -311,6 +327,7 @@ class Hub:
             previous=previous,
         )
         self._sessions.save(session)
+        self._metrics.put({Metric.LAUNCHES: 1}, session=session.sid)
         return self._store_and_start(session, bundle, form)
 
     def _store_and_start(self, session: Session, bundle: Bundle, form: Launch) -> Launched:
@@ -319,6 +336,7 @@ class Hub:
             self._store_credentials(session, bundle, form)
         except (StoreUnavailable, StoreRefused) as error:
             self._have_done(session, EffectFailed(Failure(error.code, error.message)))
+            self._metrics.put({Metric.FAILURES: 1}, session=session.sid, state=str(session.state), code=error.code)
             raise
         self._wake(session)
         return Launched(session, bundle, created=True)

@@ -19,11 +19,13 @@ from urllib.parse import quote
 
 from chalice.app import Blueprint, Chalice, Request, Response
 
+from chalicelib.aws.errors import StoreRefused, StoreUnavailable
 from chalicelib.aws.session_items import STOPPED_TTL
 from chalicelib.aws.sign_ins import SignIn
 from chalicelib.bundle.errors import BundleUnreadable
 from chalicelib.config import VERSION, Config
 from chalicelib.errors import HomeportError
+from chalicelib.metrics import Metric, Metrics
 from chalicelib.session.admission import network_of
 from chalicelib.session.values import Session, is_session_id
 from chalicelib.web import pages
@@ -32,11 +34,10 @@ from chalicelib.web.errors import (
     BadForm,
     CrossSiteRequest,
     MethodNotAllowed,
-    NotAuthenticated,
     UnsupportedMediaType,
 )
 from chalicelib.web.forms import SUGGESTED_NAME, Launch, parse_launch, parse_sign_out
-from chalicelib.web.hub import Hub, Listing
+from chalicelib.web.hub import Hub, Listing, not_signed_in
 from chalicelib.web.json import Session as SessionJson
 from chalicelib.web.json import check_json, lines_json, listed_json, problem_json, session_json
 
@@ -149,9 +150,8 @@ def session_events(site: Site, request: Request, sid: str) -> Response:
 def enter_session(site: Site, request: Request, sid: str) -> Response:
     """Hand out a one-time ticket, and the page that posts it to the notebook's origin."""
     _refuse_other_sites(site, request)
-    sign_ins = _present_sign_ins(site, request)
-    session = site.hub.session(sid, sign_ins)
-    entry = site.hub.enter(session, sign_ins[session.owner])
+    session, sign_in = _visit(site, request, sid)
+    entry = site.hub.enter(session, sign_in)
     if _wants_json(request):
         return _json(site, {"url": entry.action, "ticket": entry.ticket, "path": entry.path})
     page = pages.EnterPage(root="../../", name=session.name, action=entry.action, ticket=entry.ticket, path=entry.path)
@@ -208,9 +208,10 @@ ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
 class Site:
     """What views are given: the configuration, and the hub, which is not made before a view asks for it."""
 
-    def __init__(self, config: Callable[[], Config], hub: Callable[[], Hub]) -> None:
+    def __init__(self, config: Callable[[], Config], hub: Callable[[], Hub], metrics: Callable[[], Metrics]) -> None:
         self._config = config
         self._hub = hub
+        self._metrics = metrics
 
     @property
     def config(self) -> Config:
@@ -222,10 +223,17 @@ class Site:
         """The hub, which talks to AWS."""
         return self._hub()
 
+    @property
+    def metrics(self) -> Metrics:
+        """Where refusals of the hub's own stores are counted."""
+        return self._metrics()
 
-def attach(app: Chalice, *, config: Callable[[], Config], hub: Callable[[], Hub]) -> None:
-    """Make `app` serve the HTTP interface; neither is asked for before the first request needs it."""
-    site = Site(config, hub)
+
+def attach(
+    app: Chalice, *, config: Callable[[], Config], hub: Callable[[], Hub], metrics: Callable[[], Metrics]
+) -> None:
+    """Make `app` serve the HTTP interface; none of these is asked for before the first request needs it."""
+    site = Site(config, hub, metrics)
     app.api.binary_types.append("multipart/form-data")
     routes = Blueprint(__name__)
     for method, path, content_types, view in ADDRESSES:
@@ -258,6 +266,8 @@ def _bound(view: View, site: Site, routes: Blueprint) -> View:
         try:
             return view(site, request, **parameters)
         except HomeportError as error:
+            if isinstance(error, StoreUnavailable | StoreRefused):
+                site.metrics.put({Metric.STORE_REFUSALS: 1}, code=error.code)
             if error.status >= 500:
                 log.error("%s: %s", error.code, error.message)
             elif isinstance(error, BundleUnreadable):  # a parser failed in a way that it should have a code for
@@ -418,9 +428,17 @@ def _sign_ins(site: Site, request: Request) -> Mapping[str, SignIn]:
 def _present_sign_ins(site: Site, request: Request) -> Mapping[str, SignIn]:
     sign_ins = _sign_ins(site, request)
     if not sign_ins:
-        raise NotAuthenticated("Upload the bundle again: this browser is not signed in, or its sign-in has expired")
+        raise not_signed_in()
     return sign_ins
 
 
 def _session(site: Site, request: Request, sid: str) -> Session:
-    return site.hub.session(sid, _present_sign_ins(site, request))
+    return _visit(site, request, sid)[0]
+
+
+def _visit(site: Site, request: Request, sid: str) -> tuple[Session, SignIn]:
+    """The session that is asked for, and the sign-in that allows it."""
+    token = _token(request)
+    if token is None:
+        raise not_signed_in()
+    return site.hub.visit(token, sid)

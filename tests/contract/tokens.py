@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import replace
 
 from chalicelib.aws.routes import Redeemed
+from chalicelib.session.values import Session
 from chalicelib.web.hub import Tokens
 from tests.builders import LIFETIME, NOW, OWNER, SIGN_IN, a_session
 
@@ -14,7 +15,10 @@ ELSEWHERE = replace(SIGN_IN, browser="b1" * 32)  # another browser, the same key
 
 
 class TokenStoreContract(ABC):
-    """`tokens` is a fixture of the inheriting class; the store's clock says `now`, a sign-in lasts for LIFETIME."""
+    """`tokens` and `stored`, a session, are fixtures of the inheriting class.
+
+    The store's clock says `now`, a sign-in lasts for LIFETIME.
+    """
 
     now = NOW
 
@@ -30,6 +34,26 @@ class TokenStoreContract(ABC):
         assert tokens.sign_ins_of("token-1") == {OWNER: SIGN_IN}
         self.now = NOW + LIFETIME
         assert tokens.sign_ins_of("token-1") == {}
+
+    def test_a_visit_reads_the_session_beside_the_sign_ins(self, tokens: Tokens, stored: Session) -> None:
+        tokens.put_token("token-1", [SIGN_IN])
+        for _ in range(2):
+            assert tokens.visit("token-1", stored.sid) == ({OWNER: SIGN_IN}, stored)
+            assert tokens.visit("token-1", "0" * 20) == ({OWNER: SIGN_IN}, None)
+            assert tokens.visit("token-2", stored.sid) == ({}, None)
+
+    def test_what_was_read_before_is_over_all_the_same_with_its_time_or_a_sign_out(
+        self, tokens: Tokens, stored: Session
+    ) -> None:
+        for token, sign_in in (("token-1", SIGN_IN), ("token-2", OTHER), ("token-3", ELSEWHERE)):
+            tokens.put_token(token, [sign_in])
+            assert tokens.visit(token, stored.sid)[0] == tokens.sign_ins_of(token) == {sign_in.owner: sign_in}
+        self.now = NOW + 1
+        tokens.sign_out(SIGN_IN.browser)
+        for token in ("token-1", "token-2"):
+            assert tokens.visit(token, stored.sid)[0] == tokens.sign_ins_of(token) == {}
+        self.now = NOW + LIFETIME
+        assert tokens.visit("token-3", stored.sid) == ({}, None)
 
     def test_a_ticket_is_good_once_for_its_launch(self, tokens: Tokens) -> None:
         session = a_session()

@@ -206,7 +206,7 @@ def hub_rig(**environment: str) -> Iterator[HubRig]:
         environ = {**ENVIRONMENT, "HOMEPORT_QUEUE_URLS": made_resources(), **environment}
         parts = Wiring(Config.from_environ(environ), aws_client)
         app = Chalice(app_name="homeport", configure_logs=False)
-        attach(app, config=lambda: parts.config, hub=lambda: rig.hub)
+        attach(app, config=lambda: parts.config, hub=lambda: rig.hub, metrics=lambda: parts.metrics)
         with Client(app) as client:
             rig = HubRig(client, parts, parts.hub)
             yield rig

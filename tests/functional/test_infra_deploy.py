@@ -234,6 +234,7 @@ def test_the_functions_are_told_what_the_stack_made_and_what_the_operator_chose(
         "HOMEPORT_KEY": made["Key"],
         "HOMEPORT_QUEUES": "homeport-test",
         "HOMEPORT_QUEUE_URLS": made["QueueUrls"],
+        "HOMEPORT_STAGE": "test",
         "HOMEPORT_CERTIFICATES": "/homeport/test",
     }
     for function in FUNCTIONS:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from chalicelib.launcher.effects import SLOT_SECONDS
+from chalicelib.metrics import NAMESPACE, OF_A_LANE, Metric
 from chalicelib.session.lanes import Lane
 from tests.policies import ROOT, template
 
@@ -108,6 +109,48 @@ def test_every_alarm_tells_the_operator_when_it_begins_and_when_it_ends(name: st
     for alarm in alarms:
         assert alarm["AlarmActions"] == alarm["OKActions"] == {"Fn::If": ["HasAlarmEmail", [{"Ref": "AlarmTopic"}], []]}
         assert alarm["AlarmDescription"]
+
+
+ALARMS = {
+    name: resource["Properties"] for name, resource in RESOURCES.items() if resource["Type"] == "AWS::CloudWatch::Alarm"
+}
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+
+def ours() -> list[tuple[str, frozenset[str]]]:
+    """The hub's own figures that alarms are on: each figure's name and its dimensions."""
+    metrics = [
+        query["MetricStat"]["Metric"]
+        for alarm in ALARMS.values()
+        for query in alarm.get("Metrics", ())
+        if "MetricStat" in query
+    ]
+    metrics += [alarm for alarm in ALARMS.values() if "Namespace" in alarm]
+    found = [metric for metric in metrics if metric["Namespace"] == NAMESPACE]
+    for metric in found:
+        values = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
+        assert values["Stage"] == {"Ref": "Stage"}
+        assert values.get("Lane", Lane.LEAVE) in set(Lane)
+    return [(metric["MetricName"], frozenset(each["Name"] for each in metric["Dimensions"])) for metric in found]
+
+
+def test_alarms_are_on_figures_that_the_functions_write_with_just_their_dimensions() -> None:
+    of_stage, of_lane = frozenset({"Stage"}), frozenset({"Stage", "Lane"})
+    assert set(ours()) <= {(metric, of_lane if metric in OF_A_LANE else of_stage) for metric in Metric}
+    watched = {Metric.LAUNCHES, Metric.FAILURES, Metric.STORE_REFUSALS, Metric.PURGES_OUTSTANDING, Metric.LANE_AGE}
+    assert {name for name, _ in ours()} == watched
+    assert sum(name == Metric.LANE_AGE for name, _ in ours()) == len(Lane)
+
+
+def test_a_schedule_that_does_not_run_is_an_alarm() -> None:
+    assert [name for name, alarm in ALARMS.items() if alarm["TreatMissingData"] == "breaching"] == ["LaneAgeAlarm"]
+
+
+def test_the_operators_page_says_what_every_figure_counts_and_what_to_do_at_every_alarm() -> None:
+    assert [metric for metric in Metric if f"`{metric}`" not in OPERATIONS] == []
+    names = [alarm["AlarmName"]["Fn::Sub"].removeprefix("homeport-${Stage}-") for alarm in ALARMS.values()]
+    rows = [line.split(" | ") for line in OPERATIONS.splitlines() if line.startswith("| `…-")]
+    assert [name for name in names if not any(f"`…-{name}`" in row[0] and len(row) == 3 for row in rows)] == []
 
 
 def config() -> dict[str, Any]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 
+from chalicelib.aws.sessions import SessionStore
 from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane, queue_of
+from chalicelib.session.values import Failure, Summary, session_id
 from local.aws import Aws, aws, own_environ
+from tests.builders import a_session
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +58,67 @@ def test_concurrent_conditional_writes_lose_nothing(cloud: Aws) -> None:
         list(pool.map(add, clients))
     item = clients[0].get_item(TableName=table, Key=key, ConsistentRead=True)["Item"]
     assert item["n"]["N"] == str(writers * rounds)
+
+
+def test_a_list_is_in_order_page_by_page_and_follows_every_write(cloud: Aws) -> None:
+    now = time.time()
+    store = SessionStore(cloud.client("dynamodb"), cloud.environ["HOMEPORT_TABLE"], lambda: now)
+    owner, other = "0a" * 32, "0b" * 32
+    sessions = [
+        a_session(owner=of, sid=session_id(of, str(n)), name=str(n), created_at=now - n // 2)
+        for of in (owner, other)
+        for n in range(7)
+    ]
+    for session in sessions:
+        store.save(session)
+    whole = sorted((each.summary for each in sessions if each.owner == owner), key=lambda found: found.position)[::-1]
+    for size in (1, 3, 7, 50):
+        pages: list[Summary] = []
+        before = None
+        while page := store.of_owner(owner, size, before):
+            pages, before = [*pages, *page], page[-1].position
+        assert pages == whole
+    assert store.of_owner("0c" * 32, 50) == []
+    store.save(replace(sessions[0], version=2, failure=Failure("no-space", "…")))
+    assert [found.failed for found in store.of_owner(owner, 50)].count(True) == 1
+    assert {due.sid for due in store.due(now)} >= {session.sid for session in sessions}
+
+
+def test_what_is_stored_comes_back_as_it_was(cloud: Aws) -> None:
+    dynamodb, table = cloud.client("dynamodb"), cloud.environ["HOMEPORT_TABLE"]
+    key = {"pk": {"S": "everything"}, "sk": {"S": "everything"}}
+    nested = {"M": {"bytes": {"B": b"\0\xff"}, "list": {"L": [{"N": "1.50"}, {"NULL": True}, {"M": {}}]}}}
+    item = {
+        **key,
+        "text": {"S": ""},
+        "set": {"SS": ["a"]},
+        "byte sets": {"BS": [b"\1"]},
+        "nested": nested,
+        "yes": {"BOOL": True},
+    }
+    dynamodb.put_item(TableName=table, Item=item)
+    keys = {table: {"Keys": [key], "ConsistentRead": True}}
+    values = {":pk": key["pk"]}
+    assert dynamodb.get_item(TableName=table, Key=key)["Item"] == item
+    assert dynamodb.batch_get_item(RequestItems=keys)["Responses"][table] == [item]
+    found = dynamodb.query(TableName=table, KeyConditionExpression="pk = :pk", ExpressionAttributeValues=values)
+    assert found["Items"] == [item]
+    assert dynamodb.delete_item(TableName=table, Key=key, ReturnValues="ALL_OLD")["Attributes"] == item
+    found = dynamodb.query(TableName=table, KeyConditionExpression="pk = :pk", ExpressionAttributeValues=values)
+    assert found["Items"] == []
+
+
+def test_a_connection_lasts_for_many_calls_unless_one_is_refused(cloud: Aws) -> None:
+    address = urlsplit(cloud.url)
+    with socket.create_connection((str(address.hostname), address.port or 0), timeout=20) as unsigned:
+        unsigned.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nGET / HTT")
+        answer = unsigned.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 403")
+    assert answer.count(b"HTTP/1.1") == 1
+    assert b"connection: close" in answer.lower()
+    dynamodb = cloud.client("dynamodb")
+    headers = [dynamodb.list_tables()["ResponseMetadata"]["HTTPHeaders"] for _ in range(2)]
+    assert all("connection" not in each for each in headers)
 
 
 def test_a_delayed_message_comes_when_its_delay_is_over_and_not_before(cloud: Aws) -> None:

@@ -341,22 +341,23 @@ def test_events_tell_what_happened_since(hub: HubRig) -> None:
 
 
 def test_looking_again_and_again_reads_the_session_alone(hub: HubRig) -> None:
-    """A page asks every second: one read for the token, one for the session, and none for lines that it has."""
+    """A page asks every second: one read for session and sign-outs, none for lines that it has; once for the token."""
     session = hub.upload(a_bundle(), name="one").json
     made_ready(hub, session["id"])
     path, headers = f"/sessions/{session['id']}/events", {"Authorization": f"Bearer {session['owner_token']}"}
     calls: list[str] = []
     with (
         hub.on_call("dynamodb", "GetItem", lambda: calls.append("get")),
+        hub.on_call("dynamodb", "BatchGetItem", lambda: calls.append("batch")),
         hub.on_call("dynamodb", "Query", lambda: calls.append("query")),
     ):
         for after in (6, 7):
             hub.client.http.get(f"{path}?after={after}", headers=headers)
-        assert calls == ["get"] * 4
+        assert calls == ["get", *["batch"] * 2]
         hub.ask("GET", f"/sessions/{session['id']}", token=session["owner_token"])
-        assert calls == ["get"] * 6
+        assert calls == ["get", *["batch"] * 3]
         hub.client.http.get(path, headers=headers)
-        assert calls == ["get"] * 8 + ["query"]
+        assert calls == ["get", *["batch"] * 4, "query"]
 
 
 def test_a_session_that_was_stored_with_its_whole_log_shows_it(hub: HubRig) -> None:

@@ -39,6 +39,7 @@ from chalicelib.web.errors import (
     DataNotAllowed,
     ImageNotAllowed,
     LimitTooHigh,
+    NotAuthenticated,
     SessionLeaving,
     SessionNotReady,
     SessionOfLaterVersion,
@@ -76,7 +77,7 @@ class Stage:
     environ: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tokens = TokenStoreTwin(self.clock)
+        self.tokens = TokenStoreTwin(self.clock, find_session=self.store.find)
         secrets = count()
         self.hub = Hub(
             config=Config.from_environ({"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net", **self.environ}),
@@ -475,10 +476,14 @@ def test_credentials_of_a_session_of_a_later_version_are_not_forgotten_from_here
 def test_a_session_of_another_owner_does_not_exist() -> None:
     stage = launched()
     session = stage.session
-    assert stage.hub.session(session.sid, frozenset({session.owner, "cd" * 32})) == session
-    for sid, owners in ((session.sid, {"cd" * 32}), (session.sid, set()), ("0" * 20, {session.owner}), ("x", set())):
+    token, others = stage.hub.token_for(session.owner), stage.hub.token_for("cd" * 32)
+    assert stage.hub.visit(token, session.sid) == (session, stage.hub.sign_ins_of(token)[session.owner])
+    for shown, sid in ((others, session.sid), (token, "0" * 20), (token, "x")):
         with pytest.raises(SessionNotFound):
-            stage.hub.session(sid, frozenset(owners))
+            stage.hub.visit(shown, sid)
+    for sid in (session.sid, "0" * 20, "x"):
+        with pytest.raises(NotAuthenticated):
+            stage.hub.visit("a token of nobody", sid)
 
 
 def test_the_sessions_of_several_owners_are_listed_newest_first() -> None:

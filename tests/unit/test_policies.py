@@ -150,7 +150,7 @@ def test_nobody_writes_certificates() -> None:
         (
             "dynamodb:BatchGetItem",
             {
-                "session": set(),
+                "session": {"web"},
                 "token": set(),
                 "signed-out": {"web", "proxy"},
                 "ticket": set(),

@@ -11,7 +11,7 @@ from chalicelib.aws.routes import Redeemed
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.container import Specification, specification
 from chalicelib.session.lanes import Lane
-from chalicelib.session.values import Target
+from chalicelib.session.values import Session, Target
 from tests.builders import a_session, some_credentials
 from tests.contract.credentials import CredentialsContract
 from tests.contract.engine import FILES, EngineContract
@@ -55,8 +55,12 @@ class TestCredentialsTwin(CredentialsContract):
 class TestTokenStoreTwin(TokenStoreContract):
     @pytest.fixture(autouse=True)
     def tokens(self) -> TokenStoreTwin:
-        self._tokens = TokenStoreTwin(lambda: self.now)
+        self._tokens = TokenStoreTwin(lambda: self.now, find_session={a_session().sid: a_session()}.get)
         return self._tokens
+
+    @pytest.fixture
+    def stored(self) -> Session:
+        return a_session()
 
     def redeem(self, ticket: str, host: str) -> Redeemed | None:
         return self._tokens.redeem_ticket(ticket, host)
