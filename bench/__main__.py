@@ -10,6 +10,7 @@ from typing import Final, TextIO
 
 from bench import (
     bench_agent,
+    bench_at_once,
     bench_bundles,
     bench_hostile_cost,
     bench_lanes,
@@ -21,8 +22,13 @@ from bench import (
 )
 from bench.results import Result
 from local import run
+from local.processes import StackError
 
-COMPARED: Final[Mapping[str, Callable[[Result], None]]] = {"launch": bench_launch.measure, "proxy": bench_proxy.measure}
+COMPARED: Final[Mapping[str, Callable[[Result], None]]] = {
+    "proxy": bench_proxy.measure,
+    "launch": bench_launch.measure,
+    "at_once": bench_at_once.measure,
+}
 PRINTED: Final[Mapping[str, Callable[[], int]]] = {
     "bundles": bench_bundles.main,
     "agent": bench_agent.main,
@@ -75,6 +81,9 @@ def main(parts: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except StackError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
     page.write()
     return next(filter(None, statuses), 0)
 

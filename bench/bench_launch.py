@@ -8,9 +8,8 @@ JupyterHub. All start the same image on the same engine, in turn, and each is as
                 start of the command itself
     JupyterHub  from the request to start a user's server, through configurable-http-proxy, with a token
 
-One at a time, and so many at the same moment; there each look is PAGE_PAUSE after the last, as a page looks, and what
-is measured is how long each visitor waits. Homeport also without JupyterLab's quick start (HOMEPORT_QUICK_START=off),
-for its first launch after the hub's start, and with an image that the engine pulls from a registry on 127.0.0.1.
+Homeport also without JupyterLab's quick start (HOMEPORT_QUICK_START=off), for its first launch after the hub's start,
+and with an image that the engine pulls from a registry on 127.0.0.1. bench_at_once.py measures many at once.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -37,12 +37,8 @@ from local.engine import Engine, own_engine
 from local.run import Stack
 from local.settings import Settings
 
-ROUNDS: Final = 15  # of single launches
-AT_ONCE: Final = (20, 50)
-AT_ONCE_ROUNDS: Final = 3
+ROUNDS: Final = 15
 PAUSE: Final = 0.02  # seconds between two looks: the figure is to be the launch's own
-PAGE_PAUSE: Final = 1.0
-PATIENCE: Final = 300.0
 REGISTRY_CONFIG: Final = """version: 0.1
 storage: {{filesystem: {{rootdirectory: {folder}}}}}
 http: {{addr: "127.0.0.1:{port}"}}
@@ -81,7 +77,7 @@ def docker_run(engine: docker.DockerClient, image_name: str) -> Start:
     command = ["jupyter", "lab", "--no-browser", "--ip=0.0.0.0", "--ServerApp.token=", "--ServerApp.password="]
 
     def start(_number: int, pause: float) -> Callable[[], None]:
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + peers.PATIENCE
         ports = {"8888/tcp": ("127.0.0.1", 0)}  # any free one
         container = engine.containers.run(image_name, command, detach=True, ports=ports)
         container.reload()
@@ -136,20 +132,12 @@ def in_turn(
 
 
 def singly(result: Result, title: str, starts: Mapping[str, Start]) -> dict[str, list[float]]:
-    """Add the table of single launches; gives its rows."""
+    """Add the table of single launches, the first of each left out; gives its rows."""
+    for start in starts.values():
+        timed(start, 1, PAUSE)
     rows = {name: [one for [one] in rounds] for name, rounds in in_turn(result, starts, rounds=ROUNDS).items()}
     result.add(Table(title=title, unit="seconds", rows=rows))
     return rows
-
-
-def together(result: Result, title: str, starts: Mapping[str, Start], count: int) -> dict[str, list[float]]:
-    """Add the tables of `count` launches at once: the last one's wait, and everybody's; gives the former's rows."""
-    measured = in_turn(result, starts, rounds=AT_ONCE_ROUNDS, count=count, pause=PAGE_PAUSE)
-    last = {name: [seconds[-1] for seconds in rounds] for name, rounds in measured.items()}
-    every = {name: [one for seconds in rounds for one in seconds] for name, rounds in measured.items()}
-    result.add(Table(title=f"{title}: until the last one answers", unit="seconds", rows=last))
-    result.add(Table(title=f"{title}: each one's wait", unit="seconds", rows=every, plotted=False))
-    return last
 
 
 def cold(stack: Stack, engine: docker.DockerClient, name: str, pulled: str) -> list[float]:
@@ -204,65 +192,71 @@ def clean(engine: docker.DockerClient) -> Iterator[None]:
         remove()
 
 
-def measure(result: Result) -> None:
-    """Measure everything."""
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What launches are measured with: the benchmarks' own engine, and the image that all start."""
+
+    folder: Path
+    started: Engine
+    engine: docker.DockerClient
+    image: str
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The environment of a Homeport that uses this engine."""
+        others = {name: value for name, value in os.environ.items() if not name.startswith("HOMEPORT_")}
+        return others | {"DOCKER_HOST": self.started.url, "HOMEPORT_IMAGE": self.image}
+
+    @contextmanager
+    def three(self, users: int) -> Iterator[tuple[Stack, dict[str, Start]]]:
+        """Run Homeport, and JupyterHub with so many users, for as long as the block lasts; each has launched once."""
+        gateway = self.engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
+        hub = peers.jupyterhub(self.folder / "jupyterhub", self.started, gateway, self.image)
+        with stack(self.folder / "stack", self.environ) as running, hub as jupyterhub:
+            jupyterhub.add_users(users)
+            starts = {"Homeport": homeport(running), "docker run": self.plain, "JupyterHub": jupyterhub.start}
+            yield running, starts
+
+    @contextmanager
+    def two(self) -> Iterator[dict[str, Start]]:
+        """Run Homeport without its quick start for as long as the block lasts."""
+        with stack(self.folder / "plain", self.environ | {"HOMEPORT_QUICK_START": "off"}) as running:
+            yield {"Homeport without quick start": homeport(running), "docker run": self.plain}
+
+    @property
+    def plain(self) -> Start:
+        """`docker run`."""
+        return docker_run(self.engine, self.image)
+
+
+@contextmanager
+def bench(result: Result) -> Iterator[Bench]:
+    """Install the peers, and run the engine for as long as the block lasts."""
     peers.environment()
     peers.chp()
     with ExitStack() as parts:
         folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="hpb-", ignore_cleanup_errors=True)))
         started = parts.enter_context(own_engine(peers.KEPT / "engine"))
-        engine = docker.DockerClient(base_url=started.url, timeout=600)
+        engine = docker.DockerClient(base_url=started.url, timeout=peers.PATIENCE)
         parts.callback(engine.close)
         parts.enter_context(clean(engine))
-        name = peers.provide_image(engine, started)
         result.versions = f"Docker {started.version}, Python {sys.version.split()[0]}, {peers.versions()}."
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("HOMEPORT_")}
-        environ |= {"DOCKER_HOST": started.url, "HOMEPORT_IMAGE": name}
-        plain = docker_run(engine, name)
-        _compared(result, folder, started, engine, environ, plain)
-        with stack(folder / "plain", environ | {"HOMEPORT_QUICK_START": "off"}) as without:
-            _without_quick_start(result, homeport(without), plain)
+        yield Bench(folder, started, engine, peers.provide_image(engine, started))
 
 
-def _compared(
-    result: Result,
-    folder: Path,
-    started: Engine,
-    engine: docker.DockerClient,
-    environ: Mapping[str, str],
-    plain: Start,
-) -> None:
-    name = environ["HOMEPORT_IMAGE"]
-    gateway = engine.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
-    with (
-        stack(folder / "stack", environ) as quick,
-        peers.jupyterhub(folder / "jupyterhub", started, gateway, name) as jupyterhub,
-    ):
-        starts = {"Homeport": homeport(quick), "docker run": plain, "JupyterHub": jupyterhub.start}
-        jupyterhub.add_users(max(AT_ONCE))
-        first = timed(starts["Homeport"], 1, PAUSE)
-        for start in starts.values():
-            timed(start, 1, PAUSE)
-        rows = singly(result, "One launch", starts)
-        result.compare("Homeport / docker run", rows["Homeport"], rows["docker run"], aim=0.75)
-        result.compare("Homeport / JupyterHub", rows["Homeport"], rows["JupyterHub"], aim=0.45)
-        for count in AT_ONCE:
-            rows = together(result, f"{count} launches at once", starts, count)
-            result.compare(f"{count} at once: Homeport / docker run", rows["Homeport"], rows["docker run"], aim=1.0)
-            result.compare(f"{count} at once: Homeport / JupyterHub", rows["Homeport"], rows["JupyterHub"], aim=1.0)
-        others = {"the first after the hub's start": first}
-        with registry(folder / "registry") as address:
-            size = engine.images.get(name).attrs["Size"] / 1e6
-            others[f"one that pulls {size:,.0f} MB"] = cold(quick, engine, name, f"{address}/notebook:cold")
-        result.add(Table(title="Other launches of Homeport", unit="seconds", rows=others, plotted=False))
-
-
-def _without_quick_start(result: Result, start: Start, plain: Start) -> None:
-    starts = {"Homeport without quick start": start, "docker run": plain}
-    timed(start, 1, PAUSE)
-    rows = singly(result, "One launch without the quick start", starts)
-    ours, theirs = rows.values()
-    result.compare("Without quick start: Homeport / docker run", ours, theirs)
-    count = AT_ONCE[0]
-    ours, theirs = together(result, f"{count} launches at once without the quick start", starts, count).values()
-    result.compare(f"{count} at once without quick start: Homeport / docker run", ours, theirs)
+def measure(result: Result) -> None:
+    """Measure everything."""
+    with bench(result) as ready:
+        with ready.three(users=1) as (running, starts):
+            first = timed(starts["Homeport"], 1, PAUSE)
+            rows = singly(result, "One launch", starts)
+            result.compare("Homeport / docker run", rows["Homeport"], rows["docker run"], aim=0.75)
+            result.compare("Homeport / JupyterHub", rows["Homeport"], rows["JupyterHub"], aim=0.45)
+            with registry(ready.folder / "registry") as address:
+                size = ready.engine.images.get(ready.image).attrs["Size"] / 1e6
+                pulled = cold(running, ready.engine, ready.image, f"{address}/notebook:cold")
+            others = {"the first after the hub's start": first, f"one that pulls {size:,.0f} MB": pulled}
+            result.add(Table(title="Other launches of Homeport", unit="seconds", rows=others, plotted=False))
+        with ready.two() as starts:
+            ours, theirs = singly(result, "One launch without the quick start", starts).values()
+            result.compare("Homeport without quick start / docker run", ours, theirs)

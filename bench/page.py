@@ -15,6 +15,7 @@ from local.settings import ROOT
 PAGE: Final = "docs/benchmarks.md"
 PARTS: Final = {  # what each part measures, in the page's order
     "launch": "Launching, beside `docker run` and JupyterHub",
+    "at_once": "Many launches at once, beside `docker run` and JupyterHub",
     "proxy": "The proxy, beside configurable-http-proxy and a bare HAProxy",
     "lanes": "Launching while others attack",
     "limits": "The proxy's limits",

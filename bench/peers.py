@@ -39,7 +39,7 @@ KEPT: Final = ROOT / "build" / "bench"
 LOCK: Final = Path(__file__).with_name("requirements-peers.txt")
 CHP: Final = "configurable-http-proxy"
 CHP_VERSION: Final = "5.3.0"
-PATIENCE: Final = 300.0  # seconds of any one launch
+PATIENCE: Final = 900  # seconds of any one launch
 _DIGEST: Final = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
 _QUIETLY: Final = ("-qq", "--disable-pip-version-check")
 # In the image, as root: $1 is its environment, $2 the folder with the wheels and the lock.
@@ -65,7 +65,7 @@ c.DockerSpawner.client_kwargs = {{"base_url": "{engine}"}}
 c.DockerSpawner.image = "{image}"
 c.DockerSpawner.cmd = ["jupyterhub-singleuser"]  # else the image's own command, which is not JupyterHub's
 c.DockerSpawner.remove = True
-c.Spawner.start_timeout = c.Spawner.http_timeout = {patience:.0f}
+c.Spawner.start_timeout = c.Spawner.http_timeout = {patience}
 c.JupyterHub.services = [{{"name": "bench", "api_token": "{token}"}}]
 c.JupyterHub.load_roles = [
     {{"name": "bench", "services": ["bench"], "scopes": ["admin:users", "admin:servers", "access:servers"]}}
@@ -83,7 +83,7 @@ def environment() -> Path:
     if not complete.exists():
         print("installing JupyterHub and DockerSpawner", flush=True)
         _run(sys.executable, "-m", "venv", "--clear", folder)
-        install = [folder / "bin" / "python", "-m", "pip", "install", *_QUIETLY]
+        install = [str(folder / "bin" / "python"), "-m", "pip", "install", *_QUIETLY]
         _run(*install, "--require-hashes", "--only-binary=:all:", f"--requirement={LOCK}")
         complete.touch()
     return folder / "bin"
