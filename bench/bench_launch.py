@@ -20,12 +20,14 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from queue import SimpleQueue
+from threading import Thread
+from typing import Final, TypeVar
 
 import docker
 
@@ -44,6 +46,7 @@ storage: {{filesystem: {{rootdirectory: {folder}}}}}
 http: {{addr: "127.0.0.1:{port}"}}
 """
 
+T = TypeVar("T")
 # Starts the notebook of that number and waits for its first 200, looking after each pause; gives what removes it.
 Start = Callable[[int, float], Callable[[], None]]
 
@@ -64,7 +67,7 @@ def homeport(stack: Stack, image_name: str | None = None) -> Start:
 
         def stop() -> None:
             hub.stop(sid)
-            demo.follow(hub, sid, "stopped", pause=0.05)
+            demo.follow(hub, sid, "stopped", pause=max(pause, 0.1))
             hub.close()
 
         return stop
@@ -104,6 +107,30 @@ def _answers(port: int) -> bool:
 # ── what is measured ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def at_once(acts: Sequence[Callable[[], T]]) -> list[T]:
+    """Do all at the same moment; gives what each gave, or raises the first error.
+
+    In threads that nobody waits for after an error or Ctrl-C: they end when what they ask is stopped.
+    """
+    done: SimpleQueue[tuple[int, T | Exception]] = SimpleQueue()
+
+    def do(number: int) -> None:
+        try:
+            done.put((number, acts[number]()))
+        except Exception as error:  # noqa: BLE001 - raised below
+            done.put((number, error))
+
+    for number in range(len(acts)):
+        Thread(target=do, args=(number,), daemon=True).start()
+    given: dict[int, T] = {}
+    while len(given) < len(acts):
+        number, one = done.get()
+        if isinstance(one, Exception):
+            raise one
+        given[number] = one
+    return [given[number] for number in range(len(acts))]
+
+
 def timed(start: Start, count: int, pause: float) -> list[float]:
     """Start so many at the same moment; gives the seconds from then until each answers. All are removed."""
     begun = time.perf_counter()
@@ -112,11 +139,9 @@ def timed(start: Start, count: int, pause: float) -> list[float]:
         stop = start(number, pause)
         return time.perf_counter() - begun, stop
 
-    with ThreadPoolExecutor(count) as pool:
-        done = list(pool.map(one, range(count)))
-        for stopped in [pool.submit(stop) for _, stop in done]:
-            stopped.result()
-    return sorted(seconds for seconds, _ in done)
+    started = at_once([partial(one, number) for number in range(count)])
+    at_once([stop for _, stop in started])
+    return sorted(seconds for seconds, _ in started)
 
 
 def in_turn(
