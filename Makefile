@@ -11,7 +11,7 @@ LOCK = $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-bui
 PURE := chalicelib/session/*,chalicelib/bundle/*,chalicelib/notebook/*,chalicelib/metrics.py,chalicelib/text.py,chalicelib/errors.py,chalicelib/environment.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-apt setup-test-apt venv lock run demo test test-unit test-functional test-integration test-browser \
+.PHONY: help setup setup-apt setup-test-apt setup-bench-apt venv lock run demo test test-unit test-functional test-integration test-browser \
 	coverage lint format docs bench deploy doctor clean
 
 help: ## Say what can be made
@@ -37,12 +37,16 @@ lock: venv ## Lock pyproject.toml's dependencies with their hashes; RAISE="name 
 	$(LOCK) --group lambda -c requirements-dev.txt -o requirements.txt
 	$(LOCK) --group proxy -c requirements-dev.txt -o proxy/requirements.txt
 	$(LOCK) --group image -c requirements-dev.txt -o local/requirements-image.txt
+	$(LOCK) --group peers -c requirements-dev.txt -c local/requirements-image.txt -o bench/requirements-peers.txt
 
 setup-apt:
 	@PYTHON=$(PYTHON) ./local/install.sh run
 
 setup-test-apt:
 	@PYTHON=$(PYTHON) ./local/install.sh test
+
+setup-bench-apt:
+	@PYTHON=$(PYTHON) ./local/install.sh bench
 
 run: setup ## Run the whole of Homeport on this machine, until Ctrl-C
 	@exec $(RUN) -m local.run
@@ -87,8 +91,8 @@ format: venv ## Put the code into its style
 docs: venv ## Generate what the documentation takes from the code
 	$(RUN) -m docs.generate
 
-bench: setup-test-apt venv ## Measure launches (beside docker run, under attack), bundles, agent, the proxy's limits, stores, and what attacks cost
-	$(RUN) -m bench
+bench: setup-bench-apt venv ## Measure launches and proxy beside their peers, and more, for docs/benchmarks.md; PART="launch …": those
+	$(RUN) -m bench $(PART)
 
 deploy: venv ## Deploy to AWS: make deploy STAGE=prod
 	@test -n "$(STAGE)" || { echo 'Name the stage: make deploy STAGE=prod' >&2; exit 1; }

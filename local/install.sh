@@ -1,10 +1,10 @@
 #!/bin/sh
-# Installs the Debian packages that are missing, and nothing when none is: `local/install.sh run|test`.
+# Installs the Debian packages that are missing, and nothing when none is: `local/install.sh run|test|bench`.
 # apt verifies them by the signature of the distribution's archive; their versions are the archive's of the day.
 # For "run", not being root is an error when something is missing; tests say themselves what they lack, and skip.
 set -eu
 
-mode=${1:?run or test}
+mode=${1:?run, test or bench}
 missing=''
 
 need() { # need PACKAGE COMMAND: the package that brings the command
@@ -32,7 +32,7 @@ need iptables iptables
 need iproute2 ip
 need util-linux setpriv
 test -e /etc/ssl/certs/ca-certificates.crt || missing="$missing ca-certificates"
-if [ "$mode" = test ]; then
+if [ "$mode" != run ]; then
     need docker.io docker # the command; some tests start engines of their own besides
     need chromium chromium
     need busybox busybox
@@ -43,11 +43,17 @@ if [ "$mode" = test ]; then
     need uidmap newuidmap
     need slirp4netns slirp4netns
 fi
+if [ "$mode" = bench ]; then # the peers that Homeport is measured beside, and what asks them
+    need nodejs node
+    need npm npm
+    need docker-registry docker-registry
+    need wrk wrk
+fi
 
 [ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ]; then
     echo "Missing Debian packages:$missing. As root: apt-get install$missing" >&2
-    [ "$mode" = test ] || exit 1
+    [ "$mode" != run ] || exit 1
     exit 0
 fi
 echo "Installing Debian packages:$missing"

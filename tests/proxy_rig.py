@@ -313,8 +313,9 @@ class Rig:
         full_sync: float = 600.0,
         hub: str = HUB,
         origins: str = "http://*.localhost",
+        pki: Pki | None = None,
     ) -> None:
-        self.pki = Pki.new()
+        self.pki = pki or Pki.new()
         self.port = processes.free_port()
         self.folder = folder
         self.run = folder / "run"
