@@ -12,7 +12,7 @@ PURE := chalicelib/session/*,chalicelib/bundle/*,chalicelib/notebook/*,chaliceli
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-apt setup-test-apt setup-bench-apt venv lock run demo test test-unit test-functional test-integration test-browser \
-	coverage lint format docs bench deploy doctor clean
+	chaos coverage lint format docs bench deploy doctor clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -68,6 +68,9 @@ test-integration: setup-test-apt venv ## Test on a real engine, HAProxy and Jupy
 
 test-browser: setup-test-apt venv ## Test the pages in Chromium
 	$(RUN) -m pytest tests/browser
+
+chaos: setup-test-apt venv ## Kill launchers at every instruction on a real engine: make chaos SEEDS=1000; SEED=17 repeats one
+	$(RUN) -m tests.chaos $(SEEDS:%=--seeds %) $(SEED:%=--seed %)
 
 coverage: setup-test-apt venv ## Measure the branch coverage of every test; the pure wings' has to be whole
 	$(RUN) -m coverage erase

@@ -106,7 +106,8 @@ def state_machine() -> str:
             _paragraph(
                 "Patience is counted from the first attempt that failed; any news from the endpoint ends it. While no "
                 f"attempt has failed since the last news, {_duration(HUB_OUTAGE_ALLOWANCE)} are added, since the hub "
-                "itself may have been down. A launch whose turn does not come in another state than `pulling` gets as "
+                "itself may have been down; what its own stores fail of counts for no attempt. A launch whose "
+                "turn does not come in another state than `pulling` gets as "
                 "much, counted from when it entered the state."
             ),
             _paragraph(
@@ -114,6 +115,18 @@ def state_machine() -> str:
                 f"{_duration(pulls.stalled)} is given up (`HOMEPORT_PULL_STALL_MINUTES`), and so is a launch that has "
                 f"been in `pulling` for {_duration(pulls.longest)}, waiting for its turn included "
                 "(`HOMEPORT_PULL_HOURS`)."
+            ),
+            "## How it is checked",
+            "",
+            _paragraph(
+                "`tests/history.py` reads a history: each version of a session that was saved, each container that was "
+                "created, started or removed, each route and all credentials that were written or taken away. It "
+                "checks the rules at every point of it and not at its end alone: no version is left out, no transition "
+                "is made up, no two containers of one session, no route without a container, nothing left when it is "
+                "stopped. What it judges was done by the launcher, while it was killed, paused, told everything "
+                "several times, or without one of AWS's services: in memory (`tests/unit/test_any_order.py`, "
+                "`test_outages.py`), and on a real engine, whose own event log is part of the history "
+                "(`make chaos SEEDS=1000`)."
             ),
         ]
     )

@@ -60,13 +60,16 @@ class Aws:
 
 
 @contextmanager
-def aws(folder: Path) -> Iterator[Aws]:
-    """Run the embedded AWS with an empty stack for as long as the block lasts; raises StackError."""
+def aws(folder: Path, *, program: str = "local.aws") -> Iterator[Aws]:
+    """Run the embedded AWS with an empty stack for as long as the block lasts; raises StackError.
+
+    `program` is the module that serves it, on a socket whose number is its argument.
+    """
     with socket.socket() as bound:
         bound.bind((LOOPBACK, 0))
         port, descriptor = bound.getsockname()[1], bound.fileno()
         url, key = f"http://{LOOPBACK}:{port}", AccessKey.new()
-        command = [sys.executable, "-m", "local.aws", str(descriptor)]
+        command = [sys.executable, "-m", program, str(descriptor)]
         environ = own_environ(os.environ) | aws_environ(url, key) | {"MOTO_DISABLE_GLOBAL_CORS": "true"}
         with processes.running(
             "aws", command, folder=folder, environ=environ, cwd=ROOT, descriptors=(descriptor,)

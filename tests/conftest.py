@@ -18,19 +18,21 @@ from tests.real_parts import (  # noqa: F401 - fixtures for every tier
     state,
 )
 
-pytest.register_assert_rewrite("tests.contract")  # its modules hold tests, under names pytest does not look for
+# Modules that hold assertions, under names pytest does not look for.
+pytest.register_assert_rewrite("tests.contract", "tests.world", "tests.chaos")
 
 # A busy machine is no reason to fail: no deadline, no complaint of slowness. Fuzzers set their own, larger numbers.
 settings.register_profile("homeport", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("homeport")
 
+OURS = ("HOMEPORT_NO_SKIPS", "HOMEPORT_EXAMPLES")  # what a test may be told
 FOREIGN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL")
 
 
 def pytest_configure() -> None:
     """No test may ever reach the AWS account of whoever runs it, nor see their HOMEPORT_… variables."""
     for name in list(os.environ):
-        if name.startswith(FOREIGN) or (name.startswith("HOMEPORT_") and name != "HOMEPORT_NO_SKIPS"):
+        if name.startswith(FOREIGN) or (name.startswith("HOMEPORT_") and name not in OURS):
             del os.environ[name]
 
 

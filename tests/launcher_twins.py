@@ -1,7 +1,7 @@
 """In-memory twins of what the launcher talks to. Each runs the contract suite of what it stands for (test_twins.py).
 
 `Trouble` makes a twin fail on purpose: it is asked before and after everything that has an effect outside. Other
-failures are given to the twin they are to happen in.
+failures are given to the twin they are to happen in. A `witness` is told what happened, when it has (history.py).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from chalicelib.session.looks import ASKED_SECONDS, ring_of, rings_at
 from chalicelib.session.narration import LOG_LINES
 from chalicelib.session.values import Limits, Line, Session, State, Summary, Target, container_name
 from tests.builders import LIFETIME, NOW
+from tests.history import Created, Deleted, Fact, Published, Removed, Saved, Started, Stored, Withdrawn, Witness
 
 _Answer = TypeVar("_Answer")
 
@@ -50,17 +51,26 @@ class Killed(BaseException):
     """The process ended at this instruction. Not an Exception: nothing may catch it and go on."""
 
 
-class Trouble:
-    """Ends the process at the n-th instruction with an effect outside (None: never)."""
+def die() -> None:
+    raise Killed
 
-    def __init__(self, at: int | None = None) -> None:
+
+class Trouble:
+    """At the n-th instruction with an effect outside (None: never) it ends the process, or does something else."""
+
+    def __init__(self, at: int | None = None, happens: Callable[[], None] = die) -> None:
         self.at = at
         self.count = 0
+        self.happens = happens
 
     def step(self) -> None:
         self.count += 1
         if self.at is not None and self.count == self.at:
-            raise Killed
+            self.happens()
+
+
+def unseen(fact: Fact) -> None:
+    """The witness of a twin that nobody watches."""
 
 
 class Clock:
@@ -113,6 +123,7 @@ class SessionStoreTwin:
         self.asked_at: dict[str, float] = {}
         self.clock = clock
         self.trouble = trouble or Trouble()
+        self.witness: Witness = unseen
         self.before_save = before_save
         self.after_save = after_save
 
@@ -134,6 +145,7 @@ class SessionStoreTwin:
         self.put_off_until.pop(session.sid, None)
         self.asked_at.pop(session.sid, None)
         self.history.append(session)
+        self.witness(Saved(session))
         self.trouble.step()
         for line in session.log[:-1]:
             if line.place:
@@ -152,7 +164,7 @@ class SessionStoreTwin:
 
     def due(self, now: float) -> Iterator[Due]:
         for session in list(self.sessions.values()):
-            if session.next_attempt_at is not None and (since := self._due_since(session)) <= now:
+            if session.next_attempt_at is not None and (since := self.due_since(session)) <= now:
                 yield Due(session.sid, lane_of(session), repr(since))
 
     def to_look_at(self, now: float) -> Iterator[str]:
@@ -160,7 +172,7 @@ class SessionStoreTwin:
         yield from (session.sid for session in ready if ring_of(session) in rings_at(now))
 
     def put_off(self, due: Due, until: float) -> None:
-        if repr(self._due_since(self.sessions[due.sid])) == due.since:
+        if repr(self.due_since(self.sessions[due.sid])) == due.since:
             self.put_off_until[due.sid] = until
 
     def may_ask_for_look(self, sid: str) -> bool:
@@ -169,7 +181,7 @@ class SessionStoreTwin:
         self.asked_at[sid] = self.clock()
         return True
 
-    def _due_since(self, session: Session) -> float:
+    def due_since(self, session: Session) -> float:
         since = max(session.next_attempt_at or 0.0, session.lease_expires_at)
         return self.put_off_until.get(session.sid, since)
 
@@ -180,25 +192,28 @@ class RouteStoreTwin:
     def __init__(self, trouble: Trouble | None = None) -> None:
         self.routes: dict[str, Route] = {}
         self.trouble = trouble or Trouble()
+        self.witness: Witness = unseen
 
     def publish(self, session: Session) -> None:
         if session.target is None:
             raise IllegalTransition("a session without a target cannot be published")
+        self.trouble.step()
         present = self.routes.get(session.host)
         if present and not present.published:
             raise LaunchWithdrawn("withdrawn")
         self._write(session, published=True)
 
     def withdraw(self, session: Session) -> None:
+        self.trouble.step()
         self._write(session, published=False)
 
     def published(self) -> list[Route]:
         return [route for route in self.routes.values() if route.published]
 
     def _write(self, session: Session, *, published: bool) -> None:
-        self.trouble.step()
         target = session.target if published else None
         self.routes[session.host] = Route(session.host, target, published, 0, int(session.expires_at))
+        self.witness(Published(session.host) if published else Withdrawn(session.host))
         self.trouble.step()
 
 
@@ -214,6 +229,7 @@ class CredentialsTwin:
     ) -> None:
         self.objects: dict[tuple[str, int], tuple[str, Credentials]] = {}
         self.trouble = trouble or Trouble()
+        self.witness: Witness = unseen
         self.before_put = before_put
         self.after_put = after_put
 
@@ -221,6 +237,7 @@ class CredentialsTwin:
         self.trouble.step()
         self.before_put()
         self.objects[sid, generation] = (owner, credentials)
+        self.witness(Stored(sid, generation))
         self.after_put()
         self.trouble.step()
 
@@ -236,6 +253,7 @@ class CredentialsTwin:
         self.trouble.step()
         for key in [key for key in self.objects if key[0] == sid and key[1] <= generation]:
             del self.objects[key]
+            self.witness(Deleted(*key))
         self.trouble.step()
 
 
@@ -381,6 +399,7 @@ class EngineTwin:
     refuses: Exception | None = None
     during: Callable[[str], None] = lambda call: None
     address: str = "203.0.113.7"
+    witness: Witness = unseen
     memory: int = 8 << 30
     cpus: int = 4
     node: str = ""  # where it says that containers run, if it is a cluster
@@ -433,8 +452,11 @@ class EngineTwin:
             raise ContainerConflict(f"A container called {spec.name} is on the endpoint and is not this session's")
         if present is None or _shape(present.specification) != _shape(spec):
             self._need_image(spec.image)
+            if present is not None:
+                self.witness(Removed(spec.name))
             self.containers[spec.name] = ContainerTwin(spec)
             self.created.append(spec.name)
+            self.witness(Created(spec.name))
         self.trouble.step()
 
     def user_number(self, container: str, user: str) -> str:
@@ -449,7 +471,9 @@ class EngineTwin:
         self._acting("start")
         found = self._found(container)
         assert found.files, "a container must not start without its certificate"
-        found.status = "running"
+        if found.status != "running":
+            found.status = "running"
+            self.witness(Started(container))
         self.trouble.step()
 
     def inspect(self, container: str) -> ContainerStatus:
@@ -483,6 +507,7 @@ class EngineTwin:
             if hub != self.hub_name or container != container_name(sid, int(generation)):
                 raise ContainerConflict(f"A container called {container} is on the endpoint and is not this session's")
             del self.containers[container]
+            self.witness(Removed(container))
         self.trouble.step()
         return found is not None
 

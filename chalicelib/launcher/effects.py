@@ -16,14 +16,16 @@ table does not know is left alone: its labels may be all that is left of its ses
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
+from traceback import walk_tb
 from types import MappingProxyType, TracebackType
 from typing import Final, Protocol, Self, assert_never
 
-from chalicelib.aws.errors import CredentialsMissing, StoreUnavailable
+from chalicelib.aws.errors import CredentialsMissing, StoreRefused, StoreUnavailable
 from chalicelib.aws.slots import TURNS, Pool
 from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.credentials import Credentials
@@ -81,6 +83,8 @@ LAST_LINES: Final = 5  # of its log are told of a container that ended
 LEAF_SLACK: Final = 86400.0  # a notebook's certificate outlives its session by a day, in seconds
 NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut Down), or by SIGTERM
 
+log = logging.getLogger("homeport.launcher")
+
 
 class CredentialsForgotten(HomeportError):
     """The visitor had the credentials deleted, and this can only be done with them."""
@@ -108,6 +112,12 @@ class CreationUnsettled(HomeportError):
     title = "Container may still appear"
     status = 502
     retryable = True
+
+
+class InternalError(HomeportError):
+    """A step failed in a way that nobody foresaw. Always a defect of Homeport."""
+
+    retryable = True  # for as long as its state has patience: then the session ends as any other that fails
 
 
 class Engine(Protocol):
@@ -217,13 +227,16 @@ class Effects:
     def perform(self, effect: Effect, session: Session) -> Generator[Event, None, None]:
         """Do it, and yield what happened; the last event is the outcome, those before it are progress.
 
-        A HomeportError becomes EffectDelayed or EffectFailed, as the error's class says. Safe to repeat. After the
-        outcome the endpoint may be swept; what fails in that counts for nothing.
+        A HomeportError becomes EffectDelayed or EffectFailed, as the error's class says, and so does a defect: a tick
+        that raised each time would be repeated for ever. Raises BadConfiguration, which is all sessions' problem and
+        none's fault. Safe to repeat. After the outcome the endpoint may be swept; what fails in that counts for
+        nothing.
         """
-        now, error = self._clock(), None
+        error: HomeportError | None = None
+        now = self._clock()
         self._held = 0.0
         self._ends_by = now + ANSWER_SECONDS.get(type(effect), EFFECT_SECONDS)
-        if session.lease_expires_at > now:  # a save that took long leaves the effect less
+        if session.lease_expires_at:  # a save that took long leaves the effect less
             self._ends_by = min(self._ends_by, session.lease_expires_at)
         try:
             with closing(self._perform(effect, session)) as events:
@@ -231,10 +244,10 @@ class Effects:
                     self._note_if_slow(effect, session, error)  # before the save: that may be lost, to a Stop for one
                     with self._asking(False):
                         yield event
-        except (IllegalTransition, BadConfiguration):
+        except BadConfiguration:
             raise
-        except HomeportError as raised:
-            error = raised
+        except Exception as raised:  # noqa: BLE001 - whatever it is: see above
+            error = _error_of(effect, session, raised)
         self._note_if_slow(effect, session, error)
         if error is not None:
             yield _event_of(effect, session, error)
@@ -593,11 +606,23 @@ class Effects:
                     raise self._not_running(endpoint, name, status)
 
 
+def _error_of(effect: Effect, session: Session, raised: Exception) -> HomeportError:
+    """The error itself, or InternalError for a defect. That is logged without its own text, which may hold anything."""
+    if isinstance(raised, HomeportError) and not isinstance(raised, IllegalTransition):
+        return raised
+    *_, (frame, line) = walk_tb(raised.__traceback__)
+    what, kind, place = type(effect).__name__, type(raised).__name__, frame.f_globals.get("__name__")
+    log.error("session %s: defect in %s, in %s: %s at %s:%d", session.sid, what, session.state, kind, place, line)
+    return InternalError("This failed because of a defect in the hub itself. Please tell the hub's operator")
+
+
 def _event_of(effect: Effect, session: Session, error: HomeportError) -> Event:
     if isinstance(error, NotItsTurn) and session.phase is not Phase.LEAVING:
         return e.Queued(error.message)
     failure = Failure(error.code, error.message)
-    return e.EffectDelayed(failure) if _is_tried_again(effect, error) else e.EffectFailed(failure)
+    if not _is_tried_again(effect, error):
+        return e.EffectFailed(failure)
+    return e.EffectDelayed(failure, ours=isinstance(error, StoreUnavailable | StoreRefused))
 
 
 def _container(session: Session) -> str:

@@ -140,6 +140,9 @@ class Launcher:
             if self._time_left() < EFFECT_SECONDS:
                 self._continue_later(session)
                 break
+            if session.lease_expires_at <= self._clock():  # the save took so long that another tick may have claimed it
+                session = self._save_or_reload(session, claimed(session, self._name, self._clock()))
+                continue
             session = self._turn(session, effect)
         return session
 

@@ -177,9 +177,13 @@ class ContainerExited:
 
 @dataclass(frozen=True, slots=True)
 class EffectDelayed:
-    """The effect did not succeed, and the same effect may succeed later."""
+    """The effect did not succeed, and the same effect may succeed later.
+
+    `ours`: a store of the hub's own failed, which says nothing of the endpoint.
+    """
 
     failure: Failure
+    ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,10 +28,10 @@ Rules
 4. The first failure is kept and shown; later ones only add a line to the log.
 5. Effects are safe to repeat, so a lost save costs nothing but the repetition.
 6. PATIENCE bounds the endpoint's silence in every state that waits for the endpoint, counted from the first attempt
-   that it left without an answer, so that a hub that was down itself gives nothing up. WITHDRAWING and PURGING wait
-   for the hub's own stores and never give up: giving up there would leave a route or a secret behind. A pull's
-   status that only repeats itself is silence; that it is another session's turn (Queued) is no news either. Who
-   waits for a slot (PullQueued) does not wait for the endpoint.
+   that it left without an answer, so that a hub that was down itself, or whose stores were, gives nothing up.
+   WITHDRAWING and PURGING wait for those stores and never give up: giving up there would leave a route or a secret
+   behind. A pull's status that only repeats itself is silence; that it is another session's turn (Queued) is no news
+   either. Who waits for a slot (PullQueued) does not wait for the endpoint.
 7. What will exist is written down before it does: entering CREATING records the container's name. An engine may go on
    with a creation that the hub has given up. So leaving CREATING records how many may have been sent, and until when
    one that nobody saw answered is waited for: until then REMOVING does not believe that nothing is there.
@@ -294,8 +294,8 @@ def _changed(session: Session, event: Event, state: State, now: float) -> Sessio
 def _stayed(session: Session, after: Session, event: Event, now: float) -> Session:
     """The session after an event that has not led it on."""
     match event:
-        case e.EffectDelayed(failure=failure):
-            return _delayed(session, after, failure, now)
+        case e.EffectDelayed(failure=failure, ours=ours):
+            return _delayed(session, after, None if ours else failure, now)
         case e.PullProgressed(line=line):
             return _pulled_on(session, after, not session.message.startswith(one_line(line, LINE_LENGTH)), now)
         case e.Queued():
@@ -400,21 +400,21 @@ def _steps(fraction: float | None) -> int:
     return -1 if fraction is None else int(fraction / PULL_STEP)
 
 
-def _delayed(before: Session, after: Session, failure: Failure, now: float) -> Session:
-    """The session after an attempt that failed and may succeed later.
+def _delayed(before: Session, after: Session, problem: Failure | None, now: float) -> Session:
+    """The session after an attempt that failed and may succeed later; the `problem` is None if it was the hub's own.
 
-    Patience is counted from the first such attempt (rule 6), and attempts wait longer and longer: from half a second,
-    doubling, up to what suits the state.
+    Patience is counted from the first attempt with a problem (rule 6), and attempts wait longer and longer: from half
+    a second, doubling, up to what suits the state.
     """
     keeps_failing = before.admitted and before.attempts >= PULL_ATTEMPTS
-    since = before.last_news_at if before.last_problem or keeps_failing else now
+    is_first = problem is not None and before.last_problem is None and not keeps_failing
     limit = RETRY_LIMIT if before.phase is Phase.LAUNCHING else UNWATCHED_RETRY_LIMIT
     pause = min(0.5 * 2.0 ** min(before.attempts, 10), limit)
     return replace(
         after,
         attempts=before.attempts + 1,
-        last_problem=failure,
-        last_news_at=since,
+        last_problem=problem,
+        last_news_at=now if is_first else before.last_news_at,
         next_attempt_at=now + pause,
     )
 

@@ -184,7 +184,7 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
             if after.message and after.message != before.message:
                 yield after.message
         case e.EffectDelayed(failure=failure):
-            if failure != before.last_problem:
+            if failure != before.last_problem and after.message != before.message:
                 yield failure.message
         case e.EffectFailed(failure=failure) | e.PatienceExpired(failure=failure):
             yield failure.message

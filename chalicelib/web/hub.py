@@ -343,16 +343,24 @@ class Hub:
 
     def _rejoin(self, session: Session, bundle: Bundle, form: Launch) -> Launched:
         lost = session.last_problem is not None and session.last_problem.code == CredentialsMissing.code
-        if accepts(session, CredentialsRenewed) and (lost or not session.credentials_held):
-            brought = str(bundle.credentials.endpoint)
-            if brought != session.endpoint:  # the container is on another one
-                raise EndpointsDisagree(
-                    f"“{session.name}” is on {session.endpoint}, and this bundle is for {brought}. "
-                    "Use the bundle it was launched with, or choose another name"
-                )
-            session = self._save_event(session, CredentialsRenewed())
-            self._store_credentials(session, bundle, form)
-            self._wake(session)
+        wanted = lost or not session.credentials_held
+        brought = str(bundle.credentials.endpoint)
+        if not accepts(session, CredentialsRenewed):
+            return Launched(session, bundle, created=False)
+        if brought == session.endpoint:
+            if wanted:
+                session = self._save_event(session, CredentialsRenewed())
+            # Also if they should be there: the upload that was to store them may have been cut off just before. What is
+            # launched gets no other variables than it was launched with.
+            if wanted or session.state is State.READY or form.options == session.options:
+                self._store_credentials(session, bundle, form)
+            if wanted:
+                self._wake(session)
+        elif wanted:  # the container is on another one
+            raise EndpointsDisagree(
+                f"“{session.name}” is on {session.endpoint}, and this bundle is for {brought}. "
+                "Use the bundle it was launched with, or choose another name"
+            )
         return Launched(session, bundle, created=False)
 
     def _store_credentials(self, session: Session, bundle: Bundle, form: Launch) -> None:

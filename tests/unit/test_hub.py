@@ -412,6 +412,34 @@ def test_credentials_brought_again_while_they_are_forgotten_are_forgotten() -> N
     assert stage.session.state is State.FORGETTING
 
 
+@pytest.mark.parametrize("state", [State.VERIFYING, State.READY])
+@pytest.mark.parametrize("ends", [Killed(), UNAVAILABLE], ids=["the hub is killed", "the store does not answer"])
+def test_an_upload_that_was_cut_off_before_its_credentials_were_stored_is_made_good_by_the_next(
+    state: State, ends: BaseException
+) -> None:
+    stage = launched(state, credentials_held=state is not State.READY)
+    stage.credentials.objects.clear()
+
+    def cut_off() -> None:
+        raise ends
+
+    stage.credentials.before_put = cut_off
+    with pytest.raises(type(ends)):
+        stage.hub.launch(a_form())
+    stage.credentials.before_put = lambda: None
+    assert stage.hub.launch(a_form()).created is False
+    assert stage.session.state is state
+    assert stage.session.credentials_held
+    assert (stage.session.sid, 1) in stage.credentials.objects
+
+
+def test_a_bundle_for_another_endpoint_leads_to_a_notebook_whose_credentials_are_there_and_leaves_them() -> None:
+    stage = launched(State.READY)
+    before = dict(stage.credentials.objects)
+    assert stage.hub.launch(a_form(endpoint="tcp://another.example.org:2376")).session == stage.session
+    assert stage.credentials.objects == before
+
+
 def test_a_session_of_a_later_version_is_rejoined_as_it_is() -> None:
     stage = launched(State.READY, newer=True, credentials_held=False)
     before = stage.session

@@ -647,6 +647,44 @@ def test_no_call_begins_once_an_effects_time_is_over() -> None:
     assert stage.session.last_problem.code == "endpoint-timeout"
 
 
+def test_a_tick_whose_save_took_longer_than_its_lease_does_nothing_that_another_one_has_done_meanwhile() -> None:
+    """The save before the creation is slow, and by its end the session is stopped, and all of it cleared away."""
+    stage = Stage()
+    stage.engine.images.add(stage.session.image)
+
+    def slow(session: Session) -> None:
+        if session.state is State.CREATING and session.written_by == "tick-1":
+            stage.store.after_save = lambda session: None
+            stage.clock.now += LEASE_SECONDS + 1
+            stage.ask_for(e.StopRequested())
+            stage.run(State.STOPPED)
+
+    stage.store.after_save = slow
+    stage.tick()
+    stage.assert_nothing_is_left()
+    assert stage.engine.created == []
+
+
+def test_a_tick_whose_save_took_longer_than_the_pause_it_saved_claims_the_session_again() -> None:
+    """It had given the session back, and another tick may have claimed it."""
+    stage = Stage()
+    stage.engine.refuses = EndpointTimeout("The endpoint does not answer")
+    held: list[bool] = []
+
+    def slow(session: Session) -> None:
+        stage.clock.now += 1
+
+    def look(endpoint: Endpoint, policy: AddressPolicy) -> str:
+        held.append(stage.session.lease_expires_at > stage.clock.now)
+        return EngineTwin.address
+
+    stage.store.after_save = slow
+    stage.resolve = look
+    stage.tick()
+    assert len(held) > 1
+    assert all(held)
+
+
 def test_a_notebooks_last_log_lines_are_quoted_short() -> None:
     stage = Stage()
     stage.run(State.READY)

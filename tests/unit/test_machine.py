@@ -47,6 +47,7 @@ from chalicelib.session.values import (
 from tests.builders import LABEL, LIFETIME, NOW, a_session
 
 FAILURE = Failure("endpoint-timeout", "The endpoint did not answer in time")
+OURS = e.EffectDelayed(Failure("store-unavailable", "The hub's store did not answer"), ours=True)
 EXAMPLES: dict[type, e.Event] = {
     e.EndpointVerified: e.EndpointVerified("203.0.113.7", "20.10.24"),
     e.Queued: e.Queued("4 other notebooks with your key wait for a Docker endpoint"),
@@ -199,6 +200,27 @@ def test_a_hub_that_was_down_gives_nothing_up_but_a_hub_that_stays_down_does(sta
     missed = overdue(session, NOW + HUB_OUTAGE_ALLOWANCE + PATIENCE[state] + 1)
     assert isinstance(missed, e.PatienceExpired)
     assert missed.failure.code == f"{state}-timed-out"
+
+
+@pytest.mark.parametrize("state", sorted(PATIENCE))
+def test_a_hub_whose_own_stores_are_down_gives_nothing_up_but_one_whose_stores_stay_down_does(state: State) -> None:
+    session, now = a_session(state=state, container="homeport-x-1"), NOW
+    while (missed := overdue(session, now)) is None:
+        session = advance(session, OURS, now)
+        now = due(session)
+    assert isinstance(missed, e.PatienceExpired)
+    assert HUB_OUTAGE_ALLOWANCE < now - NOW <= HUB_OUTAGE_ALLOWANCE + PATIENCE[state] + 61
+
+
+@pytest.mark.parametrize("state", sorted(PATIENCE))
+def test_an_endpoint_has_all_of_its_patience_once_the_hubs_own_stores_are_back(state: State) -> None:
+    session = advance(a_session(state=state, container="homeport-x-1"), e.EffectDelayed(FAILURE), NOW)
+    session = advance(session, OURS, NOW + PATIENCE[state])
+    later = NOW + PATIENCE[state] + 100
+    assert overdue(session, later) is None
+    session = advance(session, e.EffectDelayed(FAILURE), later)
+    assert overdue(session, later + PATIENCE[state]) is None
+    assert overdue(session, later + PATIENCE[state] + 1) == e.PatienceExpired(FAILURE)
 
 
 def test_only_the_hubs_own_stores_are_waited_for_without_end() -> None:

@@ -110,6 +110,11 @@ def test_what_happened_during_a_pull_stays_and_the_pull_goes_on_below_it() -> No
     assert [line.number for line in log] == [1, 2, 3, 5]
 
 
+def test_what_the_hubs_own_stores_fail_of_again_and_again_is_one_line() -> None:
+    log = whole_log(a_session(), *[e.EffectDelayed(SLOW, ours=True)] * 3)
+    assert texts(log)[1:] == [SLOW.message]
+
+
 def test_the_last_line_of_a_pull_is_kept_when_the_pull_is_over() -> None:
     log = whole_log(a_session(state=State.PULLING), pulled(9), pulled(10), e.ImagePresent(), e.ContainerCreated())
     assert texts(log)[1:] == ["Pulling: 10 of 10 layers", MESSAGES[State.CREATING], MESSAGES[State.STARTING]]

@@ -1,0 +1,187 @@
+"""Whatever happens, in any order: launches, duplicates, kills, stops, deletions, ends of lifetimes, faults.
+
+Hypothesis chooses what happens next; the rules of history.py hold after each step, and at the end, when nothing goes
+wrong any more, every session comes to rest. HOMEPORT_EXAMPLES is how many lives there are (CI: 150).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from chalicelib.engine.errors import EndpointTimeout
+from chalicelib.errors import HomeportError
+from chalicelib.session.lease import LEASE_SECONDS
+from chalicelib.session.values import Phase, State
+from tests.history import OWNER, Entry, Removed
+from tests.world import IMAGE, SERVICES, World
+
+NAMES = st.sampled_from(["lessons", "notes"])
+INSTRUCTIONS = st.integers(1, 40)  # a tick has about as many at most; after its last one nothing happens
+NUMBERS = st.integers(0, 5)
+SKEWS = st.sampled_from([0.0, 0.0, 120.0, -120.0])
+PAUSES = st.sampled_from([1.0, LEASE_SECONDS + 1, 600.0])
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Two notebooks of one visitor, and all that can happen to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+
+    # ── the visitor ──
+
+    @initialize()
+    def a_first_launch(self) -> None:
+        self.world.launch("lessons")
+
+    @rule(name=NAMES)
+    def launch(self, name: str) -> None:
+        self._ask(lambda: self.world.launch(name))
+
+    @rule(name=NAMES, at=st.integers(1, 12))
+    def launch_and_the_hub_is_killed(self, name: str, at: int) -> None:
+        with self.world.interrupted(at):
+            self._ask(lambda: self.world.launch(name))
+
+    @rule(ask=st.sampled_from(["stop", "forget"]), number=NUMBERS)
+    def stop_or_delete_the_credentials(self, ask: str, number: int) -> None:
+        self._ask(lambda: getattr(self.world, ask)(self._sid(number)))
+
+    # ── queue, schedule and time ──
+
+    @rule(turns=st.integers(1, 12))
+    def all_goes_on_for_a_while(self, turns: int) -> None:
+        for _ in range(turns):
+            if self.world.messages:
+                self.world.deliver()
+            else:
+                self.world.sleep_until_due()
+
+    @precondition(lambda self: self.world.messages)
+    @rule(number=NUMBERS, again=st.booleans(), skew=SKEWS)
+    def a_message_comes(self, number: int, again: bool, skew: float) -> None:
+        self.world.deliver(number, again=again, skew=skew)
+
+    @precondition(lambda self: self.world.messages)
+    @rule(number=NUMBERS, at=INSTRUCTIONS)
+    def a_message_comes_and_the_launcher_is_killed(self, number: int, at: int) -> None:
+        with self.world.interrupted(at):
+            self.world.deliver(number)
+
+    @precondition(lambda self: self.world.messages)
+    @rule(number=NUMBERS, at=INSTRUCTIONS, seconds=PAUSES, skew=SKEWS, turns=st.integers(1, 12))
+    def a_message_comes_and_the_launcher_is_paused(
+        self, number: int, at: int, seconds: float, skew: float, turns: int
+    ) -> None:
+        """While it is, others go on."""
+
+        def meanwhile() -> None:
+            self.world.time.now += seconds
+            self.world.redrive()
+            for _ in range(turns):
+                if self.world.messages:
+                    self.world.deliver(skew=skew)
+
+        with self.world.interrupted(at, meanwhile):
+            self.world.deliver(number)
+
+    @precondition(lambda self: self.world.messages)
+    @rule(number=NUMBERS, at=INSTRUCTIONS, ask=st.sampled_from(["stop", "forget", "launch"]), seconds=PAUSES)
+    def a_message_comes_and_meanwhile_the_visitor_asks_for_something(
+        self, number: int, at: int, ask: str, seconds: float
+    ) -> None:
+        def meanwhile() -> None:
+            session = self.world.session(self._sid(number))
+            self._ask(lambda: getattr(self.world, ask)(session.name if ask == "launch" else session.sid))
+            self.world.time.now += seconds
+            if self.world.messages:
+                self.world.deliver(-1)
+
+        with self.world.interrupted(at, meanwhile):
+            self.world.deliver(number)
+
+    @rule(seconds=st.sampled_from([1.0, 10.0, LEASE_SECONDS + 1, 300.0]))
+    def time_passes_and_the_schedule_runs(self, seconds: float) -> None:
+        self.world.time.now += seconds
+        self.world.redrive()
+
+    @rule(number=NUMBERS)
+    def a_lifetime_ends(self, number: int) -> None:
+        self.world.time.now = max(self.world.time.now, self.world.session(self._sid(number)).expires_at)
+
+    # ── faults ──
+
+    @rule(fault=st.sampled_from([*SERVICES, *SERVICES, "endpoint", "notebook"]), lost=st.booleans())
+    def something_fails(self, fault: str, lost: bool) -> None:
+        if fault == "endpoint":
+            self.world.engine.refuses = EndpointTimeout("The endpoint does not answer")
+        elif fault == "notebook":
+            self.world.silent = True
+        else:
+            (self.world.lost if lost else self.world.down).add(fault)
+
+    @rule()
+    def all_is_well_again(self) -> None:
+        self.world.down.clear()
+        self.world.lost.clear()
+        self.world.engine.refuses, self.world.silent = None, False
+        self.world.engine.images.add(IMAGE)
+
+    @rule(number=NUMBERS, what=st.sampled_from(["ends", "crashes", "is paused", "is removed", "its image is removed"]))
+    def something_happens_on_the_endpoint(self, number: int, what: str) -> None:
+        engine = self.world.engine
+        if what == "its image is removed":
+            engine.images.clear()
+        elif names := sorted(engine.containers):
+            name = names[number % len(names)]
+            match what:
+                case "ends" | "crashes":
+                    engine.containers[name].end(int(what == "crashes"))
+                case "is paused":
+                    engine.containers[name].pause()
+                case _:
+                    del engine.containers[name]
+                    self.world.checker.see(Entry(Removed(name), OWNER))
+
+    # ── what always holds ──
+
+    @invariant()
+    def no_rule_was_broken(self) -> None:
+        assert self.world.checker.violations == []
+
+    def teardown(self) -> None:
+        """Nothing goes wrong any more: all sessions come to rest, and a Stop leaves nothing."""
+        world = self.world
+        self.all_is_well_again()
+        world.settle()
+        for sid, session in list(world.store.sessions.items()):
+            if session.state is State.READY:
+                world.stop(sid)
+                world.settle()
+        world.assert_at_rest()
+        assert {session.phase for session in world.store.sessions.values()} <= {Phase.STOPPED}
+
+    def _sid(self, number: int) -> str:
+        sids = list(self.world.store.sessions)
+        return sids[number % len(sids)]
+
+    def _ask(self, act: Callable[[], object]) -> None:
+        """Ask the hub for something; it may refuse that, or have no store."""
+        with suppress(HomeportError):
+            act()
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(
+    max_examples=int(os.environ.get("HOMEPORT_EXAMPLES", "150")),
+    stateful_step_count=40,
+    derandomize=True,
+    database=None,
+)
