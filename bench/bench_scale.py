@@ -60,8 +60,17 @@ SECONDS_OF: Final[dict[type[Effect], float]] = {
     e.RemoveContainer: 4 * ROUND_TRIP + 1.0,
     e.PurgeCredentials: 0.1,
 }
+LAUNCHED: Final[tuple[type[Effect], ...]] = (
+    e.VerifyEndpoint,
+    e.FindImage,
+    e.CreateContainer,
+    e.StartContainer,
+    e.ProbeNotebook,
+    e.PublishRoute,
+)
+LEFT: Final[tuple[type[Effect], ...]] = (e.WithdrawRoute, e.RemoveContainer, e.PurgeCredentials)
 LOOK_SECONDS: Final = 3 * ROUND_TRIP + 0.05  # connect, TLS, ask
-TRY_SECONDS: Final = 0.05  # to claim a session, to find no slot and to save that
+TRY_SECONDS: Final = 0.05 + BUSY_SECONDS  # to claim a session, to find no slot and to save that
 DARK_SECONDS: Final = 10.0  # 5 for the notebook, 5 for the endpoint
 BATCH_SECONDS: Final = 0.015  # of ten messages to SQS
 PARTITION_UNITS: Final = 1000  # write units a second that one partition key of an index takes
@@ -402,14 +411,15 @@ def page() -> Iterator[str]:
     yield paragraph(
         f"""
         One partition key of an index takes {PARTITION_UNITS:,} write units a second. Looks write nothing, so what fills
-        one is launches and stops. `ring` has 20 keys, `redrive` one for each lane (here all are counted as one), `feed`
-        as many as `HOMEPORT_FEED_SHARDS` says; two of its units are of a browser that enters.
+        one is launches and stops. `ring` has 20 keys, of which launches and stops write five; `redrive` has one for
+        each lane (here all are counted as one), `feed` as many as `HOMEPORT_FEED_SHARDS` says; two of its units are of
+        a browser that enters.
         """
     )
     yield "## An hour of launches"
-    yield hour_part(launch.dollars + stop.dollars, pull.dollars, attempt.dollars)
-    needed = sum(SECONDS_OF[kind] for kind in (e.VerifyEndpoint, e.FindImage, e.CreateContainer, e.StartContainer))
-    needed += SECONDS_OF[e.ProbeNotebook] + SECONDS_OF[e.PublishRoute]
+    needed = sum(SECONDS_OF[effect] for effect in LAUNCHED)
+    leaving = sum(SECONDS_OF[effect] for effect in LEFT)
+    yield hour_part(waiting(launch, needed) + waiting(stop, leaving), pull.dollars, attempt.dollars)
     yield paragraph(
         f"""
         Strangers, each with a key, an endpoint and a network of their own; half of them pull 2 GB at 20 Mbit/s,
@@ -433,11 +443,12 @@ def ready_part(look: Usage, dark: Usage) -> str:
         least = math.ceil(seldom * (LOOK_SECONDS + BUSY_SECONDS) / 0.8) * 10
         minutes = count * (LOOK_SECONDS + BUSY_SECONDS) / 250 / 60
         month, in_dark = seldom * MONTH * waiting(look, LOOK_SECONDS), seldom / 10
+        more = in_dark * MONTH * (waiting(dark, DARK_SECONDS) - waiting(look, LOOK_SECONDS))
         at_work = seldom * (LOOK_SECONDS + BUSY_SECONDS)
         rows.append(
             f"{count:,} | {seldom:,.0f}, {often:,.0f} | {at_work:,.0f} | {sending:.1f} s | "
             f"{f'{least:,}' if least <= 2500 else f'2,500: every {minutes:.0f} minutes'} | {month:,.0f} | "
-            f"{in_dark * DARK_SECONDS:,.0f} more, ${in_dark * MONTH * waiting(dark, DARK_SECONDS):,.0f}"
+            f"{in_dark * DARK_SECONDS:,.0f} more, ${more:,.0f}"
         )
     return table(
         "ready | looks a second: steady, first hour | at work | schedule | functions | dollars a month | a tenth dark",
@@ -448,7 +459,7 @@ def ready_part(look: Usage, dark: Usage) -> str:
 def index_part(launch: Usage, stop: Usage) -> str:
     """What fills a partition of an index."""
     rows = []
-    for index, keys, entering in (("redrive", 1, 0), ("ring", 20, 0), ("feed", 1, 2)):
+    for index, keys, entering in (("redrive", 1, 0), ("ring", OFTEN, 0), ("feed", 1, 2)):
         spent = launch.writes.spent[index] + stop.writes.spent[index] + entering
         rows.append(f"`{index}` | {spent} | {PARTITION_UNITS * keys / spent:,.0f}")
     return table("index | write units of a launch and its stop | launches a second that fill it", rows)

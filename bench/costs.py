@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import boto3
+
 from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import RouteStore
 from chalicelib.aws.sessions import SessionStore
@@ -129,6 +131,9 @@ class Visit:
         self.hub.hub = a_hub(hub.parts, clock=self.clock)
         self.slots = SlotStore(hub.client_of("dynamodb"), TABLE, self.clock)
         self.sessions = SessionStore(hub.client_of("dynamodb"), TABLE, self.clock)
+        region = hub.client_of("dynamodb").meta.region_name
+        plain = boto3.client("dynamodb", region, aws_access_key_id="test", aws_secret_access_key="test")
+        self._unseen = SessionStore(plain, TABLE, self.clock)
         self.ticks = 0
 
     @contextmanager
@@ -164,7 +169,8 @@ class Visit:
         return str(self.request(lambda: self.hub.upload(a_bundle(), name="hostile")).json["id"])
 
     def session(self, sid: str) -> Session:
-        return self.hub.parts.sessions.load(sid)
+        """As it is stored; read by nobody who counts."""
+        return self._unseen.load(sid)
 
     def drive(self, sid: str, until: Callable[[Session], bool]) -> None:
         """What queues and schedule do, until it is so."""

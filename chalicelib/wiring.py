@@ -7,6 +7,7 @@ defaults are the engine wing's deadlines (time.monotonic and time.sleep) and the
 
 from __future__ import annotations
 
+import random
 import secrets
 import sys
 import time
@@ -30,7 +31,7 @@ from chalicelib.web.hub import Hub
 if TYPE_CHECKING:
     from chalicelib.notebook.certificates import HubTrust
 
-LOOKS_WAITING: Final = 300  # for each function of the watch lane: about two minutes of looks that are answered
+LOOKS_WAITING: Final = 60  # for each function of the watch lane; ten minutes if all are dark
 SENDERS: Final = 8  # requests at once for looks: a million ready sessions are 6,700 requests a minute
 SENT_SECONDS: Final = 180.0  # what the schedule sent to a lane is sent again after so long, if nothing came of it
 CLOCK: Final = time.time  # noqa: TID251 - the one place: all that asks for the time of day is handed it
@@ -93,7 +94,7 @@ class Wiring:
         """Send every session whose time has come to its lane, and yield its id; then say how many there were.
 
         One that was sent is not sent again for a while, however long its lane's queue is. While the watch lane is
-        behind no looks are sent: the next ones come soon enough, and what expires is in the same queue.
+        behind, only some of the looks are sent, by chance: what expires is in the same queue.
         """
         backlog = Backlog(now := CLOCK())
         for lane, found in groupby(self.sessions.due(now), key=lambda due: due.lane):
@@ -105,11 +106,12 @@ class Wiring:
                     yield due.sid
         for lane, figures in backlog.figures():
             self.metrics.put(figures, lane)
-        if self.queues.waiting(Lane.WATCH) > LOOKS_WAITING * self.config.functions_of(Lane.WATCH):
-            return
+        looks = list(self.sessions.to_look_at(now))
+        room = max(LOOKS_WAITING * self.config.functions_of(Lane.WATCH) - self.queues.waiting(Lane.WATCH), 0)
+        if len(looks) > room:
+            looks = random.sample(looks, room)
         with ThreadPoolExecutor(SENDERS) as senders:
-            looks = batches(self.sessions.to_look_at(CLOCK()))
-            for sids in senders.map(lambda sids: self.queues.enqueue_all(sids, lane=Lane.WATCH), looks):
+            for sids in senders.map(lambda sids: self.queues.enqueue_all(sids, lane=Lane.WATCH), batches(looks)):
                 yield from sids
 
     @cached_property

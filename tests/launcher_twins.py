@@ -143,7 +143,6 @@ class SessionStoreTwin:
             raise StaleSession("Somebody else changed the session")
         self.sessions[session.sid] = session
         self.put_off_until.pop(session.sid, None)
-        self.asked_at.pop(session.sid, None)
         self.history.append(session)
         self.witness(Saved(session))
         self.trouble.step()

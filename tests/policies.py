@@ -138,6 +138,8 @@ def _holds(operator: str, key: str, values: list[str], context: Context) -> bool
             return present and all(one in values for one in given)
         case "StringLike":
             return present and _all_like(given, values)
+        case "StringEqualsIfExists":
+            return all(one in values for one in given)
         case "ForAllValues:StringEquals":
             return all(one in values for one in given)
         case "ForAllValues:StringLike":

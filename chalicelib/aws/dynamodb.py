@@ -2,6 +2,7 @@
 
     pk                   sk          what                                    written by            store
     session#<sid>        session     a session (session_items.py)            web, launcher         sessions.py
+    session#<sid>        asked       when somebody asked for a look at it    web                   sessions.py
     session#<sid>        line#…      an earlier line of its log              web, launcher         sessions.py
     slots#<pool>         slots       who pulls, whose endpoint is silent     launcher              slots.py
     token#<sha256>       token       whose owner token this is               web                   tokens.py

@@ -11,8 +11,9 @@
     redrive, redrive_at   while the session has something to do: its lane (`shard_of`), and from when on nobody is at
                       work on it; the schedule puts it off when it has sent the session to its lane
     ring              while it is ready: where it is found when it is looked at (looks.py)
-    asked_at          when somebody asked for a look at it last; a save takes it away
     ttl               once it is stopped
+
+When somebody asked for a look at it last is an item beside it, with `asked_at` and `ttl`, and `asked` for a sort key.
 
 An earlier line of the log is an item beside it, at its place (docs/adr/0011):
 
@@ -78,7 +79,16 @@ _YEAR_10000: Final = 253402300800.0  # no date can be shown from then on
 # Rule 1; these are not in the JSON.
 _ATTRIBUTES: Final = ("owner", "generation", "label", "hub", "version", "created_at", "expires_at")
 # Since format 1 was frozen; written when they say something (rule 2), as are `options` and the limits' `shm`.
-_ADDED: Final = ("source", "creations", "unsettled_until", "queued", "admitted", "steady", "progressed_at")
+_ADDED: Final = (
+    "source",
+    "creations",
+    "unsettled_until",
+    "queued",
+    "pull_waits",
+    "admitted",
+    "steady",
+    "progressed_at",
+)
 
 # Format 0 had everything in the JSON, and these names for five fields.
 _NAMES_IN_FORMAT_0: Final[Mapping[str, str]] = MappingProxyType(
@@ -398,6 +408,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "written_by": _text,
         "lease_expires_at": _moment,
         "queued": _flag,
+        "pull_waits": _flag,
         "admitted": _flag,
         "steady": _flag,
         "fraction": _optional(_number),

@@ -128,17 +128,16 @@ class SessionStore:
         )
 
     def may_ask_for_look(self, sid: str) -> bool:
-        """Say whether nobody has asked for a look at the session in the last minute, and write down that now one has.
-
-        A save of the session forgets it.
-        """
+        """Say whether nobody has asked for a look at the session in the last minute; and note that now somebody has."""
         now = self._clock()
-        return self._table.change(
-            pk_of(sid),
-            "session",
-            "asked_at",
-            {"N": repr(now)},
-            condition="attribute_not_exists(#name) OR #name <= :before",
+        return self._table.put(
+            {
+                "pk": {"S": pk_of(sid)},
+                "sk": {"S": "asked"},
+                "asked_at": {"N": repr(now)},
+                "ttl": {"N": str(int(now + ASKED_SECONDS))},
+            },
+            condition="attribute_not_exists(pk) OR asked_at <= :before",
             values={":before": {"N": repr(now - ASKED_SECONDS)}},
         )
 

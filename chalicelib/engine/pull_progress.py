@@ -107,8 +107,12 @@ class PullProgress:
     def status(self, now: float) -> PullStatus:
         """Say how far the pull is at this time, in seconds; to be asked about once a second."""
         layers = [layer for layer in self._layers.values() if not layer.here]
-        if not layers:
-            return PullStatus(None, "Pulling the image")
+        if not layers:  # nothing was said yet, or all was there already
+            here = len(self._layers)
+            self._done = max(self._done, here)
+            return PullStatus(
+                self._furthest or None, f"Pulling: {here} of {here} layers" if here else "Pulling the image"
+            )
         known = [layer.size for layer in layers if layer.size]
         guess = sum(known) / len(known) if known else 1.0
         weights = [layer.size or guess for layer in layers]

@@ -80,6 +80,7 @@ NOTED_SECONDS: Final = 60.0  # above EFFECT_SECONDS, so that who is asked all th
 TURN_SECONDS: Final = 60.0  # what a tick that was killed keeps its turn for; one at work takes it anew
 ADDRESS_LENGTH: Final = 45  # characters; the longest way to write an IPv6 address
 LAST_LINES: Final = 5  # of its log are told of a container that ended
+MASKED_LENGTH: Final = 6  # characters; a shorter value is no secret, and would tear holes into sentences
 LEAF_SLACK: Final = 86400.0  # a notebook's certificate outlives its session by a day, in seconds
 NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut Down), or by SIGTERM
 
@@ -250,7 +251,7 @@ class Effects:
             error = _error_of(effect, session, raised)
         self._note_if_slow(effect, session, error)
         if error is not None:
-            yield _event_of(effect, session, error)
+            yield self._event_of(effect, session, error)
 
     def _perform(self, effect: Effect, session: Session) -> Generator[Event, None, None]:  # noqa: C901 - one arm per effect
         match effect:
@@ -285,6 +286,22 @@ class Effects:
             case _:
                 assert_never(effect)
 
+    def _event_of(self, effect: Effect, session: Session, error: HomeportError) -> Event:
+        if isinstance(error, NotItsTurn) and session.phase is not Phase.LEAVING:
+            return e.Queued(error.message)
+        failure = Failure(error.code, self._masked(error.message))
+        if not _is_tried_again(effect, error):
+            return e.EffectFailed(failure)
+        return e.EffectDelayed(failure, ours=isinstance(error, StoreUnavailable | StoreRefused))
+
+    def _masked(self, text: str) -> str:
+        """The text without the values of the visitor's variables: engines and programs quote what they do not like."""
+        values = self._opened.environment.values() if self._opened else ()
+        for value in sorted(values, key=len, reverse=True):
+            if len(value) >= MASKED_LENGTH:
+                text = text.replace(value, "…")
+        return text
+
     # ── the visitor's endpoint ──
 
     @contextmanager
@@ -309,14 +326,23 @@ class Effects:
         session = replace(session, hub=hub_label(self._config.hub_name, self._trust().notebook_ca))
         with self._endpoint(session) as endpoint:
             engine, note = endpoint.verify()
-            endpoint.check_limits(session.limits)
+            endpoint.check_limits(self._asked_for(session))
             yield e.EndpointVerified(endpoint.address, engine, note, session.hub)
             self._sweep(endpoint, session)
+
+    def _asked_for(self, session: Session) -> Limits:
+        """The limits that the visitor can ask for less of; what the operator sets for who asks for none is none."""
+        limits, operators = session.limits, self._config.allowance.settled(Limits())
+        return replace(
+            limits,
+            memory=None if limits.memory == operators.memory else limits.memory,
+            cpus=None if limits.cpus == operators.cpus else limits.cpus,
+        )
 
     def _find_image(self, session: Session) -> Event:
         policy = session.options.pull
         # Once it waits, the image was not there a moment ago, and the pull looks for it once more.
-        if policy is PullPolicy.NEVER or (policy is PullPolicy.MISSING and not session.queued):
+        if policy is PullPolicy.NEVER or (policy is PullPolicy.MISSING and not session.pull_waits):
             with self._endpoint(session) as endpoint:
                 if endpoint.image_present(session.image):
                     return e.ImagePresent()
@@ -342,11 +368,14 @@ class Effects:
             return
         with self._endpoint(session) as endpoint:
             if session.options.pull is PullPolicy.ALWAYS or not endpoint.image_present(session.image):
+                first: float | None = None
                 with closing(endpoint.pull(session.image)) as statuses:
                     for status in statuses:
+                        first = status.fraction if first is None else first
                         # Another pull of this launch saw more bytes arrive: those of this one alone would fall.
                         loaded = status.loaded if session.fraction is None else ""
-                        yield e.PullProgressed(status.fraction, f"{status.line}{loaded}", status.pace)
+                        fraction = _of_the_rest(session.fraction, first, status.fraction)
+                        yield e.PullProgressed(fraction, f"{status.line}{loaded}", status.pace)
             yield e.ImagePresent()
 
     def end_tick(self, session: Session) -> None:
@@ -503,7 +532,7 @@ class Effects:
             raise error
         if isinstance(error, NotebookExited) and status.exit_code in NORMAL_EXITS and not status.oom:
             return e.ContainerExited(None)
-        return e.ContainerExited(Failure(error.code, error.message))
+        return e.ContainerExited(Failure(error.code, self._masked(error.message)))
 
     def _not_running(self, endpoint: Engine, name: str, status: ContainerStatus) -> EndpointError:
         """Say why a container that was seen with `status` does not run."""
@@ -517,7 +546,7 @@ class Effects:
             )
         if status.oom:
             return NotebookExited("The notebook ran out of memory. Launch it again with more memory")
-        tail = endpoint.log_tail(name).strip().splitlines()[-LAST_LINES:]
+        tail = self._masked(endpoint.log_tail(name)).strip().splitlines()[-LAST_LINES:]
         if tail and is_of_another_platform(tail[-1]):
             return wrong_platform()
         last = f" Last log line{'s' if len(tail) > 1 else ''}: {' | '.join(map(quoted, tail))}" if tail else ""
@@ -616,13 +645,14 @@ def _error_of(effect: Effect, session: Session, raised: Exception) -> HomeportEr
     return InternalError("This failed because of a defect in the hub itself. Please tell the hub's operator")
 
 
-def _event_of(effect: Effect, session: Session, error: HomeportError) -> Event:
-    if isinstance(error, NotItsTurn) and session.phase is not Phase.LEAVING:
-        return e.Queued(error.message)
-    failure = Failure(error.code, error.message)
-    if not _is_tried_again(effect, error):
-        return e.EffectFailed(failure)
-    return e.EffectDelayed(failure, ours=isinstance(error, StoreUnavailable | StoreRefused))
+def _of_the_rest(before: float | None, first: float | None, fraction: float | None) -> float | None:
+    """The share of the image that is there: a pull that another one began knows only of what was left when it joined.
+
+    `before` is the other's share, `first` this one's at first and `fraction` now.
+    """
+    if before is None or first is None or fraction is None or first >= 1.0:
+        return before if fraction is None else max(fraction, before or 0.0)
+    return before + (1.0 - before) * (fraction - first) / (1.0 - first)
 
 
 def _container(session: Session) -> str:

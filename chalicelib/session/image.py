@@ -83,14 +83,27 @@ def is_pattern(text: str) -> bool:
 def is_allowed(image: Image, patterns: Iterable[str]) -> bool:
     """Say whether one of the patterns allows the image.
 
-    A pattern is written as an image's name, with `*` for any characters. Without tag and digest it allows every
-    version; with a tag only what the engine would choose by that tag, so nothing with a digest; a digest alone
-    (`sha256:…`) allows what it names, under any name.
+    A pattern is written as an image's name, with `*` for any characters of its part: domain, path, tag or digest.
+    Without tag and digest it allows every version; with a tag only what the engine would choose by that tag, so nothing
+    with a digest; a digest alone (`sha256:…`) allows what it names, under any name, and `*` alone everything.
     """
-    return any(
-        pattern == image.digest or any(_matches(_completed(pattern), text) for text in (image.name, str(image)))
-        for pattern in patterns
-    )
+    return any(pattern in ("*", image.digest) or _allows(pattern, image) for pattern in patterns)
+
+
+def _allows(pattern: str, image: Image) -> bool:
+    """Compare part by part: what stands for a domain's characters must not reach into the path, nor a tag's beyond."""
+    name, at, digest = pattern.partition("@")
+    domain, path, tag = _parts(name)
+    version = _matches(digest, image.digest) if at else not tag or (not image.digest and _matches(tag, image.version))
+    return version and _matches(domain, image.domain) and _matches(path, image.path)
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Domain, path and tag of a name, or of a pattern for names: then a first part with a `*` is a domain."""
+    first, slash, rest = name.partition("/")
+    domain, path = (first, rest) if slash and "*" in first else _split(name)
+    path, _, tag = path.partition(":")
+    return domain, path, tag
 
 
 def _split(named: str) -> tuple[str, str]:
@@ -103,12 +116,6 @@ def _split(named: str) -> tuple[str, str]:
     if first == DEFAULT_DOMAIN and "/" not in rest:
         rest = f"library/{rest}"
     return first, rest
-
-
-def _completed(pattern: str) -> str:
-    """The pattern with the domain that its names have; one that begins with a `*` for a domain may mean any."""
-    first, slash, _ = pattern.partition("/")
-    return pattern if pattern == "*" or (slash and "*" in first) else "/".join(_split(pattern))
 
 
 def _matches(pattern: str, text: str) -> bool:

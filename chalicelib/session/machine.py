@@ -278,7 +278,8 @@ def _changed(session: Session, event: Event, state: State, now: float) -> Sessio
     """All that changes through `event`, but for what the visitor reads."""
     # In this order: what the event says, then what entering a state or staying in it means for patience and attempts.
     queued = isinstance(event, e.Queued | e.PullQueued)
-    after = replace(session, state=state, version=session.version + 1, newer=False, queued=queued)
+    waits = isinstance(event, e.PullQueued)
+    after = replace(session, state=state, version=session.version + 1, newer=False, queued=queued, pull_waits=waits)
     after = replace(after, **_facts(session, event))
     if session.newer and state in (State.WITHDRAWING, State.REMOVING):  # it may not have said what there is to remove
         after = replace(after, container=after.container or container_name(after.sid, after.generation))
@@ -377,7 +378,7 @@ def _heard(session: Session, now: float) -> Session:
 
 def _looked_at(before: Session, after: Session, event: Event, now: float) -> Session:
     """The ready session after a look, or after another upload; what is as it was before makes it steady in the end."""
-    if isinstance(event, e.Queued):  # nothing was asked
+    if isinstance(event, e.Queued) or (isinstance(event, e.EffectDelayed) and event.ours):  # nothing was asked
         return replace(after, queued=False)
     problem = event.failure if isinstance(event, e.EffectDelayed) else None
     is_news = problem != before.last_problem or isinstance(event, e.CredentialsRenewed)

@@ -146,7 +146,7 @@ def _message_after(before: Session, event: Event, after: Session) -> str:
     if after.state is not before.state or before.newer:
         return _message_of(after)
     match event:
-        case e.Queued() if before.phase is Phase.READY:  # it is nobody's turn to look at a notebook that runs
+        case e.Queued() | e.EffectDelayed(ours=True) if before.phase is Phase.READY:  # the notebook was not looked at
             return before.message
         case e.PullProgressed(line=line, pace=pace):
             return one_line(f"{line}{pace}", LINE_LENGTH)

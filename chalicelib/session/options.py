@@ -13,8 +13,9 @@ from chalicelib.session.values import DataFolder, Limits, Ports
 from chalicelib.text import is_visible
 
 VARIABLES: Final = 64  # that a visitor may set
+NAMES_BYTES: Final = 2 * 1024  # of their names, which stand in the session's item
 VARIABLES_BYTES: Final = 6 * 1024  # in UTF-8, names and values: the envelope has room for twice as much in JSON
-PATH_LENGTH: Final = 500
+PATH_LENGTH: Final = 500  # bytes
 LOWEST_PORT: Final = 1024  # those below are the system's, and the hub believes none of them (engine/answers.py)
 HIGHEST_PORT: Final = 65535
 
@@ -25,11 +26,19 @@ _PORTS: Final = re.compile(r"([0-9]{1,5})(?:\s*[-–]\s*([0-9]{1,5}))?", re.ASCI
 
 # How JupyterLab is found and started, and what it believes: a variable of these can take the hub's configuration away,
 # and mutual TLS with it (JUPYTER_NO_CONFIG), let the start fail without a word (PATH, PYTHONHOME), or have what lies in
-# the volume run by being there (HOME, BASH_ENV; docs/adr/0013).
-_RESERVED: Final = re.compile(r"(?:JUPYTER|IPYTHON|PYTHON|LD_|OPENSSL_|HOMEPORT_).*|PATH|HOME|ENV|BASH_ENV", re.ASCII)
+# the volume run by being there (HOME, XDG_DATA_HOME, BASH_ENV; docs/adr/0013).
+_RESERVED: Final = re.compile(
+    r"(?:JUPYTER|IPYTHON|PYTHON|LD_|OPENSSL_|HOMEPORT_|XDG_|GLIBC_).*|PATH|HOME|ENV|BASH_ENV|BASHOPTS|SHELLOPTS|"
+    r"GCONV_PATH|_ARGCOMPLETE",
+    re.ASCII,
+)
 
 # Who can read or change these has the machine: its devices, its kernel, its services' sockets, its configuration.
-_SYSTEM_FOLDERS: Final = ("/boot", "/dev", "/etc", "/proc", "/run", "/sys", "/var/lib/docker", "/var/run")
+_SYSTEM_FOLDERS: Final = (
+    "/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/proc", "/root", "/run", "/sbin", "/sys", "/usr",
+    "/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/kubelet", "/var/run", "/var/snap",
+    "/var/spool",
+)  # fmt: skip
 
 _NONE: Final = Limits()
 _Number = TypeVar("_Number", int, float)
@@ -99,7 +108,12 @@ def data_folder(text: str) -> DataFolder:
         path, mode = text, "ro"
     path = path.rstrip("/") or path[:1]
     parts = path.split("/")
-    if not path or len(path) > PATH_LENGTH or parts[0] or {"", ".", ".."} & set(parts[1:] if path != "/" else ()):
+    if (
+        not path
+        or len(path.encode(errors="replace")) > PATH_LENGTH
+        or parts[0]
+        or {"", ".", ".."} & set(parts[1:] if path != "/" else ())
+    ):
         raise ValueError("must be an absolute path on the endpoint's host, such as /srv/data or /srv/data:rw")
     if any(f"{path}/".startswith(f"{system}/") or f"{system}/".startswith(f"{path.rstrip('/')}/")
            for system in _SYSTEM_FOLDERS):  # fmt: skip
@@ -140,6 +154,8 @@ def variables(text: str) -> dict[str, str]:
         if not is_visible(value.replace("\t", " ")):
             raise ValueError(f"must have no control or invisible characters in the value of {name}")
         found[name] = value
+    if sum(map(len, found)) > NAMES_BYTES:
+        raise ValueError(f"must have names of at most {NAMES_BYTES // 1024} KiB together")
     if len(found) > VARIABLES or sum(len(f"{name}{value}".encode()) for name, value in found.items()) > VARIABLES_BYTES:
         raise ValueError(f"must have at most {VARIABLES} variables, and {VARIABLES_BYTES // 1024} KiB together")
     return found

@@ -176,9 +176,10 @@ class Session:
     found        `address` (checked, of the endpoint), `container` (its name, known before it exists), `target`.
                  Of the `creations` that were sent, one that nobody saw answered may make it until `unsettled_until`.
     how it goes  `state`, since `entered_at`; `steady` while it is ready and there has been no news for long; `queued`
-                 while it waits for its turn; `fraction` of the pull, once it is `admitted`, which grew last at
-                 `progressed_at`; `failure` is the first one and final, `last_problem` what the present effect failed of
-                 last, `attempts` how often in a row; `message` and `log` are for the visitor.
+                 while it waits for its turn, with `pull_waits` if that is one to pull; `fraction` of the pull, once it
+                 is `admitted`, which grew last at `progressed_at`; `failure` is the first one and final, `last_problem`
+                 what the present effect failed of last, `attempts` how often in a row; `message` and `log` are for the
+                 visitor.
                  `log` ends with the newest line; those before it became history by the last change.
     who and when `written_by` is the tick or the web request that saved last, and a tick holds the session until
                  `lease_expires_at`; `last_news_at` is when something was last heard, and `next_attempt_at` when the
@@ -210,6 +211,7 @@ class Session:
     written_by: str = ""
     lease_expires_at: float = 0.0
     queued: bool = False
+    pull_waits: bool = False
     admitted: bool = False
     steady: bool = False
     fraction: float | None = None

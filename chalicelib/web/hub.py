@@ -214,10 +214,10 @@ class Hub:
         """Make a one-time ticket of 60 seconds for a browser that is signed in; raises SessionNotReady."""
         if session.phase is not Phase.READY:
             raise SessionNotReady("The notebook cannot be entered now; its page says what it is doing")
-        self.ask_for_look(session)
         ticket = self._secret()
         path = f"/lab/tree/{quote(session.open_path)}" if session.open_path else "/lab"
         self._tokens.put_ticket(ticket, session, sign_in, path=path, expires_at=self._clock() + TICKET_SECONDS)
+        self.ask_for_look(session)
         return Entry(f"{self.config.notebook_origin(session.host)}/.homeport/enter", ticket, path)
 
     def ask_for_look(self, session: Session) -> None:
@@ -351,8 +351,9 @@ class Hub:
             if wanted:
                 session = self._save_event(session, CredentialsRenewed())
             # Also if they should be there: the upload that was to store them may have been cut off just before. What is
-            # launched gets no other variables than it was launched with.
-            if wanted or session.state is State.READY or form.options == session.options:
+            # launched gets no other variables than it was launched with: those are missed if they are not there.
+            plain = form.options == session.options and not session.options.environment
+            if wanted or session.state is State.READY or plain:
                 self._store_credentials(session, bundle, form)
             if wanted:
                 self._wake(session)

@@ -59,7 +59,7 @@ class Agent:
             running = [
                 threads.submit(self.feed.run, stop, poll=poll, full_sync=full_sync),
                 threads.submit(self.pusher.run, stop, poll=poll),
-                threads.submit(self.failures.run, stop, poll=poll),
+                threads.submit(self.failures.run, stop),
             ]
             wait(running, return_when=FIRST_COMPLETED)
             stop.set()

@@ -26,6 +26,7 @@ from chalicelib.session.values import is_session_id
 REPORT_SECONDS: Final = ASKED_SECONDS
 MOST: Final = 1000
 LINE_BYTES: Final = 1024
+WAKE_SECONDS: Final = 0.5  # between two looks at whether to stop
 _FAILED: Final = re.compile(rb"\S+ \[[^\]]*\] notebooks ([0-9a-v]+)(?:-[0-9a-v]+)? \S+ \S+ 503 ")
 
 _log = logging.getLogger("homeport.agent")
@@ -40,12 +41,12 @@ class Failures:
         self._clock = clock
         self._reported: dict[str, float] = {}  # session to when, oldest first
 
-    def run(self, stop: Event, *, poll: float) -> None:
-        """Report until `stop` is set, which is looked at every `poll` seconds."""
+    def run(self, stop: Event) -> None:
+        """Report until `stop` is set."""
         self._path.unlink(missing_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lines:
             lines.bind(str(self._path))
-            lines.settimeout(poll)
+            lines.settimeout(WAKE_SECONDS)
             while not stop.is_set():
                 try:
                     line = lines.recv(LINE_BYTES)

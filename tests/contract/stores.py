@@ -193,7 +193,7 @@ class SessionStoreContract:
         assert [store.may_ask_for_look(session.sid) for _ in range(3)] == [True, False, False]
         assert store.load(session.sid) == session
         store.save(replace(session, version=2))
-        assert store.may_ask_for_look(session.sid)
+        assert not store.may_ask_for_look(session.sid)
 
 
 def saved(store: Sessions, session: Session, event: e.Event) -> Session:

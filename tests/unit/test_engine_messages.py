@@ -51,7 +51,7 @@ def test_bytes_and_layers_are_summed() -> None:
 
 
 def test_an_image_that_is_all_there_is_told_so() -> None:
-    assert after(line("Already exists", "a")).status(0.0).line == "Pulling the image"
+    assert after(line("Already exists", "a")).status(0.0).line == "Pulling: 1 of 1 layers"
 
 
 def test_a_layer_of_unknown_size_weighs_as_much_as_the_others() -> None:

@@ -433,6 +433,17 @@ def test_an_upload_that_was_cut_off_before_its_credentials_were_stored_is_made_g
     assert (stage.session.sid, 1) in stage.credentials.objects
 
 
+def test_a_second_upload_gives_a_launch_no_other_variables_than_it_has() -> None:
+    stage = Stage()
+    stage.hub.launch(a_form(options=Options(environment=("TOKEN",)), environment={"TOKEN": "first"}))
+    before = dict(stage.credentials.objects)
+    assert (
+        stage.hub.launch(a_form(options=Options(environment=("TOKEN",)), environment={"TOKEN": "second"})).created
+        is False
+    )
+    assert stage.credentials.objects == before
+
+
 def test_a_bundle_for_another_endpoint_leads_to_a_notebook_whose_credentials_are_there_and_leaves_them() -> None:
     stage = launched(State.READY)
     before = dict(stage.credentials.objects)

@@ -140,6 +140,10 @@ def test_a_digest_counts_before_a_tag_and_no_tag_is_latest() -> None:
         ("*", ["a", "r.example:5000/a/b:c"], []),
         ("*.example.org/*", ["r.example.org/a"], ["example.org/a", "docker.io/a"]),
         ("a.b/c", ["a.b/c"], ["axb/c"]),
+        ("*.example.org/team/*", ["r.example.org/team/a/b:1"],
+         ["evil.io/x.example.org/team/a", "evil/x.example.org/team/a", "r.example.org:5000/team/a"]),
+        ("r.example/a/*:2026*", ["r.example/a/b:2026-11"], [f"r.example/a/b@{SHA256}", "r.example/a/b"]),
+        ("a/b:latest", ["a/b", "a/b:latest"], ["a/b:2"]),
     ],
 )  # fmt: skip
 def test_a_pattern_allows_what_it_names_however_that_is_written(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -32,6 +32,7 @@ from chalicelib.launcher.effects import (
     SLOW_SECONDS,
     Effects,
     Resolve,
+    _of_the_rest,
 )
 from chalicelib.launcher.tick import HANDOVER_SECONDS, PROGRESS_SECONDS, Launcher
 from chalicelib.notebook.certificates import HubTrust
@@ -42,7 +43,7 @@ from chalicelib.session.lease import EFFECT_SECONDS, LEASE_SECONDS, with_lease
 from chalicelib.session.looks import OFTEN
 from chalicelib.session.machine import PATIENCE, QUEUE_PAUSE, PullPatience, advance
 from chalicelib.session.narration import MESSAGES
-from chalicelib.session.values import PHASES, Failure, Phase, Session, State, Target, container_name
+from chalicelib.session.values import PHASES, Failure, Limits, Options, Phase, Session, State, Target, container_name
 from tests.builders import NOW, a_session, some_credentials
 from tests.launcher_twins import (
     Clock,
@@ -88,6 +89,7 @@ class Stage:
     idle_since: float | None = None
     trust: Callable[[], HubTrust] = a_trust
     networks: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict)
     engine: EngineTwin = field(default_factory=EngineTwin)
     ticks: int = 0
 
@@ -127,7 +129,7 @@ class Stage:
 
     def effects(self, find_session: Callable[[str], Session | None] | None = None) -> Effects:
         return Effects(
-            config=Config.from_environ({ENDPOINT_NETWORKS.name: self.networks}),
+            config=Config.from_environ({ENDPOINT_NETWORKS.name: self.networks, **self.environ}),
             credentials=self.credentials,
             routes=self.routes,
             slots=self.slots,
@@ -1175,6 +1177,67 @@ def test_a_tick_takes_its_turn_as_soon_as_its_owner_has_become_slow() -> None:
     assert stage.session.queued
     assert stage.session.state is State.PULLING
     assert len(stage.engine.deadlines) == 1
+
+
+def test_who_has_waited_for_a_turn_looks_for_the_image_and_needs_no_slot_to_pull_one_that_is_there() -> None:
+    stage = Stage()
+    stage.engine.images.add(stage.session.image)
+    stage.store.sessions[stage.sid] = replace(stage.session, state=State.PULLING, queued=True)
+    others(stage, Pool.PULL, 4, owner=stage.session.owner[:16])
+    stage.tick()
+    assert stage.session.state is State.READY
+    assert stage.engine.pulls == 0
+
+
+def test_who_waits_for_a_slot_does_not_ask_the_endpoint_each_time() -> None:
+    stage = Stage()
+    others(stage, Pool.PULL, 4, owner=stage.session.owner[:16])
+    stage.tick()
+    assert stage.session.pull_waits
+    asked = len(stage.engine.deadlines)
+    for _ in range(5):
+        stage.clock.now = stage.session.next_attempt_at or 0.0
+        stage.tick()
+    assert len(stage.engine.deadlines) == asked
+    stage.slots.pools[Pool.PULL].clear()
+    stage.run(State.READY)
+    assert stage.engine.pulls == 1
+
+
+def test_no_value_of_a_variable_is_told_by_what_the_container_or_the_engine_says() -> None:
+    secret = "s3cret-token-value"
+    stage = Stage()
+    stage.submit(a_session(options=Options(environment=("TOKEN",))))
+    owner, credentials = stage.credentials.objects[stage.sid, 1]
+    stage.credentials.objects[stage.sid, 1] = owner, replace(credentials, environment={"TOKEN": secret})
+    stage.run(State.READY)
+    stage.container.end(1, f"ValueError: invalid literal for int(): '{secret}'")
+    stage.run(State.STOPPED)
+    assert stage.session.failure is not None
+    assert "invalid literal for int(): '…'" in stage.session.failure.message
+    assert secret not in repr(stage.store.history)
+
+
+def test_a_pull_that_joins_another_goes_on_from_where_that_one_was() -> None:
+    assert _of_the_rest(None, 0.1, 0.4) == 0.4
+    assert _of_the_rest(0.6, 0.0, 0.0) == 0.6
+    assert _of_the_rest(0.6, 0.0, 0.5) == pytest.approx(0.8)
+    assert _of_the_rest(0.6, 0.2, 1.0) == pytest.approx(1.0)
+    assert _of_the_rest(0.6, None, None) == 0.6
+    assert _of_the_rest(0.6, 1.0, 1.0) == 1.0
+
+
+def test_what_the_operator_limits_is_not_refused_on_a_smaller_machine() -> None:
+    """The visitor, who asked for no limit, could not ask for less."""
+    stage = Stage(environ={"HOMEPORT_MEMORY_LIMIT": "16g", "HOMEPORT_CPU_LIMIT": "4"})
+    stage.engine.memory = 8 << 30
+    stage.submit(a_session(limits=Limits(memory=16 << 30, cpus=4.0)))
+    stage.run(State.READY)
+    asked = a_session(name="asked", limits=Limits(memory=12 << 30))
+    stage.submit(asked)
+    stage.run(State.STOPPED)
+    assert stage.session.failure is not None
+    assert stage.session.failure.code == "limits-refused"
 
 
 @pytest.mark.parametrize(("shared", "waits"), [("source", False), ("owner", True), ("endpoint", True)])

@@ -99,6 +99,20 @@ def test_a_dark_notebook_is_written_down_once_and_its_return_once(refuses: Excep
     assert stage.session.last_problem is None
 
 
+def test_a_failure_of_the_hubs_own_stores_is_no_news_of_a_notebook() -> None:
+    def unanswered(pool: object) -> dict[str, object]:
+        raise StoreUnavailable("The hub's table did not answer")
+
+    stage = ready()
+    stage.store.sessions[stage.sid] = steady = replace(stage.session, steady=True)
+    held, stage.slots.held = stage.slots.held, unanswered  # type: ignore[method-assign,assignment]
+    stage.look()
+    stage.slots.held = held  # type: ignore[method-assign]
+    stage.look()
+    assert stage.store.history == []
+    assert (stage.session, stage.engine.deadlines) == (steady, [])
+
+
 def test_who_is_dark_for_an_hour_is_looked_at_less_often() -> None:
     stage = ready(silent=False)
     stage.silent = True

@@ -342,6 +342,7 @@ CHANGED: Final[Mapping[str, Any]] = {
     "hub": "homeport-prod-0123456789abcdef",
     "source": "198.51.100.7/32",
     "queued": True,
+    "pull_waits": True,
     "admitted": True,
     "steady": True,
     "progressed_at": NOW + 2,
