@@ -133,7 +133,7 @@ class Config:
             "HOMEPORT_IMAGES",
             Kind("a list of images' names such as quay.io/jupyter/*", _image_patterns),
             "the images that visitors may name besides the default one, all if empty: names as in `docker pull`, `*` "
-            "for any characters, all tags if none is named; or digests (`sha256:…`)",
+            "for any characters of domain, path or tag, all tags if none is named; or digests (`sha256:…`)",
         )
     )
     most_memory: int | None = setting(
