@@ -474,7 +474,9 @@ def _of_start() -> Iterator[Case]:
                     answers={INSPECT: inspected(**EXITED), LOGS: log})  # fmt: skip
     ended = inspected(**EXITED)
     yield start(
-        "a log without an end", code=NOT_DOCKER, answers={INSPECT: ended, LOGS: BODIES["chunks without an end"][0]}
+        "a log without an end",
+        code="notebook-exited",
+        answers={INSPECT: ended, LOGS: BODIES["chunks without an end"][0]},
     )
     yield start("a log that never comes", code=TIMEOUT, budget=HOLD, answers={INSPECT: ended, LOGS: Connection.wait})
 

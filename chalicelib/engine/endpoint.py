@@ -372,12 +372,11 @@ class DockerEndpoint:
     def log_tail(self, container: str) -> str:
         """Give the end of the container's log: at most 20 lines and 4,000 characters; "" when there is none to read."""
         params = {"stdout": 1, "stderr": 1, "follow": 0, "tail": LOG_LINES}
-        try:
-            with self._calls() as docker, suppress(ApiError):
+        with self._calls() as docker:
+            try:
                 return log_text(docker.get_bytes("/containers/{0}/logs", container, params))
-        except errors.NotADockerEngine:  # or it is too long: how the container ended is told without it
-            pass
-        return ""
+            except (ApiError, errors.NotADockerEngine):  # it is too long: how the container ended is told without it
+                return ""
 
     def launches(self, owner: str) -> list[tuple[str, int]]:
         """Say of which launches of this hub and owner there is a container, running or not: session and generation.

@@ -125,7 +125,7 @@ def ours() -> list[tuple[str, frozenset[str]]]:
         for query in alarm.get("Metrics", ())
         if "MetricStat" in query
     ]
-    metrics += [alarm for alarm in ALARMS.values() if "Namespace" in alarm]
+    metrics += [alarm for alarm in ALARMS.values() if "Dimensions" in alarm]  # those of the logs' filters have none
     found = [metric for metric in metrics if metric["Namespace"] == NAMESPACE]
     for metric in found:
         values = {dimension["Name"]: dimension["Value"] for dimension in metric["Dimensions"]}
