@@ -14,6 +14,7 @@ from chalicelib.engine.errors import (
     ContainerConflict,
     ContainerMissing,
     EndpointFailed,
+    EndpointTooOld,
     ImageNotFound,
     LimitsRefused,
     LimitsUnsupported,
@@ -154,7 +155,11 @@ class EngineContract(ABC):
     def test_what_has_our_labels_and_is_not_what_was_asked_for_is_replaced(
         self, opened: Engine, spec: Specification, changes: dict[str, Any]
     ) -> None:
-        opened.create(replace(spec, **changes))
+        try:
+            opened.create(replace(spec, **changes))
+        except EndpointTooOld:
+            assert "data" in changes, "API 1.30 is the first with mounts"
+            return
         opened.put_files(spec.name, FILES)
         opened.start(spec.name)
         for _ in range(2):
