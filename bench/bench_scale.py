@@ -221,7 +221,7 @@ class World:
 
     def _upload(self, number: int, pulls: bool) -> None:
         session = new_session(
-            owner=f"{number:064x}",
+            owner=f"{number:016x}{0:048x}",  # a slot tells owners by the first 16 digits
             name="lessons",
             endpoint="tcp://203.0.113.7:2376",
             image="an image",
@@ -344,13 +344,14 @@ class World:
 # ── the page ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 READY: Final = (10_000, 100_000, 1_000_000)
-# Functions of the account; HOMEPORT_FUNCTIONS there, which leaves some for the pages; launches in the hour.
+# Functions of the account; HOMEPORT_FUNCTIONS there, which leaves some for the pages; launches in the hour; and by what
+# the hub that is simulated, and its launches, are fewer: what waits for what stays the same.
 ACCOUNTS: Final = (
-    (10, 20, 100),
-    (10, 20, 300),
-    (100, 80, 1_000),
-    (1_000, 900, 10_000),
-    (10_000, 2_500, 10_000),
+    (10, 20, 100, 1),
+    (10, 20, 300, 1),
+    (100, 80, 1_000, 1),
+    (1_000, 900, 10_000, 10),
+    (10_000, 2_500, 10_000, 10),
 )
 
 
@@ -422,14 +423,16 @@ def page() -> Iterator[str]:
     yield hour_part(waiting(launch, needed) + waiting(stop, leaving), pull.dollars, attempt.dollars)
     yield paragraph(
         f"""
-        Strangers, each with a key, an endpoint and a network of their own; half of them pull 2 GB at 20 Mbit/s,
+        The hubs with 10,000 launches are simulated at a tenth of their size. Strangers, each with a key, an endpoint
+        and a network of their own; half of them pull 2 GB at 20 Mbit/s,
         {PULL_SECONDS:.0f} s. Each stops {STAY / 60:.0f} minutes after it was ready. Times are median / 99th percentile
         / longest. Nobody is refused at upload. A launch holds a function for {needed:.1f} s, so a launch lane of *n*
         functions launches {3600 / needed:,.0f} × *n* in an hour at the very most; and pulls take as long as slots times
         time allow, whoever waits. Who waits for longer than `HOMEPORT_PULL_HOURS` is given up, and told. So an account
-        of 10 functions, which new accounts have, is for trying Homeport out and for a class, one of 100 for a workshop;
-        ten thousand strangers in an hour need 1,000, and half a day's patience or an image that is there already if
-        they all pull. Ask AWS for more functions before you announce anything.
+        of 10 functions, which new accounts have, is for trying Homeport out and for a class whose image is there, one of
+        100 for a workshop. Where ten thousand strangers in an hour pull, the last of them has waited for hours with 1,000
+        functions too; an image that is there already costs nobody a wait. Ask AWS for more functions before you
+        announce anything.
         """
     )
 
@@ -468,8 +471,9 @@ def index_part(launch: Usage, stop: Usage) -> str:
 def hour_part(life: float, pull: float, attempt: float) -> str:
     """What becomes of an hour's launches; in dollars, a launch with its stop, a second of pulling, a try for a slot."""
     rows = []
-    for account, functions, launches in ACCOUNTS:
-        world = World(Config.from_environ({"HOMEPORT_FUNCTIONS": str(functions)}), account, launches)
+    for account, functions, launches, parts in ACCOUNTS:
+        config = Config.from_environ({"HOMEPORT_FUNCTIONS": str(functions // parts)})
+        world = World(config, account // parts, launches // parts)
         world.run()
         stories = list(world.stories.values())
         warm = [story.ready for story in stories if not story.pulls and story.ready is not None]
@@ -477,11 +481,11 @@ def hour_part(life: float, pull: float, attempt: float) -> str:
         stopped = [story.purged for story in stories if story.purged is not None]
         failures = Counter(story.failure for story in stories if story.failure)
         failures["still waiting after 14 hours"] += sum(not story.ready and not story.failure for story in stories)
-        lost = ", ".join(f"{count:,} {code}" for code, count in failures.most_common() if count) or "none"
-        dollars = launches * life + world.pulled * PULL_SECONDS * pull + world.tries * attempt
+        lost = ", ".join(f"{count * parts:,} {code}" for code, count in failures.most_common() if count) or "none"
+        dollars = launches * life + parts * (world.pulled * PULL_SECONDS * pull + world.tries * attempt)
         rows.append(
             f"{account:,} | {functions:,} | {launches:,} | {spread(warm)} | {spread(cold)} | "
-            f"{world.most_slots} of {world.config.pull_quota.in_all} | {lost} | {spread(stopped)} | {dollars:,.2f}"
+            f"{world.most_slots * parts} | {lost} | {spread(stopped)} | {dollars:,.2f}"
         )
     return table(
         "functions of the account | `HOMEPORT_FUNCTIONS` | launches | upload → ready, the image being there, s | "
