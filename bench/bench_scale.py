@@ -429,9 +429,9 @@ def page() -> Iterator[str]:
         / longest. Nobody is refused at upload. A launch holds a function for {needed:.1f} s, so a launch lane of *n*
         functions launches {3600 / needed:,.0f} × *n* in an hour at the very most; and pulls take as long as slots times
         time allow, whoever waits. Who waits for longer than `HOMEPORT_PULL_HOURS` is given up, and told. So an account
-        of 10 functions, which new accounts have, is for trying Homeport out and for a class whose image is there, one of
-        100 for a workshop. Where ten thousand strangers in an hour pull, the last of them has waited for hours with 1,000
-        functions too; an image that is there already costs nobody a wait. Ask AWS for more functions before you
+        of 10 functions, which new accounts have, is for trying Homeport out and for a class whose image is there, one
+        of 100 for a workshop. Where ten thousand strangers in an hour pull, the last of them has waited for hours with
+        1,000 functions too; an image that is there already costs nobody a wait. Ask AWS for more functions before you
         announce anything.
         """
     )
