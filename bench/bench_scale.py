@@ -397,7 +397,8 @@ def page() -> Iterator[str]:
         {DARK_SECONDS:.0f} s. *Schedule* is how long the function that runs every minute sends for; it has 60 s.
         *Functions* is the least `HOMEPORT_FUNCTIONS` whose watch lane, a tenth of it, is at most four fifths busy with
         steady notebooks; the most there can be is 2,500. Where there are fewer, or many are dark, the schedule sends no
-        more looks than the lane can take in some minutes: they come more seldom, and no expiry waits behind them.
+        more looks than the lane can take in some minutes: they come more seldom, and an expiry
+        waits behind them for minutes.
         """
     )
     three_hours, dark_hours = 12 + 2 * 4, 72 * 4

@@ -190,6 +190,16 @@ class PullProgress:
         self.changes += before != after
 
 
+def of_the_rest(before: float | None, first: float | None, fraction: float | None) -> float | None:
+    """The share of the image that is there: a pull that another one began knows only of what was left when it joined.
+
+    `before` is the other's share, `first` this one's at first and `fraction` now.
+    """
+    if before is None or first is None or fraction is None or first >= 1.0:
+        return before if fraction is None else max(fraction, before or 0.0)
+    return before + (1.0 - before) * (fraction - first) / (1.0 - first)
+
+
 def _share(layer: _Layer) -> float:
     if layer.done:
         return 1.0

@@ -52,7 +52,7 @@ from chalicelib.engine.messages import (
     wrong_platform,
 )
 from chalicelib.engine.probe import probe
-from chalicelib.engine.pull_progress import PullStatus
+from chalicelib.engine.pull_progress import PullStatus, of_the_rest
 from chalicelib.engine.resolve import resolve
 from chalicelib.errors import BadConfiguration, HomeportError
 from chalicelib.notebook.certificates import HubTrust, issue_notebook
@@ -326,18 +326,9 @@ class Effects:
         session = replace(session, hub=hub_label(self._config.hub_name, self._trust().notebook_ca))
         with self._endpoint(session) as endpoint:
             engine, note = endpoint.verify()
-            endpoint.check_limits(self._asked_for(session))
+            endpoint.check_limits(self._config.allowance.asked(session.limits))
             yield e.EndpointVerified(endpoint.address, engine, note, session.hub)
             self._sweep(endpoint, session)
-
-    def _asked_for(self, session: Session) -> Limits:
-        """The limits that the visitor can ask for less of; what the operator sets for who asks for none is none."""
-        limits, operators = session.limits, self._config.allowance.settled(Limits())
-        return replace(
-            limits,
-            memory=None if limits.memory == operators.memory else limits.memory,
-            cpus=None if limits.cpus == operators.cpus else limits.cpus,
-        )
 
     def _find_image(self, session: Session) -> Event:
         policy = session.options.pull
@@ -374,7 +365,7 @@ class Effects:
                         first = status.fraction if first is None else first
                         # Another pull of this launch saw more bytes arrive: those of this one alone would fall.
                         loaded = status.loaded if session.fraction is None else ""
-                        fraction = _of_the_rest(session.fraction, first, status.fraction)
+                        fraction = of_the_rest(session.fraction, first, status.fraction)
                         yield e.PullProgressed(fraction, f"{status.line}{loaded}", status.pace)
             yield e.ImagePresent()
 
@@ -643,16 +634,6 @@ def _error_of(effect: Effect, session: Session, raised: Exception) -> HomeportEr
     what, kind, place = type(effect).__name__, type(raised).__name__, frame.f_globals.get("__name__")
     log.error("session %s: defect in %s, in %s: %s at %s:%d", session.sid, what, session.state, kind, place, line)
     return InternalError("This failed because of a defect in the hub itself. Please tell the hub's operator")
-
-
-def _of_the_rest(before: float | None, first: float | None, fraction: float | None) -> float | None:
-    """The share of the image that is there: a pull that another one began knows only of what was left when it joined.
-
-    `before` is the other's share, `first` this one's at first and `fraction` now.
-    """
-    if before is None or first is None or fraction is None or first >= 1.0:
-        return before if fraction is None else max(fraction, before or 0.0)
-    return before + (1.0 - before) * (fraction - first) / (1.0 - first)
 
 
 def _container(session: Session) -> str:

@@ -6,7 +6,7 @@ Sizes are bytes. What reads a text raises ValueError, whose text completes “Th
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from chalicelib.session.values import DataFolder, Limits, Ports
@@ -63,6 +63,15 @@ class Allowance:
             cpus=_least(asked.cpus or self.default.cpus, self.most.cpus),
             gpus=asked.gpus,
             shm=_least(asked.shm or self.default.shm, self.most.shm),
+        )
+
+    def asked(self, settled: Limits) -> Limits:
+        """A launch's limits without the memory and the CPUs that its visitor did not choose, and so cannot lower."""
+        unasked = self.settled(_NONE)
+        return replace(
+            settled,
+            memory=None if settled.memory == unasked.memory else settled.memory,
+            cpus=None if settled.cpus == unasked.cpus else settled.cpus,
         )
 
     def exceeded(self, asked: Limits) -> list[str]:

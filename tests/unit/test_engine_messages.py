@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from chalicelib.engine import errors
 from chalicelib.engine.messages import error_for, message_of, pull_error, quoted
-from chalicelib.engine.pull_progress import LAYERS, PullProgress, PullStatus
+from chalicelib.engine.pull_progress import LAYERS, PullProgress, PullStatus, of_the_rest
 
 
 def line(status: str, layer: str = "a", current: Any = None, total: Any = None, **more: Any) -> bytes:
@@ -249,3 +249,12 @@ def test_a_quote_is_one_short_line() -> None:
     assert quoted(" a\n\tb\x1b[0m\u202e ") == "a b [0m"
     assert len(quoted("x" * 10_000)) == 160
     assert quoted(None) == ""
+
+
+def test_a_pull_that_joins_another_goes_on_from_where_that_one_was() -> None:
+    assert of_the_rest(None, 0.1, 0.4) == 0.4
+    assert of_the_rest(0.6, 0.0, 0.0) == 0.6
+    assert of_the_rest(0.6, 0.0, 0.5) == pytest.approx(0.8)
+    assert of_the_rest(0.6, 0.2, 1.0) == pytest.approx(1.0)
+    assert of_the_rest(0.6, None, None) == 0.6
+    assert of_the_rest(0.6, 1.0, 1.0) == 1.0

@@ -32,7 +32,6 @@ from chalicelib.launcher.effects import (
     SLOW_SECONDS,
     Effects,
     Resolve,
-    _of_the_rest,
 )
 from chalicelib.launcher.tick import HANDOVER_SECONDS, PROGRESS_SECONDS, Launcher
 from chalicelib.notebook.certificates import HubTrust
@@ -1216,15 +1215,6 @@ def test_no_value_of_a_variable_is_told_by_what_the_container_or_the_engine_says
     assert stage.session.failure is not None
     assert "invalid literal for int(): '…'" in stage.session.failure.message
     assert secret not in repr(stage.store.history)
-
-
-def test_a_pull_that_joins_another_goes_on_from_where_that_one_was() -> None:
-    assert _of_the_rest(None, 0.1, 0.4) == 0.4
-    assert _of_the_rest(0.6, 0.0, 0.0) == 0.6
-    assert _of_the_rest(0.6, 0.0, 0.5) == pytest.approx(0.8)
-    assert _of_the_rest(0.6, 0.2, 1.0) == pytest.approx(1.0)
-    assert _of_the_rest(0.6, None, None) == 0.6
-    assert _of_the_rest(0.6, 1.0, 1.0) == 1.0
 
 
 def test_what_the_operator_limits_is_not_refused_on_a_smaller_machine() -> None:
