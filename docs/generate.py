@@ -108,7 +108,7 @@ def state_machine() -> str:
                 f"attempt has failed since the last news, {_duration(HUB_OUTAGE_ALLOWANCE)} are added, since the hub "
                 "itself may have been down; what its own stores fail of counts for no attempt. A launch whose "
                 "turn does not come in another state than `pulling` gets as "
-                "much, counted from when it entered the state."
+                "much; one whose endpoint was silent before is asked once more before it is given up."
             ),
             _paragraph(
                 "`pulling` has two limits of its own: a pull that gets no further for "

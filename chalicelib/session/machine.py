@@ -28,7 +28,8 @@ Rules
 4. The first failure is kept and shown; later ones only add a line to the log.
 5. Effects are safe to repeat, so a lost save costs nothing but the repetition.
 6. PATIENCE bounds the endpoint's silence in every state that waits for the endpoint, counted from the first attempt
-   that it left without an answer, so that a hub that was down itself, or whose stores were, gives nothing up.
+   that it left without an answer, so that a hub that was down itself, or whose stores were, gives nothing up. Who
+   waits for its turn is asked once more before it is given up.
    WITHDRAWING and PURGING wait for those stores and never give up: giving up there would leave a route or a secret
    behind. A pull's status that only repeats itself is silence; that it is another session's turn (Queued) is no news
    either. Who waits for a slot (PullQueued) does not wait for the endpoint.
@@ -231,12 +232,13 @@ def overdue(session: Session, now: float, pulls: PullPatience = PullPatience()) 
     patience = PATIENCE.get(session.state)
     if patience is None:
         return None
-    if session.last_problem is None:  # nobody has asked the endpoint yet: the silence is the hub's own
+    if session.last_problem is None or session.queued:  # nobody asks the endpoint: the silence is the hub's own
         patience += HUB_OUTAGE_ALLOWANCE
     if now - session.last_news_at <= patience:
         return None
-    unasked = kept_waiting(session) if session.queued else silence(session, patience)
-    return e.PatienceExpired(session.last_problem or unasked)
+    if session.queued:
+        return e.PatienceExpired(kept_waiting(session))
+    return e.PatienceExpired(session.last_problem or silence(session, patience))
 
 
 def _pull_overdue(session: Session, now: float, pulls: PullPatience) -> Failure | None:

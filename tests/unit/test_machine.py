@@ -359,15 +359,28 @@ def test_whose_turn_never_comes_is_given_up_with_what_it_waited_for(state: State
     assert now - NOW <= PATIENCE[state] + HUB_OUTAGE_ALLOWANCE + QUEUE_PAUSE_LIMIT
 
 
-def test_waiting_for_its_turn_gives_a_silent_endpoint_no_new_patience() -> None:
+def test_who_waits_for_its_turn_is_asked_once_more_before_it_is_given_up() -> None:
     session = advance(a_session(), e.EffectDelayed(FAILURE), NOW)
     now = NOW
-    while (missed := overdue(session, now)) is None:
+    while now - NOW <= PATIENCE[State.VERIFYING] + QUEUE_PAUSE_LIMIT:
+        assert overdue(session, now) is None
         session = advance(session, e.Queued("4 other notebooks with your key wait"), now)
         assert session.attempts == 1
         now = due(session)
-    assert missed == e.PatienceExpired(FAILURE)
-    assert now - NOW <= PATIENCE[State.VERIFYING] + QUEUE_PAUSE_LIMIT
+    assert overdue(session, now) is None, "its turn has come"
+    still_silent = advance(session, e.EffectDelayed(FAILURE), now)
+    assert overdue(still_silent, now) == e.PatienceExpired(FAILURE), "waiting gave it no new patience"
+
+
+def test_whose_turn_never_comes_again_after_a_problem_is_given_up_too() -> None:
+    line = "4 other notebooks with your key wait"
+    session, now = advance(a_session(), e.EffectDelayed(FAILURE), NOW), NOW
+    while (missed := overdue(session, now)) is None:
+        session = advance(session, e.Queued(line), now)
+        now = due(session)
+    assert isinstance(missed, e.PatienceExpired)
+    assert (missed.failure.code, missed.failure.message[: len(line)]) == ("kept-waiting", line)
+    assert now - NOW <= PATIENCE[State.VERIFYING] + HUB_OUTAGE_ALLOWANCE + QUEUE_PAUSE_LIMIT
 
 
 def test_after_its_turn_has_come_an_endpoint_has_all_of_its_patience() -> None:
