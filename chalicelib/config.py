@@ -42,7 +42,8 @@ LANE_SHARES: Final[Mapping[Lane, int]] = MappingProxyType(
 )
 SLOW_ENOUGH: Final = 20  # notes of one owner or network; the table keeps five times as many (aws/slots.py)
 PULL_SLOTS: Final = 80  # percent of the pull lane's functions; the others are for handovers
-LONGEST_SESSION_HOURS: Final = 168  # the bucket's backstop deletes credentials after eight days
+LONGEST_SESSION_HOURS: Final = 168
+LONGEST_KEPT_HOURS: Final = 720  # the bucket's backstop deletes credentials after 32 days
 
 
 def _notebook_origins(text: str) -> str:
@@ -175,6 +176,18 @@ class Config:
             default="72",
         )
     )
+    longest_kept: float = setting(
+        Variable(
+            "HOMEPORT_LONGEST_HOURS",
+            Kind(
+                f"a number above 0 and at most {LONGEST_KEPT_HOURS}",
+                partial(number, most=LONGEST_KEPT_HOURS, unit=3600),
+            ),
+            "how long a session may last in all if its visitor keeps it longer, again and again; at most "
+            f"{LONGEST_KEPT_HOURS}. What is no more than `HOMEPORT_SESSION_HOURS` lets nobody do that",
+            default="336",
+        )
+    )
     quick_start: bool = setting(
         Variable(
             "HOMEPORT_QUICK_START",
@@ -300,6 +313,11 @@ class Config:
     def address_policy(self) -> AddressPolicy:
         """Which addresses an endpoint may have."""
         return AddressPolicy(allowed=self.allowed_networks, denied=self.denied_networks, denied_ports=self.denied_ports)
+
+    @property
+    def longest_lifetime(self) -> float:
+        """How long a session may last that is kept longer, in seconds."""
+        return max(self.longest_kept, self.session_lifetime)
 
     @property
     def pulls(self) -> PullPatience:

@@ -13,7 +13,7 @@ SID = "0123456789abcdefghij"
 def asked_for(**changes: Any) -> Asked:
     """What a launch asked for: nothing in particular."""
     nothing = dict.fromkeys(("memory", "cpus", "gpus", "shm", "data", "port"))
-    return cast(Asked, {"pull": "missing", "env": [], "open": "", **nothing, **changes})
+    return cast(Asked, {"pull": "missing", "env": [], "open": "", "keep": False, **nothing, **changes})
 
 
 def a_session_document(**changes: Any) -> Session:
@@ -25,9 +25,12 @@ def a_session_document(**changes: Any) -> Session:
         "progress": 0.4,
         "message": "Pulling",
         "error": None,
+        "warning": None,
         "url": None,
         "created_at": "2026-11-23T01:02:03Z",
         "expires_at": "2026-11-26T01:02:03Z",
+        "keepable_until": None,
+        "kept_until": None,
         "image": "quay.io/jupyter/minimal-notebook",
         "options": asked_for(),
         "endpoint": "tcp://203.0.113.7:2376",

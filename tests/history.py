@@ -9,7 +9,8 @@ Rules
 
 1. Versions of a session grow by one. Each goes on from the one before as TRANSITIONS says.
 2. A launch begins from nothing or from a stopped session. Its generation is the next one, its label a new one, and both
-   stay as they are. So no generation is used twice.
+   stay as they are; but what a launch finds on its endpoint of the session, although the table knows of none, makes it
+   that one, or the one after it. So no generation is used twice.
 3. One tick at a time holds a session: another one's save is a claim of what nobody held, the handover of a pull, or
    what a look at a ready session found.
 4. A container is created by a launch that has written it down, before the launch is over, and once: a second time only
@@ -18,9 +19,10 @@ Rules
 5. A route is published while its launch has a container that was started, and never after it was withdrawn. The hub
    removes no container whose route is published.
 6. Credentials are stored for a launch that is written down. They are deleted when it is over, or when its visitor
-   wanted that; never while it still needs them.
-7. A session that comes to REMOVING has no route. One that comes to STOPPED has no container unless it says so, and no
-   credentials but what was stored while it was purging, for which it has to purge again.
+   wanted that; never while it still needs them, or they are kept for the next one.
+7. A session that comes to REMOVING has no route. One that comes to STOPPED or KEPT has no container unless it says so.
+   In KEPT it has the credentials that it says, in STOPPED none but what was stored while it was purging, for which it
+   has to purge again.
 """
 
 from __future__ import annotations
@@ -204,7 +206,9 @@ def _saved(seen: _Seen, after: Session) -> Iterator[str]:
     seen.hosts[after.host] = after.generation
     if after.version != (before.version if before else 0) + 1:
         yield f"version {after.version} was saved upon {before.version if before else 'none'}"
-    if before is None or before.generation != after.generation:
+    if before is not None and before.state is State.VERIFYING and after.state in (State.PULLING, State.STARTING):
+        yield from _found(seen, before, after)
+    elif before is None or before.generation != after.generation:
         yield from _launched(seen, before, after)
     else:
         yield from _went_on(before, after)
@@ -213,7 +217,9 @@ def _saved(seen: _Seen, after: Session) -> Iterator[str]:
 
 
 def _launched(seen: _Seen, before: Session | None, after: Session) -> Iterator[str]:
-    if after.state is not State.VERIFYING or (before is not None and before.state is not State.STOPPED):
+    if after.state is not State.VERIFYING or (
+        before is not None and before.phase is not Phase.STOPPED and not before.again
+    ):
         yield f"a launch began in {after.state}, after {before.state if before else 'nothing'}"
     if after.generation != (before.generation if before else 0) + 1:
         yield f"generation {after.generation} followed upon {before.generation if before else 'none'}"
@@ -221,6 +227,21 @@ def _launched(seen: _Seen, before: Session | None, after: Session) -> Iterator[s
         yield f"label {after.label} was used again"
     seen.labels.add(after.label)
     seen.forgotten = False
+
+
+def _found(seen: _Seen, before: Session, after: Session) -> Iterator[str]:
+    """A launch has seen its endpoint: it goes on as it is, by a higher number, or as one that runs there."""
+    if after.generation < before.generation:
+        yield f"launch {before.generation} went on as launch {after.generation}"
+    if after.state is State.STARTING:  # whoever made that container, the history does not go back so far
+        seen.labels.add(after.label)
+        seen.containers.add(after.generation)
+        seen.started.add(after.generation)
+    elif after.label != before.label:
+        yield "a launch became another one"
+    if after.generation != before.generation and after.sealed_in != before.generation:
+        yield f"the credentials of launch {before.generation} are not those of launch {after.generation}"
+    seen.labels.add(after.label)
 
 
 def _went_on(before: Session, after: Session) -> Iterator[str]:
@@ -233,7 +254,7 @@ def _went_on(before: Session, after: Session) -> Iterator[str]:
 
 
 def _changed_hands(before: Session, after: Session) -> Iterator[str]:
-    if before.admitted or before.state is State.READY:  # a handover, or a look; neither claims
+    if before.admitted or before.state in (State.READY, State.STOPPED):  # a handover, or what needs no claim
         return
     until = after.lease_expires_at
     if replace(before, written_by=after.written_by, lease_expires_at=until, version=after.version) != after:
@@ -252,7 +273,7 @@ def _entered(seen: _Seen, before: Session | None, after: Session) -> Iterator[st
         yield "its container is being removed and its route is published"
     if after.state is State.PURGING:
         seen.stored_late.clear()
-    if after.state is State.STOPPED:
+    if after.state in (State.KEPT, State.STOPPED):
         yield from _stopped(seen, after)
 
 
@@ -263,7 +284,7 @@ def _stopped(seen: _Seen, session: Session) -> Iterator[str]:
         yield f"stopped, and {container_name(session.sid, session.generation)} is there"
     if session.generation in seen.published:
         yield "stopped, and its route is published"
-    if seen.credentials - seen.stored_late:
+    if session.state is State.STOPPED and seen.credentials - seen.stored_late:
         yield f"stopped, and the credentials of launch {min(seen.credentials)} are stored"
 
 
@@ -273,7 +294,7 @@ def _stopped(seen: _Seen, session: Session) -> Iterator[str]:
 def _created(seen: _Seen, generation: int) -> Iterator[str]:
     session, name = seen.known, container_name(seen.known.sid, generation)
     leaving = session.state in PHASES[Phase.LEAVING]
-    if generation != session.generation or session.state is State.STOPPED:
+    if generation != session.generation or session.state in (State.KEPT, State.STOPPED):
         yield f"{name} was created for a launch that is over, or has not begun"
     elif session.state is not State.CREATING and not leaving:
         yield f"{name} was created in {session.state}"
@@ -324,7 +345,8 @@ def _stored(seen: _Seen, generation: int) -> Iterator[str]:
 
 def _deleted(seen: _Seen, generation: int) -> Iterator[str]:
     session = seen.known
-    over = session.state in (State.PURGING, State.STOPPED) or generation < session.generation
+    is_needed = generation == session.credentials_of
+    over = session.state in (State.PURGING, State.STOPPED) or (generation < session.generation and not is_needed)
     if not over and not seen.forgotten and session.credentials_held:
         yield f"the credentials of launch {generation} were deleted in {session.state}, which needs them"
     seen.credentials.discard(generation)
@@ -339,7 +361,9 @@ def _unrest(seen: _Seen) -> Iterator[str]:
     match session.state:
         case State.READY:
             container, published = {session.generation}, {session.generation}
-            credentials = {session.generation} if session.credentials_held else set()
+            credentials = {session.credentials_of} if session.credentials_held else set()
+        case State.KEPT if not session.again:
+            container, published, credentials = set(), set(), {session.credentials_of}
         case State.STOPPED:
             container, published, credentials = set(), set(), set()
         case state:

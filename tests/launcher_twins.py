@@ -29,7 +29,10 @@ from chalicelib.engine.errors import (
     EndpointTimeout,
     ImageNotFound,
     LimitsRefused,
+    VolumeConflict,
+    VolumeInUse,
 )
+from chalicelib.engine.ownership import LaunchThere, launch_of
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.errors import BadEnvelope
 from chalicelib.launcher.tick import Launcher, Sessions
@@ -40,7 +43,7 @@ from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.looks import ASKED_SECONDS, ring_of, rings_at
 from chalicelib.session.narration import LOG_LINES
-from chalicelib.session.values import Limits, Line, Session, State, Summary, Target, container_name
+from chalicelib.session.values import Limits, Line, Session, State, Summary, Target, container_name, volume_name
 from tests.builders import LIFETIME, NOW
 from tests.history import Created, Deleted, Fact, Published, Removed, Saved, Started, Stored, Withdrawn, Witness
 
@@ -248,6 +251,9 @@ class CredentialsTwin:
             raise BadEnvelope("The stored credentials belong to another session")
         return credentials
 
+    def holds(self, sid: str, generation: int) -> bool:
+        return (sid, generation) in self.objects
+
     def purge(self, sid: str, generation: int) -> None:
         self.trouble.step()
         for key in [key for key in self.objects if key[0] == sid and key[1] <= generation]:
@@ -390,6 +396,8 @@ class EngineTwin:
     trouble: Trouble = field(default_factory=Trouble)
     images: set[str] = field(default_factory=set)
     containers: dict[str, ContainerTwin] = field(default_factory=dict)
+    volumes: dict[str, tuple[str, str]] = field(default_factory=dict)  # by name: session and owner it was made for
+    port: int = 32768
     created: list[str] = field(default_factory=list)
     layers: int = 4
     says: Sequence[PullStatus] = ()
@@ -454,6 +462,8 @@ class EngineTwin:
             if present is not None:
                 self.witness(Removed(spec.name))
             self.containers[spec.name] = ContainerTwin(spec)
+            made_for = spec.labels[f"{LABEL}session"], spec.labels[f"{LABEL}owner"]
+            self.volumes.setdefault(spec.volume, made_for)
             self.created.append(spec.name)
             self.witness(Created(spec.name))
         self.trouble.step()
@@ -486,17 +496,20 @@ class EngineTwin:
     def published(self, container: str) -> Target:
         if self._found(container).status != "running":
             raise EndpointFailed("The endpoint has not published the notebook's port yet")
-        return Target(self.node or self.address, 32768)
+        return Target(self.node or self.address, self.port)
 
     def log_tail(self, container: str) -> str:
         found = self.containers.get(container)
         return found.log if found else ""
 
-    def launches(self, owner: str) -> list[tuple[str, int]]:
+    def launches(self, owner: str) -> list[LaunchThere]:
         self._acting("launches")
-        specifications = [container.specification for container in self.containers.values()]
-        identities = [_identity(spec) for spec in specifications if spec.labels[f"{LABEL}owner"] == owner]
-        return [(sid, int(generation)) for hub, sid, generation in identities if hub == self.hub_name]
+        wanted = {f"{LABEL}hub": self.hub_name, f"{LABEL}owner": owner}
+        listed = [
+            {"Names": [f"/{name}"], "Labels": dict(container.specification.labels), "State": container.status}
+            for name, container in self.containers.items()
+        ]
+        return [launch for launch in (launch_of(entry, wanted) for entry in listed) if launch]
 
     def remove(self, container: str) -> bool:
         self._acting("remove")
@@ -509,6 +522,17 @@ class EngineTwin:
             self.witness(Removed(container))
         self.trouble.step()
         return found is not None
+
+    def remove_volume(self, sid: str, owner: str) -> None:
+        self._acting("remove_volume")
+        name = volume_name(sid)
+        if name in self.volumes:
+            if self.volumes[name] != (sid, owner):
+                raise VolumeConflict(f"The volume {name} was not made for this notebook")
+            if any(container.specification.volume == name for container in self.containers.values()):
+                raise VolumeInUse(f"Another container uses the volume {name}")
+            del self.volumes[name]
+        self.trouble.step()
 
     def _acting(self, call: str) -> None:
         self.trouble.step()

@@ -26,7 +26,8 @@ from chalicelib.session.events import Effect, Event
 from chalicelib.session.lanes import Lane
 from chalicelib.session.machine import PullPatience
 from chalicelib.session.values import Limits, Session, State, Target
-from chalicelib.web.forms import Launch
+from chalicelib.web.errors import CredentialsNeeded, LongestLifeReached, SessionNotReady
+from chalicelib.web.forms import Deletion, Launch
 from chalicelib.web.hub import Hub
 from chalicelib.wiring import SENT_SECONDS
 from tests import bundles
@@ -50,7 +51,7 @@ from tests.launcher_twins import (
 
 IMAGE: Final = "jupyter/minimal-notebook:latest"
 PLENTY: Final = 1000.0
-RESTING: Final = frozenset({State.READY, State.STOPPED})
+RESTING: Final = frozenset({State.READY, State.KEPT, State.STOPPED})
 VISIBILITY: Final = 5.0  # seconds until a message that failed comes again: far sooner than in earnest
 SERVICES: Final = ("dynamodb", "s3", "kms", "sqs", "ssm")
 # The services that a part needs, by its calls; "" are all others.
@@ -175,17 +176,32 @@ class World:
             secret=lambda: f"secret-{next(self.secrets)}",
         )
 
+    def bundle(self) -> bytes:
+        return bundles.carina(pki(), "tcp://docker.example.org:2376")
+
     def launch(self, name: str) -> str:
         """Upload the bundle; gives the session's id."""
-        bundle = bundles.carina(pki(), "tcp://docker.example.org:2376")
-        form = Launch(bundle=bundle, name=name, host=None, image=IMAGE, limits=Limits(), open_path="")
+        form = Launch(bundle=self.bundle(), name=name, host=None, image=IMAGE, limits=Limits(), open_path="")
         with self.acting("a visitor's request"):
             launched = self.hub.launch(form)
         return launched.session.sid
 
-    def stop(self, sid: str) -> None:
+    def stop(self, sid: str, *, keep: bool | None = None) -> None:
         with self.acting("a visitor's request"):
-            self.hub.stop(self.store.load(sid))
+            self.hub.stop(self.store.load(sid), keep=keep)
+
+    def launch_again(self, sid: str) -> None:
+        with self.acting("a visitor's request"), suppress(CredentialsNeeded):
+            self.hub.launch_again(self.store.load(sid))
+
+    def keep_longer(self, sid: str) -> None:
+        with self.acting("a visitor's request"), suppress(LongestLifeReached, SessionNotReady):
+            self.hub.keep_longer(self.store.load(sid))
+
+    def delete(self, sid: str) -> None:
+        with self.acting("a visitor's request"):
+            session = self.store.load(sid)
+            self.hub.delete(session, Deletion(name=session.name, bundle=self.bundle()))
 
     def forget(self, sid: str) -> None:
         with self.acting("a visitor's request"):
@@ -274,7 +290,7 @@ class World:
 
     def sleep_until_due(self) -> None:
         """Let the time pass until a session is due, or for the minute until the schedule runs again."""
-        waiting = (session for session in self.store.sessions.values() if session.state not in RESTING)
+        waiting = (session for session in self.store.sessions.values() if not rests(session))
         due = min((self.store.due_since(session) for session in waiting), default=0.0)
         self.time.now = max(self.time.now + 1.0, min(due, self.time.now + 60.0))
         self.redrive()
@@ -287,7 +303,7 @@ class World:
             if self.messages:
                 earliest = min(self.messages, key=lambda message: message[2])
                 self.deliver(self.messages.index(earliest))
-            elif all(session.state in RESTING for session in self.store.sessions.values()):
+            elif all(map(rests, self.store.sessions.values())):
                 return
             else:
                 self.sleep_until_due()
@@ -303,9 +319,12 @@ class World:
     def launched(self, state: State) -> str:
         """A session that has just come to a state, effect by effect; gives its id."""
         sid = self.launch("lessons")
-        if state in (State.WITHDRAWING, State.REMOVING, State.PURGING, State.STOPPED):
+        if state in (State.WITHDRAWING, State.REMOVING, State.PURGING, State.KEPT, State.STOPPED):
             self._drive_to(sid, State.READY)
-            self.stop(sid)
+            self.stop(sid, keep=state is State.KEPT)
+        elif state is State.REPUBLISHING:
+            self._drive_to(sid, State.READY)
+            self.keep_longer(sid)
         elif state is State.FORGETTING:
             self._drive_to(sid, State.READY)
             self.forget(sid)
@@ -317,6 +336,11 @@ class World:
             message, lane, _ = self.messages.pop(0)
             left = iter([PLENTY])
             self.tick(message, lane, time_left=lambda left=left: next(left, 0.0))
+
+
+def rests(session: Session) -> bool:
+    """Say whether nothing is under way with the session."""
+    return session.state in RESTING and not session.again
 
 
 def _at_once(endpoint: Endpoint, policy: AddressPolicy) -> str:

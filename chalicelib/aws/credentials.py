@@ -128,6 +128,10 @@ class CredentialsStore:
                     self._s3.delete_object(Bucket=self._bucket, Key=key, VersionId=version)
         raise StoreUnavailable("The stored credentials are not gone yet. They will be deleted again shortly")
 
+    def holds(self, sid: str, generation: int) -> bool:
+        """Say whether the credentials of one launch are stored; raises StoreUnavailable."""
+        return self._exists(object_key(sid, generation))
+
     def _read(self, key: str) -> bytes:
         """Read an object of at most an envelope's size."""
         with _translated("loading the credentials"):

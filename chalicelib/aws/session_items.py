@@ -27,7 +27,8 @@ Rules
 1. The attributes above `session` are in every format from 1 on, with this meaning. With them alone a session can be
    left alone, stopped and purged, whatever else is in the item.
 2. A field that is not known is passed over, and one that is missing has a default: a release may add a field, and the
-   one before it still reads the item. What does more than that gets a new number.
+   one before it still reads the item. What does more than that gets a new number: an item that the version before
+   would misread (`_needs_format_2`) has it. All others keep the old one, so that a rollback leaves them alone.
 3. An item of a later format was written by a later version of Homeport, which was rolled back. It is read as far as it
    can be, and marked `newer`: machine.py leaves it alone until it expires or is stopped (docs/adr/0007: a
    rollback must not end notebooks).
@@ -55,6 +56,7 @@ from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.looks import ring_of
 from chalicelib.session.narration import LOG_LINES, NEWER, UNREADABLE
 from chalicelib.session.values import (
+    LARGEST_GENERATION,
     DataFolder,
     Failure,
     Limits,
@@ -70,8 +72,10 @@ from chalicelib.session.values import (
     container_name,
 )
 
-FORMAT: Final = 1
-STOPPED_TTL: Final = 90 * 86400.0  # a stopped session is remembered for so long, in seconds
+FORMAT: Final = 1  # what items are written in,
+NEWEST_FORMAT: Final = 2  # but for those that need this one (rule 2)
+STOPPED_TTL: Final = 90 * 86400.0  # a stopped session is remembered for so long, in seconds,
+DELETED_TTL: Final = 86400.0  # and one whose volume is removed, too
 
 LINES: Final = "line#"  # what the sort keys of all lines begin with
 _PREFIX: Final = "session#"
@@ -81,6 +85,11 @@ _ATTRIBUTES: Final = ("owner", "generation", "label", "hub", "version", "created
 # Since format 1 was frozen; written when they say something (rule 2), as are `options` and the limits' `shm`.
 _ADDED: Final = (
     "source",
+    "keeps",
+    "again",
+    "deletes",
+    "sealed_in",
+    "longest_until",
     "creations",
     "unsettled_until",
     "queued",
@@ -121,7 +130,7 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
     item: dict[str, Any] = {
         "pk": {"S": pk_of(session.sid)},
         "sk": {"S": "session"},
-        "format": {"N": str(FORMAT)},
+        "format": {"N": str(NEWEST_FORMAT if _needs_format_2(session) else FORMAT)},
         "version": {"N": str(session.version)},
         **({"owner": {"S": session.owner}} if session.owner else {}),  # an index's key cannot be empty (rule 4)
         "generation": {"N": str(session.generation)},
@@ -129,11 +138,11 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
         **({"hub": {"S": session.hub}} if session.hub else {}),
         "created_at": {"N": repr(session.created_at)},
         "expires_at": {"N": repr(session.expires_at)},
-        "listed": {"S": _json({name: getattr(session.summary, name) for name in _LISTED})},
+        "listed": {"S": _json(_listed(session.summary))},
         "session": {"S": _json(values)},
     }
     if session.next_attempt_at is None:
-        item["ttl"] = {"N": str(int(now + STOPPED_TTL))}
+        item["ttl"] = {"N": str(int(now + (DELETED_TTL if session.summary.deleted else STOPPED_TTL)))}
     else:
         item["redrive"] = {"S": shard_of(lane_of(session))}
         item["redrive_at"] = {"N": repr(max(session.next_attempt_at, session.lease_expires_at))}
@@ -142,13 +151,24 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
     return item
 
 
+def _needs_format_2(session: Session) -> bool:
+    """Say whether the version before would end the notebook, or find no credentials where it looks for them."""
+    return session.state in (State.KEPT, State.REPUBLISHING) or session.sealed_in > 0
+
+
+def _listed(summary: Summary) -> dict[str, Any]:
+    """What is written of a list's line; `deleted` when it is so (rule 2)."""
+    listed = {name: getattr(summary, name) for name in _LISTED}
+    return listed if summary.deleted else {name: value for name, value in listed.items() if name != "deleted"}
+
+
 def session_of(item: Item) -> Session:
     """Read a session, whatever the item holds besides `pk` and `version` (rules 2 to 4)."""
     stored_format = _format_of(item)
     values = _values_of(item, stored_format)
     if stored_format is None:
         return _broken(item, values)
-    if stored_format > FORMAT:
+    if stored_format > NEWEST_FORMAT:
         return _newer(item, values)
     try:
         session = Session(**{name: _READ[name](value) for name, value in (_defaults(item) | values).items()})
@@ -286,10 +306,14 @@ def _broken(item: Item, values: Mapping[str, Any]) -> Session:
 def _generation_of(item: Item, values: Mapping[str, Any]) -> int:
     """The generation, from wherever it can be read.
 
-    It is never above the version, since every launch is a save; and purging one generation purges those before it.
+    What the text says is not believed above the version, since each launch but one that was found on its endpoint is a
+    save; and purging one generation purges those before it.
     """
     version, text = int(item["version"]["N"]), item.get("session", {}).get("S", "")
     written = re.findall(rf'"generation":\s*([0-9]{{1,9}})|"homeport-{sid_of(item)}-([0-9]{{1,9}})"', text)
+    attribute = item.get("generation", {}).get("N", "")
+    if attribute.isascii() and attribute.isdigit() and 0 < int(attribute) <= LARGEST_GENERATION:
+        return int(attribute)
     candidates = [values.get("generation"), *(int(number or suffix) for number, suffix in written)]
     return next((known for known in candidates if type(known) is int and 0 < known <= version), version)
 
@@ -368,7 +392,7 @@ def _lines(value: object) -> tuple[Line, ...]:
 
 _FAILURE: Final = _parts(Failure, code=_text, message=_text)
 _LINE: Final = _parts(Line, number=_count, at=_moment, text=_text, progress=_flag, place=_count)
-_LISTED: Final = MappingProxyType({"name": _text, "endpoint": _text, "phase": Phase, "failed": _flag})
+_LISTED: Final = MappingProxyType({"name": _text, "endpoint": _text, "phase": Phase, "failed": _flag, "deleted": _flag})
 _SUMMARY: Final = _parts(Summary, sid=_text, created_at=_moment, **_LISTED)
 
 _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
@@ -399,6 +423,11 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         ),
         "open_path": _text,
         "source": _network,
+        "keeps": _flag,
+        "again": _text,
+        "deletes": _flag,
+        "sealed_in": _count,
+        "longest_until": _moment,
         "address": _optional(_address),
         "container": _optional(_text),
         "creations": _count,

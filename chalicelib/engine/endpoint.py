@@ -9,7 +9,7 @@ Rules
    DockerEndpoint's calls ends when its deadline does. A pull has a connection and a budget of its own.
 4. Every call is safe to repeat. A name that is taken is looked at: our labels mean it is ours, anything else is
    a conflict. Ours is adopted if it is what was asked for, else replaced (ownership.py). What is not ours is never
-   removed, and no volume ever is.
+   removed, and a volume only by `remove_volume`.
 5. From what the endpoint says, only known words, small numbers and short quotes are believed, and nothing is quoted
    before it has named its API version as an engine does: a bundle may lead the hub to somebody else's server.
 
@@ -48,13 +48,13 @@ from chalicelib.engine.answers import (
 from chalicelib.engine.client import ApiError, Client
 from chalicelib.engine.creation import container_config
 from chalicelib.engine.messages import error_for, is_name_taken, pull_error, quoted, start_error_for
-from chalicelib.engine.ownership import conflict, is_adoptable, launch_of
+from chalicelib.engine.ownership import LaunchThere, conflict, is_adoptable, is_volume_of, launch_of
 from chalicelib.engine.pull import ANSWER_SECONDS, Pull
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.transport import Budget, Channel, new_context
 from chalicelib.notebook.container import LABEL, NOTEBOOK_PORT, ImageConfig, Specification
 from chalicelib.session.options import shown_size
-from chalicelib.session.values import Limits, Target
+from chalicelib.session.values import Limits, Target, volume_name
 
 STOP_SECONDS: Final = 10  # docker stop's own default; JupyterLab needs one or two
 POLL_SECONDS: Final = 0.1
@@ -378,8 +378,8 @@ class DockerEndpoint:
             except (ApiError, errors.NotADockerEngine):  # it is too long: how the container ended is told without it
                 return ""
 
-    def launches(self, owner: str) -> list[tuple[str, int]]:
-        """Say of which launches of this hub and owner there is a container, running or not: session and generation.
+    def launches(self, owner: str) -> list[LaunchThere]:
+        """Say of which launches of this hub and owner there is a container, running or not.
 
         Of at most LIST_LENGTH, the newest. `remove` looks at each again before it touches it.
         """
@@ -399,6 +399,43 @@ class DockerEndpoint:
         if found is not None:
             self._remove(found, container)
         return found is not None
+
+    def remove_volume(self, sid: str, owner: str) -> None:
+        """Remove the volume of a session, if it is there, and see that it is gone.
+
+        Raises VolumeConflict for one that was not made for this session of this owner, VolumeInUse.
+        """
+        name = volume_name(sid)
+        found = self._volume(name)
+        if found is None:
+            return
+        if not is_volume_of(found, sid, owner):
+            raise errors.VolumeConflict(
+                f"The volume {name} on the endpoint was not made for this notebook, so it was not touched. Look at it "
+                "there"
+            )
+        with self._calls() as docker:
+            try:
+                docker.remove_volume(name)
+            except ApiError as error:
+                if error.status == 409:
+                    raise errors.VolumeInUse(
+                        f"Another container on the endpoint uses the volume {name}. Remove that container there, then "
+                        "delete the notebook again"
+                    ) from error
+                if error.status != 404:
+                    raise
+        while self._volume(name) is not None:
+            self._pause()
+
+    def _volume(self, name: str) -> dict[str, Any] | None:
+        with self._calls() as docker:
+            try:
+                return object_of(docker.inspect_volume(name))
+            except ApiError as error:
+                if error.status == 404:
+                    return None
+                raise
 
     def _remove(self, found: Mapping[str, Any], container: str) -> None:
         self._check_removable(found, container)

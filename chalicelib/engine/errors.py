@@ -225,6 +225,20 @@ class ContainerConflict(EndpointError):
     status = 409
 
 
+class VolumeConflict(EndpointError):
+    """A volume of this session's name exists on the endpoint and was not made for it."""
+
+    title = "Volume name is taken"
+    status = 409
+
+
+class VolumeInUse(EndpointError):
+    """The session's volume cannot be removed while a container uses it."""
+
+    title = "Volume is in use"
+    status = 409
+
+
 class ContainerMissing(EndpointError):
     """The session's container is not on the endpoint (any more)."""
 

@@ -11,20 +11,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from chalicelib.engine import errors
 from chalicelib.engine.answers import labels_of, part_of
 from chalicelib.engine.creation import CPU_PERIOD, GPU, cpu_quota
 from chalicelib.notebook.container import DATA, LABEL, Specification
-from chalicelib.session.values import Ports, container_name
+from chalicelib.session.image import is_image
+from chalicelib.session.values import LARGEST_GENERATION, Ports, container_name
 
 _SID: Final = re.compile(r"[0-9a-v]{20}")
-_GENERATION: Final = re.compile(r"[1-9][0-9]{0,8}")
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,11}", re.ASCII)
+_LABEL: Final = re.compile(r"[0-9a-v]{10}")
 _ANONYMOUS: Final = re.compile(r"[0-9a-f]{64}")
 _DEFAULT_NETWORKS: Final = ("", "default", "bridge", "slirp4netns", "pasta")  # the last two are rootless Podman's
 _OWN_NAMESPACES: Final = ("", "private", "shareable")
 _EVERY_ADDRESS: Final = ("", "0.0.0.0", "::")  # what an engine says of a port that is bound to all
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchThere:
+    """A launch whose container is on an endpoint, as its labels say; times in seconds since the epoch.
+
+    `label` and `image` are empty, and times 0, if they are not said or cannot be believed.
+    """
+
+    sid: str
+    generation: int
+    running: bool = False
+    label: str = ""
+    image: str = ""
+    expires_at: float = 0.0
+    longest_until: float = 0.0
 
 
 def conflict(container: str) -> errors.ContainerConflict:
@@ -35,21 +54,39 @@ def conflict(container: str) -> errors.ContainerConflict:
     )
 
 
-def launch_of(listed: object, wanted: Mapping[str, str]) -> tuple[str, int] | None:
-    """Say which launch a container of a list was made for: session and generation.
+def launch_of(listed: object, wanted: Mapping[str, str]) -> LaunchThere | None:
+    """Say which launch a container of a list was made for.
 
     None for one that has not the `wanted` labels, or not the name that follows from its others (`/name`, or a
     cluster's `/node/name`).
     """
     entry = listed if isinstance(listed, dict) else {}
     labels, names = part_of(entry, "Labels"), _words(entry.get("Names"))
-    sid, generation = (_word(labels.get(f"{LABEL}{key}")) for key in ("session", "generation"))
+    sid, label, image = (_word(labels.get(f"{LABEL}{key}")) for key in ("session", "label", "image"))
+    generation, expires, longest = (
+        _number(labels.get(f"{LABEL}{key}")) for key in ("generation", "expires", "longest")
+    )
     if any(labels.get(label) != value for label, value in wanted.items()):
         return None
-    if not _SID.fullmatch(sid) or not _GENERATION.fullmatch(generation) or names is None:
+    if not _SID.fullmatch(sid) or not 0 < generation <= LARGEST_GENERATION or names is None:
         return None
-    name = container_name(sid, int(generation))
-    return (sid, int(generation)) if name in (word.rpartition("/")[2] for word in names) else None
+    if container_name(sid, generation) not in (word.rpartition("/")[2] for word in names):
+        return None
+    return LaunchThere(
+        sid,
+        generation,
+        running=entry.get("State") == "running",
+        label=label if _LABEL.fullmatch(label) else "",
+        image=image if is_image(image) else "",
+        expires_at=float(expires),
+        longest_until=float(longest),
+    )
+
+
+def is_volume_of(found: Mapping[str, Any], sid: str, owner: str) -> bool:
+    """Say whether a volume was made for this session of this owner, by whichever hub: it is theirs on all of them."""
+    labels = part_of(found, "Labels")
+    return (labels.get(f"{LABEL}session"), labels.get(f"{LABEL}owner")) == (sid, owner)
 
 
 def is_adoptable(found: Mapping[str, Any], spec: Specification, image: Mapping[str, Any]) -> bool:
@@ -171,6 +208,11 @@ def _quota(host: Mapping[str, Any]) -> object:
 
 
 # ── what an engine made up, as far as it has the form of what is compared ────────────────────────────────────────────
+
+
+def _number(value: object) -> int:
+    text = _word(value)
+    return int(text) if _NUMBER.fullmatch(text) else 0
 
 
 def _word(value: object) -> str:

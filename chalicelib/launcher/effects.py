@@ -17,7 +17,7 @@ table does not know is left alone: its labels may be all that is left of its ses
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
@@ -51,6 +51,7 @@ from chalicelib.engine.messages import (
     without_program,
     wrong_platform,
 )
+from chalicelib.engine.ownership import LaunchThere
 from chalicelib.engine.probe import probe
 from chalicelib.engine.pull_progress import PullStatus, of_the_rest
 from chalicelib.engine.resolve import resolve
@@ -142,8 +143,9 @@ class Engine(Protocol):
     def inspect(self, container: str, /) -> ContainerStatus: ...
     def published(self, container: str, /) -> Target: ...
     def log_tail(self, container: str, /) -> str: ...
-    def launches(self, owner: str, /) -> list[tuple[str, int]]: ...
+    def launches(self, owner: str, /) -> list[LaunchThere]: ...
     def remove(self, container: str, /) -> bool: ...
+    def remove_volume(self, sid: str, owner: str, /) -> None: ...
 
 
 class Connect(Protocol):
@@ -168,6 +170,7 @@ class CredentialsAccess(Protocol):
     """What effects need of chalicelib.aws.credentials.CredentialsStore."""
 
     def get(self, sid: str, generation: int, owner: str) -> Credentials: ...
+    def holds(self, sid: str, generation: int) -> bool: ...
     def purge(self, sid: str, generation: int) -> None: ...
 
 
@@ -280,11 +283,19 @@ class Effects:
             case e.RemoveContainer():
                 yield from self._remove(session)
             case e.ForgetCredentials() | e.PurgeCredentials():
-                self._opened = None
-                self._credentials.purge(session.sid, session.generation)
-                yield e.CredentialsPurged()
+                yield self._purge(session)
+            case e.KeepCredentials():
+                is_there = self._credentials.holds(session.sid, session.credentials_of)
+                yield e.CredentialsKept() if is_there else self._purge(session)
+            case e.LaunchAgain():
+                yield e.LaunchedAgain(self._config.session_lifetime)
             case _:
                 assert_never(effect)
+
+    def _purge(self, session: Session) -> Event:
+        self._opened = None
+        self._credentials.purge(session.sid, session.generation)
+        return e.CredentialsPurged()
 
     def _event_of(self, effect: Effect, session: Session, error: HomeportError) -> Event:
         if isinstance(error, NotItsTurn) and session.phase is not Phase.LEAVING:
@@ -308,7 +319,7 @@ class Effects:
     def _endpoint(self, session: Session) -> Iterator[Engine]:
         self._await_turn(session)
         if self._opened is None:
-            self._opened = self._credentials.get(session.sid, session.generation, session.owner)
+            self._opened = self._credentials.get(session.sid, session.credentials_of, session.owner)
         with self._asking():
             address = self._resolve(self._opened.endpoint, self._config.address_policy)
             deadline = self._ends_by - self._clock()
@@ -326,9 +337,40 @@ class Effects:
         session = replace(session, hub=hub_label(self._config.hub_name, self._trust().notebook_ca))
         with self._endpoint(session) as endpoint:
             engine, note = endpoint.verify()
-            endpoint.check_limits(self._config.allowance.asked(session.limits))
-            yield e.EndpointVerified(endpoint.address, engine, note, session.hub)
-            self._sweep(endpoint, session)
+            there = self._launches_there(endpoint, session)
+            own = max((launch for launch in there if launch.sid == session.sid), key=_number, default=None)
+            if own is not None and session.generation == 1 and self._is_lost(own):
+                yield self._found(endpoint.address, engine, session, own)
+            else:
+                endpoint.check_limits(self._config.allowance.asked(session.limits))
+                past = own.generation if own is not None and own.generation >= session.generation else 0
+                yield e.EndpointVerified(endpoint.address, engine, note, session.hub, past)
+            self._sweep(endpoint, session, there)
+
+    def _launches_there(self, endpoint: Engine, session: Session) -> Sequence[LaunchThere]:
+        """The launches of the owner on the endpoint, none if it does not list them; asked twice at a session's first."""
+        for _ in range(2 if session.generation == 1 else 1):
+            with suppress(EndpointError):
+                return endpoint.launches(session.owner)
+        return ()
+
+    def _found(self, address: str, engine: str, session: Session, launch: LaunchThere) -> Event:
+        """What is believed of the launch that was found: no longer a life than a new one would have."""
+        now = self._clock()
+        return e.NotebookFound(
+            address=address,
+            engine=engine,
+            hub=session.hub,
+            generation=launch.generation,
+            label=launch.label,
+            image=launch.image,
+            expires_at=min(launch.expires_at, now + self._config.session_lifetime),
+            longest_until=min(launch.longest_until, now + self._config.longest_lifetime),
+        )
+
+    def _is_lost(self, launch: LaunchThere) -> bool:
+        """Say whether a launch that the table does not know of can go on: it runs, and says all there is to know."""
+        return launch.running and launch.label != "" and launch.expires_at > self._clock() + EFFECT_SECONDS
 
     def _find_image(self, session: Session) -> Event:
         policy = session.options.pull
@@ -460,7 +502,7 @@ class Effects:
 
     def _files(self, session: Session, *, workdir: str, user: str) -> bytes:
         trust, now = self._trust(), self._clock()
-        lifetime = max(session.expires_at - now, 0.0) + LEAF_SLACK
+        lifetime = max(session.expires_at - now, session.longest_until - now, 0.0) + LEAF_SLACK
         leaf = issue_notebook(trust.notebook_ca, session.host, now=now, lifetime=lifetime)
         return injected_files(
             session,
@@ -478,8 +520,11 @@ class Effects:
             status = endpoint.inspect(name)
             if not status.running:
                 raise self._not_running(endpoint, name, status)
-            target = endpoint.published(name)
-            return e.ContainerStarted(target if target.address == endpoint.address else self._on_node(target))
+            return e.ContainerStarted(self._published(endpoint, name))
+
+    def _published(self, endpoint: Engine, name: str) -> Target:
+        target = endpoint.published(name)
+        return target if target.address == endpoint.address else self._on_node(target)
 
     def _on_node(self, target: Target) -> Target:
         """A target that is another machine than the endpoint, its address checked; raises NodeForbidden."""
@@ -509,13 +554,21 @@ class Effects:
                 self._sweep(endpoint, session)
 
     def _exited(self, session: Session, silent: EndpointError) -> Event:
-        """Say how the container of a notebook that does not answer has ended; raises `silent` if it runs."""
+        """Say how the container of a notebook that does not answer has ended, or to which port it has moved.
+
+        Raises `silent` if it runs and answers nowhere.
+        """
         name = _container(session)
         with self._endpoint(session) as endpoint:
             status = endpoint.inspect(name)
-            if status.running:
-                raise silent
-            return self._exit_event(endpoint, name, status)
+            if not status.running:
+                return self._exit_event(endpoint, name, status)
+            target = self._published(endpoint, name)
+        if target == session.target:
+            raise silent
+        with self._asking():
+            self._ask_notebook(target, session.host, self._trust(), deadline=LOOK_SECONDS)
+        return e.NotebookMoved(target)
 
     def _exit_event(self, endpoint: Engine, name: str, status: ContainerStatus) -> Event:
         error = self._not_running(endpoint, name, status)
@@ -546,21 +599,28 @@ class Effects:
         return NotebookExited(f"The notebook's container ended with exit code {status.exit_code}.{last}")
 
     def _remove(self, session: Session) -> Generator[Event, None, None]:
-        if session.container is None:
+        if session.container is None and not session.deletes:
             yield e.ContainerRemoved()
             return
         if not session.credentials_held:
             raise CredentialsForgotten("Your credentials were deleted, so the hub could not remove the container")
         with self._endpoint(session) as endpoint:
-            settled = self._clock() >= session.unsettled_until
-            was_there = self._remove_own(endpoint, session, session.container)
-            if not settled and not (was_there and session.creations == 1):
-                raise CreationUnsettled(
-                    "The endpoint gave no answer when it was asked to create the container, so it may still do so. The "
-                    "hub looks for it for some minutes and removes it"
-                )
+            if session.container is not None:
+                self._remove_settled(endpoint, session, session.container)
+            if session.deletes:
+                endpoint.remove_volume(session.sid, session.owner)
             yield e.ContainerRemoved()
             self._sweep(endpoint, session)
+
+    def _remove_settled(self, endpoint: Engine, session: Session, container: str) -> None:
+        """Remove the session's container; raises CreationUnsettled while it may still appear."""
+        settled = self._clock() >= session.unsettled_until
+        was_there = self._remove_own(endpoint, session, container)
+        if not settled and not (was_there and session.creations == 1):
+            raise CreationUnsettled(
+                "The endpoint gave no answer when it was asked to create the container, so it may still do so. The "
+                "hub looks for it for some minutes and removes it"
+            )
 
     def _remove_own(self, endpoint: Engine, session: Session, container: str) -> bool:
         """Remove the session's container, and say whether it was there."""
@@ -571,17 +631,20 @@ class Effects:
                 raise
             return False  # somebody else's, and the reason why this launch made none
 
-    def _sweep(self, endpoint: Engine, session: Session) -> None:
-        """Remove what launches of the same owner that are over have left, as far as there is time and nothing fails."""
+    def _sweep(self, endpoint: Engine, session: Session, there: Sequence[LaunchThere] | None = None) -> None:
+        """Remove what launches of the same owner that are over have left, as far as there is time and nothing fails.
+
+        `there` are the launches that were just listed.
+        """
         if not session.hub:  # launched by a version whose labels another operator's hub may have, too
             return
         with suppress(HomeportError):
-            for sid, generation in endpoint.launches(session.owner):
+            for launch in endpoint.launches(session.owner) if there is None else there:
                 with self._asking(False):
-                    found = self._find_session(sid)
-                if found is not None and found.owner == session.owner and found.is_past(generation):
+                    found = self._find_session(launch.sid)
+                if found is not None and found.owner == session.owner and found.is_past(launch.generation):
                     with suppress(EndpointError):
-                        endpoint.remove(container_name(sid, generation))
+                        endpoint.remove(container_name(launch.sid, launch.generation))
 
     # ── the notebook and its route ──
 
@@ -636,6 +699,10 @@ def _error_of(effect: Effect, session: Session, raised: Exception) -> HomeportEr
     return InternalError("This failed because of a defect in the hub itself. Please tell the hub's operator")
 
 
+def _number(launch: LaunchThere) -> int:
+    return launch.generation
+
+
 def _container(session: Session) -> str:
     if session.container is None:
         raise IllegalTransition("a session without a container cannot be in this state")
@@ -645,7 +712,7 @@ def _container(session: Session) -> str:
 def _is_tried_again(effect: Effect, error: HomeportError) -> bool:
     """Say whether the effect may succeed later, or must: giving it up would do more harm than the error."""
     match effect:
-        case e.WithdrawRoute() | e.PurgeCredentials() | e.ForgetCredentials():
+        case e.WithdrawRoute() | e.PurgeCredentials() | e.KeepCredentials() | e.ForgetCredentials():
             return True  # a route or a secret would be left behind
         case e.LookAtNotebook():
             return error.retryable or isinstance(error, EndpointError)  # a working notebook would be taken away

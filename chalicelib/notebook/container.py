@@ -11,8 +11,8 @@ Rules
    that carries a token).
 4. Idle stop is Jupyter's own: kernels without a connection are culled when idle, never while busy; a server without
    kernels and terminals ends. That works when the hub is gone.
-5. The work folder is a named volume that the engine fills from the image when it is new. Nothing here ever deletes it.
-   It is mounted beside the user's home and beside all that an image runs, and JupyterLab starts outside of it. So the
+5. The work folder is a named volume that the engine fills from the image when it is new. Only *Delete* removes it. It
+   is mounted beside the user's home and beside all that an image runs, and JupyterLab starts outside of it. So the
    next launch gets files, and JupyterLab's settings and workspaces, and nothing that runs by being there
    (docs/adr/0013).
 6. A folder of the endpoint's host that the visitor names is mounted at DATA, outside of the volume: what a notebook
@@ -38,7 +38,7 @@ from typing import Any, Final
 
 from chalicelib.notebook.certificates import Ca, Leaf, fingerprint
 from chalicelib.notebook.start import START, START_CODE
-from chalicelib.session.values import DataFolder, Limits, Ports, Session, container_name
+from chalicelib.session.values import DataFolder, Limits, Ports, Session, container_name, volume_name
 
 NOTEBOOK_PORT: Final = 8888
 FOLDER: Final = "/opt/homeport"  # in the container's own layer: put_archive into a tmpfs mount is invisible inside
@@ -199,14 +199,11 @@ def labels(session: Session, *, hub_name: str, idle_lifetime: float) -> dict[str
         f"{LABEL}label": session.label,
         f"{LABEL}owner": session.owner,
         f"{LABEL}name": session.name,
+        f"{LABEL}image": session.image,
         f"{LABEL}expires": str(int(session.expires_at)),
+        f"{LABEL}longest": str(int(session.longest_until)),
         f"{LABEL}idle": str(int(idle_lifetime)),
     }
-
-
-def volume_name(sid: str) -> str:
-    """Name the volume that holds a session's work through all of its launches."""
-    return f"homeport-{sid}"
 
 
 def work_folder(image_workdir: str) -> str:

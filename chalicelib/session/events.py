@@ -48,7 +48,7 @@ class ProbeNotebook:
 
 @dataclass(frozen=True, slots=True)
 class PublishRoute:
-    """Write the route that the proxy follows."""
+    """Write the route that the proxy follows, or write it once more: to where it leads and until when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,25 @@ class WithdrawRoute:
 
 @dataclass(frozen=True, slots=True)
 class RemoveContainer:
-    """Stop and remove the container, see that no creation of it is still to come, and sweep; its volume stays."""
+    """Stop and remove the container, see that no creation of it is still to come, and sweep.
+
+    Its volume stays, unless the visitor wants it deleted.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class PurgeCredentials:
     """Delete the stored credentials and verify that they are gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepCredentials:
+    """See that the stored credentials are there, to be kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchAgain:
+    """Begin the launch that was asked for, with the credentials that were kept."""
 
 
 Effect = (
@@ -89,6 +102,8 @@ Effect = (
     | WithdrawRoute
     | RemoveContainer
     | PurgeCredentials
+    | KeepCredentials
+    | LaunchAgain
 )
 
 
@@ -99,13 +114,32 @@ Effect = (
 class EndpointVerified:
     """The endpoint took the certificate. `address` is the checked IP address, `engine` what to show: its version.
 
-    `hub` is what the launch's container is going to be labelled with.
+    `hub` is what the launch's container is going to be labelled with. `past`: there is a container of that launch of
+    the session on the endpoint, although the hub's table knows of none.
     """
 
     address: str
     engine: str
     note: str = ""
     hub: str = ""
+    past: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class NotebookFound:
+    """The endpoint was verified as in EndpointVerified, and runs a notebook of the session that the table lost.
+
+    What follows is as its container's labels say: `generation` and `label` of its launch, the `image`, its end.
+    """
+
+    address: str
+    engine: str
+    hub: str
+    generation: int
+    label: str
+    image: str
+    expires_at: float
+    longest_until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +198,13 @@ class NotebookAnswered:
 
 
 @dataclass(frozen=True, slots=True)
+class NotebookMoved:
+    """The notebook of a ready session answers at another port than before: its container was started anew."""
+
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
 class RoutePublished:
     """The proxy can find the notebook."""
 
@@ -202,7 +243,29 @@ class PatienceExpired:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """The visitor wants the notebook stopped."""
+    """The visitor wants the notebook stopped; `keep`: and the credentials kept or not (None: as they chose before)."""
+
+    keep: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgainRequested:
+    """The visitor wants it launched again, once it has stopped; `label` is that launch's, `source` where they are."""
+
+    label: str
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRequested:
+    """The visitor wants the notebook stopped and its volume removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendRequested:
+    """The visitor wants the notebook kept until then."""
+
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,8 +303,21 @@ class CredentialsPurged:
     """No stored credentials of this session are left, in any version."""
 
 
+@dataclass(frozen=True, slots=True)
+class CredentialsKept:
+    """The credentials are stored, and stay so for now."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchedAgain:
+    """The next launch begins, with the credentials that were kept; its life is `lifetime` seconds at most."""
+
+    lifetime: float
+
+
 Event = (
     EndpointVerified
+    | NotebookFound
     | Queued
     | PullQueued
     | PullAdmitted
@@ -250,12 +326,16 @@ Event = (
     | ContainerCreated
     | ContainerStarted
     | NotebookAnswered
+    | NotebookMoved
     | RoutePublished
     | ContainerExited
     | EffectDelayed
     | EffectFailed
     | PatienceExpired
     | StopRequested
+    | AgainRequested
+    | DeleteRequested
+    | ExtendRequested
     | SessionExpired
     | ForgetRequested
     | CredentialsRenewed
@@ -263,4 +343,6 @@ Event = (
     | RouteWithdrawn
     | ContainerRemoved
     | CredentialsPurged
+    | CredentialsKept
+    | LaunchedAgain
 )

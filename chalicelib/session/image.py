@@ -71,6 +71,15 @@ def parse_image(text: str) -> Image:
     return Image(domain, path, tag, digest)
 
 
+def is_image(text: str) -> bool:
+    """Say whether a text is an image's name."""
+    try:
+        parse_image(text)
+    except ValueError:
+        return False
+    return True
+
+
 def is_pattern(text: str) -> bool:
     """Say whether a text can be a pattern: an image's name once each `*` stands for something, or a digest."""
     try:

@@ -10,7 +10,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
 
 from chalicelib.session.values import Phase, Session, State
 
@@ -24,13 +27,18 @@ class Lane(StrEnum):
     WATCH = "watch"
 
 
+_READY_LANES: Final[Mapping[State, Lane]] = MappingProxyType(
+    {State.READY: Lane.WATCH, State.REPUBLISHING: Lane.LAUNCH, State.FORGETTING: Lane.LEAVE}
+)
+
+
 def lane_of(session: Session) -> Lane:
     """The lane whose function performs the session's next effect."""
     match session.phase:
         case Phase.LAUNCHING:
             return Lane.PULL if session.admitted else Lane.LAUNCH
         case Phase.READY:
-            return Lane.LEAVE if session.state is State.FORGETTING else Lane.WATCH
+            return _READY_LANES[session.state]
         case Phase.LEAVING | Phase.STOPPED:
             return Lane.LEAVE
 

@@ -23,9 +23,13 @@ Rules
 1. TRANSITIONS is the whole truth: an event the state does not list raises IllegalTransition.
 2. There is one way out. Failing, stopping, expiring and losing patience all lead to WITHDRAWING, from there to
    REMOVING, PURGING and STOPPED. In STOPPED nothing secret is left; an upload that lost a race against Stop goes
-   back to PURGING.
-3. READY is left only through WITHDRAWING (FORGETTING keeps the notebook running and comes back).
-4. The first failure is kept and shown; later ones only add a line to the log.
+   back to PURGING. Who wants the volume deleted goes that way, too, or from wherever they are on it back to REMOVING.
+   Credentials that are to outlive the container, because their owner chose so or is to be launched again, are not
+   purged in PURGING: it leads to KEPT then, which ends as the session would have, by expiring, or in the next launch.
+3. READY is left only through WITHDRAWING. (REPUBLISHING, after its end or its port has changed, and FORGETTING keep the
+   notebook running and come back.)
+4. The first failure is kept and shown; later ones only add a line to the log. (Who wants it all deleted has done with
+   that one: what is told from then on is what keeps it from being deleted.)
 5. Effects are safe to repeat, so a lost save costs nothing but the repetition.
 6. PATIENCE bounds the endpoint's silence in every state that waits for the endpoint, counted from the first attempt
    that it left without an answer, so that a hub that was down itself, or whose stores were, gives nothing up. Who
@@ -62,6 +66,8 @@ _LEAVE: Final[Mapping[type[Event], State]] = {
     e.EffectFailed: State.WITHDRAWING,
     e.PatienceExpired: State.WITHDRAWING,
     e.StopRequested: State.WITHDRAWING,
+    e.AgainRequested: State.WITHDRAWING,
+    e.DeleteRequested: State.WITHDRAWING,
     e.SessionExpired: State.WITHDRAWING,
 }
 
@@ -75,6 +81,7 @@ _ENDS_A_NEWER_ONE: Final = frozenset({e.StopRequested, e.SessionExpired})
 # fmt: off
 TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyType({
     State.VERIFYING:   {e.EndpointVerified: State.PULLING,
+                        e.NotebookFound: State.STARTING,
                         e.CredentialsRenewed: State.VERIFYING, **_AGAIN[State.VERIFYING], **_LEAVE},
     State.PULLING:     {e.PullProgressed: State.PULLING,
                         e.PullAdmitted: State.PULLING,
@@ -92,27 +99,48 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
     State.READY:       {e.NotebookAnswered: State.READY,
                         e.CredentialsRenewed: State.READY,
                         e.Queued: State.READY,
+                        e.NotebookMoved: State.REPUBLISHING,
+                        e.ExtendRequested: State.REPUBLISHING,
                         e.ForgetRequested: State.FORGETTING,
                         e.ContainerExited: State.WITHDRAWING,
                         e.EffectDelayed: State.READY, **_LEAVE},
+    State.REPUBLISHING: {e.RoutePublished: State.READY,
+                        e.ExtendRequested: State.REPUBLISHING,
+                        e.EffectDelayed: State.REPUBLISHING, **_LEAVE},
     State.FORGETTING:  {e.CredentialsPurged: State.READY,
                         e.ForgetRequested: State.FORGETTING,
                         e.EffectDelayed: State.FORGETTING, **_LEAVE},
     State.WITHDRAWING: {e.RouteWithdrawn: State.REMOVING,
                         e.StopRequested: State.WITHDRAWING,
+                        e.AgainRequested: State.WITHDRAWING,
+                        e.DeleteRequested: State.WITHDRAWING,
                         e.CredentialsStoredLate: State.WITHDRAWING,
                         e.EffectDelayed: State.WITHDRAWING},
     State.REMOVING:    {e.ContainerRemoved: State.PURGING,
                         e.EffectFailed: State.PURGING,
                         e.PatienceExpired: State.PURGING,
                         e.StopRequested: State.REMOVING,
+                        e.AgainRequested: State.REMOVING,
+                        e.DeleteRequested: State.REMOVING,
                         e.CredentialsStoredLate: State.REMOVING,
                         e.EffectDelayed: State.REMOVING},
     State.PURGING:     {e.CredentialsPurged: State.STOPPED,
+                        e.CredentialsKept: State.KEPT,
                         e.StopRequested: State.PURGING,
+                        e.AgainRequested: State.PURGING,
+                        e.DeleteRequested: State.REMOVING,
                         e.CredentialsStoredLate: State.PURGING,
                         e.EffectDelayed: State.PURGING},
-    State.STOPPED:     {e.CredentialsStoredLate: State.PURGING},
+    State.KEPT:        {e.LaunchedAgain: State.VERIFYING,
+                        e.AgainRequested: State.KEPT,
+                        e.DeleteRequested: State.REMOVING,
+                        e.StopRequested: State.PURGING,
+                        e.ForgetRequested: State.PURGING,
+                        e.SessionExpired: State.PURGING,
+                        e.CredentialsStoredLate: State.KEPT,
+                        e.EffectDelayed: State.KEPT},
+    State.STOPPED:     {e.DeleteRequested: State.REMOVING,
+                        e.CredentialsStoredLate: State.PURGING},
 })
 
 EFFECTS: Final[Mapping[State, Effect]] = MappingProxyType({
@@ -123,10 +151,12 @@ EFFECTS: Final[Mapping[State, Effect]] = MappingProxyType({
     State.PROBING:     e.ProbeNotebook(),
     State.PUBLISHING:  e.PublishRoute(),
     State.READY:       e.LookAtNotebook(),
+    State.REPUBLISHING: e.PublishRoute(),
     State.FORGETTING:  e.ForgetCredentials(),
     State.WITHDRAWING: e.WithdrawRoute(),
     State.REMOVING:    e.RemoveContainer(),
     State.PURGING:     e.PurgeCredentials(),
+    State.KEPT:        e.LaunchAgain(),
 })
 
 # How long a state waits, in seconds from its first EffectDelayed, for any other news (rule 6). Judgement, not
@@ -178,16 +208,19 @@ def new_session(
     options: Options = _NO_OPTIONS,
     open_path: str = "",
     source: str = "",
+    keeps: bool = False,
     now: float,
     lifetime: float,
+    longest: float = 0.0,
     request: str,
     label: str,
     previous: Session | None = None,
 ) -> Session:
     """Begin a launch; `previous` is the stopped session of the same owner and name, if there is one.
 
-    `request` names the web request, so that it recognises its own write when the answer to it was lost; `label` is a
-    fresh one (values.launch_label); `source` is the network the request came from (admission.network_of).
+    It lasts for `lifetime` seconds, and for `longest` at most if its visitor keeps it longer. `request` names the web
+    request, so that it recognises its own write when the answer to it was lost; `label` is a fresh one
+    (values.launch_label); `source` is the network the request came from (admission.network_of).
     """
     session = Session(
         sid=session_id(owner, name),
@@ -203,6 +236,7 @@ def new_session(
         options=options,
         open_path=open_path,
         source=source,
+        keeps=keeps,
         written_by=request,
         log=previous.log if previous else (),
         created_at=now,
@@ -210,20 +244,50 @@ def new_session(
         last_news_at=now,
         next_attempt_at=now,
         expires_at=now + lifetime,
+        longest_until=now + max(longest, lifetime),
     )
     return begin(session, now)
+
+
+def _launched_again(session: Session, lifetime: float, now: float) -> Session:
+    """The next launch, as it was asked for, of a session whose credentials were kept; they get no older by it."""
+    launched = new_session(
+        owner=session.owner,
+        name=session.name,
+        endpoint=session.endpoint,
+        image=session.image,
+        limits=session.limits,
+        options=session.options,
+        open_path=session.open_path,
+        source=session.source,
+        keeps=session.keeps,
+        now=now,
+        lifetime=lifetime,
+        request=session.written_by,
+        label=session.again,
+        previous=session,
+    )
+    until = session.longest_until or session.expires_at
+    return replace(
+        launched,
+        sealed_in=session.credentials_of,
+        expires_at=min(launched.expires_at, until),
+        longest_until=until,
+    )
 
 
 def next_effect(session: Session) -> Effect | None:
     """Say what is to be done in this state; None when nothing is, ever."""
     if session.admitted:
         return e.PullImage()
+    if session.state is State.PURGING and (session.keeps or session.again):
+        return e.KeepCredentials()
     return EFFECTS.get(session.state)
 
 
 def overdue(session: Session, now: float, pulls: PullPatience = PullPatience()) -> Event | None:
     """Say which deadline has passed: the session's lifetime or the state's patience; None while neither has."""
-    if now >= session.expires_at and session.phase in (Phase.LAUNCHING, Phase.READY):
+    if now >= session.expires_at and (session.phase in (Phase.LAUNCHING, Phase.READY) or session.state is State.KEPT):
         return e.SessionExpired()
     if session.newer:  # rule 10
         return e.StopRequested() if now >= session.expires_at and session.phase is Phase.LEAVING else None
@@ -272,6 +336,8 @@ def advance(session: Session, event: Event, now: float) -> Session:
     if not accepts(session, type(event)):
         whose = "of a later version" if session.newer else str(session.state)
         raise IllegalTransition(f"{type(event).__name__} cannot happen to a session that is {whose}")
+    if isinstance(event, e.LaunchedAgain):
+        return _launched_again(session, event.lifetime, now)
     state = TRANSITIONS[session.state][type(event)]
     return narrate(session, event, _changed(session, event, state, now), now)
 
@@ -307,17 +373,20 @@ def _stayed(session: Session, after: Session, event: Event, now: float) -> Sessi
             return replace(_heard(after, now), next_attempt_at=_next_turn(session.entered_at, now))
         case e.PullAdmitted():
             return replace(_heard(after, now), progressed_at=now)
-        case e.StopRequested() | e.ForgetRequested():  # heard from the visitor, not from the endpoint
+        case e.StopRequested() | e.AgainRequested() | e.DeleteRequested() | e.ForgetRequested() | e.ExtendRequested():
+            # heard from the visitor, not from the endpoint
             return replace(after, next_attempt_at=_next_look(after, now))
         case _:
             return _heard(after, now)
 
 
-def _facts(session: Session, event: Event) -> dict[str, Any]:
+def _facts(session: Session, event: Event) -> dict[str, Any]:  # noqa: C901 - one arm per event
     """What the event itself says, as changes of fields."""
     match event:
-        case e.EndpointVerified(address=address, hub=hub):
-            return {"address": address, "hub": hub}
+        case e.EndpointVerified(address=address, hub=hub, past=past):
+            return {"address": address, "hub": hub} | (_number(session, past + 1) if past >= session.generation else {})
+        case e.NotebookFound():
+            return _found(session, event)
         case e.PullQueued():
             return {"admitted": False}
         case e.PullAdmitted():
@@ -325,18 +394,50 @@ def _facts(session: Session, event: Event) -> dict[str, Any]:
         case e.PullProgressed(fraction=fraction):
             known = [share for share in (fraction, session.fraction) if share is not None]
             return {"fraction": max(known, default=None)}
-        case e.ContainerStarted(target=target):
+        case e.ContainerStarted(target=target) | e.NotebookMoved(target=target):
             return {"target": target}
+        case e.StopRequested(keep=keep):
+            keeps = session.keeps if keep is None else keep
+            return {"again": "", "keeps": keeps and session.state is not State.KEPT}
+        case e.AgainRequested(label=label, source=source):
+            return {"again": label, "source": source or session.source}
+        case e.DeleteRequested():
+            # Why it failed before is not what is told of it from now on. Who is stopped has uploaded the credentials.
+            held = session.credentials_held or session.state is State.STOPPED
+            return {"deletes": True, "again": "", "keeps": False, "failure": None, "credentials_held": held}
+        case e.ExtendRequested(until=until):
+            return {"expires_at": max(session.expires_at, min(until, session.longest_until))}
+        case e.ForgetRequested() | e.SessionExpired():
+            return {"keeps": False, "again": ""}
         case e.ContainerExited(failure=failure) | e.EffectFailed(failure=failure) | e.PatienceExpired(failure=failure):
             return {"failure": session.failure or failure}
         case e.ContainerRemoved():
             return {"container": None}
         case e.CredentialsPurged():
-            return {"credentials_held": False}
+            return {"credentials_held": False, "keeps": False, "again": "", "sealed_in": 0}
         case e.CredentialsRenewed() | e.CredentialsStoredLate():
             return {"credentials_held": True}
         case _:
             return {}
+
+
+def _number(session: Session, generation: int) -> dict[str, Any]:
+    """Another number for a launch that has only begun, as changes of fields; its credentials stay where they are."""
+    return {"generation": generation, "sealed_in": session.credentials_of}
+
+
+def _found(session: Session, found: e.NotebookFound) -> dict[str, Any]:
+    """A launch goes on as the one that was found on its endpoint, as changes of fields."""
+    return {
+        **(_number(session, found.generation) if found.generation != session.generation else {}),
+        "address": found.address,
+        "hub": found.hub,
+        "label": found.label,
+        "image": found.image or session.image,
+        "container": container_name(session.sid, found.generation),
+        "expires_at": found.expires_at,
+        "longest_until": found.longest_until,
+    }
 
 
 def _unsettled(session: Session, event: Event, now: float) -> dict[str, Any]:
@@ -366,6 +467,8 @@ def _entered(session: Session, now: float) -> Session:
             return replace(session, container=container_name(session.sid, session.generation))  # rule 7
         case State.REMOVING:
             return replace(session, target=None)
+        case State.KEPT:
+            return session if session.again else replace(session, source="")
         case State.STOPPED:
             return replace(session, source="")
         case _:
@@ -432,6 +535,8 @@ def _next_look(session: Session, now: float) -> float | None:
     match session.state:
         case State.STOPPED:
             return None
+        case State.KEPT:
+            return now if session.again else session.expires_at
         case State.READY:
             return session.expires_at  # and before that as often as looks.py says
         case _:

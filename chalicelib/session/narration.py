@@ -12,6 +12,7 @@ newest history: they stand before it in `log` until the next change, and whoever
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -19,11 +20,12 @@ from typing import Final
 
 from chalicelib.session import events as e
 from chalicelib.session.events import Event
-from chalicelib.session.values import Failure, Line, Phase, Session, State, Summary
+from chalicelib.session.values import Failure, Line, Phase, Session, State, Summary, volume_name
 from chalicelib.text import one_line
 
 LOG_LINES: Final = 40  # of a launch are kept, the newest; whatever an endpoint does, it makes no more
 LINE_LENGTH: Final = 200
+WARNING_SECONDS: Final = 7200.0  # before a notebook expires its visitor is warned
 
 # fmt: off
 MESSAGES: Final[Mapping[State, str]] = MappingProxyType({
@@ -34,17 +36,24 @@ MESSAGES: Final[Mapping[State, str]] = MappingProxyType({
     State.PROBING:     "Waiting for JupyterLab to answer",
     State.PUBLISHING:  "Publishing your notebook's address",
     State.READY:       "Your notebook is ready",
+    State.REPUBLISHING: "Publishing your notebook's address again",
     State.FORGETTING:  "Deleting your credentials; the notebook keeps running",
     State.WITHDRAWING: "Withdrawing your notebook's address",
     State.REMOVING:    "Stopping and removing the container",
     State.PURGING:     "Deleting your credentials",
+    State.KEPT:        "Stopped: no container and no route are left; your credentials are kept, to start it again",
     State.STOPPED:     "Stopped: no container, no route and no credentials are left",
 })
+
+_BEFORE_AGAIN: Final = "Stopping, to launch it again"
+_KEEPING: Final = "Seeing that your credentials are kept"
+_DELETING: Final = "Stopping and removing the container, then its volume with your files"
+_DELETED: Final = "Deleted: no container, no volume with files, no route and no credentials are left"
 
 # The share of a launch that lies behind a session entering the state; a pull fills the gap to the next one.
 PROGRESS: Final[Mapping[State, float]] = MappingProxyType({
     State.VERIFYING: 0.02, State.PULLING: 0.08, State.CREATING: 0.75, State.STARTING: 0.80,
-    State.PROBING: 0.85, State.PUBLISHING: 0.97, State.READY: 1.0, State.FORGETTING: 1.0,
+    State.PROBING: 0.85, State.PUBLISHING: 0.97, State.READY: 1.0, State.REPUBLISHING: 1.0, State.FORGETTING: 1.0,
 })
 
 _HEADLINES: Final[Mapping[Phase, str]] = MappingProxyType({
@@ -65,6 +74,9 @@ UNREADABLE: Final = Failure(
 
 def headline(session: Session | Summary) -> str:
     """Say in a word where the session is."""
+    summary = session.summary if isinstance(session, Session) else session
+    if summary.deleted:
+        return "Deleted" if session.phase is Phase.STOPPED else "Deleting"
     return "Failed" if session.phase is Phase.STOPPED and session.failed else _HEADLINES[session.phase]
 
 
@@ -74,6 +86,15 @@ def progress(session: Session) -> float | None:
     if begun is None or session.state is not State.PULLING or session.fraction is None:
         return begun
     return begun + (PROGRESS[State.CREATING] - begun) * min(max(session.fraction, 0.0), 1.0)
+
+
+def warning(session: Session, now: float) -> str | None:
+    """What is said of a notebook that is going to expire soon."""
+    left = session.expires_at - now
+    if session.phase is not Phase.READY or left > WARNING_SECONDS:
+        return None
+    longer = "keep it longer here, or save" if session.longest_until > session.expires_at else "save"
+    return f"This notebook ends in less than {_minutes(math.ceil(max(left, 1) / 900) * 900)}: {longer} your work"
 
 
 def begin(session: Session, now: float) -> Session:
@@ -156,7 +177,9 @@ def _message_after(before: Session, event: Event, after: Session) -> str:
             return "Pulling the image"
         case e.EffectDelayed(failure=failure):
             return one_line(failure.message, LINE_LENGTH)
-        case e.CredentialsRenewed() | e.NotebookAnswered():
+        case e.CredentialsRenewed() | e.NotebookAnswered() | e.AgainRequested() | e.DeleteRequested():
+            return _message_of(after)
+        case e.StopRequested() if before.again:
             return _message_of(after)
         case _:
             return before.message
@@ -164,8 +187,16 @@ def _message_after(before: Session, event: Event, after: Session) -> str:
 
 def _message_of(session: Session) -> str:
     """The sentence about a session that has nothing more particular to say than its state."""
+    if session.state is State.STOPPED and session.deletes:
+        return _delete_by_hand(session) if session.failure else _DELETED
     if session.state is State.STOPPED and session.failure:
         return _remove_by_hand(session) if session.container else session.failure.message
+    if session.phase is Phase.LEAVING and session.again:
+        return _BEFORE_AGAIN
+    if session.state is State.REMOVING and session.deletes:
+        return _DELETING
+    if session.state is State.PURGING and session.keeps:
+        return _KEEPING
     if session.state is State.READY and not session.credentials_held:
         return (
             "Your notebook is ready. Your credentials are deleted, so the hub can no longer stop or remove its "
@@ -180,6 +211,17 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
         case e.EndpointVerified(address=address, engine=engine, note=note):
             named = engine if engine.startswith("Podman ") else f"Docker {engine}"
             yield f"Connected to {named} at {address}" + (f". {note}" if note else "")
+        case e.NotebookFound(generation=generation, address=address):
+            yield (
+                f"Launch {generation} of this notebook is running at {address}, and the hub had lost its record of it: "
+                "it goes on as it was launched"
+            )
+        case e.NotebookMoved(target=target):
+            yield f"The container was started again and has another port, {target.port}"
+        case e.AgainRequested():
+            yield "Asked to launch it again"
+        case e.ExtendRequested():
+            yield "Asked to keep it longer"
         case e.PullProgressed() | e.Queued() | e.PullQueued():
             if after.message and after.message != before.message:
                 yield after.message
@@ -189,7 +231,7 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
         case e.EffectFailed(failure=failure) | e.PatienceExpired(failure=failure):
             yield failure.message
             if before.state is State.REMOVING:
-                yield _remove_by_hand(before)
+                yield _delete_by_hand(before) if before.deletes else _remove_by_hand(before)
         case e.ContainerExited(failure=failure):
             yield failure.message if failure else "The notebook exited on its own"
         case e.SessionExpired():
@@ -203,6 +245,13 @@ def _remove_by_hand(session: Session) -> str:
     """A sweep removes it, too, unless it was made before labels told one hub from all others (docs/adr/0010)."""
     who = "your next launch with the same key removes it, and so does" if session.hub else "remove it with"
     return f"The container may still be on your endpoint; {who}: docker rm -f {session.container}"
+
+
+def _delete_by_hand(session: Session) -> str:
+    """What is left to do when a volume could not be removed."""
+    container = f"docker rm -f {session.container}; " if session.container else ""
+    volume = volume_name(session.sid)
+    return f"Your files are still on your endpoint; remove them with: {container}docker volume rm {volume}"
 
 
 def _line(log: tuple[Line, ...], text: str, now: float) -> Line:

@@ -15,6 +15,7 @@ from typing import Final
 
 _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuv"  # of ids and labels, 5 bits each
 _ID_LENGTH: Final = 20
+LARGEST_GENERATION: Final = 999_999  # that is believed of an endpoint
 
 
 class State(StrEnum):
@@ -27,10 +28,12 @@ class State(StrEnum):
     PROBING = "probing"
     PUBLISHING = "publishing"
     READY = "ready"
+    REPUBLISHING = "republishing"
     FORGETTING = "forgetting"
     WITHDRAWING = "withdrawing"
     REMOVING = "removing"
     PURGING = "purging"
+    KEPT = "kept"
     STOPPED = "stopped"
 
 
@@ -48,9 +51,9 @@ PHASES: Final[Mapping[Phase, frozenset[State]]] = MappingProxyType(
         Phase.LAUNCHING: frozenset(
             {State.VERIFYING, State.PULLING, State.CREATING, State.STARTING, State.PROBING, State.PUBLISHING}
         ),
-        Phase.READY: frozenset({State.READY, State.FORGETTING}),
+        Phase.READY: frozenset({State.READY, State.REPUBLISHING, State.FORGETTING}),
         Phase.LEAVING: frozenset({State.WITHDRAWING, State.REMOVING, State.PURGING}),
-        Phase.STOPPED: frozenset({State.STOPPED}),
+        Phase.STOPPED: frozenset({State.KEPT, State.STOPPED}),
     }
 )
 
@@ -150,7 +153,10 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a list shows of a session; `failed` as soon as it has a failure, also while it is still leaving."""
+    """What a list shows of a session; `failed` as soon as it has a failure, also while it is still leaving.
+
+    `deleted`: its volume is removed, or is going to be.
+    """
 
     sid: str
     name: str
@@ -158,6 +164,7 @@ class Summary:
     phase: Phase
     failed: bool
     created_at: float
+    deleted: bool = False
 
     @property
     def position(self) -> tuple[float, str]:
@@ -173,8 +180,11 @@ class Session:
                  `hub` is whose its container is, as its label says ("": it was stored before launches had one).
     origin       `label` is random and this launch's own ("": it was stored before launches had one); `host` has it.
     asked for    `endpoint`, `image`, `limits`, `options`, `open_path`; `source` is the network it was launched from.
+                 `keeps`: the credentials are kept after it has stopped, until it expires. `again` is the label of the
+                 launch that follows as soon as it has stopped ("": none does). `deletes`: its volume goes, too.
     found        `address` (checked, of the endpoint), `container` (its name, known before it exists), `target`.
                  Of the `creations` that were sent, one that nobody saw answered may make it until `unsettled_until`.
+                 Its credentials were stored for launch `sealed_in` (0: for this one).
     how it goes  `state`, since `entered_at`; `steady` while it is ready and there has been no news for long; `queued`
                  while it waits for its turn, with `pull_waits` if that is one to pull; `fraction` of the pull, once it
                  is `admitted`, which grew last at `progressed_at`; `failure` is the first one and final, `last_problem`
@@ -183,7 +193,8 @@ class Session:
                  `log` ends with the newest line; those before it became history by the last change.
     who and when `written_by` is the tick or the web request that saved last, and a tick holds the session until
                  `lease_expires_at`; `last_news_at` is when something was last heard, and `next_attempt_at` when the
-                 session wants to be looked at (None: never again).
+                 session wants to be looked at (None: never again). It can be kept until `longest_until` at most (0: no
+                 longer than it is).
     `newer`      it was stored by a later version of Homeport, which this one does not understand: it is left alone
                  until it expires or is stopped.
     """
@@ -202,6 +213,10 @@ class Session:
     options: Options = Options()
     open_path: str = ""
     source: str = ""
+    keeps: bool = False
+    again: str = ""
+    deletes: bool = False
+    sealed_in: int = 0
     address: str | None = None
     container: str | None = None
     creations: int = 0
@@ -226,12 +241,13 @@ class Session:
     last_news_at: float
     next_attempt_at: float | None
     expires_at: float
+    longest_until: float = 0.0
     newer: bool = False
 
     @property
     def phase(self) -> Phase:
-        """What the visitor can do with it."""
-        return phase_of(self.state)
+        """What the visitor can do with it; what is kept and launched again at once has not stopped."""
+        return Phase.LEAVING if self.state is State.KEPT and self.again else phase_of(self.state)
 
     @property
     def failed(self) -> bool:
@@ -241,7 +257,13 @@ class Session:
     @property
     def summary(self) -> Summary:
         """What a list shows of it."""
-        return Summary(self.sid, self.name, self.endpoint, self.phase, self.failed, self.created_at)
+        deleted = self.deletes and not self.failed
+        return Summary(self.sid, self.name, self.endpoint, self.phase, self.failed, self.created_at, deleted)
+
+    @property
+    def credentials_of(self) -> int:
+        """The launch for which its credentials were stored."""
+        return self.sealed_in or self.generation
 
     @property
     def host(self) -> str:
@@ -253,7 +275,9 @@ class Session:
 
     def is_past(self, generation: int) -> bool:
         """Say whether that launch of the session is over, and so is whatever there is of it on an endpoint."""
-        return generation < self.generation or (generation == self.generation and self.state is State.STOPPED)
+        return generation < self.generation or (
+            generation == self.generation and self.state in (State.KEPT, State.STOPPED)
+        )
 
 
 def session_id(owner: str, name: str) -> str:
@@ -284,3 +308,8 @@ def _letters(number: int, length: int) -> str:
 def container_name(sid: str, generation: int) -> str:
     """Name the container of one launch; the name is the idempotency key of its creation."""
     return f"homeport-{sid}-{generation}"
+
+
+def volume_name(sid: str) -> str:
+    """Name the volume that holds a session's work through all of its launches."""
+    return f"homeport-{sid}"

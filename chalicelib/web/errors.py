@@ -86,12 +86,39 @@ class CrossSiteRequest(HomeportError):
     status = 403
 
 
+class NameNotTyped(BadField):
+    """The notebook's name, which has to be typed to delete it, was not."""
+
+    title = "Name does not match"
+
+
+class OwnersDisagree(BadField):
+    """The bundle that was uploaded for a session holds another client key than the one it was launched with."""
+
+    title = "Another key"
+    status = 403
+
+
+class CredentialsNeeded(HomeportError):
+    """The hub holds no credentials for this any more."""
+
+    title = "Credentials needed"
+    status = 409
+
+
 class SessionNotReady(HomeportError):
     """The notebook cannot be entered (yet, or any more)."""
 
     title = "Notebook is not ready"
     status = 409
     retryable = True
+
+
+class LongestLifeReached(HomeportError):
+    """The session lasts as long as the hub lets any already."""
+
+    title = "Cannot be kept longer"
+    status = 409
 
 
 class SessionLeaving(HomeportError):

@@ -23,10 +23,26 @@ from chalicelib.text import BLANK, one_line
 from chalicelib.web.errors import BadField, BadForm, BadName, BodyTooLarge, MissingField
 
 BODY_LIMIT: Final = 96 * 1024  # a bundle of at most 64 KiB, the other fields and their headers
-SIGN_OUT_LIMIT: Final = 64  # bytes of a form to sign out
+SIGN_OUT_LIMIT: Final = 64  # bytes of a form of one button
 FIELDS: Final = frozenset(
-    {"credentials", "name", "host", "image", "pull", "memory", "cpus", "gpus", "shm", "data", "env", "port", "open"}
+    {
+        "credentials",
+        "name",
+        "host",
+        "image",
+        "pull",
+        "memory",
+        "cpus",
+        "gpus",
+        "shm",
+        "data",
+        "env",
+        "port",
+        "open",
+        "keep",
+    }
 )
+DELETION_FIELDS: Final = frozenset({"name", "credentials", "host"})
 NAME_LENGTH: Final = 63
 SHOWN: Final = 40  # characters of an unknown field's name
 SUGGESTED_NAME: Final = "my-notebook"
@@ -52,7 +68,7 @@ class Launch:
     """An upload, its fields checked; `image` and `host` are None where nothing was asked for.
 
     `open_path` is what to open in JupyterLab, below the work directory; empty for nothing in particular. `environment`
-    has the values of the variables that `options` names.
+    has the values of the variables that `options` names. `keep`: the credentials are kept after it has stopped.
     """
 
     bundle: bytes = field(repr=False)
@@ -63,14 +79,21 @@ class Launch:
     options: Options = field(default_factory=Options)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     open_path: str
+    keep: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """That a notebook is to be deleted: its name, as it was typed for that, and the bundle if the hub needs it."""
+
+    name: str
+    bundle: bytes | None = field(default=None, repr=False)
+    host: str | None = None
 
 
 def parse_launch(content_type: str, body: bytes) -> Launch:
     """Parse the form of `POST /sessions` and `POST /bundles`; raises BadForm, BadField, BodyTooLarge."""
-    fields = _fields(content_type, body)
-    unknown = sorted(set(fields) - FIELDS)
-    if unknown:
-        raise BadField(f"Unknown field “{one_line(unknown[0], SHOWN)}”. The fields are: {', '.join(sorted(FIELDS))}")
+    fields = _fields(content_type, body, FIELDS)
     if "credentials" not in fields:
         raise MissingField("The file is missing: choose your credentials bundle in the field “credentials”")
     bundle = fields.pop("credentials").raw
@@ -97,27 +120,37 @@ def parse_launch(content_type: str, body: bytes) -> Launch:
         ),
         environment=environment,
         open_path=_read("open", work_path, texts) or "",
+        keep=_read("keep", yes, texts) or False,
     )
 
 
-def parse_sign_out(content_type: str, body: bytes) -> bool:
-    """Whether a form, or a JSON object, of `POST /sign-out` asks to sign out everywhere; raises BadForm, BadField."""
+def parse_deletion(content_type: str, body: bytes) -> Deletion:
+    """Parse the form of `POST /sessions/{id}/delete`; raises BadForm, BadField, BodyTooLarge."""
+    fields = _fields(content_type, body, DELETION_FIELDS)
+    bundle = fields.pop("credentials").raw if "credentials" in fields else None
+    texts = {name: text for name, part in fields.items() if (text := _text(name, part))}
+    return Deletion(name=_composed(texts.get("name", "")), bundle=bundle or None, host=texts.get("host"))
+
+
+def parse_choice(content_type: str, body: bytes, name: str) -> bool | None:
+    """What a form, or a JSON object, of one field says: True for “yes”, False for an empty one, None without it.
+
+    Raises BadForm, BadField.
+    """
     as_json = content_type.partition(";")[0].strip().lower() == "application/json"
     try:
         text = body[: SIGN_OUT_LIMIT + 1].decode()
         pairs = json.loads(text or "{}", object_pairs_hook=list) if as_json else parse_qsl(text, keep_blank_values=True)
     except ValueError:
-        raise BadForm("The form to sign out is malformed; send it again") from None
-    if len(body) > SIGN_OUT_LIMIT or pairs not in ([], [("everywhere", "")], [("everywhere", "yes")]):
-        raise BadField("To sign out, send the field “everywhere” alone: empty, or “yes”")
-    return bool(pairs == [("everywhere", "yes")])
+        raise BadForm("The form is malformed; send it again") from None
+    if len(body) > SIGN_OUT_LIMIT or pairs not in ([], [(name, "")], [(name, "yes")]):
+        raise BadField(f"The only field here is “{name}”: empty, or “yes”")
+    return bool(pairs[0][1]) if pairs else None
 
 
 def notebook_name(text: str) -> str:
     """The name as typed, in Unicode's composed form; an empty one becomes the suggested one. Raises BadName."""
-    typed = text.strip(" ")
-    # Composing costs the square of the length in the worst case: what can only be too long is not composed.
-    name = unicodedata.normalize("NFC", typed) if len(typed) <= _LONGEST_SPELLING else typed
+    name = _composed(text)
     if not name:
         return SUGGESTED_NAME
     if len(name) > NAME_LENGTH:
@@ -129,6 +162,20 @@ def notebook_name(text: str) -> str:
     if not any(_YOUNG.match(c) or unicodedata.category(c)[0] in "LNPS" for c in name):
         raise BadName("The notebook's name has no visible characters; type at least one letter, digit or sign")
     return name
+
+
+def _composed(text: str) -> str:
+    """A name in Unicode's composed form, without spaces around it."""
+    typed = text.strip(" ")
+    # Composing costs the square of the length in the worst case: what can only be too long is not composed.
+    return unicodedata.normalize("NFC", typed) if len(typed) <= _LONGEST_SPELLING else typed
+
+
+def yes(text: str) -> bool:
+    """Whether a box is ticked; raises ValueError."""
+    if text != "yes":
+        raise ValueError("must be “yes”, or be left out")
+    return True
 
 
 def image_reference(text: str) -> str:
@@ -199,7 +246,7 @@ def _typable(c: str) -> bool:
     return c not in BLANK and (known or _YOUNG.match(c) is not None)
 
 
-def _fields(content_type: str, body: bytes) -> dict[str, MultipartPart]:
+def _fields(content_type: str, body: bytes, known: frozenset[str]) -> dict[str, MultipartPart]:
     if len(body) > BODY_LIMIT:
         raise BodyTooLarge("The upload is larger than 96 KiB. A bundle of credentials is at most 64 KiB")
     kind, options = parse_options_header(content_type)
@@ -223,6 +270,8 @@ def _fields(content_type: str, body: bytes) -> dict[str, MultipartPart]:
             fields[part.name] = part
     except (MultipartError, UnicodeError, ValueError) as error:
         raise BadForm("The form is cut off or malformed; send it again") from error
+    if unknown := sorted(set(fields) - known):
+        raise BadField(f"Unknown field “{one_line(unknown[0], SHOWN)}”. The fields are: {', '.join(sorted(known))}")
     return fields
 
 

@@ -1,4 +1,5 @@
-"""What a visitor can have done, without HTTP: check a bundle, launch, look, enter, stop, forget, sign out.
+"""What a visitor can have done, without HTTP: check a bundle, launch, look, enter, keep longer, stop, launch again,
+forget, delete, sign out.
 
 Rules
 
@@ -31,20 +32,26 @@ from chalicelib.bundle.parse import Bundle, parse
 from chalicelib.config import Config
 from chalicelib.metrics import SILENT, Metric, Metrics
 from chalicelib.session.events import (
+    AgainRequested,
     CredentialsRenewed,
     CredentialsStoredLate,
+    DeleteRequested,
     EffectFailed,
     Event,
+    ExtendRequested,
     ForgetRequested,
     StopRequested,
 )
 from chalicelib.session.image import is_allowed, parse_image
 from chalicelib.session.lanes import Lane, lane_of
+from chalicelib.session.lease import LEASE_SECONDS, released
 from chalicelib.session.machine import accepts, advance, new_session
 from chalicelib.session.narration import LOG_LINES
 from chalicelib.session.values import (
     Failure,
+    Limits,
     Line,
+    Options,
     Phase,
     Session,
     State,
@@ -55,18 +62,23 @@ from chalicelib.session.values import (
 )
 from chalicelib.text import one_line
 from chalicelib.web.errors import (
+    CredentialsNeeded,
     DataNotAllowed,
     ImageNotAllowed,
     LimitTooHigh,
+    LongestLifeReached,
+    NameNotTyped,
     NotAuthenticated,
+    OwnersDisagree,
     SessionLeaving,
     SessionNotReady,
     SessionOfLaterVersion,
 )
-from chalicelib.web.forms import Launch
+from chalicelib.web.forms import Deletion, Launch
 
 TICKET_SECONDS: Final = 60.0
 OWNERS_PER_TOKEN: Final = 10
+LEAST_SHARE: Final = 24  # of a session's lifetime: the least that a launch with kept credentials must have
 ALLOWED_LENGTH: Final = 300  # characters of the allowed images in a refusal
 LISTED: Final = 50  # sessions on one page of a list
 RACES: Final = 8  # a save loses only against another save, and a launch has about ten
@@ -126,6 +138,27 @@ class Entry:
     path: str
 
 
+def _refuse_newer(session: Session) -> None:
+    """Raise SessionOfLaterVersion."""
+    if session.newer:
+        raise SessionOfLaterVersion(
+            "This notebook was launched by a later version of this hub, so this one cannot change it. Stop the "
+            "notebook, which deletes the credentials too, or wait until the hub is updated again"
+        )
+
+
+def _check_same(session: Session, bundle: Bundle) -> None:
+    """See that a bundle is for the session; raises OwnersDisagree, EndpointsDisagree."""
+    if bundle.owner != session.owner:
+        raise OwnersDisagree("This bundle holds another key. Use the bundle that the notebook was launched with")
+    brought = str(bundle.credentials.endpoint)
+    if brought != session.endpoint:
+        raise EndpointsDisagree(
+            f"“{session.name}” is on {session.endpoint}, and this bundle is for {brought}. Use the bundle it was "
+            "launched with"
+        )
+
+
 def not_signed_in() -> NotAuthenticated:
     """What is said to a browser that shows no token, or one that stands for nobody."""
     return NotAuthenticated("Upload the bundle again: this browser is not signed in, or its sign-in has expired")
@@ -155,9 +188,13 @@ class Hub:
         self._secret = secret
         self._metrics = metrics
 
+    def now(self) -> float:
+        """The hub's time, in seconds since the epoch."""
+        return self._clock()
+
     def check(self, form: Launch) -> Bundle:
         """Look into the bundle and store nothing; raises BadBundle, BadEndpoint, and what `_check_allowed` raises."""
-        self._check_allowed(form)
+        self._check_asked(form.image or self.config.image, form.limits, form.options)
         now = self._clock()
         bundle = parse(form.bundle, host=form.host, now=now)
         self._check_address(bundle.credentials.endpoint)
@@ -226,22 +263,82 @@ class Hub:
             if session.state is State.READY and not session.newer and self._sessions.may_ask_for_look(session.sid):
                 self._enqueue(TickMessage(session.sid), lane=Lane.WATCH, delay=0.0)
 
-    def stop(self, session: Session) -> Session:
-        """Have the notebook stopped; one on its way out goes on at once, one that is gone is left alone."""
-        if session.state is State.STOPPED:
+    def stop(self, session: Session, *, keep: bool | None = None) -> Session:
+        """Have the notebook stopped; one on its way out goes on at once, one that is gone is left alone.
+
+        `keep`: the credentials are kept until the session expires (None: if that was chosen at its launch). They are
+        kept no longer if what has stopped is stopped again.
+        """
+        if session.state is State.STOPPED or (session.state is State.KEPT and keep):
             return session
-        return self._have_done(session, StopRequested())
+        return self._have_done(session, StopRequested(keep))
+
+    def launch_again(self, session: Session, source: str = "") -> Session:
+        """Have the notebook launched again with the stored credentials, once it has stopped.
+
+        Raises CredentialsNeeded, SessionOfLaterVersion, and what the operator does not allow (any more).
+        """
+        _refuse_newer(session)
+        if not session.credentials_held or session.state is State.FORGETTING:
+            raise CredentialsNeeded(
+                "This hub has no credentials for this notebook any more. Launch it again with its bundle, under the "
+                "same name"
+            )
+        until = session.longest_until or session.expires_at
+        if until <= self._clock() + self.config.session_lifetime / LEAST_SHARE:
+            raise CredentialsNeeded(
+                "The credentials were uploaded too long ago to be used for another launch. Upload them again: launch "
+                "with the same bundle and name"
+            )
+        self._check_asked(session.image, session.limits, session.options)
+        after = self._have_done(session, AgainRequested(launch_label(self._secret()), source))
+        self._metrics.put({Metric.LAUNCHES: 1}, session=session.sid)
+        return after
+
+    def keep_longer(self, session: Session) -> Session:
+        """Have a ready notebook kept for a session's lifetime from now, as far as it may be.
+
+        Raises SessionNotReady, LongestLifeReached, SessionOfLaterVersion.
+        """
+        _refuse_newer(session)
+        if session.phase is not Phase.READY:
+            raise SessionNotReady("Only a notebook that is ready can be kept longer")
+        if session.longest_until <= session.expires_at:
+            raise LongestLifeReached(
+                "This notebook cannot be kept any longer. Save your work: it stays in its volume, and you can launch "
+                "the notebook again"
+            )
+        return self._have_done(session, ExtendRequested(self._clock() + self.config.session_lifetime))
+
+    def delete(self, session: Session, form: Deletion) -> Session:
+        """Have the notebook stopped, and its volume removed with all files in it.
+
+        Raises NameNotTyped, SessionOfLaterVersion; CredentialsNeeded if the form holds no bundle and the hub no
+        credentials; OwnersDisagree, EndpointsDisagree, and what `parse` raises; StoreUnavailable, StoreRefused.
+        """
+        if form.name != session.name:
+            raise NameNotTyped("To delete the notebook and all of its files, type its name exactly as it is shown")
+        _refuse_newer(session)
+        if session.state is State.STOPPED and session.summary.deleted:
+            return session
+        if session.credentials_held and session.state is not State.FORGETTING:
+            return self._have_done(session, DeleteRequested())
+        if form.bundle is None:
+            raise CredentialsNeeded(
+                "This hub has no credentials for this notebook any more. Choose its bundle, too, so that the volume "
+                "can be removed"
+            )
+        bundle = parse(form.bundle, host=form.host, now=self._clock())
+        self._check_address(bundle.credentials.endpoint)
+        _check_same(session, bundle)
+        return self._delete_with(session, bundle)
 
     def forget(self, session: Session) -> Session:
         """Have the credentials deleted and the notebook kept; raises SessionNotReady, SessionOfLaterVersion."""
         if not session.credentials_held:
             return session
-        if session.newer:
-            raise SessionOfLaterVersion(
-                "This notebook was launched by a later version of this hub, so this one cannot change it. Stop the "
-                "notebook, which deletes the credentials too, or wait until the hub is updated again"
-            )
-        if session.phase is not Phase.READY:
+        _refuse_newer(session)
+        if session.phase is not Phase.READY and session.state is not State.KEPT:
             raise SessionNotReady(
                 "The credentials are needed until the notebook is ready. You can forget them after that, or stop the "
                 "notebook now"
@@ -276,15 +373,14 @@ class Hub:
         with suppress(StoreUnavailable):
             self._enqueue(TickMessage(session.sid), lane=lane_of(session), delay=0.0)
 
-    def _check_allowed(self, form: Launch) -> None:
+    def _check_asked(self, image: str, limits: Limits, options: Options) -> None:
         """Refuse what the operator does not allow; raises LimitTooHigh, ImageNotAllowed, DataNotAllowed."""
         allowance = self.config.allowance
-        for most in allowance.exceeded(form.limits):
+        for most in allowance.exceeded(limits):
             raise LimitTooHigh(f"This hub allows a notebook at most {most}. Ask for less")
-        if form.options.data and not allowance.data:
+        if options.data and not allowance.data:
             raise DataNotAllowed("This hub lets notebooks have no directory of the endpoint's host. Launch without one")
-        named = form.image is not None and form.image != self.config.image
-        if named and allowance.images and not is_allowed(parse_image(form.image or ""), allowance.images):
+        if image != self.config.image and allowance.images and not is_allowed(parse_image(image), allowance.images):
             allowed = one_line(", ".join((self.config.image, *allowance.images)), ALLOWED_LENGTH)
             raise ImageNotAllowed(f"This hub does not allow that image. Allowed are: {allowed}")
 
@@ -304,7 +400,7 @@ class Hub:
         present = self._sessions.find(session_id(bundle.owner, form.name))
         if present is not None and present.written_by == request:
             return self._store_and_start(present, bundle, form)  # written before, and only the answer was lost
-        if present is None or present.state is State.STOPPED:
+        if present is None or present.phase is Phase.STOPPED:
             return self._begin(form, bundle, source, request, present)
         if present.phase is Phase.LEAVING:
             raise SessionLeaving(f"“{present.name}” is being stopped. Launch it again in a few seconds")
@@ -320,8 +416,10 @@ class Hub:
             options=form.options,
             open_path=form.open_path,
             source=source,
+            keeps=form.keep,
             now=self._clock(),
             lifetime=self.config.session_lifetime,
+            longest=self.config.longest_lifetime,
             request=request,
             label=launch_label(self._secret()),
             previous=previous,
@@ -333,7 +431,7 @@ class Hub:
     def _store_and_start(self, session: Session, bundle: Bundle, form: Launch) -> Launched:
         """Seal the credentials for a session that is already written down, and have it driven on."""
         try:
-            self._store_credentials(session, bundle, form)
+            self._store_credentials(session, bundle, form.environment)
         except (StoreUnavailable, StoreRefused) as error:
             self._have_done(session, EffectFailed(Failure(error.code, error.message)))
             self._metrics.put({Metric.FAILURES: 1}, session=session.sid, state=str(session.state), code=error.code)
@@ -354,7 +452,7 @@ class Hub:
             # launched gets no other variables than it was launched with: those are missed if they are not there.
             plain = form.options == session.options and not session.options.environment
             if wanted or session.state is State.READY or plain:
-                self._store_credentials(session, bundle, form)
+                self._store_credentials(session, bundle, form.environment)
             if wanted:
                 self._wake(session)
         elif wanted:  # the container is on another one
@@ -364,14 +462,39 @@ class Hub:
             )
         return Launched(session, bundle, created=False)
 
-    def _store_credentials(self, session: Session, bundle: Bundle, form: Launch) -> None:
-        """Seal the credentials, and the form's variables with them.
+    def _delete_with(self, session: Session, bundle: Bundle) -> Session:
+        """Have a session deleted whose credentials were uploaded for that.
+
+        No tick may look for them before they are stored, so the session is held meanwhile, as by a tick. A request
+        that is cut off leaves it to end by itself, without credentials.
+        """
+        if session.state is not State.STOPPED:  # they were forgotten while it ran
+            session = self._save_event(session, CredentialsRenewed())
+            self._store_credentials(session, bundle, {})
+            return self._have_done(session, DeleteRequested())
+        request, now = self._secret(), self._clock()
+        held = advance(session, DeleteRequested(), now)
+        held = replace(held, written_by=request, lease_expires_at=now + LEASE_SECONDS)
+        self._sessions.save(held)
+        try:
+            self._credentials.put(held.sid, held.credentials_of, held.owner, bundle.credentials)
+        except (StoreUnavailable, StoreRefused) as error:
+            self._have_done(held, EffectFailed(Failure(error.code, error.message)))
+            raise
+        free = released(held)
+        with suppress(StaleSession):  # it was changed meanwhile, and so goes on
+            self._sessions.save(free)
+        self._wake(free)
+        return free
+
+    def _store_credentials(self, session: Session, bundle: Bundle, environment: Mapping[str, str]) -> None:
+        """Seal the credentials, and variables with them.
 
         If they are not wanted any more by then, see to it that they are purged after all.
         """
         try:
-            sealed = replace(bundle.credentials, environment=form.environment)
-            self._credentials.put(session.sid, session.generation, session.owner, sealed)
+            sealed = replace(bundle.credentials, environment=environment)
+            self._credentials.put(session.sid, session.credentials_of, session.owner, sealed)
         finally:  # a store that gave no answer may have stored them too
             self._purge_if_late(session.sid)
 

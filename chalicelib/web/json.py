@@ -11,9 +11,9 @@ from typing import TypedDict
 
 from chalicelib.bundle.parse import Bundle
 from chalicelib.errors import HomeportError
-from chalicelib.session.narration import headline, progress
+from chalicelib.session.narration import headline, progress, warning
 from chalicelib.session.values import Line as LineValue
-from chalicelib.session.values import Phase, Summary
+from chalicelib.session.values import Phase, State, Summary
 from chalicelib.session.values import Session as SessionValue
 
 
@@ -36,13 +36,17 @@ class Asked(TypedDict):
     env: Sequence[str]
     port: str | None
     open: str
+    keep: bool
 
 
 class Session(TypedDict):
     """A session as `GET /sessions/{id}` answers it.
 
     `phase` is launching, ready, leaving or stopped; `headline` says it to a visitor, and says "Failed" when it is
-    stopped because of `error`. `progress` is None once there is none; `url` is None unless the notebook can be entered.
+    stopped because of `error`, "Deleted" when its volume is gone. `progress` is None once there is none; `url` is None
+    unless the notebook can be entered. `keepable_until`: *Keep longer* reaches so far; None if that is no later than
+    `expires_at`. `kept_until`: the credentials of a stopped session are kept for another launch; None if they are not.
+    `warning` is a sentence when its end is near.
     """
 
     id: str
@@ -53,9 +57,12 @@ class Session(TypedDict):
     progress: float | None
     message: str
     error: Error | None
+    warning: str | None
     url: str | None
     created_at: str
     expires_at: str
+    keepable_until: str | None
+    kept_until: str | None
     image: str
     options: Asked
     endpoint: str
@@ -107,9 +114,10 @@ class Problem(TypedDict):
     detail: str
 
 
-def session_json(session: SessionValue, origin: str) -> Session:
-    """A session; `origin` is its notebook's."""
-    failure = session.failure
+def session_json(session: SessionValue, origin: str, now: float) -> Session:
+    """A session as it is `now` (epoch seconds); `origin` is its notebook's."""
+    failure, is_ready = session.failure, session.phase is Phase.READY
+    keepable = is_ready and session.longest_until > session.expires_at and not session.newer
     return {
         "id": session.sid,
         "name": session.name,
@@ -119,9 +127,12 @@ def session_json(session: SessionValue, origin: str) -> Session:
         "progress": progress(session),
         "message": session.message,
         "error": {"code": failure.code, "message": failure.message} if failure else None,
-        "url": f"{origin}/" if session.phase is Phase.READY else None,
+        "warning": warning(session, now),
+        "url": f"{origin}/" if is_ready else None,
         "created_at": _time(session.created_at),
         "expires_at": _time(session.expires_at),
+        "keepable_until": _time(session.longest_until) if keepable else None,
+        "kept_until": _time(session.expires_at) if session.state is State.KEPT else None,
         "image": session.image,
         "options": _asked(session),
         "endpoint": session.endpoint,
@@ -142,6 +153,7 @@ def _asked(session: SessionValue) -> Asked:
         "env": list(options.environment),
         "port": str(options.ports) if options.ports else None,
         "open": session.open_path,
+        "keep": session.keeps,
     }
 
 

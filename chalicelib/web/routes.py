@@ -36,7 +36,7 @@ from chalicelib.web.errors import (
     MethodNotAllowed,
     UnsupportedMediaType,
 )
-from chalicelib.web.forms import SUGGESTED_NAME, Launch, parse_launch, parse_sign_out
+from chalicelib.web.forms import SUGGESTED_NAME, Launch, parse_choice, parse_deletion, parse_launch
 from chalicelib.web.hub import Hub, Listing, not_signed_in
 from chalicelib.web.json import Session as SessionJson
 from chalicelib.web.json import check_json, lines_json, listed_json, problem_json, session_json
@@ -129,8 +129,15 @@ def show_session(site: Site, request: Request, sid: str) -> Response:
     return _html(site, pages.SessionPage(root="../", session=_shown(site, session), log=log))
 
 
+def stop_session(site: Site, request: Request, sid: str) -> Response:
+    """Stop the notebook; its files stay in its volume. DELETE does the same without a form."""
+    _refuse_other_sites(site, request)
+    keep = parse_choice(request.headers.get("content-type", ""), _body(request), "keep")
+    return _accepted(site, request, site.hub.stop(_session(site, request, sid), keep=keep))
+
+
 def delete_session(site: Site, request: Request, sid: str) -> Response:
-    """Stop the notebook; its files stay in its volume."""
+    """Stop the notebook as it was launched to be stopped; its files stay in its volume."""
     _refuse_other_sites(site, request)
     return _json(site, _shown(site, site.hub.stop(_session(site, request, sid))), 202)
 
@@ -159,10 +166,25 @@ def enter_session(site: Site, request: Request, sid: str) -> Response:
     return _html(site, page, headers={"Content-Security-Policy": pages.content_security_policy(origin)})
 
 
-def stop_session(site: Site, request: Request, sid: str) -> Response:
-    """What DELETE does, for a form."""
+def start_session(site: Site, request: Request, sid: str) -> Response:
+    """Launch the notebook again with the stored credentials, once it has stopped if it is running."""
     _refuse_other_sites(site, request)
-    return _accepted(site, request, site.hub.stop(_session(site, request, sid)))
+    session = site.hub.launch_again(_session(site, request, sid), _source(request))
+    return _accepted(site, request, session, "#launched")
+
+
+def keep_session(site: Site, request: Request, sid: str) -> Response:
+    """Keep a notebook for longer, as far as it may be."""
+    _refuse_other_sites(site, request)
+    return _accepted(site, request, site.hub.keep_longer(_session(site, request, sid)))
+
+
+def delete_files(site: Site, request: Request, sid: str) -> Response:
+    """Stop the notebook and remove its volume: its name has to be typed, and its bundle sent if the hub has none."""
+    _refuse_other_sites(site, request)
+    session = _session(site, request, sid)
+    form = parse_deletion(request.headers.get("content-type", ""), _body(request))
+    return _accepted(site, request, site.hub.delete(session, form))
 
 
 def forget_credentials(site: Site, request: Request, sid: str) -> Response:
@@ -179,11 +201,11 @@ def ask_to_sign_out(site: Site, request: Request) -> Response:
 def sign_out(site: Site, request: Request) -> Response:
     """End this browser's sign-ins and all that descends from them; everywhere: those of its keys in all browsers."""
     _refuse_other_sites(site, request)
-    everywhere = parse_sign_out(request.headers.get("content-type", ""), _body(request))
+    everywhere = parse_choice(request.headers.get("content-type", ""), _body(request), "everywhere")
     if everywhere:  # who is not signed in would be mistaken about the other browsers
         _present_sign_ins(site, request)
     if token := _token(request):
-        site.hub.sign_out(token, everywhere=everywhere)
+        site.hub.sign_out(token, everywhere=bool(everywhere))
     cookie = _cookie("", max_age=0)
     return _answer(site, "", 204, "text/plain", cookie) if _wants_json(request) else _redirect(site, "sign-out", cookie)
 
@@ -199,7 +221,10 @@ ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
     ("GET", "/sessions/{sid}/events", ANYTHING, session_events),
     ("POST", "/sessions/{sid}/enter", BUTTON, enter_session),
     ("POST", "/sessions/{sid}/stop", BUTTON, stop_session),
+    ("POST", "/sessions/{sid}/start", BUTTON, start_session),
+    ("POST", "/sessions/{sid}/keep", BUTTON, keep_session),
     ("POST", "/sessions/{sid}/forget", BUTTON, forget_credentials),
+    ("POST", "/sessions/{sid}/delete", FORM, delete_files),
     ("GET", "/sign-out", ANYTHING, ask_to_sign_out),
     ("POST", "/sign-out", BUTTON, sign_out),
 )
@@ -332,15 +357,15 @@ def _cookie(token: str, *, max_age: int) -> dict[str, str]:
     return {"Set-Cookie": f"{COOKIE}={token}; Max-Age={max_age}; Path=/; Secure; HttpOnly; SameSite=Lax"}
 
 
-def _accepted(site: Site, request: Request, session: Session) -> Response:
+def _accepted(site: Site, request: Request, session: Session, fragment: str = "") -> Response:
     """What a button of the session's page is answered with."""
     if _wants_json(request):
         return _json(site, _shown(site, session), 202)
-    return _redirect(site, f"../{quote(session.sid)}")
+    return _redirect(site, f"../{quote(session.sid)}{fragment}")
 
 
 def _shown(site: Site, session: Session) -> SessionJson:
-    return session_json(session, site.config.notebook_origin(session.host))
+    return session_json(session, site.config.notebook_origin(session.host), site.hub.now())
 
 
 # ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────────

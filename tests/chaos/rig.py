@@ -29,9 +29,8 @@ from docker.errors import NotFound
 from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.sessions import SessionStore
 from chalicelib.bundle.parse import parse
-from chalicelib.notebook.container import volume_name
 from chalicelib.session.lanes import Lane, queue_of
-from chalicelib.session.values import session_id
+from chalicelib.session.values import session_id, volume_name
 from local.aws import ROOT, Aws, aws, own_environ
 from local.endpoint import LocalEndpoint, endpoint, write_bundle
 from local.engine import Engine

@@ -18,7 +18,10 @@ from chalicelib.engine.errors import (
     ImageNotFound,
     LimitsRefused,
     LimitsUnsupported,
+    VolumeConflict,
+    VolumeInUse,
 )
+from chalicelib.engine.ownership import LaunchThere
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.certificates import Leaf
 from chalicelib.notebook.container import LABEL, Specification, injected_files
@@ -32,6 +35,11 @@ LEAF = Leaf(b"a certificate\n", b"its key\n")
 FILES = injected_files(
     a_session(), workdir="/home/jovyan/work", user="", leaf=LEAF, client_ca=b"a CA\n", idle_lifetime=60
 )
+
+
+def sids_of(engine: Engine, owner: str) -> list[str]:
+    """The sessions of which the engine has containers."""
+    return [launch.sid for launch in engine.launches(owner)]
 
 
 class EngineContract(ABC):
@@ -166,23 +174,45 @@ class EngineContract(ABC):
             opened.create(spec)
             assert opened.inspect(spec.name) == CREATED
 
-    def test_the_launches_of_an_owner_are_told_whether_they_run_or_not(
+    def test_the_launches_of_an_owner_are_told_with_what_their_labels_say(
         self, opened: Engine, spec: Specification
     ) -> None:
-        owner, launch = spec.labels[f"{LABEL}owner"], (spec.labels[f"{LABEL}session"], 1)
-        assert launch not in opened.launches(owner)
+        owner, session = spec.labels[f"{LABEL}owner"], a_session()
+        launch = LaunchThere(
+            sid=spec.labels[f"{LABEL}session"],
+            generation=1,
+            label=session.label,
+            image=session.image,
+            expires_at=float(int(session.expires_at)),
+            longest_until=float(int(session.longest_until)),
+        )
+        assert launch.sid not in sids_of(opened, owner)
         opened.create(spec)
         assert launch in opened.launches(owner)
         opened.put_files(spec.name, FILES)
         opened.start(spec.name)
-        assert launch in opened.launches(owner)
-        assert launch not in opened.launches("cd" * 32)
+        assert replace(launch, running=True) in opened.launches(owner)
+        assert launch.sid not in sids_of(opened, "cd" * 32)
         opened.remove(spec.name)
-        assert launch not in opened.launches(owner)
+        assert launch.sid not in sids_of(opened, owner)
 
     def test_the_launches_of_another_hub_are_not_told(self, opened: Engine, spec: Specification) -> None:
         opened.create(replace(spec, labels={**spec.labels, f"{LABEL}hub": "another"}))
-        assert (spec.labels[f"{LABEL}session"], 1) not in opened.launches(spec.labels[f"{LABEL}owner"])
+        assert spec.labels[f"{LABEL}session"] not in sids_of(opened, spec.labels[f"{LABEL}owner"])
+
+    # ── its volume ──
+
+    def test_a_volume_outlives_its_container_until_it_is_removed(self, opened: Engine, spec: Specification) -> None:
+        sid, owner = spec.labels[f"{LABEL}session"], spec.labels[f"{LABEL}owner"]
+        opened.remove_volume(sid, owner)
+        opened.create(spec)
+        with pytest.raises(VolumeInUse):
+            opened.remove_volume(sid, owner)
+        opened.remove(spec.name)
+        with pytest.raises(VolumeConflict):
+            opened.remove_volume(sid, "cd" * 32)
+        for _ in range(2):
+            opened.remove_volume(sid, owner)
 
     def test_a_container_without_its_image_is_not_created(self, opened: Engine, spec: Specification) -> None:
         with pytest.raises(ImageNotFound):

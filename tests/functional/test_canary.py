@@ -475,5 +475,8 @@ class Kept:
     def get(self, sid: str, generation: int, owner: str) -> Credentials:
         return self.credentials
 
+    def holds(self, sid: str, generation: int) -> bool:
+        return True
+
     def purge(self, sid: str, generation: int) -> None:
         pass

@@ -14,8 +14,7 @@ from typing import Any
 import docker
 import pytest
 
-from chalicelib.notebook.container import volume_name
-from chalicelib.session.values import container_name
+from chalicelib.session.values import container_name, volume_name
 from local import demo, image
 from local.demo import HubClient
 from local.endpoint import endpoint, write_bundle

@@ -17,9 +17,8 @@ from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
 from chalicelib.engine.endpoint import DockerEndpoint
 from chalicelib.launcher.effects import Effects
-from chalicelib.notebook.container import volume_name
 from chalicelib.session import events as e
-from chalicelib.session.values import Session, State, container_name
+from chalicelib.session.values import Session, State, container_name, volume_name
 from local.endpoint import LocalEndpoint, endpoint
 from local.engine import engine
 from tests.builders import a_session

@@ -26,8 +26,8 @@ from chalicelib.web.forms import (
     image_reference,
     memory_bytes,
     notebook_name,
+    parse_choice,
     parse_launch,
-    parse_sign_out,
     work_path,
 )
 from tests.unit.naughty import ACCEPTED_NAMES, REFUSED_NAMES, TYPED_NAMES
@@ -136,7 +136,7 @@ def test_canonically_equal_spellings_are_the_same_notebook(text: str, form: Lite
 @example("application/x-www-form-urlencoded", b"everywhere=yes\x00")
 def test_no_body_signs_out_everywhere_but_the_one_that_asks_for_it(content_type: str, body: bytes) -> None:
     with suppress(BadField, BadForm):
-        assert not parse_sign_out(content_type, body)
+        assert not parse_choice(content_type, body, "everywhere")
 
 
 def test_different_names_never_share_an_id() -> None:

@@ -150,7 +150,7 @@ def test_what_was_asked_for_is_in_the_json_as_it_was_typed_and_of_variables_the_
     options = Options(DataFolder("/srv/data", writable=True), ("TOKEN",), Ports(40000, 40000), PullPolicy.NEVER)
     limits = Limits(memory=512 * MIB, cpus=1.5, gpus=-1, shm=2048 * MIB)
     stage.hub.launch(a_form(options=options, environment={"TOKEN": "s3cret"}, limits=limits, open_path="a.ipynb"))
-    assert session_json(stage.session, "")["options"] == {
+    assert session_json(stage.session, "", NOW)["options"] == {
         "pull": "never",
         "memory": 512 * MIB,
         "cpus": 1.5,
@@ -160,6 +160,7 @@ def test_what_was_asked_for_is_in_the_json_as_it_was_typed_and_of_variables_the_
         "env": ["TOKEN"],
         "port": "40000",
         "open": "a.ipynb",
+        "keep": False,
     }
 
 

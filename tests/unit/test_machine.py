@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
-from itertools import cycle, pairwise
+from itertools import cycle, groupby, pairwise
 from typing import Any, get_args
 
 import pytest
@@ -54,6 +54,13 @@ EXAMPLES: dict[type, e.Event] = {
     e.PullQueued: e.PullQueued("Waiting to pull the image: 4 other pulls with your key are under way"),
     e.PullProgressed: e.PullProgressed(0.5, "Pulling: 3 of 6 layers"),
     e.ContainerStarted: e.ContainerStarted(Target("203.0.113.7", 32768)),
+    e.NotebookFound: e.NotebookFound(
+        "203.0.113.7", "20.10.24", "hub", 4, "zzzzzzzzzz", "an/image", NOW + LIFETIME, NOW + LIFETIME
+    ),
+    e.NotebookMoved: e.NotebookMoved(Target("203.0.113.7", 32769)),
+    e.AgainRequested: e.AgainRequested("yyyyyyyyyy"),
+    e.ExtendRequested: e.ExtendRequested(NOW + 2 * LIFETIME),
+    e.LaunchedAgain: e.LaunchedAgain(LIFETIME),
     e.ContainerExited: e.ContainerExited(FAILURE),
     e.EffectDelayed: e.EffectDelayed(FAILURE),
     e.EffectFailed: e.EffectFailed(FAILURE),
@@ -112,13 +119,15 @@ def test_there_is_one_way_out() -> None:
         target: {state for state, row in TRANSITIONS.items() if target in row.values() and state is not target}
         for target in State
     }
-    assert into[State.STOPPED] == {State.PURGING}
-    assert into[State.PURGING] == {State.REMOVING, State.STOPPED}
-    assert into[State.REMOVING] == {State.WITHDRAWING}
+    assert into[State.STOPPED] == into[State.KEPT] == {State.PURGING}
+    assert into[State.PURGING] == {State.REMOVING, State.KEPT, State.STOPPED}
+    assert into[State.REMOVING] == {State.WITHDRAWING, State.PURGING, State.KEPT, State.STOPPED}
+    assert into[State.VERIFYING] == {State.KEPT}
 
 
 def test_ready_is_left_only_by_withdrawing_the_route() -> None:
-    assert set(TRANSITIONS[State.READY].values()) == {State.READY, State.FORGETTING, State.WITHDRAWING}
+    stays = {State.READY, State.REPUBLISHING, State.FORGETTING}
+    assert set(TRANSITIONS[State.READY].values()) == {*stays, State.WITHDRAWING}
     assert set(TRANSITIONS[State.FORGETTING].values()) == {State.READY, State.FORGETTING, State.WITHDRAWING}
 
 
@@ -157,11 +166,12 @@ def test_the_first_failure_is_kept(life: list[Session]) -> None:
 
 @given(walks())
 def test_progress_never_falls_during_a_launch(life: list[Session]) -> None:
-    launching = [progress(session) for session in life if session.state in PHASES[Phase.LAUNCHING]]
-    shown = [share for share in launching if share is not None]
-    assert len(shown) == len(launching)
-    assert shown == sorted(shown)
-    assert all(0 <= share <= 1 for share in shown)
+    for _, launch in groupby(life, key=lambda session: session.generation):
+        launching = [progress(session) for session in launch if session.state in PHASES[Phase.LAUNCHING]]
+        shown = [share for share in launching if share is not None]
+        assert len(shown) == len(launching)
+        assert shown == sorted(shown)
+        assert all(0 <= share <= 1 for share in shown)
 
 
 @given(walks())
@@ -224,7 +234,7 @@ def test_an_endpoint_has_all_of_its_patience_once_the_hubs_own_stores_are_back(s
 
 
 def test_only_the_hubs_own_stores_are_waited_for_without_end() -> None:
-    bounded_by_lifetime = {State.READY, State.FORGETTING}
+    bounded_by_lifetime = {State.READY, State.REPUBLISHING, State.FORGETTING, State.KEPT}
     assert set(State) - set(PATIENCE) - bounded_by_lifetime == {State.WITHDRAWING, State.PURGING, State.STOPPED}
 
 
@@ -576,7 +586,7 @@ def test_a_newer_session_past_its_end_is_ended_by_what_its_state_knows(state: St
     session = a_newer_session(state)
     missed = overdue(session, session.expires_at)
     ends = {Phase.LAUNCHING: e.SessionExpired(), Phase.READY: e.SessionExpired(), Phase.LEAVING: e.StopRequested()}
-    assert missed == ends.get(session.phase)
+    assert missed == (e.SessionExpired() if state is State.KEPT else ends.get(session.phase))
     if missed is not None:
         assert accepts(session, type(missed))
 
@@ -590,7 +600,7 @@ def test_an_end_makes_a_newer_session_ours_with_a_container_while_one_may_be_lef
         return
     ended = advance(session, event, NOW + 1)
     assert not ended.newer
-    left = None if state is State.PURGING else container_name(session.sid, session.generation)
+    left = None if state in (State.PURGING, State.KEPT) else container_name(session.sid, session.generation)
     assert ended.container == left
     assert ended.message == MESSAGES[ended.state]
     assert ended.phase is Phase.LEAVING

@@ -60,7 +60,7 @@ def test_every_state_has_exactly_one_phase_and_every_phase_a_state() -> None:
 def test_every_session_has_a_headline_of_one_word(state: State, failure: Failure | None) -> None:
     session = a_session(state=state, failure=failure)
     assert headline(session).isalpha()
-    assert (headline(session) == "Failed") is (state is State.STOPPED and failure is not None)
+    assert (headline(session) == "Failed") is (session.phase is Phase.STOPPED and failure is not None)
     assert session.phase is phase_of(state)
 
 

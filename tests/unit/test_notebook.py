@@ -57,7 +57,9 @@ def test_the_labels_tell_the_session_from_the_endpoint_alone() -> None:
         "homeport.label": session.label,
         "homeport.owner": session.owner,
         "homeport.name": session.name,
+        "homeport.image": session.image,
         "homeport.expires": str(int(session.expires_at)),
+        "homeport.longest": str(int(session.longest_until)),
         "homeport.idle": "60",
     }
 

@@ -36,7 +36,7 @@ def test_a_minute_without_a_service_loses_nothing_whatever_state_a_session_is_in
     session = world.session(sid)
     leaves = state in PHASES[Phase.LEAVING]
     assert session.failure is None, session.message
-    assert session.state is (State.STOPPED if leaves else State.READY)
+    assert session.state is (State.STOPPED if leaves else State.KEPT if state is State.KEPT else State.READY)
     assert session.credentials_held is (not leaves and state is not State.FORGETTING)
     world.assert_at_rest()
     if session.credentials_held:

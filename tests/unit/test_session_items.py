@@ -18,6 +18,7 @@ from chalicelib.aws.dynamodb import Item
 from chalicelib.aws.session_items import (
     FORMAT,
     LINES,
+    NEWEST_FORMAT,
     STOPPED_TTL,
     item_of,
     line_item_of,
@@ -341,6 +342,11 @@ CHANGED: Final[Mapping[str, Any]] = {
     "label": "zzzzzzzzzz",
     "hub": "homeport-prod-0123456789abcdef",
     "source": "198.51.100.7/32",
+    "keeps": True,
+    "again": "yyyyyyyyyy",
+    "deletes": True,
+    "sealed_in": 2,
+    "longest_until": NOW + 2.3,
     "queued": True,
     "pull_waits": True,
     "admitted": True,
@@ -422,7 +428,7 @@ def test_the_label_of_an_item_that_cannot_be_read_is_known_all_the_same(text: st
 
 
 def test_the_label_of_an_item_of_a_later_format_is_known() -> None:
-    item = {**ITEMS[FORMAT, "ready"], "label": {"S": LABEL}, "format": {"N": str(FORMAT + 1)}}
+    item = {**ITEMS[FORMAT, "ready"], "label": {"S": LABEL}, "format": {"N": str(NEWEST_FORMAT + 1)}}
     assert (session_of(item).newer, session_of(item).host) == (True, f"{SID}-{LABEL}")
     unreadable = {**item, "label": {"L": []}}
     assert (session_of(unreadable).newer, session_of(unreadable).host) == (True, SID)
@@ -456,7 +462,7 @@ def test_the_hub_of_an_item_that_cannot_be_read_is_known_all_the_same(text: str)
     item = {**ITEMS[FORMAT, "ready"], "hub": {"S": HUB}, "session": {"S": text}}
     assert_on_its_way_out(session_of(item), item)
     assert session_of(item).hub == HUB
-    later = {**ITEMS[FORMAT, "ready"], "hub": {"S": HUB}, "format": {"N": str(FORMAT + 1)}}
+    later = {**ITEMS[FORMAT, "ready"], "hub": {"S": HUB}, "format": {"N": str(NEWEST_FORMAT + 1)}}
     assert (session_of(later).newer, session_of(later).hub) == (True, HUB)
 
 
