@@ -94,10 +94,10 @@ def state_machine() -> str:
             _paragraph(
                 "A session has one effect at a time, which its state decides; each effect ends in one event; the event "
                 "decides the next state. Any launching state, `ready`, `republishing` and `forgetting` also leave to "
-                "`withdrawing` when the visitor stops, restarts or deletes the notebook, when an effect fails for good, "
-                "when the endpoint stays silent for longer than the state's patience, and when the session's lifetime "
-                "is over. An effect that may succeed later (`EffectDelayed`), or whose turn has not come (`Queued`), is "
-                "repeated."
+                "`withdrawing` when the visitor stops, restarts or deletes the notebook, when an effect fails for "
+                "good, when the endpoint stays silent for longer than the state's patience, and when the session's "
+                "lifetime is over. An effect that may succeed later (`EffectDelayed`), or whose turn has not come "
+                "(`Queued`), is repeated."
             ),
             _paragraph(
                 "In `pulling` the image is looked for first. If it is not there, the launch needs a slot: without one "
@@ -107,8 +107,8 @@ def state_machine() -> str:
                 "Credentials that their visitor wants kept, or that the next launch needs, are not deleted in "
                 "`purging`: it leads to `kept`, from where a launch begins again (`LaunchedAgain`) with the number "
                 "after, or which ends when the session would have expired. What is to be deleted with its volume comes "
-                "to `removing`, wherever it is. A launch that finds its own notebook running on the endpoint, which the "
-                "hub's table has lost, goes on with that one (`NotebookFound`)."
+                "to `removing`, wherever it is. A launch that finds its own notebook running on the endpoint, which "
+                "the hub's table has lost, goes on with that one (`NotebookFound`)."
             ),
             "```mermaid",
             "stateDiagram-v2",
