@@ -339,9 +339,14 @@ class Config:
         return self.functions * LANE_SHARES[lane] // 100
 
     @property
+    def _pulls(self) -> int:
+        """How many pulls there may be at once."""
+        return self.functions_of(Lane.PULL) * PULL_SLOTS // 100
+
+    @property
     def pull_quota(self) -> Quota:
         """How many pulls there may be at once: no owner and no network takes more than half of them all."""
-        in_all = self.functions_of(Lane.PULL) * PULL_SLOTS // 100
+        in_all = self._pulls
         half = max(1, in_all // 2)
         return Quota(
             per_owner=min(self.owner_limit, half),
@@ -349,6 +354,18 @@ class Config:
             shared=self.shared_networks,
             shared_most=max(1, in_all * 3 // 4),
             in_all=in_all,
+        )
+
+    @property
+    def handover_quota(self) -> Quota:
+        """How many pulls may be taken over at once: an owner or a network has half of the functions for that."""
+        functions = self.functions_of(Lane.PULL) - self._pulls
+        half = max(1, functions // 2)
+        return Quota(
+            per_owner=half,
+            per_network=half,
+            shared=self.shared_networks,
+            shared_most=max(1, functions * 3 // 4),
         )
 
     def slow_quota(self, lane: Lane) -> Quota:

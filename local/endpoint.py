@@ -1,6 +1,6 @@
 """A Docker endpoint over mutual TLS in front of an engine's socket, and the credentials bundle for it.
 
-1. The engine's configuration stays as it is: HAProxy takes TLS on 127.0.0.1, demands a client certificate of a
+1. The engine's configuration stays as it is: HAProxy takes TLS on a loopback address, demands a client certificate of a
    throwaway CA, and passes the bytes on to the unix socket.
 2. CA and certificates stay the same from run to run, in `pki.json` of the folder (mode 0600), and so does the
    port unless it is taken: the same visitor, the same bundle. They are made again when less than a week is left.
@@ -88,25 +88,31 @@ class LocalEndpoint:
 
     port: int
     pki: Pki = field(repr=False)
+    address: str = LOOPBACK
 
     @property
     def url(self) -> str:
-        return f"tcp://{LOOPBACK}:{self.port}"
+        return f"tcp://{self.address}:{self.port}"
 
 
 @contextmanager
-def endpoint(folder: Path, engine_socket: Path, *, preferred_port: int = 0) -> Iterator[LocalEndpoint]:
-    """Offer the engine over mutual TLS for as long as the block lasts; raises StackError."""
+def endpoint(
+    folder: Path, engine_socket: Path, *, preferred_port: int = 0, address: str = LOOPBACK
+) -> Iterator[LocalEndpoint]:
+    """Offer the engine over mutual TLS for as long as the block lasts; raises StackError.
+
+    `address` is one of this machine's own (127.0.0.0/8), the same in each run with this folder.
+    """
     private.make_folder(folder)
-    pki = _load_pki(folder, preferred_port)
+    pki = _load_pki(folder, preferred_port, address)
     server, ca, configuration = folder / "server.pem", folder / "ca.pem", folder / "haproxy.cfg"
     private.write_file(server, pki.server.encode())
     private.write_file(ca, pki.ca.encode())
-    text = _CONFIGURATION.format(address=LOOPBACK, port=pki.port, server=server, ca=ca, socket=engine_socket)
+    text = _CONFIGURATION.format(address=address, port=pki.port, server=server, ca=ca, socket=engine_socket)
     private.write_file(configuration, text.encode())
     with processes.running("endpoint", ["haproxy", "-db", "-f", configuration], folder=folder) as child:
-        processes.wait_for_port(pki.port, child=child)
-        yield LocalEndpoint(pki.port, pki)
+        processes.wait_for_port(pki.port, child=child, host=address)
+        yield LocalEndpoint(pki.port, pki, address)
 
 
 def write_bundle(path: Path, offered: LocalEndpoint) -> Path:
@@ -132,7 +138,7 @@ def write_bundle(path: Path, offered: LocalEndpoint) -> Path:
 # ── the throwaway PKI ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _load_pki(folder: Path, preferred_port: int) -> Pki:
+def _load_pki(folder: Path, preferred_port: int, address: str) -> Pki:
     """Give the folder's PKI, on a port that is free now; makes one when there is none or it ends soon."""
     path = folder / "pki.json"
     now = datetime.datetime.now(datetime.UTC)
@@ -140,18 +146,18 @@ def _load_pki(folder: Path, preferred_port: int) -> Pki:
         kept = Pki(**json.loads(path.read_text()))
         if kept.not_after > (now + RENEWAL).timestamp():
             return replace(kept, port=processes.free_port(kept.port))
-    made = _new_pki(processes.free_port(preferred_port), now)
+    made = _new_pki(address, processes.free_port(preferred_port), now)
     private.write_file(path, json.dumps(asdict(made)).encode())
     return made
 
 
-def _new_pki(port: int, now: datetime.datetime) -> Pki:
+def _new_pki(address: str, port: int, now: datetime.datetime) -> Pki:
     ca_key, server_key, client_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(3))
     issuer = _name("Homeport local endpoint")
     constraints = x509.BasicConstraints(ca=True, path_length=0)
     ca = _builder(issuer, issuer, ca_key, now).add_extension(constraints, critical=True)
-    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(LOOPBACK)), x509.DNSName("localhost")])
-    server = _builder(_name(LOOPBACK), issuer, server_key, now, ExtendedKeyUsageOID.SERVER_AUTH)
+    addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address)), x509.DNSName("localhost")])
+    server = _builder(_name(address), issuer, server_key, now, ExtendedKeyUsageOID.SERVER_AUTH)
     client = _builder(_name("visitor"), issuer, client_key, now, ExtendedKeyUsageOID.CLIENT_AUTH)
     return Pki(
         port=port,

@@ -32,6 +32,7 @@ from chalicelib.engine.errors import (
     VolumeInUse,
 )
 from chalicelib.engine.ownership import LaunchThere, launch_of
+from chalicelib.engine.pull import ANSWER_SECONDS
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.errors import BadEnvelope
 from chalicelib.launcher.tick import Launcher, Sessions
@@ -401,6 +402,7 @@ class EngineTwin:
     layers: int = 4
     says: Sequence[PullStatus] = ()
     pulls: int = 0
+    answer_within: float = 0.0  # of the last pull
     deadlines: list[float] = field(default_factory=list)
     refuses: Exception | None = None
     connections: int = 0  # that are open now,
@@ -446,8 +448,9 @@ class EngineTwin:
         self._need_image(image)
         return ImageConfig("/home/jovyan", "1000")
 
-    def pull(self, image: str) -> Generator[PullStatus, None, None]:
+    def pull(self, image: str, *, answer_within: float = ANSWER_SECONDS) -> Generator[PullStatus, None, None]:
         self.pulls += 1
+        self.answer_within = answer_within
         for layer in range(self.layers):
             self._acting("pull")
             yield PullStatus(layer / self.layers, f"Pulling: {layer} of {self.layers} layers")

@@ -11,6 +11,7 @@ from chalicelib.aws.sessions import SessionStore
 from chalicelib.config import Config
 from chalicelib.engine.errors import NotebookSilent
 from chalicelib.engine.messages import pull_error
+from chalicelib.engine.pull import ANSWER_SECONDS
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.launcher.effects import Effects
 from chalicelib.launcher.tick import Launcher
@@ -50,7 +51,7 @@ class EndlessEngine(EngineTwin):
         self._clock = clock
         self._fails = fails
 
-    def pull(self, image: str) -> Generator[PullStatus, None, None]:
+    def pull(self, image: str, *, answer_within: float = ANSWER_SECONDS) -> Generator[PullStatus, None, None]:
         while True:
             self._clock.now += 1
             self.seconds += 1

@@ -28,8 +28,14 @@ KEPT_IMAGES = Path(__file__).parent.parent / ".homeport" / "image"
 @pytest.fixture(scope="session")
 def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Print a step to the terminal at once: some take a minute."""
-    terminal = request.config.pluginmanager.getplugin("terminalreporter")
-    return lambda step: terminal.write_line(f"  {step}")
+    plugins = request.config.pluginmanager
+    terminal, capture = plugins.getplugin("terminalreporter"), plugins.getplugin("capturemanager")
+
+    def show(step: str) -> None:
+        with capture.global_and_fixture_disabled():
+            terminal.write_line(f"  {step}")
+
+    return show
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
     pk              sk      what
     slots#pull      slots   who pulls
+    slots#handover  slots   whose pull is being taken over
     slots#slow      slots   what held a function for long lately
     slots#launch    slots   whose turn it is in that lane, among those of slow owners and networks;
                             slots#leave and slots#watch likewise
@@ -42,6 +43,7 @@ class Pool(StrEnum):
     """What there are slots of."""
 
     PULL = "pull"
+    HANDOVER = "handover"
     SLOW = "slow"
     LAUNCH_TURN = "launch"
     LEAVE_TURN = "leave"

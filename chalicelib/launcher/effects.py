@@ -54,6 +54,7 @@ from chalicelib.engine.messages import (
 )
 from chalicelib.engine.ownership import LaunchThere
 from chalicelib.engine.probe import probe
+from chalicelib.engine.pull import ANSWER_SECONDS as FIRST_LAYER_SECONDS
 from chalicelib.engine.pull_progress import PullStatus, of_the_rest
 from chalicelib.engine.resolve import resolve
 from chalicelib.errors import BadConfiguration, HomeportError
@@ -134,7 +135,7 @@ class Engine(Protocol):
     def check_limits(self, limits: Limits, /) -> None: ...
     def image_present(self, image: str, /) -> bool: ...
     def image_config(self, image: str, /) -> ImageConfig: ...
-    def pull(self, image: str, /) -> Generator[PullStatus, None, None]: ...
+    def pull(self, image: str, /, *, answer_within: float = ...) -> Generator[PullStatus, None, None]: ...
     def create(self, spec: Specification, /) -> None: ...
     def user_number(self, container: str, user: str, /) -> str: ...
     def put_files(self, container: str, tar: bytes, /) -> None: ...
@@ -262,8 +263,8 @@ class Effects:
                 yield from self._verify(session)
             case e.FindImage():
                 yield self._find_image(session)
-            case e.PullImage():
-                yield from self._pull_image(session)
+            case e.PullImage(joins=joins):
+                yield from self._pull_image(session, joins=joins)
             case e.CreateContainer():
                 yield self._create(session)
             case e.StartContainer():
@@ -413,15 +414,34 @@ class Effects:
         self._taken.add(Pool.PULL)
         return None
 
-    def _pull_image(self, session: Session) -> Generator[Event, None, None]:
+    def _take_handover(self, session: Session) -> None:
+        """Take the turn of taking a pull over, for as long as it takes to join it; raises NotItsTurn.
+
+        There are few functions for it, and an engine that is slow to let a pull join holds one. So one tick at a time
+        tries it with a pull, and an owner's or a network's pulls leave half of the functions to everybody else's.
+        """
+        if session.sid in self._slots.held(Pool.HANDOVER):
+            raise NotItsTurn("Another function is taking this pull over")
+        slot = slot_of(session, self._ends_by)
+        crowd = self._slots.take(Pool.HANDOVER, session.sid, slot, self._config.handover_quota)
+        if crowd:
+            raise NotItsTurn(f"{crowd.count} other pulls {crowd.what} are being taken over; this one is after them")
+        self._taken.add(Pool.HANDOVER)
+
+    def _pull_image(self, session: Session, *, joins: bool) -> Generator[Event, None, None]:
         if queued := self._take_pull(session):
             yield queued
             return
+        if joins:
+            self._take_handover(session)
         with self._endpoint(session) as endpoint:
             if session.options.pull is PullPolicy.ALWAYS or not endpoint.image_present(session.image):
                 first: float | None = None
-                with closing(endpoint.pull(session.image)) as statuses:
+                within = self._ends_by - self._clock() if joins else FIRST_LAYER_SECONDS
+                with closing(endpoint.pull(session.image, answer_within=within)) as statuses:
                     for status in statuses:
+                        if Pool.HANDOVER in self._taken:  # it has joined
+                            self._give_back(Pool.HANDOVER, session)
                         first = status.fraction if first is None else first
                         # Another pull of this launch saw more bytes arrive: those of this one alone would fall.
                         loaded = status.loaded if session.fraction is None else ""

@@ -27,9 +27,9 @@ that names the first, and both pull for a moment:
     tick 2                                        └─▶ starts the same pull ── joins ─┴─ saves: holds it ── pulls on …
 
 Tick 2 saves nothing before its pull has joined; until then the session is tick 1's, and if tick 2 fails it has changed
-nothing, and the pull is offered once more. Its first save then wins over whatever tick 1 saves of the same pull
-meanwhile, and that save is what tells tick 1. So at every moment somebody's pull has joined, and no layer is fetched
-twice.
+nothing, and the pull is offered once more; one tick at a time tries it (effects.py). Its first save then wins over
+whatever tick 1 saves of the same pull meanwhile, and that save is what tells tick 1. So at every moment somebody's pull
+has joined, and no layer is fetched twice.
 
 Progress comes once a second, for as long as an endpoint likes, and each save costs money. So what comes within
 PROGRESS_SECONDS of the last one saved is held back, and is saved when the pull is over if nothing newer was. A save is
@@ -63,8 +63,10 @@ from chalicelib.session.lease import EFFECT_SECONDS, claimed, is_held_by_another
 from chalicelib.session.machine import PullPatience, advance, is_news, next_effect, overdue
 from chalicelib.session.values import Session, State
 
-HANDOVER_SECONDS: Final = EFFECT_SECONDS + 15.0  # what the next tick needs to start, connect and join the pull
-OFFER_AGAIN_SECONDS: Final = 15.0  # until the handover is offered once more
+# What the pulls of a full lane need to be taken over one after another: in four rounds, as a fifth of the functions
+# is for that (config.PULL_SLOTS); each takes as long as one function to start and join, and the other to let go.
+HANDOVER_SECONDS: Final = 75.0
+OFFER_AGAIN_SECONDS: Final = 3.0  # until the handover is offered once more
 PROGRESS_SECONDS: Final = 3.0  # between two saves of a pull's progress
 EARLY_SECONDS: Final = 1.0  # how much too early a message may come: clocks differ, and SQS counts whole seconds
 QUEUE_LIMIT: Final = 60.0  # longer waits are left to the schedule, which costs nothing per session
@@ -206,11 +208,11 @@ class Launcher:
         ended = self._save_overdue(session)
         if ended is not None:
             return ended
-        with closing(self._effects.perform(PullImage(), session)) as events:
+        with closing(self._effects.perform(PullImage(joins=True), session)) as events:
             joined = next(events)
             if not isinstance(joined, PullProgressed | ImagePresent):
                 failure = failure_of(joined)
-                log.info("session %s: the pull is not taken over: %s", session.sid, failure and failure.code)
+                log.info("session %s: not taken over: %s", session.sid, failure.code if failure else "not its turn")
                 return self._sessions.load(session.sid)
             session, saved = self._save_event(session, joined)
             while not saved and _still_offers(session, handover):  # it saved progress of the same pull; ours counts

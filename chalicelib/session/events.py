@@ -28,7 +28,9 @@ class FindImage:
 
 @dataclass(frozen=True, slots=True)
 class PullImage:
-    """Pull the image, unless it is there by now."""
+    """Pull the image, unless it is there by now; `joins`: another tick pulls it, and offers its pull."""
+
+    joins: bool = False
 
 
 @dataclass(frozen=True, slots=True)

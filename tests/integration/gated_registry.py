@@ -1,8 +1,10 @@
 """A container registry of one image on 127.0.0.1, whose layers wait at gates: slow pulls without sleeping.
 
 It speaks what a pull needs of the registry API (distribution spec, "pull" category): manifest, configuration, layers. A
-layer is sent when its gate is open, the first half before. `asked` counts how often each layer was asked for. While
-`refuses` is set, whoever asks for the manifest is answered with that status and body.
+layer is sent when its gate is open, the first half before, and until then a byte now and then. `asked` counts how often
+each layer was asked for, `hung_up` how often whoever had asked did not take all of it, and `served` the bytes that were
+sent of the image in all, which has `size`. While `refuses` is set, whoever asks for the manifest is answered with that
+status and body.
 """
 
 from __future__ import annotations
@@ -15,12 +17,13 @@ import os
 import tarfile
 import threading
 from collections import Counter
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePath
 from types import TracebackType
 from typing import Any, Self
 
+PAUSE = 0.05  # seconds between two bytes of a layer whose gate is not open
+CHUNK_BYTES = 64 * 1024
 MANIFEST_PATH = "/v2/gated/manifests/latest"
 UNKNOWN = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -65,6 +68,9 @@ class GatedRegistry:
         self.layers = [gzip.compress(tar, 1) for tar in tars]
         self.gates = [threading.Event() for _ in range(layers)]
         self.asked: Counter[int] = Counter()
+        self.hung_up: Counter[int] = Counter()
+        self.served = 0
+        self._lock = threading.Lock()
         self.refuses: tuple[int, bytes] | None = None
         history = [{"created_by": "test"} for _ in tars]
         rootfs = {"type": "layers", "diff_ids": [digest(tar) for tar in tars]}
@@ -84,6 +90,7 @@ class GatedRegistry:
             (json.dumps(manifest).encode(), MANIFEST),
             (config, "application/octet-stream"),
         )
+        self.size = sum(map(len, [*self.layers, *(content for content, _ in self.documents)]))
         self._server = _Server(self)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
 
@@ -116,14 +123,29 @@ class GatedRegistry:
         self._server.server_close()
         self._thread.join()
 
-    def send_layer(self, number: int, output: Any) -> None:
-        """Send half a layer, and the rest when its gate opens."""
+    def send_layer(self, number: int, asks: _Handler) -> None:
+        """Send half a layer, then a byte at a time until its gate opens, and the rest."""
         content = self.layers[number]
-        self.asked[number] += 1
-        output.write(content[: len(content) // 2])
-        output.flush()
-        self.gates[number].wait()
-        output.write(content[len(content) // 2 :])
+        with self._lock:
+            self.asked[number] += 1
+        sent = len(content) // 2
+        try:
+            self.send(content[:sent], asks)
+            while not self.gates[number].wait(PAUSE):
+                self.send(content[sent : sent + 1], asks)  # an engine that has let go hangs up when something comes
+                sent += 1
+            self.send(content[sent:], asks)
+        except OSError:
+            with self._lock:
+                self.hung_up[number] += 1
+
+    def send(self, content: bytes, asks: _Handler) -> None:
+        """Send something of the image, and count what was sent, also if the rest was not wanted any more."""
+        for start in range(0, len(content), CHUNK_BYTES):
+            part = content[start : start + CHUNK_BYTES]
+            asks.wfile.write(part)
+            with self._lock:
+                self.served += len(part)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -141,13 +163,12 @@ class _Handler(BaseHTTPRequestHandler):
         for content, kind in registry.documents:
             if self.path == "/v2/" or self.path.endswith(digest(content)) or self.path == MANIFEST_PATH:
                 self._head(content, kind)
-                self.wfile.write(content)
+                registry.send(content, self)
                 return
         for number, content in enumerate(registry.layers):
             if self.path.endswith(digest(content)):
                 self._head(content, "application/octet-stream")
-                with suppress(OSError):  # the pull was cut
-                    registry.send_layer(number, self.wfile)
+                registry.send_layer(number, self)
                 return
         self._head(UNKNOWN, "application/json", status=404)
         self.wfile.write(UNKNOWN)

@@ -153,6 +153,14 @@ def test_no_owner_and_no_network_has_more_than_half_of_the_pulls(
     assert (quota.per_owner, quota.per_network, quota.in_all) == (owner, network, in_all)
 
 
+@pytest.mark.parametrize(("functions", "half", "shared"), [(20, 1, 1), (100, 3, 4), (2500, 75, 112)])
+def test_no_owner_and_no_network_has_more_than_half_of_the_functions_for_handovers(
+    functions: int, half: int, shared: int
+) -> None:
+    quota = Config.from_environ({"HOMEPORT_FUNCTIONS": str(functions)}).handover_quota
+    assert (quota.per_owner, quota.per_network, quota.shared_most, quota.in_all) == (half, half, shared, None)
+
+
 @pytest.mark.parametrize("functions", [20, 21, 39, 100, 2500])
 @pytest.mark.parametrize("lane", Lane)
 def test_who_is_slow_has_half_of_a_lane_and_somebody_always_has_a_turn(functions: int, lane: Lane) -> None:

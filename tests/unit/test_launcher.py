@@ -1336,6 +1336,62 @@ def test_a_handover_is_accepted_however_slow_others_are() -> None:
     assert stage.session.state is State.CREATING
 
 
+def offered(stage: Stage) -> Handover:
+    """The handover that the tick offers which holds the stage's pull."""
+    stage.run_to_pull()
+    stage.store.save(replace(stage.session, written_by="tick-0", version=stage.session.version + 1))
+    return Handover("tick-0")
+
+
+def test_a_pull_is_taken_over_by_one_tick_at_a_time() -> None:
+    stage = Stage()
+    handover = offered(stage)
+    before = stage.session
+    stage.slots.put(Pool.HANDOVER, stage.sid, slot_of(stage.session, stage.clock.now + 60))
+    stage.launcher(Lane.PULL).tick(TickMessage(stage.sid, handover))
+    assert (stage.session, stage.engine.pulls) == (before, 0)
+    assert stage.sid in stage.slots.pools[Pool.HANDOVER], "it is the other tick's"
+
+
+@pytest.mark.parametrize("shared", ["owner", "endpoint"])
+def test_no_owner_and_no_network_has_more_than_half_of_the_functions_that_take_pulls_over(shared: str) -> None:
+    stage = Stage()
+    handover = offered(stage)
+    mine = slot_of(stage.session, 0.0)
+    others(stage, Pool.HANDOVER, 100)
+    others(stage, Pool.HANDOVER, 3, **{shared: getattr(mine, shared)})
+    before = stage.session
+    stage.launcher(Lane.PULL).tick(TickMessage(stage.sid, handover))
+    assert (stage.session, stage.engine.pulls) == (before, 0)
+    del stage.slots.pools[Pool.HANDOVER]["other-0"]
+    stage.launcher(Lane.PULL).tick(TickMessage(stage.sid, handover))
+    assert stage.session.state is State.CREATING
+
+
+def test_the_turn_of_taking_a_pull_over_ends_when_it_has_joined() -> None:
+    stage = Stage()
+    handover = offered(stage)
+    held: list[bool] = []
+    stage.engine.during = lambda call: held.append(stage.sid in stage.slots.pools[Pool.HANDOVER])
+    stage.launcher(Lane.PULL).tick(TickMessage(stage.sid, handover))
+    assert held == [True] + [False] * (stage.engine.layers - 1)
+
+
+def test_a_tick_that_cannot_join_gives_its_turn_back() -> None:
+    stage = Stage()
+    handover = offered(stage)
+    stage.engine.refuses = EndpointError("The endpoint does not answer")
+    stage.launcher(Lane.PULL).tick(TickMessage(stage.sid, handover))
+    assert stage.slots.pools[Pool.HANDOVER] == {}
+
+
+def test_a_pull_that_is_joined_has_to_answer_in_time_for_another_tick_to_try() -> None:
+    stage = Stage()
+    handover = offered(stage)
+    stage.launcher(Lane.PULL).tick(TickMessage(stage.sid, handover))
+    assert 0 < stage.engine.answer_within <= EFFECT_SECONDS < HANDOVER_SECONDS / 2
+
+
 @pytest.mark.parametrize("answers", ["hangs", "refuses"])
 def test_while_others_notebooks_hang_the_first_look_is_as_short_as_all_others(answers: str) -> None:
     stage = Stage(silent=True)
