@@ -80,7 +80,8 @@ def launched_again(stage: Stage) -> None:
 def item_lost_and_launched_again(stage: Stage) -> None:
     """Then launches are counted from 1 again, and the first one's route and what is left of its container are there."""
     stage.hub.client_of("dynamodb").delete_item(TableName=TABLE, Key=stage.key)
-    stage.container.end(1)
+    (container,) = stage.engine.containers.values()
+    container.end(1)
     assert stage.hub.upload(a_bundle(), name="one").json["id"] == stage.sid
     stage.run(State.READY)
     assert stage.session.generation == 2
