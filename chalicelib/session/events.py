@@ -57,6 +57,11 @@ class LookAtNotebook:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveImage:
+    """Write the container to an image, without the notebook's key in it, or see that it has been written."""
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetCredentials:
     """Delete the stored credentials of a running session and verify that they are gone."""
 
@@ -98,6 +103,7 @@ Effect = (
     | ProbeNotebook
     | PublishRoute
     | LookAtNotebook
+    | SaveImage
     | ForgetCredentials
     | WithdrawRoute
     | RemoveContainer
@@ -269,6 +275,25 @@ class ExtendRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveRequested:
+    """The visitor wants the container of a ready session saved as that image."""
+
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSent:
+    """The endpoint is about to be asked to write the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSaved:
+    """The image is on the endpoint, and in its owner's list; `size` in bytes, 0 if the endpoint does not say it."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionExpired:
     """The session expired."""
 
@@ -336,6 +361,9 @@ Event = (
     | AgainRequested
     | DeleteRequested
     | ExtendRequested
+    | SaveRequested
+    | CommitSent
+    | ImageSaved
     | SessionExpired
     | ForgetRequested
     | CredentialsRenewed
