@@ -34,15 +34,22 @@ from chalicelib.session.machine import (
     next_effect,
 )
 from chalicelib.session.narration import MESSAGES
-from chalicelib.session.values import PHASES, Limits, Phase, Session, State
+from chalicelib.session.values import Limits, Session, State
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _WIDTH: Final = 110
-_ANY: Final = (events.EffectFailed, events.PatienceExpired, events.StopRequested, events.SessionExpired)
+_ANY: Final = (
+    events.EffectFailed,
+    events.PatienceExpired,
+    events.StopRequested,
+    events.AgainRequested,
+    events.DeleteRequested,
+    events.SessionExpired,
+)
 # The states whose effect depends on more than the state: when it is another one, and what the session is then.
 _ANOTHER_EFFECT: Final[Mapping[State, tuple[str, Mapping[str, Any]]]] = {
     State.PULLING: ("once the pull is admitted", {"admitted": True}),
-    State.READY: ("once the credentials are deleted", {"credentials_held": False}),
+    State.PURGING: ("if they are to be kept", {"keeps": True}),
 }
 
 
@@ -86,14 +93,22 @@ def state_machine() -> str:
             "",
             _paragraph(
                 "A session has one effect at a time, which its state decides; each effect ends in one event; the event "
-                "decides the next state. Any launching state, `ready` and `forgetting` also leave to `withdrawing` "
-                "when the visitor stops the notebook, when an effect fails for good, when the endpoint stays silent "
-                "for longer than the state's patience, and when the session's lifetime is over. An effect that may "
-                "succeed later (`EffectDelayed`), or whose turn has not come (`Queued`), is repeated."
+                "decides the next state. Any launching state, `ready`, `republishing` and `forgetting` also leave to "
+                "`withdrawing` when the visitor stops, restarts or deletes the notebook, when an effect fails for "
+                "good, when the endpoint stays silent for longer than the state's patience, and when the session's "
+                "lifetime is over. An effect that may succeed later (`EffectDelayed`), or whose turn has not come "
+                "(`Queued`), is repeated."
             ),
             _paragraph(
                 "In `pulling` the image is looked for first. If it is not there, the launch needs a slot: without one "
                 "it waits and looks again, with one (`PullAdmitted`) it pulls."
+            ),
+            _paragraph(
+                "Credentials that their visitor wants kept, or that the next launch needs, are not deleted in "
+                "`purging`: it leads to `kept`, from where a launch begins again (`LaunchedAgain`) with the number "
+                "after, or which ends when the session would have expired. What is to be deleted with its volume comes "
+                "to `removing`, wherever it is. A launch that finds its own notebook running on the endpoint, which "
+                "the hub's table has lost, goes on with that one (`NotebookFound`)."
             ),
             "```mermaid",
             "stateDiagram-v2",
@@ -140,7 +155,7 @@ def _transitions() -> Iterator[str]:
                 targets.setdefault(target, []).append(event.__name__)
         for target, names in targets.items():
             yield f"{state} --> {target}: {', '.join(names)}"
-        if state not in PHASES[Phase.LEAVING] and state is not State.STOPPED:
+        if state is not State.WITHDRAWING and State.WITHDRAWING in row.values():
             yield f"{state} --> withdrawing"
 
 

@@ -35,6 +35,7 @@ def a_session_document(**changes: Any) -> Session:
         "options": asked_for(),
         "endpoint": "tcp://203.0.113.7:2376",
         "credentials_held": True,
+        "again": False,
         "container": f"homeport-{SID}-1",
         **changes,
     }

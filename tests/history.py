@@ -146,6 +146,10 @@ class Checker:
         for wrong in self._wrongs(entry):
             self.violations.append(f"{self._count}, by {entry.by or 'somebody'}: {wrong}")
 
+    def see_there(self, sid: str, generation: int) -> None:
+        """Take it that a container is on an engine that was created before the history begins."""
+        self._seen.setdefault(sid, _Seen()).containers.add(generation)
+
     def at_rest(self) -> list[str]:
         """What is wrong if nothing is under way any more: each session is ready with all it needs, or has nothing."""
         return [f"{sid}: {wrong}" for sid, seen in self._seen.items() if seen.session for wrong in _unrest(seen)]

@@ -60,7 +60,7 @@ _NEEDS: Final = MappingProxyType(
         "store": {"": {"dynamodb"}},
         "routes": {"": {"dynamodb"}},
         "slots": {"": {"dynamodb"}},
-        "credentials": {"": {"s3", "kms"}, "purge": {"s3"}},
+        "credentials": {"": {"s3", "kms"}, "purge": {"s3"}, "holds": {"s3"}},
         "queue": {"": {"sqs"}},
     }
 )
@@ -121,16 +121,16 @@ class World:
         self.credentials = CredentialsTwin(self.trouble)
         self.slots = SlotStoreTwin(self.clock, self.trouble)
         self.queue = QueueTwin(self.trouble)
-        self.engine = EngineTwin(self.trouble, images={IMAGE}, during=self._in_time)
+        self.engine = EngineTwin(self.trouble, images={IMAGE}, during=self.in_time)
         for twin in (self.store, self.routes, self.credentials, self.engine):
-            twin.witness = self._saw
+            twin.witness = self.saw
         self.messages: list[tuple[TickMessage, Lane, float]] = []
         self.ticks, self.secrets = count(1), count(1)
 
     def _part(self, name: str) -> Any:
         return Part(name, getattr(self, name), self.down, self.lost)
 
-    def _saw(self, fact: Fact) -> None:
+    def saw(self, fact: Fact) -> None:
         self.checker.see(Entry(fact, self.by))
         if isinstance(fact, Saved) and not self.defects_are_expected:
             problems = (fact.session.failure, fact.session.last_problem)
@@ -179,9 +179,9 @@ class World:
     def bundle(self) -> bytes:
         return bundles.carina(pki(), "tcp://docker.example.org:2376")
 
-    def launch(self, name: str) -> str:
+    def launch(self, name: str, *, keep: bool = False) -> str:
         """Upload the bundle; gives the session's id."""
-        form = Launch(bundle=self.bundle(), name=name, host=None, image=IMAGE, limits=Limits(), open_path="")
+        form = Launch(bundle=self.bundle(), name=name, host=None, image=IMAGE, limits=Limits(), open_path="", keep=keep)
         with self.acting("a visitor's request"):
             launched = self.hub.launch(form)
         return launched.session.sid
@@ -189,6 +189,9 @@ class World:
     def stop(self, sid: str, *, keep: bool | None = None) -> None:
         with self.acting("a visitor's request"):
             self.hub.stop(self.store.load(sid), keep=keep)
+
+    def stop_and_keep(self, sid: str) -> None:
+        self.stop(sid, keep=True)
 
     def launch_again(self, sid: str) -> None:
         with self.acting("a visitor's request"), suppress(CredentialsNeeded):
@@ -248,7 +251,7 @@ class World:
         self.connected_until = self.time.now + deadline
         return self.engine.connect(credentials, address=address, deadline=deadline, hub_name=hub_name)
 
-    def _in_time(self, call: str) -> None:
+    def in_time(self, call: str) -> None:
         """A process that was paused sends nothing any more when it goes on after its deadline (transport.Budget)."""
         if self.time.now > self.connected_until:
             raise EndpointTimeout("The endpoint did not answer in time")
@@ -256,7 +259,8 @@ class World:
     def probe(self, target: Target, host: str, trust: HubTrust, *, deadline: float) -> None:
         running = (one for one in self.engine.containers.values() if one.status == "running")
         hosts = (f"{one.specification.labels['homeport.session']}-" for one in running)
-        if self.silent or not any(host.startswith(begin) for begin in hosts):
+        is_there = target.port == self.engine.port
+        if self.silent or not is_there or not any(host.startswith(begin) for begin in hosts):
             raise NotebookSilent("The notebook does not answer yet")
 
     # ── queues and schedule ──

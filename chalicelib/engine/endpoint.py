@@ -46,7 +46,7 @@ from chalicelib.engine.answers import (
     user_number,
 )
 from chalicelib.engine.client import ApiError, Client
-from chalicelib.engine.creation import container_config
+from chalicelib.engine.creation import container_config, needs_its_volume, volume_labels
 from chalicelib.engine.messages import error_for, is_name_taken, pull_error, quoted, start_error_for
 from chalicelib.engine.ownership import LaunchThere, conflict, is_adoptable, is_volume_of, launch_of
 from chalicelib.engine.saving import ImageThere, changes, image_there
@@ -351,6 +351,8 @@ class DockerEndpoint:
             with self._calls() as docker:
                 try:
                     config = container_config(docker, spec)
+                    if needs_its_volume(docker, spec):
+                        docker.create_volume(spec.volume, labels=volume_labels(spec))
                     docker.create_container_from_config(config, spec.name)  # type: ignore[no-untyped-call]
                     return
                 except ApiError as error:

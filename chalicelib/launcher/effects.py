@@ -388,7 +388,7 @@ class Effects:
             self._sweep(endpoint, session, there)
 
     def _launches_there(self, endpoint: Engine, session: Session) -> Sequence[LaunchThere]:
-        """The launches of the owner on the endpoint, none if it does not list them; asked twice at a session's first."""
+        """The launches of the owner on the endpoint; none if it does not list them. A session's first asks twice."""
         for _ in range(2 if session.generation == 1 else 1):
             with suppress(EndpointError):
                 return endpoint.launches(session.owner)

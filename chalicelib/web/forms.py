@@ -135,7 +135,7 @@ def parse_deletion(content_type: str, body: bytes) -> Deletion:
 def parse_choice(content_type: str, body: bytes, name: str) -> bool | None:
     """What a form, or a JSON object, of one field says: True for “yes”, False for an empty one, None without it.
 
-    Raises BadForm, BadField.
+    A page's box has an empty field before it, for when it is not ticked. Raises BadForm, BadField.
     """
     as_json = content_type.partition(";")[0].strip().lower() == "application/json"
     try:
@@ -143,9 +143,10 @@ def parse_choice(content_type: str, body: bytes, name: str) -> bool | None:
         pairs = json.loads(text or "{}", object_pairs_hook=list) if as_json else parse_qsl(text, keep_blank_values=True)
     except ValueError:
         raise BadForm("The form is malformed; send it again") from None
-    if len(body) > SIGN_OUT_LIMIT or pairs not in ([], [(name, "")], [(name, "yes")]):
+    no, asked_for = (name, ""), (name, "yes")
+    if len(body) > SIGN_OUT_LIMIT or pairs not in ([], [no], [asked_for], [no, asked_for]):
         raise BadField(f"The only field here is “{name}”: empty, or “yes”")
-    return bool(pairs[0][1]) if pairs else None
+    return pairs[-1] == asked_for if pairs else None
 
 
 def notebook_name(text: str) -> str:

@@ -46,7 +46,7 @@ class Session(TypedDict):
     stopped because of `error`, "Deleted" when its volume is gone. `progress` is None once there is none; `url` is None
     unless the notebook can be entered. `keepable_until`: *Keep longer* reaches so far; None if that is no later than
     `expires_at`. `kept_until`: the credentials of a stopped session are kept for another launch; None if they are not.
-    `warning` is a sentence when its end is near.
+    `warning` is a sentence when its end is near. `again`: it is going to be launched again once it has stopped.
     """
 
     id: str
@@ -67,6 +67,7 @@ class Session(TypedDict):
     options: Asked
     endpoint: str
     credentials_held: bool
+    again: bool
     container: str | None
 
 
@@ -137,6 +138,7 @@ def session_json(session: SessionValue, origin: str, now: float) -> Session:
         "options": _asked(session),
         "endpoint": session.endpoint,
         "credentials_held": session.credentials_held,
+        "again": session.again != "",
         "container": session.container,
     }
 

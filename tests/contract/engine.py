@@ -177,15 +177,9 @@ class EngineContract(ABC):
     def test_the_launches_of_an_owner_are_told_with_what_their_labels_say(
         self, opened: Engine, spec: Specification
     ) -> None:
-        owner, session = spec.labels[f"{LABEL}owner"], a_session()
-        launch = LaunchThere(
-            sid=spec.labels[f"{LABEL}session"],
-            generation=1,
-            label=session.label,
-            image=session.image,
-            expires_at=float(int(session.expires_at)),
-            longest_until=float(int(session.longest_until)),
-        )
+        said = {key.removeprefix(LABEL): value for key, value in spec.labels.items()}
+        owner, expires, longest = said["owner"], float(said["expires"]), float(said["longest"])
+        launch = LaunchThere(said["session"], 1, False, said["label"], said["image"], expires, longest)
         assert launch.sid not in sids_of(opened, owner)
         opened.create(spec)
         assert launch in opened.launches(owner)

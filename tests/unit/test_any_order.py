@@ -24,6 +24,7 @@ from tests.world import IMAGE, SERVICES, World
 NAMES = st.sampled_from(["lessons", "notes"])
 INSTRUCTIONS = st.integers(1, 40)  # a tick has about as many at most; after its last one nothing happens
 NUMBERS = st.integers(0, 5)
+ASKS = ["stop", "stop_and_keep", "launch_again", "keep_longer", "forget", "delete"]
 SKEWS = st.sampled_from([0.0, 0.0, 120.0, -120.0])
 PAUSES = st.sampled_from([1.0, LEASE_SECONDS + 1, 600.0])
 
@@ -50,8 +51,8 @@ class AnyOrder(RuleBasedStateMachine):
         with self.world.interrupted(at):
             self._ask(lambda: self.world.launch(name))
 
-    @rule(ask=st.sampled_from(["stop", "forget"]), number=NUMBERS)
-    def stop_or_delete_the_credentials(self, ask: str, number: int) -> None:
+    @rule(ask=st.sampled_from(ASKS), number=NUMBERS)
+    def the_visitor_presses_a_button(self, ask: str, number: int) -> None:
         self._ask(lambda: getattr(self.world, ask)(self._sid(number)))
 
     # ── queue, schedule and time ──
@@ -93,7 +94,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.world.deliver(number)
 
     @precondition(lambda self: self.world.messages)
-    @rule(number=NUMBERS, at=INSTRUCTIONS, ask=st.sampled_from(["stop", "forget", "launch"]), seconds=PAUSES)
+    @rule(number=NUMBERS, at=INSTRUCTIONS, ask=st.sampled_from([*ASKS, "launch"]), seconds=PAUSES)
     def a_message_comes_and_meanwhile_the_visitor_asks_for_something(
         self, number: int, at: int, ask: str, seconds: float
     ) -> None:
@@ -134,7 +135,10 @@ class AnyOrder(RuleBasedStateMachine):
         self.world.engine.refuses, self.world.silent = None, False
         self.world.engine.images.add(IMAGE)
 
-    @rule(number=NUMBERS, what=st.sampled_from(["ends", "crashes", "is paused", "is removed", "its image is removed"]))
+    @rule(
+        number=NUMBERS,
+        what=st.sampled_from(["ends", "crashes", "is paused", "is restarted", "is removed", "its image is removed"]),
+    )
     def something_happens_on_the_endpoint(self, number: int, what: str) -> None:
         engine = self.world.engine
         if what == "its image is removed":
@@ -146,6 +150,8 @@ class AnyOrder(RuleBasedStateMachine):
                     engine.containers[name].end(int(what == "crashes"))
                 case "is paused":
                     engine.containers[name].pause()
+                case "is restarted":
+                    engine.port += 1
                 case _:
                     del engine.containers[name]
                     self.world.checker.see(Entry(Removed(name), OWNER))
@@ -162,8 +168,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.all_is_well_again()
         world.settle()
         for sid, session in list(world.store.sessions.items()):
-            if session.state is State.READY:
-                world.stop(sid)
+            if session.state in (State.READY, State.KEPT):
+                world.stop(sid, keep=False)
                 world.settle()
         world.assert_at_rest()
         assert {session.phase for session in world.store.sessions.values()} <= {Phase.STOPPED}

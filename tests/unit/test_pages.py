@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import pytest
 from jinja2 import UndefinedError
 
 from chalicelib.session.options import Allowance
-from chalicelib.session.values import PHASES, Limits, Phase, State
+from chalicelib.session.values import Limits, Phase, State, phase_of
 from chalicelib.web import json as documents
 from chalicelib.web import pages
 from tests.documents import a_listed_document, a_session_document, asked_for
@@ -96,6 +96,18 @@ def every_page(text: str) -> Iterator[pages.Page]:
     yield pages.ErrorPage(root="../", status=400, title=text, code="bad-name", message=text)
 
 
+VOID: Final = frozenset({"circle", "input", "link", "meta", "path"})
+
+
+class Element(NamedTuple):
+    """An element of a page; `hidden` by itself or by one that it is in."""
+
+    tag: str
+    attributes: dict[str, str | None]
+    hidden: bool
+    within: tuple[str, ...]
+
+
 class Outline(HTMLParser):
     """What a browser would make of a page: its tags with their attributes, and the text of style and script."""
 
@@ -104,6 +116,8 @@ class Outline(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.inlined: dict[str, list[str]] = {"style": [], "script": []}
         self.text: list[str] = []
+        self.elements: list[Element] = []
+        self._open: list[Element] = []
         self._within = ""
         self.feed(html)
         self.close()
@@ -111,9 +125,16 @@ class Outline(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         self._within = tag
+        hidden = "hidden" in dict(attrs) or any(outer.hidden for outer in self._open)
+        element = Element(tag, dict(attrs), hidden, tuple(outer.tag for outer in self._open))
+        self.elements.append(element)
+        if tag not in VOID:
+            self._open.append(element)
 
     def handle_endtag(self, tag: str) -> None:
         self._within = ""
+        if tag not in VOID:
+            assert self._open.pop().tag == tag
 
     def handle_data(self, data: str) -> None:
         self.inlined.get(self._within, self.text).append(data)
@@ -284,35 +305,80 @@ def test_root_leads_up_to_the_first_page(path: str, root: str) -> None:
 # ── what a session's page offers ─────────────────────────────────────────────────────────────────────────────────
 
 
+ACTS: Final = {"open", "start", "keep", "restart", "stop", "forget", "delete"}
+
+
+def a_document_in(state: State, **changes: Any) -> documents.Session:
+    """A session in that state, with the credentials that it has then."""
+    kept = "2026-11-26T01:02:03Z" if state is State.KEPT else None
+    held = state is not State.STOPPED
+    values: dict[str, Any] = {"credentials_held": held, "kept_until": kept, "progress": None, **changes}
+    return a_session_document(state=state.value, **values)
+
+
 def offered(session: documents.Session) -> set[str]:
-    """The forms and links that can be seen on the session's page."""
+    """What can be seen to be done on the session's page: the buttons that are not hidden, by what they do."""
     outline = Outline(pages.SessionPage(root="../", session=session, log=[]).html())
-    seen = {
-        part
-        for tag, attributes in outline.tags
-        if "hidden" not in attributes and (tag == "details" or attributes.get("data-for"))
-        for part in [attributes.get("data-act") or attributes.get("data-for") or ""]
-    }
-    return seen & {"stop", "forget", "ready", "stopped"}
+    seen = set()
+    for tag, attributes, hidden, within in outline.elements:
+        if not hidden and tag == "details" and "data-act" in attributes:
+            seen.add(attributes["data-act"])
+        if not hidden and tag == "form" and "details" not in within:
+            action = str(attributes["action"]).rpartition("/")[2]
+            seen.add("open" if action == "enter" else action)
+    return {str(act) for act in seen} & ACTS
 
 
 @pytest.mark.parametrize("state", list(State))
 def test_session_page_offers_what_the_state_allows(state: State) -> None:
-    expected = {"stop"} if state in PHASES[Phase.LAUNCHING] else set()
-    if state in (State.READY, State.FORGETTING):
-        expected = {"stop", "forget", "ready"}
-    if state is State.STOPPED:
-        expected = {"stopped"}
-    assert offered(a_session_document(state=state.value, progress=None)) == expected
+    expected = {
+        Phase.LAUNCHING: {"restart", "stop", "delete"},
+        Phase.READY: {"open", "restart", "stop", "forget", "delete"},
+        Phase.LEAVING: {"start", "delete"},
+        Phase.STOPPED: {"delete"},
+    }[phase_of(state)]
+    if state is State.KEPT:
+        expected |= {"start", "forget"}
+    assert offered(a_document_in(state)) == expected
 
 
-def test_forgotten_credentials_cannot_be_forgotten_again() -> None:
-    assert offered(a_session_document(state="ready", credentials_held=False)) == {"stop", "ready"}
+def test_without_credentials_nothing_is_offered_that_needs_them() -> None:
+    assert offered(a_document_in(State.READY, credentials_held=False)) == {"open", "stop", "delete"}
+    assert offered(a_document_in(State.PURGING, credentials_held=False)) == {"delete"}
 
 
-@pytest.mark.parametrize("state", [state for state in State if state is not State.STOPPED])
+def test_a_file_is_asked_for_to_delete_what_the_hub_has_no_credentials_for() -> None:
+    for held in (True, False):
+        page = pages.SessionPage(root="../", session=a_document_in(State.READY, credentials_held=held), log=[])
+        (file,) = (element for element in Outline(page.html()).elements if element.attributes.get("type") == "file")
+        assert file.hidden is held
+
+
+def test_what_is_deleted_cannot_be_deleted_again_and_can_be_launched() -> None:
+    deleted = {**a_document_in(State.STOPPED), "headline": "Deleted"}
+    html = pages.SessionPage(root="../", session=deleted, log=[]).html()  # type: ignore[arg-type]
+    assert offered(deleted) == set()  # type: ignore[arg-type]
+    assert "Launch again</a>" in html
+
+
+def test_a_notebook_is_kept_longer_beside_its_end_or_beside_the_warning() -> None:
+    until, warning = "2026-12-26T01:02:03Z", "This notebook ends in less than 2 hours"
+    for state, changes, times in (
+        (State.READY, {}, 0),
+        (State.READY, {"keepable_until": until}, 1),
+        (State.READY, {"keepable_until": until, "warning": warning}, 1),
+        (State.READY, {"warning": warning}, 0),
+        (State.PROBING, {"keepable_until": until}, 0),
+    ):
+        html = pages.SessionPage(root="../", session=a_document_in(state, **changes), log=[]).html()
+        forms = [element for element in Outline(html).elements if element.tag == "form" and not element.hidden]
+        assert sum(str(form.attributes["action"]).endswith("/keep") for form in forms) == times, changes
+        assert (warning in html) is ("warning" in changes)
+
+
+@pytest.mark.parametrize("state", [state for state in State if phase_of(state) is not Phase.STOPPED])
 def test_session_page_refreshes_without_script_until_it_is_stopped(state: State) -> None:
-    html = pages.SessionPage(root="../", session=a_session_document(state=state.value, progress=None), log=[]).html()
+    html = pages.SessionPage(root="../", session=a_document_in(state), log=[]).html()
     assert '<noscript><meta http-equiv="refresh"' in html
 
 

@@ -5,6 +5,8 @@
   const POLL_HIDDEN = 10000;   // ... while nobody looks at the page; at rest four times as long as otherwise
   const POLL_LIMIT = 30000;    // ... at most, after failures
   const LARGEST = 65536;       // bytes of a bundle that the hub reads
+  const LEAVING_PAUSE = 2000;  // milliseconds between attempts to launch what is being stopped,
+  const LEAVING_ROUNDS = 30;   // and how many there are
 
   const byId = (id) => document.getElementById(id);
 
@@ -157,6 +159,19 @@
       launchButton.textContent = "Launch";
     };
 
+    // A notebook of this name may be on its way out; it is launched as soon as it has stopped.
+    const begin = async () => {
+      for (let round = 0; ; round += 1) {
+        try {
+          return await ask(`${root}sessions`, {method: "POST", body: fields()});
+        } catch (refusal) {
+          if (refusal.code !== "session-leaving" || round >= LEAVING_ROUNDS) throw refusal;
+          launchButton.textContent = "Waiting until it has stopped…";
+          await new Promise((resolve) => setTimeout(resolve, LEAVING_PAUSE));
+        }
+      }
+    };
+
     const launch = async () => {
       if (busy) return;
       busy = true;
@@ -164,7 +179,7 @@
       launchButton.setAttribute("aria-disabled", "true");
       launchButton.textContent = "Launching…";
       try {
-        const session = await ask(`${root}sessions`, {method: "POST", body: fields()});
+        const session = await begin();
         location.assign(`${root}sessions/${encodeURIComponent(session.id)}#launched`);
       } catch (refusal) {
         rest();
@@ -244,26 +259,45 @@
         document.title = `${session.headline} · ${name} · Homeport`;
         byId("announce").textContent = session.error ? "" : `${session.headline}. ${session.message}`;
       }
+      const known = flags(session);
       for (const element of page.querySelectorAll("[data-for]")) {
-        const forgotten = element.dataset.act === "forget" && !session.credentials_held;
-        element.hidden = forgotten || !element.dataset.for.split(" ").includes(phase);
+        const needs = element.dataset.when?.split(" ") ?? [];
+        element.hidden = !element.dataset.for.split(" ").includes(phase) || !needs.every((flag) => known.has(flag));
       }
     };
 
-    const showCredentials = (session) => {
-      byId("credentials-held").textContent = session.credentials_held
-        ? "Sealed in this hub until the notebook stops"
-        : "Deleted from this hub";
-      page.querySelector(".held").hidden = !session.credentials_held;
-      page.querySelector(".not-held").hidden = session.credentials_held;
+    // What `parts.flags` says when the hub makes the page.
+    const flags = (session) => new Set([
+      session.credentials_held ? "held" : "not-held",
+      session.kept_until ? "kept" : "not-kept",
+      session.keepable_until ? "keepable" : "not-keepable",
+      session.again ? "again" : "not-again",
+      session.headline === "Deleted" ? "deleted" : "not-deleted",
+      session.warning ? "ending" : "not-ending",
+    ]);
+
+    const showEnd = (session) => {
+      for (const element of page.querySelectorAll("#expires, #kept-until, .expires")) {
+        element.dateTime = session.expires_at;
+        element.textContent = shown(session.expires_at, "moment");
+      }
+      byId("left").dataset.until = session.expires_at;
+      byId("warning").textContent = session.warning ?? "";
       byId("by-hand").textContent = `docker rm -f ${session.container ?? ""}`;
+      countDown();
+    };
+
+    const countDown = () => {
+      const minutes = Math.max(0, Math.floor((new Date(byId("left").dataset.until) - Date.now()) / 60000));
+      const [hours, days] = [Math.floor(minutes / 60), Math.floor(minutes / 1440)];
+      byId("left").textContent = days > 2 ? `in ${days} days` : hours ? `in ${hours} h ${minutes % 60} min` : `in ${minutes} min`;
     };
 
     const show = (session) => {
       ({phase, state} = session);
       showPhase(session);
       showProgress(session.progress);
-      showCredentials(session);
+      showEnd(session);
       byId("message").textContent = session.error?.message === session.message ? "" : session.message;
       byId("message").hidden = byId("message").textContent === "";
       byId("failure").hidden = !session.error;
@@ -328,6 +362,8 @@
       if (event.persisted && phase !== "stopped") watch(true);
     });
     enter();
+    countDown();
+    setInterval(countDown, 30000);
     if (phase !== "stopped") timer = setTimeout(watch, wait());
   };
 
