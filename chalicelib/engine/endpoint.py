@@ -49,9 +49,9 @@ from chalicelib.engine.client import ApiError, Client
 from chalicelib.engine.creation import container_config, needs_its_volume, volume_labels
 from chalicelib.engine.messages import error_for, is_name_taken, pull_error, quoted, start_error_for
 from chalicelib.engine.ownership import LaunchThere, conflict, is_adoptable, is_volume_of, launch_of
-from chalicelib.engine.saving import ImageThere, changes, image_there
 from chalicelib.engine.pull import ANSWER_SECONDS, Pull
 from chalicelib.engine.pull_progress import PullStatus
+from chalicelib.engine.saving import ImageThere, changes, image_there
 from chalicelib.engine.transport import Budget, Channel, new_context
 from chalicelib.notebook.container import LABEL, NOTEBOOK_PORT, SAVABLE, ImageConfig, Specification
 from chalicelib.session.options import shown_size

@@ -240,7 +240,7 @@ class VolumeInUse(EndpointError):
 
 
 class ImageNameTaken(EndpointError):
-    """An image of the name that a notebook is to be saved as is on the endpoint, and is not one that its owner saved."""
+    """The endpoint has an image of the name that a notebook is to be saved as, and its owner has not saved that."""
 
     title = "Image name is taken"
     status = 409

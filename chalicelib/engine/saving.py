@@ -1,7 +1,7 @@
 """An image that a container is saved as: what it says of its containers, and whose it is (docs/adr/0018).
 
-An engine gives a commit the container's own configuration, and only lets values be replaced: labels and variables of the
-hub become empty, the program and its folder are again those of the image that the container was made of.
+An engine gives a commit the container's own configuration, and only lets values be replaced: labels and variables of
+the hub become empty, the program and its folder are again those of the image that the container was made of.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ def changes(container: Mapping[str, Any], image: Mapping[str, Any], labels: Mapp
     """
     of_image = part_of(image, "Config")
     ours = {name: "" for name in labels_of(container) if _PLAIN_LABEL.fullmatch(name)}
-    made = [f"LABEL {_pairs(ours | dict(labels))}", f"ENV {_pairs(_variables(of_image.get('Env')))}"]
+    made = [f'LABEL {name}="{value}"' for name, value in (ours | dict(labels)).items()]  # Podman takes one in each
+    made += [f'ENV {name}="{value}"' for name, value in _variables(of_image.get("Env")).items()]
     if (program := _words(of_image.get("Cmd"))) is not None:
         made.append(f"CMD {json.dumps(program)}")
     workdir = of_image.get("WorkingDir")
@@ -61,10 +62,6 @@ def _variables(of_image: object) -> dict[str, str]:
     known = dict(word.split("=", 1) for word in _words(of_image) or () if "=" in word)
     values = {name: known.get(name, "") for name in HUB_VARIABLES}
     return {name: value if _PLAIN_WORD.fullmatch(value) else "" for name, value in values.items()}
-
-
-def _pairs(values: Mapping[str, str]) -> str:
-    return " ".join(f'{name}="{value}"' for name, value in values.items())
 
 
 def _words(value: object) -> list[str] | None:

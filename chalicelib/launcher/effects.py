@@ -709,9 +709,7 @@ class Effects:
             self._put_certificate_back(endpoint, session, sent)
             raise
         except EndpointTimeout as error:
-            raise SaveUnderWay(
-                "The endpoint has not written the image yet. The hub goes on looking for it"
-            ) from error
+            raise SaveUnderWay("The endpoint has not written the image yet. The hub goes on looking for it") from error
 
     def _put_certificate_back(self, endpoint: Engine, session: Session, sent: int) -> None:
         """Give the container a certificate again, for a start by hand; the server that runs does without.

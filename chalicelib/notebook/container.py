@@ -22,8 +22,8 @@ Rules
 8. The container has the engine's default confinement and no privilege on top. `no-new-privileges` is left off: the
    machine and the notebook are the same person's, and it would break `sudo` in images that offer it. No extra init: the
    engine may have none, and the Docker Stacks bring tini.
-9. The server reads its certificate once. So the file can be emptied while it runs, for the moment in which the container
-   is saved as an image: no key gets into that (docs/adr/0018). SAVABLE says that a container is of this kind.
+9. The server reads its certificate once. So the file can be emptied while it runs, when the container is saved as an
+   image: no key gets into that (docs/adr/0018). The label SAVABLE says that a container is of this kind.
 10. The image's health check is switched off: without a client certificate it would call a healthy notebook unhealthy.
 """
 
