@@ -639,7 +639,15 @@ class SlowEngineTwin(EngineTwin):
         self._in_time("create", lambda: super(SlowEngineTwin, self).create(spec))
 
     def commit(self, container: str, image: str, labels: Mapping[str, str]) -> None:
-        self._in_time("commit", lambda: super(SlowEngineTwin, self).commit(container, image, labels))
+        """The container is paused while it is written, as engines have it."""
+        found = self._found(container)
+
+        def write() -> None:
+            found.status = "running"
+            super(SlowEngineTwin, self).commit(container, image, labels)
+
+        found.status = "paused"
+        self._in_time("commit", write)
 
     def start(self, container: str) -> None:
         self._in_time("start", lambda: super(SlowEngineTwin, self).start(container))

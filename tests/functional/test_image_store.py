@@ -37,5 +37,5 @@ class TestImageStore(ImageStoreContract):
         images.put(IMAGE)
         for number, changes in enumerate(({"size": {"S": "7"}}, {"saved_at": {"N": "1"}, "notebook": {"N": "2"}}, {})):
             item = {"pk": {"S": f"owner#{OWNER}"}, "sk": {"S": f"image#{number}#a"}, **changes}
-            self._dynamodb.put_item(TableName=TABLE, Item=item)  # type: ignore[arg-type]  # its values' types
+            self._dynamodb.put_item(TableName=TABLE, Item=item)
         assert images.of_owner(OWNER) == [IMAGE]
