@@ -493,15 +493,16 @@ class EngineTwin:
         if SAVABLE not in spec.labels:
             raise ContainerNotSavable("It was made by an earlier version")
 
-    def commit(self, container: str, image: str, labels: Mapping[str, str]) -> None:
+    def commit(self, container: str, image: str, labels: Mapping[str, str]) -> Generator[None, None, None]:
         self._acting("commit")
         self.check_savable(container)
-        self.commits += 1
+        yield
         self.write_image(container, image, labels)
         self.trouble.step()
 
     def write_image(self, container: str, image: str, labels: Mapping[str, str]) -> None:
         """What a commit does."""
+        self.commits += 1
         assert self._found(container).certificate == b"", "the key must not get into the image"
         self.images.add(image)
         self.saved[image] = ImageThere(labels[SAVED_BY], labels[SAVED_AT], 1 << 30)
@@ -638,16 +639,28 @@ class SlowEngineTwin(EngineTwin):
     def create(self, spec: Specification) -> None:
         self._in_time("create", lambda: super(SlowEngineTwin, self).create(spec))
 
-    def commit(self, container: str, image: str, labels: Mapping[str, str]) -> None:
-        """The container is paused while it is written, as engines have it."""
-        found = self._found(container)
+    def commit(self, container: str, image: str, labels: Mapping[str, str]) -> Generator[None, None, None]:
+        """The container is paused while it is written, as engines have it, whether its caller waits or not."""
+        self._acting("commit")
+        found, written = self._found(container), list[str]()
+        ends_at, given_up_at = self.clock() + self.takes.get("commit", 0.0), self.clock() + self.deadlines[-1]
 
         def write() -> None:
+            written.append(image)
             found.status = "running"
-            super(SlowEngineTwin, self).commit(container, image, labels)
+            self.write_image(container, image, labels)
 
         found.status = "paused"
-        self._in_time("commit", write)
+        self.under_way.append((ends_at, write))
+        while True:
+            self.settle()
+            if written:
+                break
+            if self.clock() >= given_up_at:
+                raise EndpointTimeout("The endpoint did not answer in time")
+            yield
+            self.sleep(5.0)
+        self.trouble.step()
 
     def start(self, container: str) -> None:
         self._in_time("start", lambda: super(SlowEngineTwin, self).start(container))

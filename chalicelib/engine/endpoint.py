@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -59,6 +60,7 @@ from chalicelib.session.values import Limits, Target, volume_name
 
 STOP_SECONDS: Final = 10  # docker stop's own default; JupyterLab needs one or two
 POLL_SECONDS: Final = 0.1
+HEARTBEAT_SECONDS: Final = 5.0  # after which whoever waits for a long call may look at something else
 VERSION_LENGTH: Final = 40  # characters; it stands in the middle of a line of the log
 PODMAN: Final = "Podman Engine"  # what it calls itself among its components
 LIST_LENGTH: Final = 50  # containers of one owner and hub that are looked at, the newest first
@@ -273,23 +275,32 @@ class DockerEndpoint:
         """See that the container may be saved as an image; raises ContainerConflict, ContainerNotSavable."""
         self._savable(container)
 
-    def commit(self, container: str, image: str, labels: Mapping[str, str]) -> None:
+    def commit(self, container: str, image: str, labels: Mapping[str, str]) -> Generator[None, None, None]:
         """Write the container to an image of that name with these labels; all of its programs stand still meanwhile.
 
         The image starts as the one it was launched from, and has no label that would make a container of it ours.
-        Returns when the image is there. Raises what check_savable raises.
+        Yields every few seconds until the image is there; closing the iterator hangs up, at which some engines give up
+        writing. Raises what check_savable raises.
         """
         found = self._savable(container)
         repository, tag = parse_repository_tag(image_name(image))
         with self._calls() as docker:
             of_image = self._image_by_id(docker, found.get("Image"))
-            docker.commit(
-                container,
-                repository,
-                tag or "latest",
-                message="Saved by Homeport",
-                changes=changes(found, of_image, labels),
-            )
+            made = changes(found, of_image, labels)
+            yield from self._waiting(lambda: docker.commit(container, repository, tag or "latest", changes=made))
+
+    def _waiting(self, call: Callable[[], object]) -> Generator[None, None, None]:
+        """Have a thread make a call that the engine is silent about for long, and yield until it is answered."""
+        caller = ThreadPoolExecutor(1, "homeport-call")
+        answer = caller.submit(call)
+        try:
+            while not wait([answer], HEARTBEAT_SECONDS).done:
+                yield
+        finally:
+            if not answer.done():
+                self._channel.hang_up()
+            caller.shutdown()
+        answer.result()
 
     def _savable(self, container: str) -> Mapping[str, Any]:
         found = self._find(container)

@@ -37,7 +37,6 @@ from chalicelib.engine.errors import (
     ContainerMissing,
     ContainerRemoved,
     EndpointError,
-    EndpointFailed,
     EndpointForbidden,
     EndpointTimeout,
     ImageMissing,
@@ -79,7 +78,7 @@ from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before, slot_
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lanes import Lane, lane_of
-from chalicelib.session.lease import EFFECT_SECONDS
+from chalicelib.session.lease import EFFECT_SECONDS, SAVE_SECONDS
 from chalicelib.session.values import (
     Failure,
     Limits,
@@ -110,7 +109,7 @@ MASKED_LENGTH: Final = 6  # characters; a shorter value is no secret, and would 
 COMMITS: Final = 2  # that are sent for one image: an answer that is missing may have been the only thing that was
 LEAF_SLACK: Final = 86400.0  # a notebook's certificate outlives its session by a day, in seconds
 NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut Down), or by SIGTERM
-_ANSWERS: Final = (ContainerMissing, EndpointFailed, EndpointForbidden, NoSpace, RequestRejected)  # of an engine's own
+_FINAL_ANSWERS: Final = (ContainerMissing, EndpointForbidden, NoSpace, RequestRejected)  # an engine's own
 
 log = logging.getLogger("homeport.launcher")
 
@@ -164,7 +163,7 @@ class Engine(Protocol):
     def image_config(self, image: str, /) -> ImageConfig: ...
     def saved_image(self, image: str, /) -> ImageThere | None: ...
     def check_savable(self, container: str, /) -> None: ...
-    def commit(self, container: str, image: str, labels: Mapping[str, str], /) -> None: ...
+    def commit(self, container: str, image: str, labels: Mapping[str, str], /) -> Generator[None, None, None]: ...
     def pull(self, image: str, /) -> Generator[PullStatus, None, None]: ...
     def create(self, spec: Specification, /) -> None: ...
     def user_number(self, container: str, user: str, /) -> str: ...
@@ -277,8 +276,8 @@ class Effects:
         error: HomeportError | None = None
         now = self._clock()
         self._held = 0.0
-        self._ends_by = now + ANSWER_SECONDS.get(type(effect), EFFECT_SECONDS)
-        if session.lease_expires_at:  # a save that took long leaves the effect less
+        self._ends_by = now + seconds_of(effect)
+        if session.lease_expires_at and not isinstance(effect, e.SaveImage):  # a save that took long leaves it less
             self._ends_by = min(self._ends_by, session.lease_expires_at)
         try:
             with closing(self._perform(effect, session)) as events:
@@ -651,10 +650,11 @@ class Effects:
                 endpoint.put_files(_container(session), certificate_file(None, self._clock()))
                 yield e.CommitSent()
                 sent += 1
-                self._commit(endpoint, session, sent)
+                yield from self._commit(endpoint, session, sent)
                 there = self._written(endpoint, session)
             if there is None:
                 raise ImageNotWritten("The endpoint said that it had written the image, and it is not there")
+            yield e.SaveProgressed()  # if another tick holds the session by now, this one must not bring the key back
             self._put_certificate_back(endpoint, session, sent)
             with self._asking(False):
                 self._images.put(
@@ -700,12 +700,14 @@ class Effects:
                 f"commit, or save less.{why}"
             )
 
-    def _commit(self, endpoint: Engine, session: Session, sent: int) -> None:
+    def _commit(self, endpoint: Engine, session: Session, sent: int) -> Generator[Event, None, None]:
         """Send it, and wait for the answer as long as there is time."""
         labels = {SAVED: session.sid, SAVED_BY: session.owner, SAVED_AT: _save_of(session)}
         try:
-            endpoint.commit(_container(session), session.saving, labels)
-        except _ANSWERS:
+            with closing(endpoint.commit(_container(session), session.saving, labels)) as waiting:
+                for _ in waiting:
+                    yield e.SaveProgressed()
+        except _FINAL_ANSWERS:
             self._put_certificate_back(endpoint, session, sent)
             raise
         except EndpointTimeout as error:
@@ -809,6 +811,11 @@ class Effects:
                 status = endpoint.inspect(name)
                 if not status.running:
                     raise self._not_running(endpoint, name, status)
+
+
+def seconds_of(effect: Effect) -> float:
+    """How long an effect may take; a pull takes longer."""
+    return SAVE_SECONDS if isinstance(effect, e.SaveImage) else ANSWER_SECONDS.get(type(effect), EFFECT_SECONDS)
 
 
 def _error_of(effect: Effect, session: Session, raised: Exception) -> HomeportError:

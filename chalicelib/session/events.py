@@ -287,6 +287,11 @@ class CommitSent:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveProgressed:
+    """The endpoint has not answered yet whether it has written the image; it was asked a moment ago."""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageSaved:
     """The image is on the endpoint, and in its owner's list; `size` in bytes, 0 if the endpoint does not say it."""
 
@@ -363,6 +368,7 @@ Event = (
     | ExtendRequested
     | SaveRequested
     | CommitSent
+    | SaveProgressed
     | ImageSaved
     | SessionExpired
     | ForgetRequested

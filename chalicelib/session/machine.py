@@ -113,6 +113,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
                         e.ForgetRequested: State.FORGETTING,
                         e.EffectDelayed: State.FORGETTING, **_LEAVE},
     State.SAVING:      {e.CommitSent: State.SAVING,
+                        e.SaveProgressed: State.SAVING,
                         e.ImageSaved: State.READY,
                         e.ForgetRequested: State.FORGETTING,
                         **_AGAIN[State.SAVING], **_LEAVE,

@@ -212,7 +212,8 @@ class EngineContract(ABC):
         opened.put_files(spec.name, certificate_file(None, NOW))
         for save in ("one", "two"):
             opened.check_savable(spec.name)
-            opened.commit(spec.name, saved_as, {SAVED: "a sid", SAVED_BY: "ab", SAVED_AT: save})
+            for _ in opened.commit(spec.name, saved_as, {SAVED: "a sid", SAVED_BY: "ab", SAVED_AT: save}):
+                pass
             saved = opened.saved_image(saved_as)
             assert saved is not None
             assert (saved.owner, saved.save) == ("ab", save)
@@ -224,7 +225,7 @@ class EngineContract(ABC):
         self, opened: Engine, spec: Specification, saved_as: str
     ) -> None:
         labels = {SAVED: "a sid", SAVED_BY: "ab", SAVED_AT: "one"}
-        calls = (opened.check_savable, lambda name: opened.commit(name, saved_as, labels))
+        calls = (opened.check_savable, lambda name: list(opened.commit(name, saved_as, labels)))
         for call in calls:
             with pytest.raises(ContainerMissing):
                 call(spec.name)

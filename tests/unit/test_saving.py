@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import pytest
 
+from chalicelib.aws.queues import TickMessage
 from chalicelib.engine.errors import EndpointError, EndpointFailed, EndpointTimeout, NoSpace
 from chalicelib.engine.saving import SAVED, SAVED_AT, SAVED_BY, ImageThere, changes, image_there
 from chalicelib.launcher.effects import COMMITS
 from chalicelib.notebook.container import HUB_VARIABLES, SAVABLE
 from chalicelib.session import events as e
 from chalicelib.session.image import image_to_save, suggested_image
+from chalicelib.session.lanes import Lane
+from chalicelib.session.lease import SAVE_SECONDS
 from chalicelib.session.machine import PATIENCE, advance
 from chalicelib.session.values import Failure, Options, Session, State, container_name
 from chalicelib.web.errors import (
@@ -179,6 +182,51 @@ def test_an_engine_that_needs_long_is_asked_once_and_its_image_found(takes: floa
     assert stage.images.of_owner(OWNER)[0].name == IMAGE
     assert b"PRIVATE KEY" in stage.container.certificate
     assert stage.session.failure is None
+
+
+def test_the_answer_is_waited_for_with_the_lease_held() -> None:
+    stage, engine = a_ready_stage(takes=0.9 * SAVE_SECONDS)
+    held: list[bool] = []
+
+    def look(seconds: float) -> None:
+        stage.clock.now += seconds
+        held.append(stage.session.lease_expires_at > stage.clock.now)
+
+    engine.sleep = look
+    stage.ask_for(e.SaveRequested(IMAGE))
+    stage.tick()
+    assert (stage.session.state, engine.commits) == (State.READY, 1)
+    assert len(held) > 10
+    assert all(held)
+    assert all(session.attempts == 0 for session in stage.store.history)
+
+
+def test_a_function_with_little_time_left_leaves_the_save_to_the_next_one() -> None:
+    stage, engine = a_ready_stage()
+    stage.ask_for(e.SaveRequested(IMAGE))
+    stage.launcher(Lane.LAUNCH, time_left=lambda: SAVE_SECONDS - 1).tick(TickMessage(stage.sid))
+    assert (stage.session.state, engine.commits, stage.session.lease_expires_at) == (State.SAVING, 0, 0.0)
+    assert [(message, lane) for message, lane, _ in stage.queue.sent] == [(TickMessage(stage.sid), Lane.LAUNCH)]
+    stage.tick()
+    assert (stage.session.state, engine.commits) == (State.READY, 1)
+
+
+@pytest.mark.parametrize("pressed_at", range(1, 8))
+def test_a_stop_while_the_image_is_written_is_obeyed_within_seconds(pressed_at: int) -> None:
+    stage, engine = a_ready_stage(takes=80.0)
+    slept: list[float] = []
+
+    def press(seconds: float) -> None:
+        stage.clock.now += seconds
+        slept.append(stage.clock.now)
+        if len(slept) == pressed_at:
+            stage.ask_for(e.StopRequested())
+
+    engine.sleep = press
+    stage.ask_for(e.SaveRequested(IMAGE))
+    stage.tick()
+    stage.assert_nothing_is_left()
+    assert len(slept) <= pressed_at + 1
 
 
 def test_an_engine_that_needs_too_long_keeps_its_notebook_and_the_visitor_is_told() -> None:
