@@ -80,6 +80,15 @@ class HubClient:
         answer = _json(self._http.get(f"{self._address}/sessions/{sid}/events", timeout=60))
         return [line["text"] for line in answer["events"]]
 
+    def look(self, sid: str) -> None:
+        """Have the notebook looked at now, as somebody who comes back to its page does."""
+        _json(self._http.get(f"{self._address}/sessions/{sid}/events?look=1", timeout=60))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the owner's requests carry."""
+        return {name: str(self._http.headers[name]) for name in ("Accept", "Authorization")}
+
     def enter(self, sid: str) -> dict[str, Any]:
         """Ask for a one-time ticket; gives `url` and `ticket`."""
         return _json(self._http.post(f"{self._address}/sessions/{sid}/enter", json={}, timeout=60))

@@ -33,16 +33,6 @@ def container_config(docker: Client, spec: Specification) -> dict[str, Any]:
     return config | {"Healthcheck": {"Test": ["NONE"]}}  # docker-py's own class fails on engines before API 1.29
 
 
-def needs_its_volume(docker: Client, spec: Specification) -> bool:
-    """Say whether the volume must be there first, to have its labels: docker-py knows mounts from API 1.30 on."""
-    return minor_version(docker.api_version) in range(30) and spec.data is None
-
-
-def volume_labels(spec: Specification) -> dict[str, str]:
-    """What the volume is labelled with, which outlives the launch."""
-    return {f"{LABEL}{key}": spec.labels[f"{LABEL}{key}"] for key in ("hub", "session", "owner", "name")}
-
-
 def _host_config(docker: Client, spec: Specification) -> HostConfig:
     limits = spec.limits
     options: dict[str, Any] = {
@@ -52,7 +42,7 @@ def _host_config(docker: Client, spec: Specification) -> HostConfig:
         "log_config": LogConfig(type=LogConfig.types.JSON, config=dict(LOG_OPTIONS)),
         "mounts": _mounts(spec),
     }
-    if needs_its_volume(docker, spec):
+    if minor_version(docker.api_version) in range(30) and spec.data is None:  # docker-py knows mounts from 1.30 on
         options |= {"mounts": None, "binds": {spec.volume: {"bind": spec.workdir, "mode": "rw"}}}
     if limits.shm is not None:
         options["shm_size"] = limits.shm
@@ -67,7 +57,8 @@ def _host_config(docker: Client, spec: Specification) -> HostConfig:
 
 def _mounts(spec: Specification) -> list[Mount]:
     """The volume, and the visitor's folder: unlike a bind, a mount whose source is missing is refused, not made."""
-    mounts = [Mount(spec.workdir, spec.volume, type="volume", labels=volume_labels(spec))]
+    lasting = (f"{LABEL}{key}" for key in ("hub", "session", "owner", "name"))  # the volume outlives the launch
+    mounts = [Mount(spec.workdir, spec.volume, type="volume", labels={label: spec.labels[label] for label in lasting})]
     if spec.data is not None:
         mounts.append(Mount(DATA, spec.data.path, type="bind", read_only=not spec.data.writable))
     return mounts

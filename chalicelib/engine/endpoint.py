@@ -47,7 +47,7 @@ from chalicelib.engine.answers import (
     user_number,
 )
 from chalicelib.engine.client import ApiError, Client
-from chalicelib.engine.creation import container_config, needs_its_volume, volume_labels
+from chalicelib.engine.creation import container_config
 from chalicelib.engine.messages import error_for, is_name_taken, pull_error, quoted, start_error_for
 from chalicelib.engine.ownership import LaunchThere, conflict, is_adoptable, is_volume_of, launch_of
 from chalicelib.engine.pull import ANSWER_SECONDS, Pull
@@ -362,8 +362,6 @@ class DockerEndpoint:
             with self._calls() as docker:
                 try:
                     config = container_config(docker, spec)
-                    if needs_its_volume(docker, spec):
-                        docker.create_volume(spec.volume, labels=volume_labels(spec))
                     docker.create_container_from_config(config, spec.name)  # type: ignore[no-untyped-call]
                     return
                 except ApiError as error:
@@ -468,7 +466,7 @@ class DockerEndpoint:
     def remove_volume(self, sid: str, owner: str) -> None:
         """Remove the volume of a session, if it is there, and see that it is gone.
 
-        Raises VolumeConflict for one that was not made for this session of this owner, VolumeInUse.
+        Raises VolumeConflict for one that says that it was made for another session or owner, VolumeInUse.
         """
         name = volume_name(sid)
         found = self._volume(name)

@@ -84,9 +84,13 @@ def launch_of(listed: object, wanted: Mapping[str, str]) -> LaunchThere | None:
 
 
 def is_volume_of(found: Mapping[str, Any], sid: str, owner: str) -> bool:
-    """Say whether a volume was made for this session of this owner, by whichever hub: it is theirs on all of them."""
+    """Say whether a volume was made for this session of this owner, by whichever hub: it is theirs on all of them.
+
+    Podman, and Docker before API 1.30, do not label a volume that they make for a container. Its name is a digest of
+    owner and session, so it is nobody else's by chance.
+    """
     labels = part_of(found, "Labels")
-    return (labels.get(f"{LABEL}session"), labels.get(f"{LABEL}owner")) == (sid, owner)
+    return bool(labels.get(f"{LABEL}session", sid) == sid and labels.get(f"{LABEL}owner", owner) == owner)
 
 
 def is_adoptable(found: Mapping[str, Any], spec: Specification, image: Mapping[str, Any]) -> bool:

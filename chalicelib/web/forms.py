@@ -43,7 +43,7 @@ FIELDS: Final = frozenset(
         "keep",
     }
 )
-DELETION_FIELDS: Final = frozenset({"name", "credentials", "host"})
+DELETION_FIELDS: Final = frozenset({"name", "credentials"})
 NAME_LENGTH: Final = 63
 SHOWN: Final = 40  # characters of an unknown field's name
 SUGGESTED_NAME: Final = "my-notebook"
@@ -89,7 +89,6 @@ class Deletion:
 
     name: str
     bundle: bytes | None = field(default=None, repr=False)
-    host: str | None = None
 
 
 def parse_launch(content_type: str, body: bytes) -> Launch:
@@ -130,7 +129,7 @@ def parse_deletion(content_type: str, body: bytes) -> Deletion:
     fields = _fields(content_type, body, DELETION_FIELDS)
     bundle = fields.pop("credentials").raw if "credentials" in fields else None
     texts = {name: text for name, part in fields.items() if (text := _text(name, part))}
-    return Deletion(name=_composed(texts.get("name", "")), bundle=bundle or None, host=texts.get("host"))
+    return Deletion(name=_composed(texts.get("name", "")), bundle=bundle or None)
 
 
 def parse_choice(content_type: str, body: bytes, name: str) -> bool | None:

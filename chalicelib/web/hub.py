@@ -367,7 +367,7 @@ class Hub:
                 "This hub has no credentials for this notebook any more. Choose its bundle, too, so that the volume "
                 "can be removed"
             )
-        bundle = parse(form.bundle, host=form.host, now=self._clock())
+        bundle = parse(form.bundle, host=session.endpoint, now=self._clock())
         self._check_address(bundle.credentials.endpoint)
         _check_same(session, bundle)
         return self._delete_with(session, bundle)

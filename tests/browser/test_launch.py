@@ -25,7 +25,7 @@ def visitor(browser: Browser) -> Iterator[Page]:
 def launch(page: Page, stack: Stack, name: str) -> str:
     """Choose the bundle, see what is in it, launch; gives the session page's address."""
     page.goto(stack.hub_url)
-    page.get_by_label("Credentials").set_input_files(stack.bundle)
+    page.get_by_label("Credentials of your Docker endpoint").set_input_files(stack.bundle)
     expect(page.get_by_text("This file can be used")).to_be_visible()
     page.get_by_label("Name of the notebook").fill(name)
     page.get_by_role("button", name="Launch").click()
@@ -53,6 +53,45 @@ def test_a_visitor_comes_from_the_bundle_into_jupyterlab_and_runs_a_cell(visitor
     expect(visitor.get_by_text("no container, no route and no credentials are left").first).to_be_visible(
         timeout=PATIENCE
     )
+
+
+def press(page: Page, summary: str, button: str) -> None:
+    page.get_by_text(summary, exact=True).click()
+    page.get_by_role("button", name=button).click()
+
+
+def test_a_visitor_stops_starts_again_restarts_and_deletes_with_a_click_or_two(visitor: Page, stack: Stack) -> None:
+    session = launch(visitor, stack, "a life")
+    visitor.wait_for_url("**/lab**")
+    origins = {visitor.url.split("/lab")[0]}
+    visitor.goto(session)
+    visitor.get_by_text("Stop…", exact=True).click()
+    visitor.get_by_label("Keep my credentials until").check()
+    visitor.get_by_role("button", name="Stop the notebook").click()
+    expect(visitor.locator("#kept-until")).to_be_visible(timeout=PATIENCE)
+    visitor.get_by_role("button", name="Start again").click()
+    visitor.wait_for_url("**/lab**")
+    origins.add(visitor.url.split("/lab")[0])
+    visitor.goto(session)
+    press(visitor, "Restart…", "Restart the notebook")
+    visitor.wait_for_url("**/lab**")
+    origins.add(visitor.url.split("/lab")[0])
+    assert len(origins) == 3, "each launch has an origin of its own"
+    visitor.goto(session)
+    ends = visitor.locator("#expires").get_attribute("datetime")
+    visitor.get_by_role("button", name="Keep longer").click()
+    expect(visitor.get_by_role("button", name="Open the notebook")).to_be_visible()
+    assert visitor.locator("#expires").get_attribute("datetime") > ends  # type: ignore[operator]
+    visitor.get_by_text("Delete…", exact=True).click()
+    visitor.get_by_label("Type the notebook’s name").fill("a lif")
+    visitor.get_by_role("button", name="Delete the notebook and its files").click()
+    expect(visitor.get_by_text("type its name exactly as it is shown")).to_be_visible()
+    visitor.goto(session)
+    visitor.get_by_text("Delete…", exact=True).click()
+    visitor.get_by_label("Type the notebook’s name").fill("a life")
+    visitor.get_by_role("button", name="Delete the notebook and its files").click()
+    expect(visitor.locator("#chip")).to_have_text("Deleted")
+    expect(visitor.get_by_text("Delete…", exact=True)).to_be_hidden()
 
 
 def test_another_browser_is_shown_the_way_back_to_the_hub(browser: Browser, visitor: Page, stack: Stack) -> None:

@@ -224,7 +224,7 @@ def test_after_forgetting_the_page_says_how_to_remove_the_container(page: Page, 
     script.state = a_session_document(state="ready", credentials_held=False)
     expect(page.get_by_text(f"docker rm -f homeport-{SID}-1")).to_be_visible()
     expect(page.get_by_text("Forget my credentials…")).to_be_hidden()
-    expect(page.locator("#credentials-held")).to_have_text("Deleted from this hub")
+    expect(page.get_by_text("Deleted from this hub", exact=True)).to_be_visible()
 
 
 # ── every page ───────────────────────────────────────────────────────────────────────────────────────────────────

@@ -79,7 +79,6 @@ def answers_of(age: Age) -> dict[str, Answer]:
         "GET /_ping": http(b"OK", headers=[("Api-Version", age.newest)] if age.says_so_in_ping else ()),
         "GET /version": of_json(versions | ({"MinAPIVersion": age.oldest} if age.oldest else {})),
         f"GET /images/{parts.IMAGE}/json": of_json({"Id": parts.IMAGE_ID, "Config": image}),
-        "POST /volumes/create": of_json({"Name": parts.a_specification().volume}, status=201),
         "POST /containers/create": refusal(409, f'Conflict. The container name "/{NAME}" is already in use'),
         f"GET /containers/{NAME}/json": found,
         f"PUT /containers/{NAME}/archive": http(),

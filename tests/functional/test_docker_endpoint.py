@@ -721,7 +721,6 @@ def test_only_known_words_about_a_containers_state_are_believed(
 def created_body(pki: Pki, spec: Specification, api: str = "1.41") -> dict[str, Any]:
     answers: dict[str, Answer] = {
         "GET /_ping": ping(api),
-        "POST /volumes/create": of_json({"Name": spec.volume}, status=201),
         "POST /containers/create": of_json({"Id": CONTAINER_ID}, status=201),
     }
     with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
@@ -761,22 +760,6 @@ def test_an_old_engine_gets_the_same_volume_in_its_own_words(pki: Pki) -> None:
     assert body["HostConfig"]["PortBindings"] == {"8888/tcp": [{"HostIp": "", "HostPort": ""}]}
 
 
-def test_an_old_engine_labels_the_volume_before_a_container_uses_it(pki: Pki) -> None:
-    spec = a_specification(publish_address="")
-    answers: dict[str, Answer] = {
-        "GET /_ping": ping("1.24"),
-        "POST /volumes/create": of_json({"Name": spec.volume}, status=201),
-        "POST /containers/create": of_json({"Id": CONTAINER_ID}, status=201),
-    }
-    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
-        endpoint.create(spec)
-        made = json.loads(engine.heard[-2].body)
-    assert made["Name"] == spec.volume
-    assert made["Labels"] == {
-        f"homeport.{key}": spec.labels[f"homeport.{key}"] for key in ("hub", "session", "owner", "name")
-    }
-
-
 VOLUME = f"/volumes/homeport-{a_session().sid}"
 
 
@@ -790,8 +773,7 @@ def of_volume(**labels: object) -> bytes:
     [
         ({f"GET {VOLUME}": of_volume(**{"homeport.owner": "cd" * 32})}, "volume-conflict"),
         ({f"GET {VOLUME}": of_volume(**{"homeport.session": "another"})}, "volume-conflict"),
-        ({f"GET {VOLUME}": of_json({"Labels": None})}, "volume-conflict"),
-        ({f"GET {VOLUME}": of_json({"Labels": []})}, "volume-conflict"),
+        ({f"GET {VOLUME}": of_volume(**{"homeport.session": None})}, "volume-conflict"),
         ({f"GET {VOLUME}": of_json([])}, "not-a-docker-engine"),
         ({f"GET {VOLUME}": of_volume(), f"DELETE {VOLUME}": refusal(409, "volume is in use - [abc]")}, "volume-in-use"),
         ({f"GET {VOLUME}": of_volume(), f"DELETE {VOLUME}": refusal(500, "no space")}, "endpoint-failed"),
@@ -802,6 +784,19 @@ def test_a_volume_that_is_not_this_notebooks_or_is_in_use_stays(
 ) -> None:
     session = a_session()
     assert code_with(pki, answers, lambda endpoint: endpoint.remove_volume(session.sid, session.owner)) == code
+
+
+@pytest.mark.parametrize("labels", [None, {}, [], {"somebody": "else"}])
+def test_a_volume_that_its_engine_did_not_label_is_told_by_its_name(pki: Pki, labels: object) -> None:
+    session = a_session()
+    found = iter((of_json({"Labels": labels}), refusal(404, "no such volume")))
+    answers: dict[str, Answer] = {
+        f"GET {VOLUME}": lambda connection: connection.send(next(found)),
+        f"DELETE {VOLUME}": http(status=204),
+    }
+    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
+        endpoint.remove_volume(session.sid, session.owner)
+        assert [request.method for request in engine.heard[-3:]] == ["GET", "DELETE", "GET"]
 
 
 def test_a_volume_that_does_not_go_is_waited_for_until_the_time_is_over(pki: Pki) -> None:

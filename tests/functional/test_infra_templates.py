@@ -52,7 +52,7 @@ def test_credentials_are_encrypted_with_the_hubs_own_key_which_rotates() -> None
 def test_credentials_that_nobody_purged_expire_all_the_same() -> None:
     rules = {rule["Id"]: rule for rule in properties("Bucket")["LifecycleConfiguration"]["Rules"]}
     assert rules["credentials-backstop"]["Prefix"] == "credentials/"
-    assert rules["credentials-backstop"]["ExpirationInDays"] == 8
+    assert rules["credentials-backstop"]["ExpirationInDays"] == 32
     assert rules["abandoned-uploads"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
     assert {rule["Status"] for rule in rules.values()} == {"Enabled"}
 
