@@ -131,7 +131,8 @@ class Problem(TypedDict):
 def session_json(session: SessionValue, origin: str, now: float) -> Session:
     """A session as it is `now` (epoch seconds); `origin` is its notebook's."""
     failure, is_ready = session.failure, session.phase is Phase.READY
-    keepable = is_ready and session.longest_until > session.expires_at and not session.newer
+    may_keep = session.state in (State.READY, State.REPUBLISHING) and not session.newer
+    keepable = may_keep and session.longest_until > session.expires_at
     return {
         "id": session.sid,
         "name": session.name,
