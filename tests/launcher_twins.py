@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Generator, Iterable, Iterator,
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from types import TracebackType
 from typing import Self, TypeVar
 
 from chalicelib.aws.errors import CredentialsMissing, LaunchWithdrawn, SessionNotFound, StaleSession
@@ -444,6 +443,9 @@ class EngineTwin:
     pulls: int = 0
     deadlines: list[float] = field(default_factory=list)
     refuses: Exception | None = None
+    connections: int = 0  # that are open now,
+    connected: int = 0  # and those that ever were
+    renewed: Callable[[float], None] = lambda deadline: None
     during: Callable[[str], None] = lambda call: None
     address: str = "203.0.113.7"
     witness: Witness = unseen
@@ -455,18 +457,19 @@ class EngineTwin:
 
     def connect(self, credentials: Credentials, *, address: str, deadline: float, hub_name: str) -> Self:
         self.credentials, self.hub_name = credentials, hub_name
-        self.deadlines.append(deadline)
+        self.connections += 1
+        self.connected += 1
+        self.renew(deadline)
         return self
 
-    def __enter__(self) -> Self:
+    def renew(self, deadline: float) -> None:
+        self.deadlines.append(deadline)
+        self.renewed(deadline)
         if self.refuses:
             raise self.refuses
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        pass
+    def close(self) -> None:
+        self.connections -= 1
 
     def verify(self) -> tuple[str, str]:
         self._acting("verify")
@@ -632,9 +635,9 @@ class SlowEngineTwin(EngineTwin):
     sent: Callable[[str], None] = lambda call: None
     under_way: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
 
-    def connect(self, credentials: Credentials, *, address: str, deadline: float, hub_name: str) -> Self:
+    def renew(self, deadline: float) -> None:
         self.settle()
-        return super().connect(credentials, address=address, deadline=deadline, hub_name=hub_name)
+        super().renew(deadline)
 
     def create(self, spec: Specification) -> None:
         self._in_time("create", lambda: super(SlowEngineTwin, self).create(spec))

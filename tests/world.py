@@ -125,7 +125,7 @@ class World:
         self.slots = SlotStoreTwin(self.clock, self.trouble)
         self.images = ImageStoreTwin(self.clock, self.trouble)
         self.queue = QueueTwin(self.trouble)
-        self.engine = EngineTwin(self.trouble, images={IMAGE}, during=self.in_time)
+        self.engine = EngineTwin(self.trouble, images={IMAGE}, during=self.in_time, renewed=self.renewed)
         for twin in (self.store, self.routes, self.credentials, self.engine):
             twin.witness = self.saw
         self.messages: list[tuple[TickMessage, Lane, float]] = []
@@ -258,8 +258,10 @@ class World:
         return a_trust()
 
     def connect(self, credentials: Credentials, *, address: str, deadline: float, hub_name: str) -> EngineTwin:
-        self.connected_until = self.time.now + deadline
         return self.engine.connect(credentials, address=address, deadline=deadline, hub_name=hub_name)
+
+    def renewed(self, deadline: float) -> None:
+        self.connected_until = self.time.now + deadline
 
     def in_time(self, call: str) -> None:
         """A process that was paused sends nothing any more when it goes on after its deadline (transport.Budget)."""

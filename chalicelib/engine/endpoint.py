@@ -97,7 +97,7 @@ MISSING: Final = ContainerStatus(status="missing", running=False, exit_code=None
 
 
 class DockerEndpoint:
-    """One visitor's engine for the time of one effect: `deadline` seconds from now for all calls but `pull` together.
+    """One visitor's engine: `deadline` seconds from now, or from `renew`, for all calls but `pull` together.
 
     `address` is what `resolve` gave. `hub_name` is whose containers `remove` may remove.
     """
@@ -134,6 +134,11 @@ class DockerEndpoint:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def renew(self, deadline: float) -> None:
+        """Use it for another effect: `deadline` seconds from now for all calls."""
+        self._deadline = deadline
+        self._channel.budget = Budget(self._clock, deadline)
 
     def close(self) -> None:
         """Close the connection."""

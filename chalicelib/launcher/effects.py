@@ -1,7 +1,8 @@
 """Everything the launcher can do to the outside: one match from effects to the events they cause.
 
-One Effects object serves one tick of one session and keeps its credentials no longer than the tick lasts; there
-is no cache that two sessions could share. Each effect resolves and checks the endpoint's address again.
+One Effects object serves one tick of one session and keeps its credentials, and the connection that was made with
+them, no longer than the tick lasts; there is no cache that two sessions could share. Each effect resolves and checks
+the endpoint's address again: the connection is used again if that is its address, and if nothing failed on it.
 
 An engine or a notebook that is slow holds a function until the effect's deadline. So whatever held one for long is
 noted (admission.py), and while an owner or a network has many notes, its sessions are asked a few at a time: the others
@@ -22,8 +23,8 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from traceback import walk_tb
-from types import MappingProxyType, TracebackType
-from typing import Final, Protocol, Self, assert_never
+from types import MappingProxyType
+from typing import Final, Protocol, assert_never
 
 from chalicelib.aws.errors import CredentialsMissing, StoreRefused, StoreUnavailable
 from chalicelib.aws.slots import TURNS, Pool
@@ -153,10 +154,8 @@ class Engine(Protocol):
 
     @property
     def address(self) -> str: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
-    ) -> None: ...
+    def renew(self, deadline: float, /) -> None: ...
+    def close(self) -> None: ...
     def verify(self) -> tuple[str, str]: ...
     def check_limits(self, limits: Limits, /) -> None: ...
     def image_present(self, image: str, /) -> bool: ...
@@ -257,6 +256,7 @@ class Effects:
         self._resolve = resolve
         self._ask_notebook = probe
         self._opened: Credentials | None = None
+        self._connected: tuple[str, str, Engine] | None = None  # its address, whose containers, and the endpoint
         self._ends_by = 0.0
         self._held = 0.0  # seconds that the endpoint or the notebook has held the function for and are not judged yet,
         self._held_in_all = 0.0  # and those in the whole tick
@@ -333,6 +333,7 @@ class Effects:
 
     def _purge(self, session: Session) -> Event:
         self._opened = None
+        self._disconnect()
         self._credentials.purge(session.sid, session.generation)
         return e.CredentialsPurged()
 
@@ -364,9 +365,26 @@ class Effects:
             deadline = self._ends_by - self._clock()
             if deadline <= 0:  # a call that begins now could end after the lease, beside another tick's
                 raise EndpointTimeout("The hub's own stores or its name server took too long. The hub will try again")
-            hub_name = self._hub_of(session)
-            with self._connect(self._opened, address=address, deadline=deadline, hub_name=hub_name) as endpoint:
-                yield endpoint
+            try:
+                yield self._engine(self._opened, address, deadline, self._hub_of(session))
+            except BaseException:  # what is still to come of a broken answer is not the next one
+                self._disconnect()
+                raise
+
+    def _engine(self, credentials: Credentials, address: str, deadline: float, hub_name: str) -> Engine:
+        """The endpoint at that address, for `deadline` seconds; still connected if the effect before was there."""
+        if self._connected is not None and self._connected[:2] == (address, hub_name):
+            self._connected[2].renew(deadline)
+        else:
+            self._disconnect()
+            engine = self._connect(credentials, address=address, deadline=deadline, hub_name=hub_name)
+            self._connected = (address, hub_name, engine)
+        return self._connected[2]
+
+    def _disconnect(self) -> None:
+        if self._connected is not None:
+            connected, self._connected = self._connected[2], None
+            connected.close()
 
     def _hub_of(self, session: Session) -> str:
         """Whose the session's container is: as recorded, so that neither a new CA nor another name changes it."""
@@ -449,6 +467,11 @@ class Effects:
                         fraction = of_the_rest(session.fraction, first, status.fraction)
                         yield e.PullProgressed(fraction, f"{status.line}{loaded}", status.pace)
             yield e.ImagePresent()
+
+    def close(self) -> None:
+        """Forget the credentials, and the connection that was made with them."""
+        self._opened = None
+        self._disconnect()
 
     def end_tick(self, session: Session) -> None:
         """Give back what the tick has taken, but for the slot of a pull that goes on; what fails ends by itself."""
@@ -605,11 +628,11 @@ class Effects:
             if not status.running:
                 return self._exit_event(endpoint, name, status)
             target = self._published(endpoint, name)
-        if target == session.target:
-            raise silent
-        with self._asking():
-            self._ask_notebook(target, session.host, self._trust(), deadline=LOOK_SECONDS)
-        return e.NotebookMoved(target)
+        if target != session.target:
+            with suppress(EndpointError), self._asking():
+                self._ask_notebook(target, session.host, self._trust(), deadline=LOOK_SECONDS)
+                return e.NotebookMoved(target)
+        raise silent
 
     def _exit_event(self, endpoint: Engine, name: str, status: ContainerStatus) -> Event:
         error = self._not_running(endpoint, name, status)

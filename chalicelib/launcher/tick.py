@@ -113,6 +113,10 @@ class Launcher:
 
         Raises StoreUnavailable when the table cannot be read or written; the message is then delivered again.
         """
+        with closing(self._effects):
+            self._tick(message)
+
+    def _tick(self, message: TickMessage) -> None:
         session = self._sessions.find(message.sid)
         if session is None or session.next_attempt_at is None:
             return

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
-from types import SimpleNamespace, TracebackType
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -450,12 +450,12 @@ def _look_at_errors(stage: Stage, credentials: Credentials) -> None:
     leaving: list[BaseException] = []
 
     class Watched(DockerEndpoint):
-        def __exit__(
-            self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-        ) -> None:
-            super().__exit__(kind, error, traceback)
-            if error is not None:
+        def verify(self) -> tuple[str, str]:
+            try:
+                return super().verify()
+            except EndpointError as error:
                 leaving.append(error)
+                raise
 
     effects = stage.effects(Watched, credentials.endpoint.host, Kept(credentials))
     (event,) = effects.perform(VerifyEndpoint(), stage.session)

@@ -760,6 +760,16 @@ def test_an_old_engine_gets_the_same_volume_in_its_own_words(pki: Pki) -> None:
     assert body["HostConfig"]["PortBindings"] == {"8888/tcp": [{"HostIp": "", "HostPort": ""}]}
 
 
+def test_an_endpoint_that_is_renewed_keeps_its_connection_and_has_its_time_again(pki: Pki) -> None:
+    with HostileEngine(pki) as engine, an_endpoint(engine, deadline=0.2) as endpoint:
+        endpoint.verify()
+        time.sleep(0.3)
+        endpoint.renew(20.0)
+        for _ in range(3):
+            endpoint.verify()
+        assert engine.connections == 1
+
+
 VOLUME = f"/volumes/homeport-{a_session().sid}"
 
 
@@ -789,7 +799,9 @@ def test_a_volume_that_is_not_this_notebooks_or_is_in_use_stays(
 @pytest.mark.parametrize("labels", [None, {}, [], {"somebody": "else"}])
 def test_a_volume_that_its_engine_did_not_label_is_told_by_its_name(pki: Pki, labels: object) -> None:
     session = a_session()
-    found = iter((of_json({"Labels": labels}), refusal(404, "no such volume")))
+    close = [("Connection", "close")]  # as this engine does after an answer that is chosen when it is asked for
+    there = http(json.dumps({"Labels": labels}).encode(), headers=close)
+    found = iter((there, http(b'{"message": "no such volume"}', status=404, headers=close)))
     answers: dict[str, Answer] = {
         f"GET {VOLUME}": lambda connection: connection.send(next(found)),
         f"DELETE {VOLUME}": http(status=204),

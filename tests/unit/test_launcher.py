@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import pytest
@@ -203,6 +204,48 @@ def test_a_warm_launch_takes_one_tick() -> None:
     assert stage.session.state is State.READY
     assert stage.queue.sent == []
     assert [route.target for route in stage.routes.published()] == [Target("203.0.113.7", 32768)]
+
+
+def test_a_tick_makes_one_connection_to_the_endpoint_and_closes_it() -> None:
+    stage = Stage()
+    stage.engine.images.add(stage.session.image)
+    stage.tick()
+    assert (stage.engine.connected, stage.engine.connections) == (1, 0)
+    assert len(stage.engine.deadlines) == 4, "verify, find the image, create, start: each with a deadline of its own"
+
+
+def test_a_connection_on_which_something_failed_is_not_used_again() -> None:
+    failures = iter([EndpointTimeout("The endpoint did not answer in time")])
+
+    def fail(call: str) -> None:
+        if call == "start" and (failure := next(failures, None)):
+            raise failure
+
+    stage = Stage(engine=EngineTwin(during=fail))
+    stage.engine.images.add(stage.session.image)
+    launcher = stage.launcher()
+    launcher.tick(TickMessage(stage.sid))
+    assert (stage.session.state, stage.engine.connected, stage.engine.connections) == (State.STARTING, 1, 0)
+    stage.run(State.READY)
+    assert stage.engine.connections == 0
+
+
+def test_a_tick_that_finds_another_address_connects_there() -> None:
+    addresses = cycle(["203.0.113.7", "203.0.113.8"])
+    stage = Stage(resolve=lambda endpoint, policy: next(addresses))
+    stage.engine.images.add(stage.session.image)
+    stage.tick()
+    assert stage.session.state is State.READY
+    assert (stage.engine.connected, stage.engine.connections) == (4, 0)
+
+
+@pytest.mark.parametrize("at", range(1, 40))
+def test_a_tick_that_ends_in_any_way_leaves_no_connection_open(at: int) -> None:
+    stage = Stage(trouble=Trouble(at))
+    stage.engine.images.add(stage.session.image)
+    with suppress(Killed):
+        stage.tick()
+    assert stage.engine.connections == 0
 
 
 def test_a_cold_launch_pulls_once_and_shows_it() -> None:

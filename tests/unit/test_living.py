@@ -444,6 +444,7 @@ def lose_the_table(world: World) -> World:
     after = World()
     after.engine, after.time.now = world.engine, world.time.now
     after.engine.witness, after.engine.trouble, after.engine.during = after.saw, after.trouble, after.in_time
+    after.engine.renewed = after.renewed
     after.secrets, after.ticks = world.secrets, world.ticks
     return after
 
