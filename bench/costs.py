@@ -194,6 +194,7 @@ class Visit:
             credentials=parts.credentials,
             routes=RouteStore(self.hub.client_of("dynamodb"), TABLE, self.clock),
             slots=self.slots,
+            images=parts.images,
             trust=a_trust,
             find_session=self.sessions.find,
             clock=self.clock,

@@ -18,6 +18,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from chalicelib.aws.credentials import CredentialsStore
+from chalicelib.aws.images import ImageStore
 from chalicelib.aws.queues import TickMessage, TickQueues, batches
 from chalicelib.aws.routes import RouteStore
 from chalicelib.aws.sessions import SessionStore
@@ -52,6 +53,7 @@ class Wiring:
             sessions=self.sessions,
             tokens=self.tokens,
             credentials=self.credentials,
+            images=self.images,
             enqueue=self._enqueue,
             clock=CLOCK,
             secret=lambda: secrets.token_urlsafe(32),
@@ -72,6 +74,7 @@ class Wiring:
             credentials=self.credentials,
             routes=RouteStore(self.client("dynamodb"), self.config.table, CLOCK, shards=self.config.feed_shards),
             slots=SlotStore(self.client("dynamodb"), self.config.table, CLOCK),
+            images=self.images,
             trust=lambda: self.signing_trust if lane is Lane.LAUNCH else self.probing_trust,
             find_session=self.sessions.find,
             clock=CLOCK,
@@ -123,6 +126,11 @@ class Wiring:
     def sessions(self) -> SessionStore:
         """The hub's sessions."""
         return SessionStore(self.client("dynamodb"), self.config.table, CLOCK)
+
+    @cached_property
+    def images(self) -> ImageStore:
+        """The lists of the images that notebooks were saved as."""
+        return ImageStore(self.client("dynamodb"), self.config.table, CLOCK)
 
     @cached_property
     def tokens(self) -> TokenStore:

@@ -92,12 +92,13 @@ def state_machine() -> str:
             "Generated from `chalicelib/session/` (machine, narration, values) by `make docs`; a test compares.",
             "",
             _paragraph(
-                "A session has one effect at a time, which its state decides; each effect ends in one event; the event "
-                "decides the next state. Any launching state, `ready`, `republishing` and `forgetting` also leave to "
-                "`withdrawing` when the visitor stops, restarts or deletes the notebook, when an effect fails for "
-                "good, when the endpoint stays silent for longer than the state's patience, and when the session's "
-                "lifetime is over. An effect that may succeed later (`EffectDelayed`), or whose turn has not come "
-                "(`Queued`), is repeated."
+                "A session has one effect at a time, which its state decides; each effect ends in one event; the "
+                "event decides the next state. Any launching state, `ready`, `republishing`, `saving` and "
+                "`forgetting` also leave to `withdrawing` when the visitor stops, restarts or deletes the notebook, "
+                "when an effect fails for good, when the endpoint stays silent for longer than the state's patience, "
+                "and when the session's lifetime is over; but what fails or takes too long in `saving` leads back to "
+                "`ready`. An effect that may succeed later (`EffectDelayed`), or whose turn has not come (`Queued`), "
+                "is repeated."
             ),
             _paragraph(
                 "In `pulling` the image is looked for first. If it is not there, the launch needs a slot: without one "

@@ -36,6 +36,7 @@ def a_session_document(**changes: Any) -> Session:
         "endpoint": "tcp://203.0.113.7:2376",
         "credentials_held": True,
         "again": False,
+        "save_as": None,
         "container": f"homeport-{SID}-1",
         **changes,
     }

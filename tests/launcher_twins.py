@@ -6,6 +6,8 @@ failures are given to the twin they are to happen in. A `witness` is told what h
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from functools import cache
 from typing import Self, TypeVar
 
 from chalicelib.aws.errors import CredentialsMissing, LaunchWithdrawn, SessionNotFound, StaleSession
+from chalicelib.aws.images import SAVED_TTL
 from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import Redeemed, Route
 from chalicelib.aws.sessions import Due
@@ -23,6 +26,7 @@ from chalicelib.engine.endpoint import MISSING, ContainerStatus
 from chalicelib.engine.errors import (
     ContainerConflict,
     ContainerMissing,
+    ContainerNotSavable,
     EndpointError,
     EndpointFailed,
     EndpointTimeout,
@@ -34,16 +38,27 @@ from chalicelib.engine.errors import (
 from chalicelib.engine.ownership import LaunchThere, launch_of
 from chalicelib.engine.pull import ANSWER_SECONDS
 from chalicelib.engine.pull_progress import PullStatus
+from chalicelib.engine.saving import SAVED_AT, SAVED_BY, ImageThere
 from chalicelib.errors import BadEnvelope
 from chalicelib.launcher.tick import Launcher, Sessions
 from chalicelib.notebook.certificates import HubTrust, issue_client, new_ca
-from chalicelib.notebook.container import LABEL, ImageConfig, Specification
+from chalicelib.notebook.container import CERTIFICATE, FOLDER, LABEL, SAVABLE, ImageConfig, Specification
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.looks import ASKED_SECONDS, ring_of, rings_at
 from chalicelib.session.narration import LOG_LINES
-from chalicelib.session.values import Limits, Line, Session, State, Summary, Target, container_name, volume_name
+from chalicelib.session.values import (
+    Limits,
+    Line,
+    SavedImage,
+    Session,
+    State,
+    Summary,
+    Target,
+    container_name,
+    volume_name,
+)
 from tests.builders import LIFETIME, NOW
 from tests.history import Created, Deleted, Fact, Published, Removed, Saved, Started, Stored, Withdrawn, Witness
 
@@ -219,6 +234,28 @@ class RouteStoreTwin:
         self.trouble.step()
 
 
+class ImageStoreTwin:
+    """ImageStore in a dictionary."""
+
+    def __init__(self, clock: Callable[[], float] = lambda: NOW, trouble: Trouble | None = None) -> None:
+        self.images: dict[tuple[str, str, str], SavedImage] = {}
+        self.clock = clock
+        self.trouble = trouble or Trouble()
+
+    def put(self, image: SavedImage) -> None:
+        self.trouble.step()
+        self.images[image.owner, image.endpoint, image.name] = image
+        self.trouble.step()
+
+    def of_owner(self, owner: str) -> list[SavedImage]:
+        found = [
+            image
+            for image in self.images.values()
+            if image.owner == owner and image.saved_at + SAVED_TTL > self.clock()
+        ]
+        return sorted(found, key=lambda image: image.saved_at, reverse=True)
+
+
 class CredentialsTwin:
     """CredentialsStore in a dictionary. `before_put` and `after_put` happen beside a put, and may raise."""
 
@@ -374,6 +411,7 @@ class ContainerTwin:
 
     specification: Specification
     files: bytes = b""
+    certificate: bytes = b""
     status: str = "created"
     exit_code: int = 0
     log: str = ""
@@ -395,6 +433,8 @@ class EngineTwin:
 
     trouble: Trouble = field(default_factory=Trouble)
     images: set[str] = field(default_factory=set)
+    saved: dict[str, ImageThere] = field(default_factory=dict)  # those of the images that were written here
+    commits: int = 0
     containers: dict[str, ContainerTwin] = field(default_factory=dict)
     volumes: dict[str, tuple[str, str]] = field(default_factory=dict)  # by name: session and owner it was made for
     port: int = 32768
@@ -448,6 +488,30 @@ class EngineTwin:
         self._need_image(image)
         return ImageConfig("/home/jovyan", "1000")
 
+    def saved_image(self, image: str) -> ImageThere | None:
+        return self.saved.get(image, ImageThere("", "", 0)) if image in self.images else None
+
+    def check_savable(self, container: str) -> None:
+        spec = self._found(container).specification
+        if spec.labels[f"{LABEL}hub"] != self.hub_name:
+            raise ContainerConflict(f"A container called {container} is on the endpoint and is not this session's")
+        if SAVABLE not in spec.labels:
+            raise ContainerNotSavable("It was made by an earlier version")
+
+    def commit(self, container: str, image: str, labels: Mapping[str, str]) -> Generator[None, None, None]:
+        self._acting("commit")
+        self.check_savable(container)
+        yield
+        self.write_image(container, image, labels)
+        self.trouble.step()
+
+    def write_image(self, container: str, image: str, labels: Mapping[str, str]) -> None:
+        """What a commit does."""
+        self.commits += 1
+        assert self._found(container).certificate == b"", "the key must not get into the image"
+        self.images.add(image)
+        self.saved[image] = ImageThere(labels[SAVED_BY], labels[SAVED_AT], 1 << 30)
+
     def pull(self, image: str, *, answer_within: float = ANSWER_SECONDS) -> Generator[PullStatus, None, None]:
         self.pulls += 1
         self.answer_within = answer_within
@@ -479,7 +543,13 @@ class EngineTwin:
 
     def put_files(self, container: str, tar: bytes) -> None:
         self._acting("put_files")
-        self._found(container).files = tar
+        found = self._found(container)
+        with tarfile.open(fileobj=io.BytesIO(tar)) as members:
+            certificate = members.extractfile(f"{FOLDER.lstrip('/')}/{CERTIFICATE}")
+            assert certificate is not None
+            found.certificate = certificate.read()
+            if len(members.getnames()) > 1:
+                found.files = tar
         self.trouble.step()
 
     def start(self, container: str) -> None:
@@ -574,6 +644,29 @@ class SlowEngineTwin(EngineTwin):
 
     def create(self, spec: Specification) -> None:
         self._in_time("create", lambda: super(SlowEngineTwin, self).create(spec))
+
+    def commit(self, container: str, image: str, labels: Mapping[str, str]) -> Generator[None, None, None]:
+        """The container is paused while it is written, as engines have it, whether its caller waits or not."""
+        self._acting("commit")
+        found, written = self._found(container), list[str]()
+        ends_at, given_up_at = self.clock() + self.takes.get("commit", 0.0), self.clock() + self.deadlines[-1]
+
+        def write() -> None:
+            written.append(image)
+            found.status = "running"
+            self.write_image(container, image, labels)
+
+        found.status = "paused"
+        self.under_way.append((ends_at, write))
+        while True:
+            self.settle()
+            if written:
+                break
+            if self.clock() >= given_up_at:
+                raise EndpointTimeout("The endpoint did not answer in time")
+            yield
+            self.sleep(5.0)
+        self.trouble.step()
 
     def start(self, container: str) -> None:
         self._in_time("start", lambda: super(SlowEngineTwin, self).start(container))

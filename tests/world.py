@@ -38,6 +38,7 @@ from tests.launcher_twins import (
     Clock,
     CredentialsTwin,
     EngineTwin,
+    ImageStoreTwin,
     Killed,
     QueueTwin,
     RouteStoreTwin,
@@ -50,6 +51,7 @@ from tests.launcher_twins import (
 )
 
 IMAGE: Final = "jupyter/minimal-notebook:latest"
+SAVED: Final = "localhost/lessons:2026-11-29"  # what a notebook is saved as
 PLENTY: Final = 1000.0
 RESTING: Final = frozenset({State.READY, State.KEPT, State.STOPPED})
 VISIBILITY: Final = 5.0  # seconds until a message that failed comes again: far sooner than in earnest
@@ -60,6 +62,7 @@ _NEEDS: Final = MappingProxyType(
         "store": {"": {"dynamodb"}},
         "routes": {"": {"dynamodb"}},
         "slots": {"": {"dynamodb"}},
+        "images": {"": {"dynamodb"}},
         "credentials": {"": {"s3", "kms"}, "purge": {"s3"}, "holds": {"s3"}},
         "queue": {"": {"sqs"}},
     }
@@ -120,6 +123,7 @@ class World:
         self.routes = RouteStoreTwin(self.trouble)
         self.credentials = CredentialsTwin(self.trouble)
         self.slots = SlotStoreTwin(self.clock, self.trouble)
+        self.images = ImageStoreTwin(self.clock, self.trouble)
         self.queue = QueueTwin(self.trouble)
         self.engine = EngineTwin(self.trouble, images={IMAGE}, during=self.in_time, renewed=self.renewed)
         for twin in (self.store, self.routes, self.credentials, self.engine):
@@ -171,6 +175,7 @@ class World:
             sessions=self._part("store"),
             tokens=TokenStoreTwin(self.clock),
             credentials=self._part("credentials"),
+            images=self._part("images"),
             enqueue=self.enqueue,
             clock=self.clock,
             secret=lambda: f"secret-{next(self.secrets)}",
@@ -201,6 +206,10 @@ class World:
         with self.acting("a visitor's request"), suppress(LongestLifeReached, SessionNotReady):
             self.hub.keep_longer(self.store.load(sid))
 
+    def save_as(self, sid: str, image: str = SAVED) -> None:
+        with self.acting("a visitor's request"), suppress(CredentialsNeeded, SessionNotReady):
+            self.hub.save_as(self.store.load(sid), image)
+
     def delete(self, sid: str) -> None:
         with self.acting("a visitor's request"):
             session = self.store.load(sid)
@@ -221,6 +230,7 @@ class World:
                 credentials=self._part("credentials"),
                 routes=self._part("routes"),
                 slots=self._part("slots"),
+                images=self._part("images"),
                 trust=self.trust,
                 find_session=self._part("store").find,
                 clock=self.clock,
@@ -331,6 +341,9 @@ class World:
         elif state is State.REPUBLISHING:
             self._drive_to(sid, State.READY)
             self.keep_longer(sid)
+        elif state is State.SAVING:
+            self._drive_to(sid, State.READY)
+            self.save_as(sid)
         elif state is State.FORGETTING:
             self._drive_to(sid, State.READY)
             self.forget(sid)

@@ -4,6 +4,7 @@
     session#<sid>        session     a session (session_items.py)            web, launcher         sessions.py
     session#<sid>        asked       when somebody asked for a look at it    web                   sessions.py
     session#<sid>        line#…      an earlier line of its log              web, launcher         sessions.py
+    owner#<owner>        image#…     an image that a notebook was saved as   launcher              images.py
     slots#<pool>         slots       who pulls, whose endpoint is silent     launcher              slots.py
     token#<sha256>       token       whose owner token this is               web                   tokens.py
     signed-out#<digest>  signed-out  a browser or an owner has signed out    web                   sign_ins.py

@@ -89,6 +89,8 @@ _ADDED: Final = (
     "again",
     "deletes",
     "sealed_in",
+    "saving",
+    "commits",
     "longest_until",
     "creations",
     "unsettled_until",
@@ -153,7 +155,7 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
 
 def _needs_format_2(session: Session) -> bool:
     """Say whether the version before would end the notebook, or find no credentials where it looks for them."""
-    return session.state in (State.KEPT, State.REPUBLISHING) or session.sealed_in > 0
+    return session.state in (State.KEPT, State.REPUBLISHING, State.SAVING) or session.sealed_in > 0
 
 
 def _listed(summary: Summary) -> dict[str, Any]:
@@ -427,6 +429,8 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "again": _text,
         "deletes": _flag,
         "sealed_in": _count,
+        "saving": _text,
+        "commits": _count,
         "longest_until": _moment,
         "address": _optional(_address),
         "container": _optional(_text),

@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -51,18 +52,21 @@ from chalicelib.engine.messages import error_for, is_name_taken, pull_error, quo
 from chalicelib.engine.ownership import LaunchThere, conflict, is_adoptable, is_volume_of, launch_of
 from chalicelib.engine.pull import ANSWER_SECONDS, Pull
 from chalicelib.engine.pull_progress import PullStatus
+from chalicelib.engine.saving import ImageThere, changes, image_there
 from chalicelib.engine.transport import Budget, Channel, new_context
-from chalicelib.notebook.container import LABEL, NOTEBOOK_PORT, ImageConfig, Specification
+from chalicelib.notebook.container import LABEL, NOTEBOOK_PORT, SAVABLE, ImageConfig, Specification
 from chalicelib.session.options import shown_size
 from chalicelib.session.values import Limits, Target, volume_name
 
 STOP_SECONDS: Final = 10  # docker stop's own default; JupyterLab needs one or two
 POLL_SECONDS: Final = 0.1
+HEARTBEAT_SECONDS: Final = 5.0  # after which whoever waits for a long call may look at something else
 VERSION_LENGTH: Final = 40  # characters; it stands in the middle of a line of the log
 PODMAN: Final = "Podman Engine"  # what it calls itself among its components
 LIST_LENGTH: Final = 50  # containers of one owner and hub that are looked at, the newest first
 
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
+_IMAGE_ID: Final = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
 _OUR_NAME: Final = re.compile(r"homeport-(?P<session>[0-9a-z]+)-(?P<generation>[0-9]+)")
 _STATUSES: Final = frozenset({"created", "running", "paused", "restarting", "removing", "exited", "dead"})
 _PODMAN_STATUSES: Final = {"stopped": "exited"}  # for the moment until Podman has cleaned up
@@ -266,6 +270,65 @@ class DockerEndpoint:
                 if error.status == 404:
                     return None
                 raise
+
+    def saved_image(self, image: str) -> ImageThere | None:
+        """Say what is on the endpoint under the name of an image that a notebook is to be saved as."""
+        found = self._image(image)
+        return None if found is None else image_there(found)
+
+    def check_savable(self, container: str) -> None:
+        """See that the container may be saved as an image; raises ContainerConflict, ContainerNotSavable."""
+        self._savable(container)
+
+    def commit(self, container: str, image: str, labels: Mapping[str, str]) -> Generator[None, None, None]:
+        """Write the container to an image of that name with these labels; all of its programs stand still meanwhile.
+
+        The image starts as the one it was launched from, and has no label that would make a container of it ours.
+        Yields every few seconds until the image is there; closing the iterator hangs up, at which some engines give up
+        writing. Raises what check_savable raises.
+        """
+        found = self._savable(container)
+        repository, tag = parse_repository_tag(image_name(image))
+        with self._calls() as docker:
+            of_image = self._image_by_id(docker, found.get("Image"))
+            made = changes(found, of_image, labels)
+            yield from self._waiting(lambda: docker.commit(container, repository, tag or "latest", changes=made))
+
+    def _waiting(self, call: Callable[[], object]) -> Generator[None, None, None]:
+        """Have a thread make a call that the engine is silent about for long, and yield until it is answered."""
+        caller = ThreadPoolExecutor(1, "homeport-call")
+        answer = caller.submit(call)
+        try:
+            while not wait([answer], HEARTBEAT_SECONDS).done:
+                yield
+        finally:
+            if not answer.done():
+                self._channel.hang_up()
+            caller.shutdown()
+        answer.result()
+
+    def _savable(self, container: str) -> Mapping[str, Any]:
+        found = self._find(container)
+        if found is None:
+            raise error_for(404, "", quote=False)
+        self._check_removable(found, container)
+        if not labels_of(found).get(SAVABLE):
+            raise errors.ContainerNotSavable(
+                "This notebook was launched by an earlier version of this hub and cannot be saved as an image. Launch "
+                "it again, or write the image on the endpoint yourself with docker commit, without its environment"
+            )
+        return found
+
+    def _image_by_id(self, docker: Client, identity: object) -> Mapping[str, Any]:
+        """The image that a container was made of, whatever its name is now; nothing if it is gone or not told."""
+        if not isinstance(identity, str) or not _IMAGE_ID.fullmatch(identity):
+            return {}
+        try:
+            return object_of(docker.inspect_image(identity))  # type: ignore[no-untyped-call]
+        except ApiError as error:
+            if error.status == 404:
+                return {}
+            raise
 
     def pull(self, image: str, *, answer_within: float = ANSWER_SECONDS) -> Generator[PullStatus, None, None]:
         """Pull the image and say how far it is, about every second and at least every two.

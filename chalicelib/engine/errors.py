@@ -239,6 +239,33 @@ class VolumeInUse(EndpointError):
     status = 409
 
 
+class ImageNameTaken(EndpointError):
+    """The endpoint has an image of the name that a notebook is to be saved as, and its owner has not saved that."""
+
+    title = "Image name is taken"
+    status = 409
+
+
+class ContainerNotSavable(EndpointError):
+    """The container was made by an earlier version of Homeport, whose server needs its key at every connection."""
+
+    title = "Cannot be saved as an image"
+    status = 409
+
+
+class SaveUnderWay(EndpointError):
+    """The container stands still, because it is being written to an image or because somebody paused it."""
+
+    title = "Image is being written"
+    retryable = True
+
+
+class ImageNotWritten(EndpointError):
+    """The endpoint was asked to write a notebook's container to an image, and did not do it."""
+
+    title = "Image was not written"
+
+
 class ContainerMissing(EndpointError):
     """The session's container is not on the endpoint (any more)."""
 

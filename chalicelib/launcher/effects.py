@@ -35,15 +35,22 @@ from chalicelib.config import Config
 from chalicelib.engine.endpoint import MISSING, ContainerStatus, DockerEndpoint
 from chalicelib.engine.errors import (
     ContainerConflict,
+    ContainerMissing,
     ContainerRemoved,
     EndpointError,
+    EndpointForbidden,
     EndpointTimeout,
     ImageMissing,
+    ImageNameTaken,
+    ImageNotWritten,
     ImageWithoutJupyter,
     NodeForbidden,
+    NoSpace,
     NotebookExited,
     NotebookSilent,
     NotebookWrongCertificate,
+    RequestRejected,
+    SaveUnderWay,
 )
 from chalicelib.engine.messages import (
     is_jupyter_missing,
@@ -57,16 +64,33 @@ from chalicelib.engine.probe import probe
 from chalicelib.engine.pull import ANSWER_SECONDS as FIRST_LAYER_SECONDS
 from chalicelib.engine.pull_progress import PullStatus, of_the_rest
 from chalicelib.engine.resolve import resolve
+from chalicelib.engine.saving import SAVED, SAVED_AT, SAVED_BY, ImageThere
 from chalicelib.errors import BadConfiguration, HomeportError
-from chalicelib.notebook.certificates import HubTrust, issue_notebook
-from chalicelib.notebook.container import ImageConfig, Specification, hub_label, injected_files, specification
+from chalicelib.notebook.certificates import HubTrust, Leaf, issue_notebook
+from chalicelib.notebook.container import (
+    ImageConfig,
+    Specification,
+    certificate_file,
+    hub_label,
+    injected_files,
+    specification,
+)
 from chalicelib.session import events as e
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before, slot_of
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lanes import Lane, lane_of
-from chalicelib.session.lease import EFFECT_SECONDS
-from chalicelib.session.values import Failure, Limits, Phase, PullPolicy, Session, Target, container_name
+from chalicelib.session.lease import EFFECT_SECONDS, SAVE_SECONDS
+from chalicelib.session.values import (
+    Failure,
+    Limits,
+    Phase,
+    PullPolicy,
+    SavedImage,
+    Session,
+    Target,
+    container_name,
+)
 
 ANSWER_SECONDS: Final[Mapping[type[Effect], float]] = MappingProxyType(  # of effects that only ask
     {e.VerifyEndpoint: 10.0, e.FindImage: 10.0, e.LookAtNotebook: 15.0}
@@ -84,8 +108,10 @@ TURN_SECONDS: Final = 60.0  # what a tick that was killed keeps its turn for; on
 ADDRESS_LENGTH: Final = 45  # characters; the longest way to write an IPv6 address
 LAST_LINES: Final = 5  # of its log are told of a container that ended
 MASKED_LENGTH: Final = 6  # characters; a shorter value is no secret, and would tear holes into sentences
+COMMITS: Final = 2  # that are sent for one image: an answer that is missing may have been the only thing that was
 LEAF_SLACK: Final = 86400.0  # a notebook's certificate outlives its session by a day, in seconds
 NORMAL_EXITS: Final = frozenset({0, 143})  # ended by itself (idle, File > Shut Down), or by SIGTERM
+_FINAL_ANSWERS: Final = (ContainerMissing, EndpointForbidden, NoSpace, RequestRejected)  # an engine's own
 
 log = logging.getLogger("homeport.launcher")
 
@@ -135,6 +161,9 @@ class Engine(Protocol):
     def check_limits(self, limits: Limits, /) -> None: ...
     def image_present(self, image: str, /) -> bool: ...
     def image_config(self, image: str, /) -> ImageConfig: ...
+    def saved_image(self, image: str, /) -> ImageThere | None: ...
+    def check_savable(self, container: str, /) -> None: ...
+    def commit(self, container: str, image: str, labels: Mapping[str, str], /) -> Generator[None, None, None]: ...
     def pull(self, image: str, /, *, answer_within: float = ...) -> Generator[PullStatus, None, None]: ...
     def create(self, spec: Specification, /) -> None: ...
     def user_number(self, container: str, user: str, /) -> str: ...
@@ -190,6 +219,12 @@ class Slots(Protocol):
     def give_back(self, pool: Pool, sid: str) -> None: ...
 
 
+class Images(Protocol):
+    """What effects need of chalicelib.aws.images.ImageStore."""
+
+    def put(self, image: SavedImage) -> None: ...
+
+
 class Effects:
     """The outside as one session's tick sees it."""
 
@@ -200,6 +235,7 @@ class Effects:
         credentials: CredentialsAccess,
         routes: Routes,
         slots: Slots,
+        images: Images,
         trust: Callable[[], HubTrust],
         find_session: Callable[[str], Session | None],
         clock: Callable[[], float],
@@ -212,6 +248,7 @@ class Effects:
         self._credentials = credentials
         self._routes = routes
         self._slots = slots
+        self._images = images
         self._trust = trust
         self._find_session = find_session
         self._clock = clock
@@ -240,8 +277,8 @@ class Effects:
         error: HomeportError | None = None
         now = self._clock()
         self._held = 0.0
-        self._ends_by = now + ANSWER_SECONDS.get(type(effect), EFFECT_SECONDS)
-        if session.lease_expires_at:  # a save that took long leaves the effect less
+        self._ends_by = now + seconds_of(effect)
+        if session.lease_expires_at and not isinstance(effect, e.SaveImage):  # a save that took long leaves it less
             self._ends_by = min(self._ends_by, session.lease_expires_at)
         try:
             with closing(self._perform(effect, session)) as events:
@@ -276,6 +313,8 @@ class Effects:
                 yield e.RoutePublished()
             case e.LookAtNotebook():
                 yield from self._look(session)
+            case e.SaveImage():
+                yield from self._save_image(session)
             case e.WithdrawRoute():
                 self._routes.withdraw(session)
                 if session.progressed_at and session.container is None:  # it pulled; no tick may be at work on it
@@ -544,17 +583,19 @@ class Effects:
         return {name: sealed[name] for name in session.options.environment}
 
     def _files(self, session: Session, *, workdir: str, user: str) -> bytes:
-        trust, now = self._trust(), self._clock()
-        lifetime = max(session.expires_at - now, session.longest_until - now, 0.0) + LEAF_SLACK
-        leaf = issue_notebook(trust.notebook_ca, session.host, now=now, lifetime=lifetime)
         return injected_files(
             session,
             workdir=workdir,
             user=user,
-            leaf=leaf,
-            client_ca=trust.client_ca,
+            leaf=self._leaf(session),
+            client_ca=self._trust().client_ca,
             idle_lifetime=self._config.idle_lifetime,
         )
+
+    def _leaf(self, session: Session) -> Leaf:
+        now = self._clock()
+        lifetime = max(session.expires_at - now, session.longest_until - now, 0.0) + LEAF_SLACK
+        return issue_notebook(self._trust().notebook_ca, session.host, now=now, lifetime=lifetime)
 
     def _start(self, session: Session) -> Event:
         name = _container(session)
@@ -640,6 +681,89 @@ class Effects:
         if status.exit_code not in NORMAL_EXITS and any(map(is_jupyter_missing, tail)):
             return ImageWithoutJupyter(f"{without_program('jupyter')}.{last}")
         return NotebookExited(f"The notebook's container ended with exit code {status.exit_code}.{last}")
+
+    # ── saving it as an image (docs/adr/0018) ──
+
+    def _save_image(self, session: Session) -> Generator[Event, None, None]:
+        """Have the image written, unless it is there already: the answer to an earlier attempt may have been lost."""
+        with self._endpoint(session) as endpoint:
+            sent = session.commits
+            if (there := self._written(endpoint, session)) is None:
+                self._raise_unless_savable(endpoint, session)
+                endpoint.put_files(_container(session), certificate_file(None, self._clock()))
+                yield e.CommitSent()
+                sent += 1
+                yield from self._commit(endpoint, session, sent)
+                there = self._written(endpoint, session)
+            if there is None:
+                raise ImageNotWritten("The endpoint said that it had written the image, and it is not there")
+            yield e.SaveProgressed()  # if another tick holds the session by now, this one must not bring the key back
+            self._put_certificate_back(endpoint, session, sent)
+            with self._asking(False):
+                self._images.put(
+                    SavedImage(
+                        owner=session.owner,
+                        name=session.saving,
+                        endpoint=session.endpoint,
+                        notebook=session.name,
+                        saved_at=self._clock(),
+                        size=there.size,
+                    )
+                )
+            yield e.ImageSaved(there.size)
+
+    def _written(self, endpoint: Engine, session: Session) -> ImageThere | None:
+        """The image, if this save has written it; raises ImageNameTaken when its name is somebody else's."""
+        there = endpoint.saved_image(session.saving)
+        if there is None or (there.owner, there.save) == (session.owner, _save_of(session)):
+            return there
+        if there.owner != session.owner:
+            raise ImageNameTaken(
+                f"The endpoint has an image called {session.saving} that was not saved with your key, and it is not "
+                "replaced. Choose another name"
+            )
+        return None
+
+    def _raise_unless_savable(self, endpoint: Engine, session: Session) -> None:
+        """See that the container runs, is not being written at the moment, and that it was not tried in vain."""
+        name = _container(session)
+        status = endpoint.inspect(name)
+        if status.status == "paused":  # as an engine has it while it writes
+            raise SaveUnderWay(
+                "The endpoint is still writing the image, or the container was paused there. If it stays so, resume "
+                f"it with: docker unpause {name}"
+            )
+        if not status.running:
+            raise self._not_running(endpoint, name, status)
+        endpoint.check_savable(name)
+        if session.commits >= COMMITS:
+            why = f" {session.last_problem.message}" if session.last_problem else ""
+            raise ImageNotWritten(
+                f"The endpoint did not write the image in {COMMITS} attempts. Write it there yourself, with docker "
+                f"commit, or save less.{why}"
+            )
+
+    def _commit(self, endpoint: Engine, session: Session, sent: int) -> Generator[Event, None, None]:
+        """Send it, and wait for the answer as long as there is time."""
+        labels = {SAVED: session.sid, SAVED_BY: session.owner, SAVED_AT: _save_of(session)}
+        try:
+            with closing(endpoint.commit(_container(session), session.saving, labels)) as waiting:
+                for _ in waiting:
+                    yield e.SaveProgressed()
+        except _FINAL_ANSWERS:
+            self._put_certificate_back(endpoint, session, sent)
+            raise
+        except EndpointTimeout as error:
+            raise SaveUnderWay("The endpoint has not written the image yet. The hub goes on looking for it") from error
+
+    def _put_certificate_back(self, endpoint: Engine, session: Session, sent: int) -> None:
+        """Give the container a certificate again, for a start by hand; the server that runs does without.
+
+        Not if one of several commits may still be going on: its image would hold the key.
+        """
+        if sent == 1:
+            with suppress(EndpointError, StoreUnavailable):
+                endpoint.put_files(_container(session), certificate_file(self._leaf(session), self._clock()))
 
     def _remove(self, session: Session) -> Generator[Event, None, None]:
         if session.container is None and not session.deletes:
@@ -732,6 +856,11 @@ class Effects:
                     raise self._not_running(endpoint, name, status)
 
 
+def seconds_of(effect: Effect) -> float:
+    """How long an effect may take; a pull takes longer."""
+    return SAVE_SECONDS if isinstance(effect, e.SaveImage) else ANSWER_SECONDS.get(type(effect), EFFECT_SECONDS)
+
+
 def _error_of(effect: Effect, session: Session, raised: Exception) -> HomeportError:
     """The error itself, or InternalError for a defect. That is logged without its own text, which may hold anything."""
     if isinstance(raised, HomeportError) and not isinstance(raised, IllegalTransition):
@@ -744,6 +873,11 @@ def _error_of(effect: Effect, session: Session, raised: Exception) -> HomeportEr
 
 def _number(launch: LaunchThere) -> int:
     return launch.generation
+
+
+def _save_of(session: Session) -> str:
+    """What tells this save from all others of its owner: when it began."""
+    return f"{session.sid}-{session.entered_at:.3f}"
 
 
 def _container(session: Session) -> str:

@@ -46,7 +46,7 @@ from typing import Final, Protocol
 
 from chalicelib.aws.errors import StaleSession, StoreUnavailable
 from chalicelib.aws.queues import Enqueue, Handover, TickMessage
-from chalicelib.launcher.effects import Effects
+from chalicelib.launcher.effects import Effects, seconds_of
 from chalicelib.launcher.figures import failure_of, figures_of
 from chalicelib.metrics import SILENT, Metrics
 from chalicelib.session.events import (
@@ -143,7 +143,7 @@ class Launcher:
             if session.next_attempt_at > self._clock():
                 self._wait(session, session.next_attempt_at)
                 break
-            if self._time_left() < EFFECT_SECONDS:
+            if self._time_left() < max(seconds_of(effect), EFFECT_SECONDS):
                 self._continue_later(session)
                 break
             if session.lease_expires_at <= self._clock():  # the save took so long that another tick may have claimed it

@@ -22,7 +22,9 @@ Rules
 8. The container has the engine's default confinement and no privilege on top. `no-new-privileges` is left off: the
    machine and the notebook are the same person's, and it would break `sudo` in images that offer it. No extra init: the
    engine may have none, and the Docker Stacks bring tini.
-9. The image's health check is switched off: without a client certificate it would call a healthy notebook unhealthy.
+9. The server reads its certificate once. So the file can be emptied while it runs, when the container is saved as an
+   image: no key gets into that (docs/adr/0018). The label SAVABLE says that a container is of this kind.
+10. The image's health check is switched off: without a client certificate it would call a healthy notebook unhealthy.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ RUNTIME_FOLDER: Final = "/tmp/homeport-runtime"  # noqa: S108 - inside the conta
 COMMAND: Final = ("sh", f"{FOLDER}/start")
 PLAIN_COMMAND: Final = ("jupyter", "lab", "--no-browser")
 LABEL: Final = "homeport."
+SAVABLE: Final = f"{LABEL}savable"  # has a value if the container's certificate file can be emptied
+CERTIFICATE: Final = "notebook.pem"
 LOG_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({"max-size": "1m", "max-file": "2"})
 
 _WORKDIR: Final = re.compile(r"(?:/[A-Za-z0-9_.+-][A-Za-z0-9_.+ -]*){1,16}")  # no ":" (bind syntax), no empty part
@@ -60,10 +64,12 @@ _SYSTEM: Final = frozenset(
 
 
 # What JSON cannot say, for Jupyter Server; `WORK` is the volume's folder, and `DATA` the visitor's if it `HAS_DATA`.
+# `CERTIFICATE` is the file of certificate and key.
 SERVER_CODE: Final = '''
 from contextlib import suppress
 from pathlib import Path, PurePath
 
+import tornado.netutil
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_server_terminals.terminalmanager import TerminalManager
 
@@ -96,6 +102,21 @@ class StartedInTheVolume(TerminalManager):
     def new_terminal(self, **options):
         return super().new_terminal(**{"cwd": WORK, **options})
 
+
+# Tornado makes a context for each connection, of what is in the files then. One is enough, and the file with the key is
+# empty while the container is saved as an image.
+new_context, contexts = tornado.netutil.ssl_options_to_context, []
+
+
+def same_context(ssl_options, server_side=None):
+    if not server_side or not isinstance(ssl_options, dict) or ssl_options.get("certfile") != CERTIFICATE:
+        return new_context(ssl_options, server_side=server_side)
+    if not contexts:
+        contexts.append(new_context(ssl_options, server_side=server_side))
+    return contexts[0]
+
+
+tornado.netutil.ssl_options_to_context = same_context
 
 link = Path(WORK, PurePath(DATA).name)
 with suppress(OSError):  # there is something of that name, or the volume is not ours to write to
@@ -190,6 +211,9 @@ def environment(workdir: str) -> dict[str, str]:
     }
 
 
+HUB_VARIABLES: Final = tuple(environment(""))
+
+
 def labels(session: Session, *, hub_name: str, idle_lifetime: float) -> dict[str, str]:
     """Name the labels from which the session can be told, and found again, on the endpoint alone."""
     return {
@@ -203,6 +227,7 @@ def labels(session: Session, *, hub_name: str, idle_lifetime: float) -> dict[str
         f"{LABEL}expires": str(int(session.expires_at)),
         f"{LABEL}longest": str(int(session.longest_until)),
         f"{LABEL}idle": str(int(idle_lifetime)),
+        SAVABLE: "1",
     }
 
 
@@ -231,12 +256,13 @@ def injected_files(
     it: an engine makes it root's if the image has none.
     """
     config = jupyter_config(workdir, idle_lifetime)
-    values = {"WORK": workdir, "DATA": DATA, "HAS_DATA": session.options.data is not None}
+    has_data = session.options.data is not None
+    values = {"WORK": workdir, "DATA": DATA, "HAS_DATA": has_data, "CERTIFICATE": f"{FOLDER}/{CERTIFICATE}"}
     known = "".join(f"{name} = {value!r}\n" for name, value in values.items())
     files = {
         "jupyter_server_config.json": json.dumps(config, indent=1, sort_keys=True).encode(),
         "jupyter_server_config.py": f"{known}{SERVER_CODE}".encode(),
-        "notebook.pem": leaf.certificate.rstrip() + b"\n" + leaf.key.rstrip() + b"\n",
+        CERTIFICATE: _pem(leaf),
         "client-ca.pem": client_ca,
         "start": START.replace("@FOLDER@", FOLDER).encode(),
         "start.py": START_CODE.encode(),
@@ -245,14 +271,30 @@ def injected_files(
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as tar:
         tar.addfile(_member(FOLDER.lstrip("/"), 0o755, session.created_at, tarfile.DIRTYPE))
         for name, content in files.items():
-            member = _member(f"{FOLDER.lstrip('/')}/{name}", 0o444, session.created_at, tarfile.REGTYPE)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
+            _add_file(tar, name, content, session.created_at)
         work = _member(workdir.lstrip("/"), 0o777, session.created_at, tarfile.DIRTYPE)
         number = _UID.fullmatch(user)  # a user's name has a number in the image alone
         work.uid = int(number[1]) if number else 0
         tar.addfile(work)
     return archive.getvalue()
+
+
+def certificate_file(leaf: Leaf | None, modified: float) -> bytes:
+    """Make the tar that replaces the file of certificate and key in a container, or empties it (None)."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        _add_file(tar, CERTIFICATE, _pem(leaf) if leaf else b"", modified)
+    return archive.getvalue()
+
+
+def _pem(leaf: Leaf) -> bytes:
+    return leaf.certificate.rstrip() + b"\n" + leaf.key.rstrip() + b"\n"
+
+
+def _add_file(tar: tarfile.TarFile, name: str, content: bytes, modified: float) -> None:
+    member = _member(f"{FOLDER.lstrip('/')}/{name}", 0o444, modified, tarfile.REGTYPE)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
 
 
 def jupyter_config(workdir: str, idle_lifetime: float) -> dict[str, Any]:
@@ -272,8 +314,8 @@ def jupyter_config(workdir: str, idle_lifetime: float) -> dict[str, Any]:
             "open_browser": False,
             "allow_root": True,
             "allow_remote_access": True,  # the Host header is the proxy's concern, which knows the launch's one name
-            "certfile": f"{FOLDER}/notebook.pem",
-            "keyfile": f"{FOLDER}/notebook.pem",
+            "certfile": f"{FOLDER}/{CERTIFICATE}",
+            "keyfile": f"{FOLDER}/{CERTIFICATE}",
             "client_ca": f"{FOLDER}/client-ca.pem",
             "shutdown_no_activity_timeout": idle,
         },

@@ -59,6 +59,11 @@ class LookAtNotebook:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveImage:
+    """Write the container to an image, without the notebook's key in it, or see that it has been written."""
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetCredentials:
     """Delete the stored credentials of a running session and verify that they are gone."""
 
@@ -100,6 +105,7 @@ Effect = (
     | ProbeNotebook
     | PublishRoute
     | LookAtNotebook
+    | SaveImage
     | ForgetCredentials
     | WithdrawRoute
     | RemoveContainer
@@ -271,6 +277,30 @@ class ExtendRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveRequested:
+    """The visitor wants the container of a ready session saved as that image."""
+
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitSent:
+    """The endpoint is about to be asked to write the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class SaveProgressed:
+    """The endpoint has not answered yet whether it has written the image; it was asked a moment ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSaved:
+    """The image is on the endpoint, and in its owner's list; `size` in bytes, 0 if the endpoint does not say it."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionExpired:
     """The session expired."""
 
@@ -338,6 +368,10 @@ Event = (
     | AgainRequested
     | DeleteRequested
     | ExtendRequested
+    | SaveRequested
+    | CommitSent
+    | SaveProgressed
+    | ImageSaved
     | SessionExpired
     | ForgetRequested
     | CredentialsRenewed

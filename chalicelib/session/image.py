@@ -71,6 +71,22 @@ def parse_image(text: str) -> Image:
     return Image(domain, path, tag, digest)
 
 
+def suggested_image(notebook: str, day: str) -> str:
+    """Suggest what to call the image that a notebook is saved as on that day.
+
+    Its domain is one that no engine pulls from: a stranger's image of the name can never take its place.
+    """
+    words = re.findall(r"[a-z0-9]+", notebook.lower())
+    return f"localhost/{'-'.join(words) or 'notebook'}:{day}"
+
+
+def image_to_save(text: str) -> str:
+    """The name of an image that can be written; raises ValueError, whose text completes "The image's name …"."""
+    if parse_image(text).digest:
+        raise ValueError("must not have a digest after “@”, which only follows from the image that is written")
+    return text
+
+
 def is_image(text: str) -> bool:
     """Say whether a text is an image's name."""
     try:

@@ -28,7 +28,12 @@ class Lane(StrEnum):
 
 
 _READY_LANES: Final[Mapping[State, Lane]] = MappingProxyType(
-    {State.READY: Lane.WATCH, State.REPUBLISHING: Lane.LAUNCH, State.FORGETTING: Lane.LEAVE}
+    {
+        State.READY: Lane.WATCH,
+        State.REPUBLISHING: Lane.LAUNCH,
+        State.SAVING: Lane.LAUNCH,  # a certificate is signed
+        State.FORGETTING: Lane.LEAVE,
+    }
 )
 
 

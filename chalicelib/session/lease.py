@@ -15,7 +15,8 @@ from typing import Final
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.values import Session
 
-EFFECT_SECONDS: Final = 30.0  # the longest any effect but a pull may take; `docker stop` alone takes 10
+EFFECT_SECONDS: Final = 30.0  # the longest any other effect but a pull may take; `docker stop` alone takes 10
+SAVE_SECONDS: Final = 90.0  # writing an image may; its progress renews the lease
 LEASE_SECONDS: Final = 60.0  # above EFFECT_SECONDS with room for clocks that differ
 
 

@@ -26,8 +26,9 @@ Rules
    back to PURGING. Who wants the volume deleted goes that way, too, or from wherever they are on it back to REMOVING.
    Credentials that are to outlive the container, because their owner chose so or is to be launched again, are not
    purged in PURGING: it leads to KEPT then, which ends as the session would have, by expiring, or in the next launch.
-3. READY is left only through WITHDRAWING. (REPUBLISHING, after its end or its port has changed, and FORGETTING keep the
-   notebook running and come back.)
+3. READY is left only through WITHDRAWING. (REPUBLISHING, after its end or its port has changed, FORGETTING and SAVING
+   keep the notebook running and come back. From SAVING even what fails for good, or takes too long, leads back: it is
+   told, and takes no notebook away.)
 4. The first failure is kept and shown; later ones only add a line to the log. (Who wants it all deleted has done with
    that one: what is told from then on is what keeps it from being deleted.)
 5. Effects are safe to repeat, so a lost save costs nothing but the repetition.
@@ -73,7 +74,7 @@ _LEAVE: Final[Mapping[type[Event], State]] = {
 
 _AGAIN: Final[Mapping[State, Mapping[type[Event], State]]] = {
     state: {e.Queued: state, e.EffectDelayed: state}
-    for state in (State.VERIFYING, State.PULLING, State.CREATING, State.STARTING, State.PROBING)
+    for state in (State.VERIFYING, State.PULLING, State.CREATING, State.STARTING, State.PROBING, State.SAVING)
 }
 
 _ENDS_A_NEWER_ONE: Final = frozenset({e.StopRequested, e.SessionExpired})
@@ -102,6 +103,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
                         e.NotebookMoved: State.REPUBLISHING,
                         e.ExtendRequested: State.REPUBLISHING,
                         e.ForgetRequested: State.FORGETTING,
+                        e.SaveRequested: State.SAVING,
                         e.ContainerExited: State.WITHDRAWING,
                         e.EffectDelayed: State.READY, **_LEAVE},
     State.REPUBLISHING: {e.RoutePublished: State.READY,
@@ -110,6 +112,13 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
     State.FORGETTING:  {e.CredentialsPurged: State.READY,
                         e.ForgetRequested: State.FORGETTING,
                         e.EffectDelayed: State.FORGETTING, **_LEAVE},
+    State.SAVING:      {e.CommitSent: State.SAVING,
+                        e.SaveProgressed: State.SAVING,
+                        e.ImageSaved: State.READY,
+                        e.ForgetRequested: State.FORGETTING,
+                        **_AGAIN[State.SAVING], **_LEAVE,
+                        e.EffectFailed: State.READY,
+                        e.PatienceExpired: State.READY},
     State.WITHDRAWING: {e.RouteWithdrawn: State.REMOVING,
                         e.StopRequested: State.WITHDRAWING,
                         e.AgainRequested: State.WITHDRAWING,
@@ -153,6 +162,7 @@ EFFECTS: Final[Mapping[State, Effect]] = MappingProxyType({
     State.READY:       e.LookAtNotebook(),
     State.REPUBLISHING: e.PublishRoute(),
     State.FORGETTING:  e.ForgetCredentials(),
+    State.SAVING:      e.SaveImage(),
     State.WITHDRAWING: e.WithdrawRoute(),
     State.REMOVING:    e.RemoveContainer(),
     State.PURGING:     e.PurgeCredentials(),
@@ -168,6 +178,7 @@ PATIENCE: Final[Mapping[State, float]] = MappingProxyType({
     State.STARTING:    120,   # a cold disk, or an engine that is busy with somebody else's container
     State.PROBING:     180,   # large images import slowly the first time
     State.PUBLISHING:  300,   # ours: DynamoDB has to take one small write
+    State.SAVING:      900,   # tens of gigabytes on a slow disk; then the notebook goes on, and the visitor is told
     State.REMOVING:    600,   # then the visitor is told which container to remove
 })
 # fmt: on
@@ -407,8 +418,14 @@ def _facts(session: Session, event: Event) -> dict[str, Any]:  # noqa: C901 - on
             return {"deletes": True, "again": "", "keeps": False, "failure": None, "credentials_held": held}
         case e.ExtendRequested(until=until):
             return {"expires_at": max(session.expires_at, min(until, session.longest_until))}
+        case e.SaveRequested(image=image):
+            return {"saving": image, "commits": 0}
+        case e.CommitSent():
+            return {"commits": session.commits + 1}
         case e.ForgetRequested() | e.SessionExpired():
             return {"keeps": False, "again": ""}
+        case e.EffectFailed() | e.PatienceExpired() if session.state is State.SAVING:  # the notebook has not failed
+            return {}
         case e.ContainerExited(failure=failure) | e.EffectFailed(failure=failure) | e.PatienceExpired(failure=failure):
             return {"failure": session.failure or failure}
         case e.ContainerRemoved():
@@ -462,6 +479,8 @@ def _unasked(session: Session, now: float) -> Session:
 def _entered(session: Session, now: float) -> Session:
     """The session having just entered its state."""
     session = replace(_heard(session, now), entered_at=now, admitted=False, steady=False)
+    if session.state is not State.SAVING:
+        session = replace(session, saving="", commits=0)
     match session.state:
         case State.CREATING:
             return replace(session, container=container_name(session.sid, session.generation))  # rule 7
@@ -514,7 +533,8 @@ def _delayed(before: Session, after: Session, problem: Failure | None, now: floa
     """
     keeps_failing = before.admitted and before.attempts >= PULL_ATTEMPTS
     is_first = problem is not None and before.last_problem is None and not keeps_failing
-    limit = RETRY_LIMIT if before.phase is Phase.LAUNCHING else UNWATCHED_RETRY_LIMIT
+    is_watched = before.phase is Phase.LAUNCHING or before.state is State.SAVING
+    limit = RETRY_LIMIT if is_watched else UNWATCHED_RETRY_LIMIT
     pause = min(0.5 * 2.0 ** min(before.attempts, 10), limit)
     return replace(
         after,

@@ -20,6 +20,7 @@ from typing import Final
 
 from chalicelib.session import events as e
 from chalicelib.session.events import Event
+from chalicelib.session.options import shown_size
 from chalicelib.session.values import Failure, Line, Phase, Session, State, Summary, volume_name
 from chalicelib.text import one_line
 
@@ -38,6 +39,7 @@ MESSAGES: Final[Mapping[State, str]] = MappingProxyType({
     State.READY:       "Your notebook is ready",
     State.REPUBLISHING: "Publishing your notebook's address again",
     State.FORGETTING:  "Deleting your credentials; the notebook keeps running",
+    State.SAVING:      "Saving your notebook as an image; it stands still until its files are written",
     State.WITHDRAWING: "Withdrawing your notebook's address",
     State.REMOVING:    "Stopping and removing the container",
     State.PURGING:     "Deleting your credentials",
@@ -54,6 +56,7 @@ _DELETED: Final = "Deleted: no container, no volume with files, no route and no 
 PROGRESS: Final[Mapping[State, float]] = MappingProxyType({
     State.VERIFYING: 0.02, State.PULLING: 0.08, State.CREATING: 0.75, State.STARTING: 0.80,
     State.PROBING: 0.85, State.PUBLISHING: 0.97, State.READY: 1.0, State.REPUBLISHING: 1.0, State.FORGETTING: 1.0,
+    State.SAVING: 1.0,
 })
 
 _HEADLINES: Final[Mapping[Phase, str]] = MappingProxyType({
@@ -164,6 +167,8 @@ def _minutes(seconds: float) -> str:
 
 
 def _message_after(before: Session, event: Event, after: Session) -> str:
+    if before.state is State.SAVING and after.state is State.READY:
+        return f"{MESSAGES[State.READY]}. {_how_saving_ended(before, event)}"
     if after.state is not before.state or before.newer:
         return _message_of(after)
     match event:
@@ -183,6 +188,14 @@ def _message_after(before: Session, event: Event, after: Session) -> str:
             return _message_of(after)
         case _:
             return before.message
+
+
+def _how_saving_ended(before: Session, event: Event) -> str:
+    match event:
+        case e.EffectFailed(failure=failure) | e.PatienceExpired(failure=failure):
+            return f"It was not saved as an image: {one_line(failure.message, LINE_LENGTH)}"
+        case _:
+            return f"It is saved as the image {before.saving}"
 
 
 def _message_of(session: Session) -> str:
@@ -228,6 +241,12 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
         case e.EffectDelayed(failure=failure):
             if failure != before.last_problem and after.message != before.message:
                 yield failure.message
+        case e.SaveRequested(image=image):
+            yield f"Asked to save it as the image {image}"
+        case e.ImageSaved(size=size):
+            yield f"Saved as the image {before.saving}" + (f", {shown_size(size)} in all" if size else "")
+        case e.EffectFailed() | e.PatienceExpired() if before.state is State.SAVING:
+            yield _how_saving_ended(before, event)
         case e.EffectFailed(failure=failure) | e.PatienceExpired(failure=failure):
             yield failure.message
             if before.state is State.REMOVING:

@@ -30,6 +30,7 @@ class State(StrEnum):
     READY = "ready"
     REPUBLISHING = "republishing"
     FORGETTING = "forgetting"
+    SAVING = "saving"
     WITHDRAWING = "withdrawing"
     REMOVING = "removing"
     PURGING = "purging"
@@ -51,7 +52,7 @@ PHASES: Final[Mapping[Phase, frozenset[State]]] = MappingProxyType(
         Phase.LAUNCHING: frozenset(
             {State.VERIFYING, State.PULLING, State.CREATING, State.STARTING, State.PROBING, State.PUBLISHING}
         ),
-        Phase.READY: frozenset({State.READY, State.REPUBLISHING, State.FORGETTING}),
+        Phase.READY: frozenset({State.READY, State.REPUBLISHING, State.FORGETTING, State.SAVING}),
         Phase.LEAVING: frozenset({State.WITHDRAWING, State.REMOVING, State.PURGING}),
         Phase.STOPPED: frozenset({State.KEPT, State.STOPPED}),
     }
@@ -152,6 +153,21 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class SavedImage:
+    """An image that a notebook was saved as: on which endpoint, of which notebook by its name, and when.
+
+    `size` is that of all of it, with the image that the notebook was launched from; 0 if the endpoint does not say it.
+    """
+
+    owner: str
+    name: str
+    endpoint: str
+    notebook: str
+    saved_at: float
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What a list shows of a session; `failed` as soon as it has a failure, also while it is still leaving.
 
@@ -185,6 +201,7 @@ class Session:
     found        `address` (checked, of the endpoint), `container` (its name, known before it exists), `target`.
                  Of the `creations` that were sent, one that nobody saw answered may make it until `unsettled_until`.
                  Its credentials were stored for launch `sealed_in` (0: for this one).
+    saved as     the image `saving`, which its container is being written to, and how many `commits` were sent for that.
     how it goes  `state`, since `entered_at`; `steady` while it is ready and there has been no news for long; `queued`
                  while it waits for its turn, with `pull_waits` if that is one to pull; `fraction` of the pull, once it
                  is `admitted`, which grew last at `progressed_at`; `failure` is the first one and final, `last_problem`
@@ -217,6 +234,8 @@ class Session:
     again: str = ""
     deletes: bool = False
     sealed_in: int = 0
+    saving: str = ""
+    commits: int = 0
     address: str | None = None
     container: str | None = None
     creations: int = 0

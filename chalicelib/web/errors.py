@@ -114,6 +114,13 @@ class SessionNotReady(HomeportError):
     retryable = True
 
 
+class VariablesWouldBeSaved(HomeportError):
+    """The notebook was launched with variables, whose values an engine writes into an image of its container."""
+
+    title = "Variables would be in the image"
+    status = 409
+
+
 class LongestLifeReached(HomeportError):
     """The session lasts as long as the hub lets any already."""
 

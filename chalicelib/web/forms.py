@@ -11,12 +11,12 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 from multipart import MultipartError, MultipartParser, MultipartPart, parse_options_header
 
-from chalicelib.session.image import parse_image
+from chalicelib.session.image import image_to_save, parse_image
 from chalicelib.session.options import data_folder, ports, shown_size, size_of, variables
 from chalicelib.session.values import Limits, Options, PullPolicy
 from chalicelib.text import BLANK, one_line
@@ -24,6 +24,7 @@ from chalicelib.web.errors import BadField, BadForm, BadName, BodyTooLarge, Miss
 
 BODY_LIMIT: Final = 96 * 1024  # a bundle of at most 64 KiB, the other fields and their headers
 SIGN_OUT_LIMIT: Final = 64  # bytes of a form of one button
+SAVE_LIMIT: Final = 1024  # bytes of a form of one image's name
 FIELDS: Final = frozenset(
     {
         "credentials",
@@ -136,16 +137,35 @@ def parse_choice(content_type: str, body: bytes, name: str) -> bool | None:
 
     A page's box has an empty field before it, for when it is not ticked. Raises BadForm, BadField.
     """
-    as_json = content_type.partition(";")[0].strip().lower() == "application/json"
-    try:
-        text = body[: SIGN_OUT_LIMIT + 1].decode()
-        pairs = json.loads(text or "{}", object_pairs_hook=list) if as_json else parse_qsl(text, keep_blank_values=True)
-    except ValueError:
-        raise BadForm("The form is malformed; send it again") from None
+    pairs = _pairs(content_type, body, SIGN_OUT_LIMIT)
     no, asked_for = (name, ""), (name, "yes")
     if len(body) > SIGN_OUT_LIMIT or pairs not in ([], [no], [asked_for], [no, asked_for]):
         raise BadField(f"The only field here is “{name}”: empty, or “yes”")
     return pairs[-1] == asked_for if pairs else None
+
+
+def parse_save(content_type: str, body: bytes) -> str:
+    """The image that a form, or a JSON object, asks a notebook to be saved as; raises BadForm, BadField."""
+    pairs = _pairs(content_type, body, SAVE_LIMIT)
+    match pairs:
+        case [("image", str(text))] if len(body) <= SAVE_LIMIT and text.strip():
+            pass
+        case _:
+            raise BadField("The only field here is “image”: what the image is to be called")
+    try:
+        return image_to_save(text.strip())
+    except ValueError as error:
+        raise BadField(f"The field “image” {error}") from None
+
+
+def _pairs(content_type: str, body: bytes, limit: int) -> Any:
+    """The names and values of a button's form, or of a JSON object, from the first `limit` bytes; raises BadForm."""
+    as_json = content_type.partition(";")[0].strip().lower() == "application/json"
+    try:
+        text = body[: limit + 1].decode()
+        return json.loads(text or "{}", object_pairs_hook=list) if as_json else parse_qsl(text, keep_blank_values=True)
+    except (ValueError, RecursionError):
+        raise BadForm("The form is malformed; send it again") from None
 
 
 def notebook_name(text: str) -> str:

@@ -1,5 +1,5 @@
-"""What a visitor can have done, without HTTP: check a bundle, launch, look, enter, keep longer, stop, launch again,
-forget, delete, sign out.
+"""What a visitor can have done, without HTTP: check a bundle, launch, look, enter, keep longer, save as an image, stop,
+launch again, forget, delete, sign out.
 
 Rules
 
@@ -40,6 +40,7 @@ from chalicelib.session.events import (
     Event,
     ExtendRequested,
     ForgetRequested,
+    SaveRequested,
     StopRequested,
 )
 from chalicelib.session.image import is_allowed, parse_image
@@ -53,6 +54,7 @@ from chalicelib.session.values import (
     Line,
     Options,
     Phase,
+    SavedImage,
     Session,
     State,
     Summary,
@@ -73,6 +75,7 @@ from chalicelib.web.errors import (
     SessionLeaving,
     SessionNotReady,
     SessionOfLaterVersion,
+    VariablesWouldBeSaved,
 )
 from chalicelib.web.forms import Deletion, Launch
 
@@ -104,6 +107,12 @@ class Tokens(Protocol):
     def browser_of(self, token: str) -> str | None: ...
     def put_ticket(self, ticket: str, session: Session, sign_in: SignIn, *, path: str, expires_at: float) -> None: ...
     def sign_out(self, browser: str, owners: Iterable[str] = ()) -> None: ...
+
+
+class Images(Protocol):
+    """What the hub needs of chalicelib.aws.images.ImageStore."""
+
+    def of_owner(self, owner: str) -> Sequence[SavedImage]: ...
 
 
 class CredentialsSink(Protocol):
@@ -174,6 +183,7 @@ class Hub:
         sessions: Sessions,
         tokens: Tokens,
         credentials: CredentialsSink,
+        images: Images,
         enqueue: Enqueue,
         clock: Callable[[], float],
         secret: Callable[[], str],
@@ -183,6 +193,7 @@ class Hub:
         self._sessions = sessions
         self._tokens = tokens
         self._credentials = credentials
+        self._images = images
         self._enqueue = enqueue
         self._clock = clock
         self._secret = secret
@@ -247,6 +258,11 @@ class Hub:
         found.sort(key=lambda summary: summary.position, reverse=True)
         return Listing(found[:LISTED], found[LISTED - 1].position if len(found) > LISTED else None)
 
+    def images(self, owners: Collection[str]) -> list[SavedImage]:
+        """The images that the owners' notebooks were saved as, the last saved first."""
+        found = [image for owner in owners for image in self._images.of_owner(owner)]
+        return sorted(found, key=lambda image: image.saved_at, reverse=True)[:LISTED]
+
     def enter(self, session: Session, sign_in: SignIn) -> Entry:
         """Make a one-time ticket of 60 seconds for a browser that is signed in; raises SessionNotReady."""
         if session.phase is not Phase.READY:
@@ -301,14 +317,37 @@ class Hub:
         Raises SessionNotReady, LongestLifeReached, SessionOfLaterVersion.
         """
         _refuse_newer(session)
-        if session.phase is not Phase.READY:
-            raise SessionNotReady("Only a notebook that is ready can be kept longer")
+        if not accepts(session, ExtendRequested):
+            raise SessionNotReady("Only a notebook that is ready, and not busy with anything else, can be kept longer")
         if session.longest_until <= session.expires_at:
             raise LongestLifeReached(
                 "This notebook cannot be kept any longer. Save your work: it stays in its volume, and you can launch "
                 "the notebook again"
             )
         return self._have_done(session, ExtendRequested(self._clock() + self.config.session_lifetime))
+
+    def save_as(self, session: Session, image: str) -> Session:
+        """Have the container of a ready notebook saved as an image of that name, on its endpoint.
+
+        Raises SessionOfLaterVersion, SessionNotReady, CredentialsNeeded, VariablesWouldBeSaved, ImageNotAllowed.
+        """
+        _refuse_newer(session)
+        if session.state is State.SAVING and session.saving == image:
+            return session
+        if session.state is not State.READY:
+            raise SessionNotReady("Only a notebook that is ready, and not busy with anything else, can be saved")
+        if not session.credentials_held:
+            raise CredentialsNeeded(
+                "This hub has no credentials for this notebook any more. Launch it with its bundle and the same name, "
+                "then save it"
+            )
+        if session.options.environment:
+            raise VariablesWouldBeSaved(
+                "This notebook was launched with variables, and an engine writes their values into an image. Launch it "
+                "without them to save it"
+            )
+        self._check_image(image)
+        return self._have_done(session, SaveRequested(image))
 
     def delete(self, session: Session, form: Deletion) -> Session:
         """Have the notebook stopped, and its volume removed with all files in it.
@@ -380,6 +419,11 @@ class Hub:
             raise LimitTooHigh(f"This hub allows a notebook at most {most}. Ask for less")
         if options.data and not allowance.data:
             raise DataNotAllowed("This hub lets notebooks have no directory of the endpoint's host. Launch without one")
+        self._check_image(image)
+
+    def _check_image(self, image: str) -> None:
+        """Refuse an image that the operator does not allow; raises ImageNotAllowed."""
+        allowance = self.config.allowance
         if image != self.config.image and allowance.images and not is_allowed(parse_image(image), allowance.images):
             allowed = one_line(", ".join((self.config.image, *allowance.images)), ALLOWED_LENGTH)
             raise ImageNotAllowed(f"This hub does not allow that image. Allowed are: {allowed}")

@@ -11,9 +11,10 @@ from typing import TypedDict
 
 from chalicelib.bundle.parse import Bundle
 from chalicelib.errors import HomeportError
+from chalicelib.session.image import suggested_image
 from chalicelib.session.narration import headline, progress, warning
 from chalicelib.session.values import Line as LineValue
-from chalicelib.session.values import Phase, State, Summary
+from chalicelib.session.values import Phase, SavedImage, State, Summary
 from chalicelib.session.values import Session as SessionValue
 
 
@@ -47,6 +48,7 @@ class Session(TypedDict):
     unless the notebook can be entered. `keepable_until`: *Keep longer* reaches so far; None if that is no later than
     `expires_at`. `kept_until`: the credentials of a stopped session are kept for another launch; None if they are not.
     `warning` is a sentence when its end is near. `again`: it is going to be launched again once it has stopped.
+    `save_as`: what the image might be called that it is saved as; None while it cannot be saved.
     """
 
     id: str
@@ -68,6 +70,7 @@ class Session(TypedDict):
     endpoint: str
     credentials_held: bool
     again: bool
+    save_as: str | None
     container: str | None
 
 
@@ -81,6 +84,16 @@ class Listed(TypedDict):
     failed: bool
     endpoint: str
     created_at: str
+
+
+class Image(TypedDict):
+    """An image that a notebook was saved as; `size` in bytes, None if the endpoint did not say it."""
+
+    name: str
+    endpoint: str
+    notebook: str
+    saved_at: str
+    size: int | None
 
 
 class Line(TypedDict):
@@ -118,7 +131,8 @@ class Problem(TypedDict):
 def session_json(session: SessionValue, origin: str, now: float) -> Session:
     """A session as it is `now` (epoch seconds); `origin` is its notebook's."""
     failure, is_ready = session.failure, session.phase is Phase.READY
-    keepable = is_ready and session.longest_until > session.expires_at and not session.newer
+    may_keep = session.state in (State.READY, State.REPUBLISHING) and not session.newer
+    keepable = may_keep and session.longest_until > session.expires_at
     return {
         "id": session.sid,
         "name": session.name,
@@ -139,8 +153,19 @@ def session_json(session: SessionValue, origin: str, now: float) -> Session:
         "endpoint": session.endpoint,
         "credentials_held": session.credentials_held,
         "again": session.again != "",
+        "save_as": suggested_image(session.name, _time(now)[:10]) if can_be_saved(session) else None,
         "container": session.container,
     }
+
+
+def can_be_saved(session: SessionValue) -> bool:
+    """Say whether a session can be saved as an image now."""
+    return (
+        session.state is State.READY
+        and session.credentials_held
+        and not session.newer
+        and not session.options.environment
+    )
 
 
 def _asked(session: SessionValue) -> Asked:
@@ -169,6 +194,17 @@ def listed_json(summary: Summary) -> Listed:
         "failed": summary.failed,
         "endpoint": summary.endpoint,
         "created_at": _time(summary.created_at),
+    }
+
+
+def image_json(image: SavedImage) -> Image:
+    """A saved image in a list."""
+    return {
+        "name": image.name,
+        "endpoint": image.endpoint,
+        "notebook": image.notebook,
+        "saved_at": _time(image.saved_at),
+        "size": image.size or None,
     }
 
 

@@ -36,10 +36,10 @@ from chalicelib.web.errors import (
     MethodNotAllowed,
     UnsupportedMediaType,
 )
-from chalicelib.web.forms import SUGGESTED_NAME, Launch, parse_choice, parse_deletion, parse_launch
+from chalicelib.web.forms import SUGGESTED_NAME, Launch, parse_choice, parse_deletion, parse_launch, parse_save
 from chalicelib.web.hub import Hub, Listing, not_signed_in
 from chalicelib.web.json import Session as SessionJson
-from chalicelib.web.json import check_json, lines_json, listed_json, problem_json, session_json
+from chalicelib.web.json import check_json, image_json, lines_json, listed_json, problem_json, session_json
 
 COOKIE: Final = "__Host-homeport-owner"
 FORM: Final = ("multipart/form-data",)
@@ -64,7 +64,8 @@ View = Callable[..., Response]
 
 def home(site: Site, request: Request) -> Response:
     """The upload page."""
-    config, listing = site.config, site.hub.sessions(_sign_ins(site, request))
+    owners = _sign_ins(site, request)
+    config, listing = site.config, site.hub.sessions(owners)
     page = pages.HomePage(
         root="",
         suggested_name=SUGGESTED_NAME,
@@ -74,6 +75,8 @@ def home(site: Site, request: Request) -> Response:
         remembered_days=STOPPED_TTL / 86400,
         allowance=config.allowance,
         name=_query(request, "name", ""),
+        image=_query(request, "image", ""),
+        images=list(map(image_json, site.hub.images(owners))),
         sessions=list(map(listed_json, listing.sessions)),
         older=_older(listing),
     )
@@ -109,14 +112,15 @@ def launch_session(site: Site, request: Request) -> Response:
 
 
 def list_sessions(site: Site, request: Request) -> Response:
-    """The owner's sessions, newest first, a page of them."""
+    """The owner's sessions, newest first, a page of them, and the images that notebooks were saved as."""
     before = _position(request)
     sign_ins = (_present_sign_ins if _wants_json(request) else _sign_ins)(site, request)
     listing = site.hub.sessions(sign_ins, before)
     sessions, older = list(map(listed_json, listing.sessions)), _older(listing)
+    images = list(map(image_json, site.hub.images(sign_ins)))
     if _wants_json(request):
-        return _json(site, {"sessions": sessions, "next": older})
-    return _html(site, pages.SessionsPage(root="", sessions=sessions, older=older))
+        return _json(site, {"sessions": sessions, "next": older, "images": images})
+    return _html(site, pages.SessionsPage(root="", sessions=sessions, older=older, images=images))
 
 
 def show_session(site: Site, request: Request, sid: str) -> Response:
@@ -179,6 +183,14 @@ def keep_session(site: Site, request: Request, sid: str) -> Response:
     return _accepted(site, request, site.hub.keep_longer(_session(site, request, sid)))
 
 
+def save_session(site: Site, request: Request, sid: str) -> Response:
+    """Save the container of a ready notebook as an image on its endpoint; what is in its volume is no part of it."""
+    _refuse_other_sites(site, request)
+    session = _session(site, request, sid)
+    image = parse_save(request.headers.get("content-type", ""), _body(request))
+    return _accepted(site, request, site.hub.save_as(session, image))
+
+
 def delete_files(site: Site, request: Request, sid: str) -> Response:
     """Stop the notebook and remove its volume: its name has to be typed, and its bundle sent if the hub has none."""
     _refuse_other_sites(site, request)
@@ -223,6 +235,7 @@ ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
     ("POST", "/sessions/{sid}/stop", BUTTON, stop_session),
     ("POST", "/sessions/{sid}/start", BUTTON, start_session),
     ("POST", "/sessions/{sid}/keep", BUTTON, keep_session),
+    ("POST", "/sessions/{sid}/save", BUTTON, save_session),
     ("POST", "/sessions/{sid}/forget", BUTTON, forget_credentials),
     ("POST", "/sessions/{sid}/delete", FORM, delete_files),
     ("GET", "/sign-out", ANYTHING, ask_to_sign_out),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import closing, suppress
 
+import docker
 import pytest
+from docker.errors import NotFound
 from playwright.sync_api import Browser, Page, expect
 
 from local.run import Stack
@@ -92,6 +95,28 @@ def test_a_visitor_stops_starts_again_restarts_and_deletes_with_a_click_or_two(v
     visitor.get_by_role("button", name="Delete the notebook and its files").click()
     expect(visitor.locator("#chip")).to_have_text("Deleted")
     expect(visitor.get_by_text("Delete…", exact=True)).to_be_hidden()
+
+
+def test_a_visitor_saves_a_notebook_as_an_image_and_finds_it_for_the_next_launch(visitor: Page, stack: Stack) -> None:
+    session = launch(visitor, stack, "to be saved")
+    visitor.wait_for_url("**/lab**")
+    visitor.goto(session)
+    visitor.get_by_text("Save as image…", exact=True).click()
+    name = visitor.get_by_label("Name of the image").input_value()
+    assert re.fullmatch(r"localhost/to-be-saved:\d{4}-\d\d-\d\d", name)
+    try:
+        visitor.get_by_role("button", name="Save the notebook as an image").click()
+        expect(visitor.locator("#message")).to_contain_text(f"It is saved as the image {name}", timeout=PATIENCE)
+        expect(visitor.locator("#log")).to_contain_text(f"Saved as the image {name}")
+        visitor.goto(f"{stack.hub_url}/sessions")
+        visitor.get_by_role("link", name=name).click()
+        expect(visitor.get_by_label("Image", exact=True)).to_have_value(name)
+        visitor.goto(session)
+        press(visitor, "Stop…", "Stop the notebook")
+        expect(visitor.locator("#chip")).to_have_text("Stopped", timeout=PATIENCE)
+    finally:
+        with closing(docker.APIClient(base_url=stack.engine_url)) as engine, suppress(NotFound):
+            engine.remove_image(name, force=True)
 
 
 def test_another_browser_is_shown_the_way_back_to_the_hub(browser: Browser, visitor: Page, stack: Stack) -> None:

@@ -27,6 +27,7 @@ import requests
 
 from chalicelib.aws.credentials import CredentialsStore
 from chalicelib.aws.hub_certificates import load_trust
+from chalicelib.aws.images import ImageStore
 from chalicelib.aws.queues import TickMessage, TickQueues
 from chalicelib.aws.routes import RouteStore
 from chalicelib.aws.sessions import SessionStore
@@ -182,6 +183,7 @@ class Parts:
             sessions=self.sessions(),
             tokens=TokenStore(dynamodb, self.config.table, self.clock, lifetime=lifetime),
             credentials=self.credentials(),
+            images=ImageStore(dynamodb, self.config.table, self.clock),
             enqueue=self.enqueue,
             clock=self.clock,
             secret=lambda: secrets.token_urlsafe(32),
@@ -194,6 +196,7 @@ class Parts:
             credentials=self.credentials(),
             routes=RouteStore(dynamodb, self.config.table, self.clock),
             slots=SlotStore(dynamodb, self.config.table, self.clock),
+            images=ImageStore(dynamodb, self.config.table, self.clock),
             trust=lambda: self.trust,
             find_session=self.sessions().find,
             clock=self.clock,

@@ -13,6 +13,7 @@ from chalicelib.engine.endpoint import MISSING, ContainerStatus
 from chalicelib.engine.errors import (
     ContainerConflict,
     ContainerMissing,
+    ContainerNotSavable,
     EndpointFailed,
     EndpointTooOld,
     ImageNotFound,
@@ -21,11 +22,12 @@ from chalicelib.engine.errors import (
     VolumeInUse,
 )
 from chalicelib.engine.ownership import LaunchThere
+from chalicelib.engine.saving import SAVED, SAVED_AT, SAVED_BY
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.certificates import Leaf
-from chalicelib.notebook.container import LABEL, Specification, injected_files
+from chalicelib.notebook.container import LABEL, SAVABLE, Specification, certificate_file, injected_files
 from chalicelib.session.values import DataFolder, Limits
-from tests.builders import a_session
+from tests.builders import NOW, a_session
 
 CREATED = ContainerStatus(status="created", running=False, exit_code=0, oom=False)
 RUNNING = ContainerStatus(status="running", running=True, exit_code=None, oom=False)
@@ -45,7 +47,8 @@ class EngineContract(ABC):
     """`opened` is a fixture of the inheriting class: an engine with an image.
 
     So are `spec`, a container of that image for nobody's launch yet, which runs until it is removed, `pullable`, an
-    image that a registry has and the engine has not, and `keeps_limits`: a rootless engine may have no control groups.
+    image that a registry has and the engine has not, `saved_as`, the name of one to write, and `keeps_limits`: a
+    rootless engine may have no control groups.
     """
 
     @abstractmethod
@@ -192,6 +195,50 @@ class EngineContract(ABC):
     def test_the_launches_of_another_hub_are_not_told(self, opened: Engine, spec: Specification) -> None:
         opened.create(replace(spec, labels={**spec.labels, f"{LABEL}hub": "another"}))
         assert spec.labels[f"{LABEL}session"] not in sids_of(opened, spec.labels[f"{LABEL}owner"])
+
+    # ── saved as an image ──
+
+    def test_a_container_that_runs_is_saved_as_an_image_that_says_whose_it_is(
+        self, opened: Engine, spec: Specification, saved_as: str
+    ) -> None:
+        assert opened.saved_image(saved_as) is None
+        of_nobody = opened.saved_image(spec.image)
+        assert of_nobody is not None
+        assert (of_nobody.owner, of_nobody.save) == ("", "")
+        opened.create(spec)
+        opened.put_files(spec.name, FILES)
+        opened.start(spec.name)
+        opened.put_files(spec.name, certificate_file(None, NOW))
+        for save in ("one", "two"):
+            opened.check_savable(spec.name)
+            for _ in opened.commit(spec.name, saved_as, {SAVED: "a sid", SAVED_BY: "ab", SAVED_AT: save}):
+                pass
+            saved = opened.saved_image(saved_as)
+            assert saved is not None
+            assert (saved.owner, saved.save) == ("ab", save)
+            assert saved.size > 0
+            assert opened.inspect(spec.name) == RUNNING
+        opened.put_files(spec.name, certificate_file(LEAF, NOW))
+
+    def test_what_is_not_ours_or_not_there_is_not_saved(
+        self, opened: Engine, spec: Specification, saved_as: str
+    ) -> None:
+        labels = {SAVED: "a sid", SAVED_BY: "ab", SAVED_AT: "one"}
+        calls = (opened.check_savable, lambda name: list(opened.commit(name, saved_as, labels)))
+        for call in calls:
+            with pytest.raises(ContainerMissing):
+                call(spec.name)
+        opened.create(replace(spec, labels={**spec.labels, f"{LABEL}hub": "another"}))
+        for call in calls:
+            with pytest.raises(ContainerConflict):
+                call(spec.name)
+        assert opened.saved_image(saved_as) is None
+
+    def test_what_an_earlier_version_launched_is_not_saved(self, opened: Engine, spec: Specification) -> None:
+        """Its server reads the key at every connection."""
+        opened.create(replace(spec, labels={name: value for name, value in spec.labels.items() if name != SAVABLE}))
+        with pytest.raises(ContainerNotSavable):
+            opened.check_savable(spec.name)
 
     # ── its volume ──
 

@@ -193,6 +193,7 @@ def a_hub(parts: Wiring, *, clock: Callable[[], float]) -> Hub:
         sessions=parts.sessions,
         tokens=TokenStore(parts.client("dynamodb"), parts.config.table, clock, lifetime=parts.config.session_lifetime),
         credentials=parts.credentials,
+        images=parts.images,
         enqueue=parts.queues.enqueue,
         clock=clock,
         secret=lambda: secrets.token_urlsafe(32),

@@ -15,7 +15,7 @@ import textwrap
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import ip_network
@@ -1538,3 +1538,89 @@ def test_a_port_that_speaks_http_without_tls_is_not_the_notebooks(trust: HubTrus
         peer.sendall(words)
 
     assert probe_code(HostileEngine(Pki.new(), greet=after_hello), trust) == "notebook-not-tls"
+
+
+# ── an image is written ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def a_savable(**changes: Any) -> dict[str, Any]:
+    labels = {"homeport.hub": "hub", "homeport.session": "abc", "homeport.generation": "1", "homeport.savable": "1"}
+    return {"Id": CONTAINER_ID, "Image": f"sha256:{'cd' * 32}", "Config": {"Labels": labels | changes}}
+
+
+def saving(commit: Answer, image: Answer = NOT_FOUND) -> dict[str, Answer]:
+    return {
+        f"GET /containers/{NAME}/json": of_json(a_savable()),
+        f"GET /images/sha256:{'cd' * 32}/json": image,
+        "POST /commit": commit,
+    }
+
+
+def commit(endpoint: DockerEndpoint) -> Generator[None, None, None]:
+    return endpoint.commit(NAME, "localhost/a:1", {"homeport.saved-by": "ab"})
+
+
+def test_a_commit_names_the_image_and_what_it_is_to_be(pki: Pki) -> None:
+    image = of_json({"Config": {"Cmd": ["jupyter", "lab"], "WorkingDir": "/home/jovyan", "Env": ["A=1"]}})
+    with HostileEngine(pki, saving(of_json({"Id": "x"}, status=201), image)) as engine, an_endpoint(engine) as endpoint:
+        assert list(commit(endpoint)) == []
+        (sent,) = (request for request in engine.heard if request.method == "POST")
+    asked = parse_qs(sent.path.partition("?")[2])
+    assert (asked["container"], asked["repo"], asked["tag"]) == ([NAME], ["localhost/a"], ["1"])
+    assert asked["pause"] == ["True"]
+    assert {'LABEL homeport.session=""', 'LABEL homeport.saved-by="ab"', 'CMD ["jupyter", "lab"]'} <= set(
+        asked["changes"]
+    )
+
+
+def test_whoever_waits_for_a_commit_is_told_that_time_passes_and_hangs_up_when_it_lets_go(pki: Pki) -> None:
+    gone = threading.Event()
+
+    def silent(connection: Connection) -> None:
+        try:
+            connection.wait()
+        finally:
+            gone.set()
+
+    with HostileEngine(pki, saving(silent)) as engine, an_endpoint(engine) as endpoint:
+        waiting = commit(endpoint)
+        next(waiting)
+        assert not gone.is_set()
+        waiting.close()
+        assert gone.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (lambda connection: connection.wait(), "endpoint-timeout"),
+        (lambda connection: connection.drip(b"HTTP/1.1 201 Created\r\nX: y\r\n"), "endpoint-timeout"),
+        (lambda connection: connection.flood(CHUNKED + chunk(b" " * 65536)), "not-a-docker-engine"),
+        (b"gibberish\r\n\r\n", "not-a-docker-engine"),
+        (refusal(500, "write /var/lib/docker: no space left on device"), "no-space"),
+        (refusal(409, "Container is being removed"), "request-rejected"),
+        (refusal(404, "No such container"), "container-missing"),
+        (http(status=307, headers=[("Location", "https://elsewhere.example.org/")]), "endpoint-redirected"),
+    ],
+)
+def test_a_commit_that_goes_wrong_has_its_code(pki: Pki, answer: Answer, code: str) -> None:
+    deadline = 1.0 if code == "endpoint-timeout" else 20.0
+    assert code_with(pki, saving(answer), lambda endpoint: list(commit(endpoint)), deadline=deadline) == code
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        (a_savable(**{"homeport.savable": ""}), "container-not-savable"),
+        (a_savable(**{"homeport.savable": None}), "container-not-savable"),
+        (a_savable(**{"homeport.hub": "another"}), "container-conflict"),
+        ({"Config": {"Labels": 7}}, "container-conflict"),
+        ({}, "container-conflict"),
+        ([], "not-a-docker-engine"),
+    ],
+)
+def test_what_is_not_the_launchs_own_container_is_not_committed(pki: Pki, found: object, code: str) -> None:
+    answers = saving(of_json({"Id": "x"}, status=201)) | {f"GET /containers/{NAME}/json": of_json(found)}
+    with HostileEngine(pki, answers) as engine:
+        assert code_of(an_endpoint(engine), lambda endpoint: list(commit(endpoint))) == code
+        assert not [request for request in engine.heard if request.method == "POST"]

@@ -17,6 +17,7 @@ from chalicelib.aws.credentials import CredentialsStore
 from chalicelib.aws.dynamodb import digest_of
 from chalicelib.aws.errors import CredentialsMissing
 from chalicelib.aws.hub_certificates import load_trust
+from chalicelib.aws.images import ImageStore
 from chalicelib.aws.queues import Handover, TickMessage
 from chalicelib.aws.routes import Grant, ProxyStore, RouteStore
 from chalicelib.aws.sessions import SessionStore
@@ -30,7 +31,7 @@ from chalicelib.session.events import EndpointVerified, StopRequested
 from chalicelib.session.lanes import Lane
 from chalicelib.session.looks import OFTEN
 from chalicelib.session.machine import advance
-from chalicelib.session.values import State, Target
+from chalicelib.session.values import SavedImage, State, Target
 from chalicelib.wiring import Wiring
 from infra.certificates import ensure_certificates
 from infra.stack import deploy_stack
@@ -194,6 +195,7 @@ def test_the_web_function_may_do_all_that_a_visitor_asks_of_it(
     tokens.put_ticket("ticket", SESSION, SIGN_IN, path="/lab", expires_at=NOW + 60)
     tokens.sign_out(SIGN_IN.browser, [SIGN_IN.owner])
     assert store.may_ask_for_look(SESSION.sid)
+    ImageStore(web("dynamodb"), outputs["Table"], lambda: NOW).of_owner(SESSION.owner)
     for lane in (Lane.LAUNCH, Lane.LEAVE, Lane.WATCH):
         _wiring(web, outputs).queues.enqueue(TickMessage(SESSION.sid), lane=lane, delay=0.0)
 
@@ -222,6 +224,8 @@ def test_each_lane_may_do_all_that_its_sessions_need(
     routes = RouteStore(role("dynamodb"), outputs["Table"], lambda: NOW)
     if lane is Lane.LAUNCH:
         routes.publish(a_session(state=State.PUBLISHING, target=Target("203.0.113.7", 32768)))
+        image = SavedImage(SESSION.owner, "localhost/a:1", SESSION.endpoint, SESSION.name, NOW, 1 << 30)
+        ImageStore(role("dynamodb"), outputs["Table"], lambda: NOW).put(image)
     if lane is Lane.LEAVE:
         routes.withdraw(SESSION)
         credentials_store(role, outputs).purge(SESSION.sid, 7)

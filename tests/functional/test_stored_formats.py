@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from chalicelib.aws.images import ImageStore
 from chalicelib.aws.queues import Handover, TickMessage
 from chalicelib.aws.routes import ProxyStore, Route, RouteStore
 from chalicelib.aws.slots import SlotStore
@@ -81,6 +82,7 @@ class Stage:
             credentials=self.hub.parts.credentials,
             routes=RouteStore(self.hub.client_of("dynamodb"), table, self.clock),
             slots=SlotStore(self.hub.client_of("dynamodb"), table, self.clock),
+            images=ImageStore(self.hub.client_of("dynamodb"), table, self.clock),
             trust=a_trust,
             find_session=self.hub.parts.sessions.find,
             clock=self.clock,

@@ -15,7 +15,7 @@ from chalicelib.bundle.errors import BundleUnreadable
 from chalicelib.session import events as e
 from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.session.machine import advance
-from chalicelib.session.values import Failure, Line, Session, State, Target, session_id
+from chalicelib.session.values import Failure, Line, SavedImage, Session, State, Target, session_id
 from chalicelib.web.hub import LISTED
 from tests.builders import NOW
 from tests.functional.hub_rig import HubRig, a_bundle, a_hub, away, hub_rig, once
@@ -585,3 +585,46 @@ def test_pages_escape_what_visitors_type(hub: HubRig) -> None:
         assert page.status == 200
         assert name not in page.text
         assert "&lt;script&gt;alert(1)" in page.text
+
+
+def test_a_ready_notebook_is_saved_as_an_image_by_a_form_or_by_json_and_its_owner_finds_it(hub: HubRig) -> None:
+    session = hub.upload(a_bundle(), name="one").json
+    sid, token = session["id"], session["owner_token"]
+    assert session["save_as"] is None
+    ready = made_ready(hub, sid)
+    shown = hub.ask("GET", f"/sessions/{sid}", token=token).json
+    assert re.fullmatch(r"localhost/one:\d{4}-\d\d-\d\d", shown["save_as"])
+    assert f'value="{shown["save_as"]}"' in hub.ask("GET", f"/sessions/{sid}", token=token, html=True).text
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert hub.ask("POST", f"/sessions/{sid}/save", body=b"image=a%40b", token=token, headers=form).status == 400
+    hub.messages()
+    answer = hub.ask("POST", f"/sessions/{sid}/save", body=b"image=localhost%2Fone%3A1", token=token, headers=form)
+    assert (answer.status, answer.json["state"], answer.json["save_as"]) == (202, "saving", None)
+    assert hub.messages(Lane.LAUNCH) == [{"session": sid}]
+    again = hub.ask("POST", f"/sessions/{sid}/save", body=b"image=localhost%2Ftwo%3A1", token=token, headers=form)
+    assert (again.status, again.json["code"]) == (409, "session-not-ready")
+    hub.parts.images.put(SavedImage(ready.owner, "localhost/one:1", ready.endpoint, "<one>", time.time(), 3 << 30))
+    (image,) = hub.ask("GET", "/sessions", token=token).json["images"]
+    assert (image["name"], image["notebook"], image["size"]) == ("localhost/one:1", "<one>", 3 << 30)
+    listed = hub.ask("GET", "/sessions", token=token, html=True).text
+    assert 'href="./?image=localhost/one%3A1"' in listed
+    assert "&lt;one&gt;" in listed
+    assert "3 GiB" in listed
+    home = hub.ask("GET", "/?image=localhost/one:1%22%3E", token=token, html=True).text
+    assert '<option value="localhost/one:1">' in home
+    assert 'value="localhost/one:1&#34;&gt;"' in home
+
+
+def test_nobody_sees_or_saves_anybody_elses_images(hub: HubRig) -> None:
+    session = hub.upload(a_bundle(), name="one").json
+    ready = made_ready(hub, session["id"])
+    hub.parts.images.put(SavedImage(ready.owner, "localhost/one:1", ready.endpoint, "one", time.time(), 0))
+    stranger = hub.upload(a_bundle(1), name="one").json["owner_token"]
+    assert hub.ask("GET", "/sessions", token=stranger).json["images"] == []
+    body, json_form = b'{"image": "localhost/one:1"}', {"Content-Type": "application/json"}
+    path = f"/sessions/{session['id']}/save"
+    assert hub.ask("POST", path, body=body, token=stranger, headers=json_form).status == 404
+    assert hub.ask("POST", path, body=body, headers=json_form).status == 401
+    other = {**json_form, "Sec-Fetch-Site": "cross-site"}
+    assert hub.ask("POST", path, body=body, token=session["owner_token"], headers=other).status == 403
+    assert "one:1" not in hub.ask("GET", "/", html=True).text

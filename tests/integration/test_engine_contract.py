@@ -66,6 +66,13 @@ class TestDockerEndpoint(EngineContract):
         return bool(rig.behind.info()["MemoryLimit"])
 
     @pytest.fixture
+    def saved_as(self, rig: Rig) -> Iterator[str]:
+        name = "localhost/homeport-saved:latest"
+        yield name
+        with suppress(NotFound):
+            rig.behind.remove_image(name, force=True)
+
+    @pytest.fixture
     def pullable(self, rig: Rig) -> Iterator[str]:
         with GatedRegistry(3, host=rig.loopback) as registry:
             registry.open_gates()

@@ -50,7 +50,16 @@ from chalicelib.web.json import session_json
 from tests import bundles
 from tests.builders import LIFETIME, NOW, OWNER, SIGN_IN, a_session
 from tests.bundles import Pki
-from tests.launcher_twins import Clock, CredentialsTwin, Killed, QueueTwin, SessionStoreTwin, TokenStoreTwin, Trouble
+from tests.launcher_twins import (
+    Clock,
+    CredentialsTwin,
+    ImageStoreTwin,
+    Killed,
+    QueueTwin,
+    SessionStoreTwin,
+    TokenStoreTwin,
+    Trouble,
+)
 
 UNAVAILABLE = StoreUnavailable("The store did not answer; try again in a moment")
 
@@ -78,12 +87,14 @@ class Stage:
 
     def __post_init__(self) -> None:
         self.tokens = TokenStoreTwin(self.clock, find_session=self.store.find)
+        self.images = ImageStoreTwin(self.clock)
         secrets = count()
         self.hub = Hub(
             config=Config.from_environ({"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net", **self.environ}),
             sessions=self.store,
             tokens=self.tokens,
             credentials=self.credentials,
+            images=self.images,
             enqueue=self.queue.enqueue,
             clock=self.clock,
             secret=lambda: f"secret-{next(secrets)}",

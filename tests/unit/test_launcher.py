@@ -50,6 +50,7 @@ from tests.launcher_twins import (
     ContainerTwin,
     CredentialsTwin,
     EngineTwin,
+    ImageStoreTwin,
     Killed,
     QueueTwin,
     RouteStoreTwin,
@@ -98,6 +99,7 @@ class Stage:
         self.credentials = CredentialsTwin(self.trouble)
         self.engine.trouble = self.store.trouble = self.queue.trouble = self.trouble
         self.slots = SlotStoreTwin(self.clock, self.trouble)
+        self.images = ImageStoreTwin(self.clock, self.trouble)
         self.submit(a_session())
 
     def submit(self, session: Session) -> None:
@@ -133,6 +135,7 @@ class Stage:
             credentials=self.credentials,
             routes=self.routes,
             slots=self.slots,
+            images=self.images,
             trust=self.trust,
             find_session=find_session or self.store.find,
             clock=self.clock,

@@ -33,6 +33,7 @@ PRESSED: dict[str, Callable[[World, str], None]] = {
     "stop and keep": World.stop_and_keep,
     "launch again": World.launch_again,
     "keep longer": World.keep_longer,
+    "save as image": World.save_as,
     "delete": World.delete,
 }
 
@@ -114,7 +115,7 @@ def _can(world: World, sid: str, what: str) -> bool:
 
 @pytest.mark.parametrize("what", PRESSED)
 @pytest.mark.parametrize(
-    "state", [State.PULLING, State.CREATING, State.READY, State.REMOVING, State.PURGING, State.KEPT]
+    "state", [State.PULLING, State.CREATING, State.READY, State.SAVING, State.REMOVING, State.PURGING, State.KEPT]
 )
 def test_the_launcher_may_be_killed_at_any_instruction_of_it(what: str, state: State) -> None:
     for at in range(1, 60):
@@ -133,6 +134,7 @@ def test_the_launcher_may_be_killed_at_any_instruction_of_it(what: str, state: S
             "stop and keep": State.KEPT,
             "launch again": State.READY,
             "keep longer": at_rest_without(state),
+            "save as image": at_rest_without(state),
             "delete": State.STOPPED,
         }
         assert session.state is expected[what], (at, session.log)
@@ -153,7 +155,7 @@ def _had_volume(world: World, sid: str) -> bool:
     return any(sid in name for name in world.engine.created)
 
 
-@pytest.mark.parametrize("what", ["launch again", "delete", "stop and keep", "keep longer"])
+@pytest.mark.parametrize("what", ["launch again", "delete", "stop and keep", "keep longer", "save as image"])
 def test_the_hub_may_be_killed_at_any_instruction_of_it(what: str) -> None:
     for at in range(1, 20):
         world = World()

@@ -61,6 +61,7 @@ def test_the_labels_tell_the_session_from_the_endpoint_alone() -> None:
         "homeport.expires": str(int(session.expires_at)),
         "homeport.longest": str(int(session.longest_until)),
         "homeport.idle": "60",
+        "homeport.savable": "1",
     }
 
 

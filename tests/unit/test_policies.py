@@ -145,6 +145,7 @@ def test_nobody_writes_certificates() -> None:
                 "ticket": set(),
                 "route": {"proxy"},
                 "grant": {"proxy"},
+                "owner": set(),
             },
         ),
         (
@@ -157,6 +158,7 @@ def test_nobody_writes_certificates() -> None:
                 "route": set(),
                 "grant": set(),
                 "slots": set(),
+                "owner": set(),
             },
         ),
         (
@@ -169,6 +171,7 @@ def test_nobody_writes_certificates() -> None:
                 "ticket": {"web"},
                 "route": {Lane.LAUNCH, Lane.LEAVE},
                 "grant": {"proxy"},
+                "owner": {Lane.LAUNCH},
             },
         ),
         (
@@ -181,6 +184,7 @@ def test_nobody_writes_certificates() -> None:
                 "route": set(),
                 "grant": set(),
                 "slots": set(),
+                "owner": set(),
             },
         ),
         (
@@ -193,6 +197,7 @@ def test_nobody_writes_certificates() -> None:
                 "route": set(),
                 "grant": set(),
                 "slots": set(),
+                "owner": set(),
             },
         ),
     ],
@@ -215,11 +220,12 @@ def test_of_a_sessions_item_one_attribute_may_be_changed_alone(attribute: str, w
     assert who("dynamodb:UpdateItem", TABLE, {**context, "dynamodb:ReturnValues": "ALL_OLD"}) == set()
 
 
-def test_of_the_table_itself_a_sessions_log_alone_is_queried() -> None:
-    kinds = ("session", "token", "ticket", "route", "grant", "slots")
+def test_of_the_table_itself_a_sessions_log_and_an_owners_images_alone_are_queried() -> None:
+    kinds = ("session", "owner", "token", "ticket", "route", "grant", "slots")
     readers = {kind: who("dynamodb:Query", TABLE, item(kind)) for kind in kinds}
     assert readers == {
         "session": {"web"},
+        "owner": {"web"},
         "token": set(),
         "ticket": set(),
         "route": set(),

@@ -346,6 +346,8 @@ CHANGED: Final[Mapping[str, Any]] = {
     "again": "yyyyyyyyyy",
     "deletes": True,
     "sealed_in": 2,
+    "saving": "localhost/lessons:2026-11-29",
+    "commits": 1,
     "longest_until": NOW + 2.3,
     "queued": True,
     "pull_waits": True,

@@ -15,6 +15,7 @@ from chalicelib.session.values import Session, Target
 from tests.builders import a_session, some_credentials
 from tests.contract.credentials import CredentialsContract
 from tests.contract.engine import FILES, EngineContract
+from tests.contract.images import ImageStoreContract
 from tests.contract.queue import QueueContract
 from tests.contract.slots import SlotStoreContract
 from tests.contract.stores import RouteStoreContract, SessionStoreContract
@@ -22,6 +23,7 @@ from tests.contract.tokens import TokenStoreContract
 from tests.launcher_twins import (
     CredentialsTwin,
     EngineTwin,
+    ImageStoreTwin,
     QueueTwin,
     RouteStoreTwin,
     SessionStoreTwin,
@@ -82,6 +84,12 @@ class TestSlotStoreTwin(SlotStoreContract):
         return SlotStoreTwin(lambda: self.now)
 
 
+class TestImageStoreTwin(ImageStoreContract):
+    @pytest.fixture
+    def images(self) -> ImageStoreTwin:
+        return ImageStoreTwin(lambda: self.now)
+
+
 class TestEngineTwin(EngineContract):
     @pytest.fixture
     def opened(self, spec: Specification) -> EngineTwin:
@@ -95,6 +103,10 @@ class TestEngineTwin(EngineContract):
     @pytest.fixture
     def keeps_limits(self) -> bool:
         return True
+
+    @pytest.fixture
+    def saved_as(self) -> str:
+        return "localhost/homeport-saved:latest"
 
     @pytest.fixture
     def pullable(self) -> str:

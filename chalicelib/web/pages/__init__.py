@@ -25,9 +25,9 @@ from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from chalicelib.session.options import Allowance, shown_limits
+from chalicelib.session.options import Allowance, shown_limits, shown_size
 from chalicelib.session.values import Limits
-from chalicelib.web.json import Asked, Check, Line, Listed, Session
+from chalicelib.web.json import Asked, Check, Image, Line, Listed, Session
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -47,12 +47,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HomePage(Page):
-    """`GET /`. `name` prefills the form (from `?name=`), else `suggested_name` does.
+    """`GET /`. `name` and `image` prefill the form (from `?name=`, `?image=`), else `suggested_name` does.
 
     `default_image` is used when the field stays empty, `session_hours` is the longest life of a session, and
     `idle_minutes` after how long without activity a notebook stops by itself, and `remembered_days` how long the
     hub lists a stopped session. `allowance` is what a launch may ask for. `sessions` and `older` are as on the
-    SessionsPage.
+    SessionsPage, and so are `images`, which the form offers.
     """
 
     template: ClassVar[str] = "home.html"
@@ -63,17 +63,23 @@ class HomePage(Page):
     remembered_days: float
     allowance: Allowance
     name: str = ""
+    image: str = ""
     sessions: Sequence[Listed] = ()
     older: str | None = None
+    images: Sequence[Image] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionsPage(Page):
-    """`GET /sessions`: a page of the owner's sessions, newest first; `older` is the next's address, below `root`."""
+    """`GET /sessions`: a page of the owner's sessions, newest first; `older` is the next's address, below `root`.
+
+    `images` are what notebooks were saved as.
+    """
 
     template: ClassVar[str] = "sessions.html"
     sessions: Sequence[Listed]
     older: str | None = None
+    images: Sequence[Image] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +178,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"day": _day, "moment": _moment, "clock": _clock, "grouped": _grouped}
-    environment.filters |= {"limits": _limits, "asked": _asked}
+    environment.filters |= {"limits": _limits, "asked": _asked, "size": shown_size}
     return environment
 
 

@@ -274,6 +274,7 @@
       session.again ? "again" : "not-again",
       session.headline === "Deleted" ? "deleted" : "not-deleted",
       session.warning ? "ending" : "not-ending",
+      session.save_as ? "savable" : "not-savable",
     ]);
 
     const showEnd = (session) => {
