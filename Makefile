@@ -54,8 +54,8 @@ run: setup ## Run the whole of Homeport on this machine, until Ctrl-C
 demo: setup ## Show the whole path without a browser, on the running stack or on one of its own
 	@exec $(RUN) -m local.demo
 
-test: setup-test-apt venv ## Run every test there is, on real parts
-	$(RUN) -m pytest tests
+test: setup-test-apt venv ## Run every test there is, on real parts; one process has these, the other all else
+	$(RUN) -m pytest tests --numprocesses=2 --dist=loadgroup
 
 test-unit: venv ## Test the pure modules: touches nothing, takes seconds
 	$(RUN) -m pytest tests/unit

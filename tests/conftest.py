@@ -25,6 +25,7 @@ pytest.register_assert_rewrite("tests.contract", "tests.world", "tests.chaos")
 settings.register_profile("homeport", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("homeport")
 
+REAL_PARTS = {"engine", "endpoint", "notebook_image", "running_stack", "stack"}
 OURS = ("HOMEPORT_NO_SKIPS", "HOMEPORT_EXAMPLES")  # what a test may be told
 FOREIGN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL")
 
@@ -38,6 +39,15 @@ def pytest_configure() -> None:
 
 def _nothing_is_skipped() -> bool:
     return os.environ.get("CI") == "true" or os.environ.get("HOMEPORT_NO_SKIPS") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what needs the real parts together, so that one process (pytest-xdist's) starts them, and once."""
+    for item in items:
+        tier = item.nodeid.split("/")[1]
+        fixtures = getattr(item, "fixturenames", ())
+        if tier in ("browser", "integration") or not REAL_PARTS.isdisjoint(fixtures):
+            item.add_marker(pytest.mark.xdist_group("real parts"))
 
 
 @pytest.hookimpl(wrapper=True)

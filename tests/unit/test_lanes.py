@@ -41,7 +41,7 @@ def test_the_pull_lane_has_admitted_pulls_alone() -> None:
         assert lane_of(advance(admitted, event, NOW)) is not Lane.PULL
 
 
-@pytest.mark.parametrize("state", [*PHASES[Phase.LEAVING], State.FORGETTING])
+@pytest.mark.parametrize("state", sorted({*PHASES[Phase.LEAVING], State.FORGETTING}))
 def test_what_deletes_credentials_or_comes_before_it_waits_for_no_launch(state: State) -> None:
     assert lane_of(a_session(state=state)) is Lane.LEAVE
 
