@@ -41,6 +41,7 @@ def _nothing_is_skipped() -> bool:
     return os.environ.get("CI") == "true" or os.environ.get("HOMEPORT_NO_SKIPS") == "1"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what needs the real parts together, so that one process (pytest-xdist's) starts them, and once."""
     for item in items:
