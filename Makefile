@@ -55,7 +55,7 @@ demo: setup ## Show the whole path without a browser, on the running stack or on
 	@exec $(RUN) -m local.demo
 
 test: setup-test-apt venv ## Run every test there is, on real parts; one process has these, the other all else
-	$(RUN) -m pytest tests --numprocesses=2 --dist=loadgroup
+	$(RUN) -m pytest tests --numprocesses=2 --dist=loadscope
 
 test-unit: venv ## Test the pure modules: touches nothing, takes seconds
 	$(RUN) -m pytest tests/unit

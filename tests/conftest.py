@@ -7,6 +7,7 @@ from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.real_parts import (  # noqa: F401 - fixtures for every tier
     endpoint,
@@ -25,7 +26,7 @@ pytest.register_assert_rewrite("tests.contract", "tests.world", "tests.chaos")
 settings.register_profile("homeport", deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("homeport")
 
-REAL_PARTS = {"engine", "endpoint", "notebook_image", "running_stack", "stack"}
+REAL_PARTS = ("tests/browser/", "tests/integration/", "tests/functional/test_local_endpoint.py")
 OURS = ("HOMEPORT_NO_SKIPS", "HOMEPORT_EXAMPLES")  # what a test may be told
 FOREIGN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL")
 
@@ -37,18 +38,20 @@ def pytest_configure() -> None:
             del os.environ[name]
 
 
+class ByParts(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist is not typed
+    """What needs the real parts goes to one of pytest-xdist's processes, which starts them once; the rest by module."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "real parts" if nodeid.startswith(REAL_PARTS) else nodeid.partition("::")[0]
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByParts:
+    """Say which process has which tests."""
+    return ByParts(config, log)
+
+
 def _nothing_is_skipped() -> bool:
     return os.environ.get("CI") == "true" or os.environ.get("HOMEPORT_NO_SKIPS") == "1"
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what needs the real parts together, so that one process (pytest-xdist's) starts them, and once."""
-    for item in items:
-        tier = item.nodeid.split("/")[1]
-        fixtures = getattr(item, "fixturenames", ())
-        if tier in ("browser", "integration") or not REAL_PARTS.isdisjoint(fixtures):
-            item.add_marker(pytest.mark.xdist_group("real parts"))
 
 
 @pytest.hookimpl(wrapper=True)
