@@ -1,0 +1,159 @@
+"""One version of Homeport, run as AWS runs it: requests, messages and the schedule, each in a process of its own.
+
+`python -P -m tests.rehearsal.worker DESCRIPTOR…` says who it is on each of the sockets, in a line of JSON, and then
+performs commands of it, one in a line (`Command`), and answers each with a line (`Outcome`). It ends with its sockets.
+
+Which version it is, PYTHONPATH says. So this knows nothing of the hub but what a deployment does: app.py's functions,
+its HTTP interface, and the stored `state`; and that wiring.py has the clock. It can have the process killed when a
+session is saved in a state: `dies` is "before" or "after", and the state, with a "+" if a pull has got somewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from dataclasses import asdict, dataclass, field
+from types import SimpleNamespace
+from typing import Any, Final
+
+import app
+from chalice.test import Client
+from chalicelib import wiring
+from chalicelib.session.values import State
+
+SERVICES: Final = ("dynamodb", "s3", "kms", "sqs", "ssm")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to do: "ask" over HTTP, a "tick" of a lane, or the "schedule"; time is the machine's, and `offset` seconds."""
+
+    do: str
+    method: str = "GET"
+    path: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    body: str = ""  # of a request in base64, of a message as it is
+    lane: str = ""
+    offset: float = 0.0
+    dies: str = ""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How it ended: the answer's `status` and `body`, or whether it was `killed` as it should be, or an `error`."""
+
+    status: int = 0
+    body: str = ""
+    killed: bool = False
+    error: str = ""
+
+
+class Kill:
+    """Ends the process when a session is saved in a certain state."""
+
+    def __init__(self, dies: str, writes: int) -> None:
+        self.when, _, self.state = dies.partition(" ")
+        self.writes = writes
+        self.saving = False
+        events = wiring.wiring().client("dynamodb").meta.events
+        events.register("provide-client-params.dynamodb.PutItem", self.before)
+        events.register("after-call.dynamodb.PutItem", self.after)
+
+    def before(self, params: dict[str, Any], **_: Any) -> None:
+        item = params["Item"]
+        self.saving = item["sk"]["S"] == "session" and self._name(json.loads(item["session"]["S"])) == self.state
+        if self.saving and self.when == "before":
+            self._die()
+
+    def after(self, **_: Any) -> None:
+        if self.saving:
+            self._die()
+
+    def _name(self, values: dict[str, Any]) -> str:
+        return f"{values['state']}+" if values.get("fraction") is not None else str(values["state"])
+
+    def _die(self) -> None:
+        os.write(self.writes, json.dumps(asdict(Outcome(killed=True))).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_once(params: dict[str, Any], **_: Any) -> None:
+    """Have SQS not delay a message: whoever receives it lets the time pass."""
+    params.pop("DelaySeconds", None)
+
+
+def perform(command: Command) -> Outcome:
+    """Do it, in this process."""
+    wiring.CLOCK = lambda: time.time() + command.offset  # type: ignore[misc]  # Final, for everybody else
+    wiring.wiring().client("sqs").meta.events.register("provide-client-params.sqs.SendMessage", at_once)
+    context: Any = SimpleNamespace(get_remaining_time_in_millis=lambda: 120_000)
+    match command.do:
+        case "ask":
+            body = base64.b64decode(command.body)
+            answer = Client(app.app).http.request(command.method, command.path, headers=command.headers, body=body)
+            return Outcome(answer.status_code, answer.body.decode())
+        case "tick":
+            getattr(app, command.lane)({"Records": [{"body": command.body, "receiptHandle": ""}]}, context)
+        case "schedule":
+            app.redrive(dict.fromkeys(("version", "account", "region", "detail", "detail-type", "source", "time", "id",
+                                       "resources"), ""), context)  # fmt: skip
+    return Outcome()
+
+
+def in_a_process(command: Command) -> Outcome:
+    """Perform a command in a fork, and say how that ended."""
+    reads, writes = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reads)
+        try:
+            if command.dies:
+                Kill(command.dies, writes)
+            outcome = perform(command)
+        except BaseException:  # noqa: BLE001 - whoever asked is told of it
+            outcome = Outcome(error=traceback.format_exc())
+        os.write(writes, json.dumps(asdict(outcome)).encode())
+        os._exit(0)
+    os.close(writes)
+    with open(reads, "rb") as told:
+        text = told.read()
+    os.waitpid(pid, 0)
+    return Outcome(**json.loads(text)) if text else Outcome(error="the process ended without a word")
+
+
+def serve(descriptor: int) -> None:
+    """Say who this is, and perform the commands of a socket until there are no more."""
+    with socket.socket(fileno=descriptor) as peer, peer.makefile("r") as commands:
+        who = {"code": str(wiring.__file__), "states": [state.value for state in State]}
+        peer.sendall((json.dumps(who) + "\n").encode())
+        for line in commands:
+            outcome = in_a_process(Command(**json.loads(line)))
+            peer.sendall((json.dumps(asdict(outcome)) + "\n").encode())
+
+
+def main(descriptors: list[int]) -> None:
+    """Serve each socket in a process of its own, all of it loaded and no connection made."""
+    parts = wiring.wiring()
+    for service in SERVICES:
+        parts.client(service)
+    assert parts.signing_trust
+    assert parts.probing_trust
+    parts.client("ssm").close()  # a connection is not for two processes
+    import chalicelib.launcher.tick  # what a tick imports
+
+    for descriptor in descriptors:
+        if os.fork() == 0:
+            serve(descriptor)
+            os._exit(0)
+    for _ in descriptors:
+        os.wait()
+
+
+if __name__ == "__main__":
+    main([int(number) for number in sys.argv[1:]])
