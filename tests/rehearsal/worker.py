@@ -28,14 +28,14 @@ from chalicelib import wiring
 from chalicelib.session.values import State
 
 SERVICES: Final = ("dynamodb", "s3", "kms", "sqs", "ssm")
+SCHEDULED: Final = ("version", "account", "region", "detail", "detail-type", "source", "time", "id", "resources")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to do: "ask" over HTTP, a "tick" of a lane, or the "schedule"; time is the machine's, and `offset` seconds."""
+    """What to do: "ask" with a POST, a "tick" of a lane, or the "schedule"; time is the machine's, and `offset` seconds."""
 
     do: str
-    method: str = "GET"
     path: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     body: str = ""  # of a request in base64, of a message as it is
@@ -46,64 +46,71 @@ class Command:
 
 @dataclass(slots=True)
 class Outcome:
-    """How it ended: the answer's `status` and `body`, or whether it was `killed` as it should be, or an `error`."""
+    """How it ended: the answer's `status` and `body`, or whether it was `killed` as it should be, or an `error`.
+
+    `sent` are the addresses of queues to which messages were sent, or may have been.
+    """
 
     status: int = 0
     body: str = ""
     killed: bool = False
     error: str = ""
+    sent: list[str] = field(default_factory=list)
 
 
-class Kill:
-    """Ends the process when a session is saved in a certain state."""
+class Doors:
+    """Watches what a process writes, and ends it when a session is saved in a certain state."""
 
     def __init__(self, dies: str, writes: int) -> None:
         self.when, _, self.state = dies.partition(" ")
         self.writes = writes
         self.saving = False
-        events = wiring.wiring().client("dynamodb").meta.events
-        events.register("provide-client-params.dynamodb.PutItem", self.before)
-        events.register("after-call.dynamodb.PutItem", self.after)
+        self.outcome = Outcome()
+        table, queues = (wiring.wiring().client(service).meta.events for service in ("dynamodb", "sqs"))
+        table.register("provide-client-params.dynamodb.PutItem", self.before_save)
+        table.register("after-call.dynamodb.PutItem", self.after_save)
+        queues.register("provide-client-params.sqs", self.before_message)
 
-    def before(self, params: dict[str, Any], **_: Any) -> None:
+    def before_save(self, params: dict[str, Any], **_: Any) -> None:
         item = params["Item"]
         self.saving = item["sk"]["S"] == "session" and self._name(json.loads(item["session"]["S"])) == self.state
         if self.saving and self.when == "before":
             self._die()
 
-    def after(self, **_: Any) -> None:
+    def after_save(self, **_: Any) -> None:
         if self.saving:
             self._die()
+
+    def before_message(self, params: dict[str, Any], **_: Any) -> None:
+        """Have SQS not delay a message: whoever receives it lets the time pass."""
+        params.pop("DelaySeconds", None)
+        self.outcome.sent.append(params["QueueUrl"])
+
+    def tell(self) -> None:
+        os.write(self.writes, json.dumps(asdict(self.outcome)).encode())
 
     def _name(self, values: dict[str, Any]) -> str:
         return f"{values['state']}+" if values.get("fraction") is not None else str(values["state"])
 
     def _die(self) -> None:
-        os.write(self.writes, json.dumps(asdict(Outcome(killed=True))).encode())
+        self.outcome.killed = True
+        self.tell()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def at_once(params: dict[str, Any], **_: Any) -> None:
-    """Have SQS not delay a message: whoever receives it lets the time pass."""
-    params.pop("DelaySeconds", None)
-
-
-def perform(command: Command) -> Outcome:
+def perform(command: Command, outcome: Outcome) -> None:
     """Do it, in this process."""
     wiring.CLOCK = lambda: time.time() + command.offset  # type: ignore[misc]  # Final, for everybody else
-    wiring.wiring().client("sqs").meta.events.register("provide-client-params.sqs.SendMessage", at_once)
     context: Any = SimpleNamespace(get_remaining_time_in_millis=lambda: 120_000)
     match command.do:
         case "ask":
             body = base64.b64decode(command.body)
-            answer = Client(app.app).http.request(command.method, command.path, headers=command.headers, body=body)
-            return Outcome(answer.status_code, answer.body.decode())
+            answer = Client(app.app).http.request("POST", command.path, headers=command.headers, body=body)
+            outcome.status, outcome.body = answer.status_code, answer.body.decode()
         case "tick":
             getattr(app, command.lane)({"Records": [{"body": command.body, "receiptHandle": ""}]}, context)
         case "schedule":
-            app.redrive(dict.fromkeys(("version", "account", "region", "detail", "detail-type", "source", "time", "id",
-                                       "resources"), ""), context)  # fmt: skip
-    return Outcome()
+            app.redrive(dict.fromkeys(SCHEDULED, ""), context)
 
 
 def in_a_process(command: Command) -> Outcome:
@@ -112,13 +119,12 @@ def in_a_process(command: Command) -> Outcome:
     pid = os.fork()
     if pid == 0:
         os.close(reads)
+        doors = Doors(command.dies, writes)
         try:
-            if command.dies:
-                Kill(command.dies, writes)
-            outcome = perform(command)
+            perform(command, doors.outcome)
         except BaseException:  # noqa: BLE001 - whoever asked is told of it
-            outcome = Outcome(error=traceback.format_exc())
-        os.write(writes, json.dumps(asdict(outcome)).encode())
+            doors.outcome.error = traceback.format_exc()
+        doors.tell()
         os._exit(0)
     os.close(writes)
     with open(reads, "rb") as told:
