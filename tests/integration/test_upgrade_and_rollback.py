@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,13 +32,30 @@ from tests.rehearsal.cases import (
     states_without_a_case,
 )
 from tests.rehearsal.engine import memory_engine
-from tests.rehearsal.rehearsal import NEW_CODE, Life, Seen, Version, rollback, running, unpack, upgrade
+from tests.rehearsal.rehearsal import (
+    NEW_CODE,
+    Life,
+    Owners,
+    Rehearsal,
+    Seen,
+    Version,
+    rollback,
+    running,
+    unpack,
+    upgrade,
+)
 
 pytestmark = pytest.mark.skipif(not shutil.which("haproxy"), reason="run after: apt-get install haproxy")
 
-ON_A_REAL_ENGINE: Final = (
-    {"creating, done", "ready", "removing", "ready, then restarted"},
-    {"creating, done", "republishing", "kept, then started", "ready, sealed before, then stopped"},
+on_a_real_engine = pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("dockerd"), reason="run as root after: apt-get install docker.io iptables"
+)
+UPGRADED_REALLY: Final = ("creating, done", "ready", "removing", "ready, then restarted")
+ROLLED_BACK_REALLY: Final = (
+    "creating, done",
+    "republishing",
+    "kept, then started",
+    "ready, sealed before, then stopped",
 )
 
 
@@ -66,13 +82,22 @@ def hub(state: Path) -> Iterator[Hub]:
 
 
 @contextmanager
-def in_memory(hub: Hub) -> Iterator[tuple[Rig, threading.Event]]:
+def rehearsed(hub: Hub, engine: Engine) -> Iterator[Rehearsal]:
+    with TemporaryDirectory(dir=hub.folder) as folder:
+        owners = Owners(Path(folder))
+        with rig_of(Path(folder), engine, hub.cloud) as rig:
+            yield Rehearsal(rig, owners)
+
+
+@contextmanager
+def rehearsed_in_memory(hub: Hub) -> Iterator[Rehearsal]:
     with (
         TemporaryDirectory(dir=hub.folder) as folder,
-        memory_engine(Path(folder)) as (memory, answering),
-        rig_of(Path(folder), answering, hub.cloud) as rig,
+        memory_engine(Path(folder)) as (memory, engine),
+        rehearsed(hub, engine) as rehearsal,
     ):
-        yield rig, memory.pulls_go_on
+        rehearsal.gate = memory.pulls_go_on
+        yield rehearsal
 
 
 def test_every_state_of_both_versions_is_rehearsed(hub: Hub) -> None:
@@ -83,39 +108,44 @@ def test_every_state_of_both_versions_is_rehearsed(hub: Hub) -> None:
 
 def test_an_upgrade_with_sessions_in_every_state(hub: Hub) -> None:
     cases = [*cases_of(hub.before.states), HALFWAY, *LIVES_ON]
-    with in_memory(hub) as (rig, gate):
-        lives = upgrade(rig, hub.before, hub.new, cases, gate)
+    with rehearsed_in_memory(hub) as rehearsal:
+        lives = upgrade(rehearsal, hub.before, hub.new, cases)
     assert problems(lives, check_upgrade) == {}
 
 
 def test_a_rollback_with_sessions_in_every_state_and_the_next_upgrade(hub: Hub) -> None:
     cases = [*cases_of(hub.new.states), HALFWAY, *NEWER, *WISHES, *MEANWHILE]
-    with in_memory(hub) as (rig, gate):
-        lives = rollback(rig, hub.new, hub.before, cases, gate)
+    with rehearsed_in_memory(hub) as rehearsal:
+        lives = rollback(rehearsal, hub.new, hub.before, cases)
     assert problems(lives, check_rollback) == {}
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("dockerd"), reason="run as root after: apt-get install docker.io iptables"
-)
-def test_an_upgrade_and_a_rollback_on_a_real_engine(hub: Hub, engine: Engine) -> None:
-    upgraded, rolled_back = (
-        [case for case in cases if case.name in names]
-        for cases, names in zip(
-            ([*cases_of(hub.before.states), *LIVES_ON], [*cases_of(hub.new.states), *NEWER, *MEANWHILE]),
-            ON_A_REAL_ENGINE,
-            strict=True,
-        )
-    )
-    gate = threading.Event()
-    with rig_of(hub.folder / "real", engine, hub.cloud) as rig:
-        lives = upgrade(rig, hub.before, hub.new, upgraded, gate)
-        lives_after = rollback(rig, hub.new, hub.before, rolled_back, gate)
-        for life in (*lives, *lives_after):
-            rig.clear(life.sid)
-    assert {life.case.name for life in lives} == ON_A_REAL_ENGINE[0]
-    assert {life.case.name for life in lives_after} == ON_A_REAL_ENGINE[1]
-    assert problems(lives, check_upgrade) | problems(lives_after, check_rollback) == {}
+@on_a_real_engine
+def test_an_upgrade_on_a_real_engine(hub: Hub, engine: Engine) -> None:
+    cases = named([*cases_of(hub.before.states), *LIVES_ON], UPGRADED_REALLY)
+    with rehearsed(hub, engine) as rehearsal:
+        lives = upgrade(rehearsal, hub.before, hub.new, cases)
+        clear(rehearsal.rig, lives)
+    assert problems(lives, check_upgrade) == {}
+
+
+@on_a_real_engine
+def test_a_rollback_on_a_real_engine(hub: Hub, engine: Engine) -> None:
+    cases = named([*cases_of(hub.new.states), *NEWER, *MEANWHILE], ROLLED_BACK_REALLY)
+    with rehearsed(hub, engine) as rehearsal:
+        lives = rollback(rehearsal, hub.new, hub.before, cases)
+        clear(rehearsal.rig, lives)
+    assert problems(lives, check_rollback) == {}
+
+
+def named(cases: list[Case], names: tuple[str, ...]) -> list[Case]:
+    by_name = {case.name: case for case in cases}
+    return [by_name[name] for name in names]
+
+
+def clear(rig: Rig, lives: list[Life]) -> None:
+    for life in lives:
+        rig.clear(life.sid)
 
 
 # ── what must have become of them ────────────────────────────────────────────────────────────────────────────────────

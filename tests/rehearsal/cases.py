@@ -10,6 +10,7 @@ from typing import Final
 from chalicelib.session.values import State
 
 REST: Final = ""  # the session's messages are handled until there are none
+NAME: Final = "{name}"  # stands for the session's
 UNTOUCHED: Final = "untouched"  # nobody handles them
 
 
@@ -50,14 +51,17 @@ def launch(until: str = REST, image: str = "", **form: str) -> Step:
     return Step("launch", until, form, image=image)
 
 
-def press(what: str, until: str = REST, bundle: bool = False, **form: str) -> Step:
+def press(what: str, until: str = REST, **form: str) -> Step:
     """The visitor presses a button."""
-    return Step(what, until, form, bundle)
+    return Step(what, until, form)
+
+
+def delete(until: str = REST, bundle: bool = False) -> Step:
+    """The visitor types the notebook's name, and deletes it."""
+    return Step("delete", until, {"name": NAME}, bundle)
 
 
 S = State
-NAME: Final = "{name}"
-NAMED: Final = {"name": NAME}  # who deletes a notebook types its name
 EXPIRE: Final = Step("expire")  # nobody does anything, and the session's time is over
 STOPPED: Final = (launch(), press("stop"))
 KEPT: Final = (launch(), press("stop", keep="yes"))
@@ -104,9 +108,9 @@ HALFWAY: Final = Case("pulling, halfway", S.PULLING, (launch("after pulling+", i
 LIVES_ON: Final = (
     Case("ready, then restarted", S.READY, INTO[S.READY], afterwards=(press("start"),)),
     Case("ready, then kept", S.READY, INTO[S.READY], afterwards=(press("stop", keep="yes"),), ends=S.KEPT),
-    Case("ready, then deleted", S.READY, INTO[S.READY], afterwards=(press("delete", **NAMED),), ends=S.STOPPED),
+    Case("ready, then deleted", S.READY, INTO[S.READY], afterwards=(delete(),), ends=S.STOPPED),
     Case("starting, then restarted", S.STARTING, INTO[S.STARTING], afterwards=(press("start"),)),
-    Case("stopped, then deleted", S.STOPPED, STOPPED, afterwards=(press("delete", bundle=True, **NAMED),)),
+    Case("stopped, then deleted", S.STOPPED, STOPPED, afterwards=(delete(bundle=True),)),
     Case("stopped, then launched", S.STOPPED, STOPPED, afterwards=(launch(keep="yes"),), ends=S.READY),
 )
 
@@ -130,9 +134,9 @@ WISHES: Final = (
     Case("purging, to be kept", S.PURGING, (launch(keep="yes"), press("stop", "after purging"))),
     Case("withdrawing, to be restarted", S.WITHDRAWING, (launch(), press("start", UNTOUCHED))),
     Case("purging, to be restarted", S.PURGING, (launch(), press("start", "after purging"))),
-    Case("withdrawing, to be deleted", S.WITHDRAWING, (launch(), press("delete", UNTOUCHED, **NAMED))),
-    Case("removing, to be deleted", S.REMOVING, (launch(), press("delete", "after removing", **NAMED))),
-    Case("stopped, to be deleted", S.REMOVING, (*STOPPED, press("delete", UNTOUCHED, bundle=True, **NAMED))),
+    Case("withdrawing, to be deleted", S.WITHDRAWING, (launch(), delete(UNTOUCHED))),
+    Case("removing, to be deleted", S.REMOVING, (launch(), delete("after removing"))),
+    Case("stopped, to be deleted", S.REMOVING, (*STOPPED, delete(UNTOUCHED, bundle=True))),
 )
 
 # What visitors ask the version before for, of sessions that the new one has stored.

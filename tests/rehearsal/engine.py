@@ -150,7 +150,8 @@ class MemoryEngine:
     def _events_after(self, told: int) -> Iterator[dict[str, Any]]:
         while not self.ended:
             with self.changed:
-                self.changed.wait_for(lambda: self.ended or len(self.happened) > told, timeout=0.5)
+                if len(self.happened) == told:
+                    self.changed.wait(0.5)
                 news, told = self.happened[told:], len(self.happened)
             yield from news
 

@@ -1,8 +1,8 @@
 """A hub is upgraded, or rolled back, with sessions in every state: two versions of its code, one after the other.
 
-Both run as processes of their own (worker.py) on the same embedded AWS and the same engine. `begin` has one version bring
-sessions somewhere, `reign` lets another one go on, with its schedule and with all messages that there are, and `look`
-says how they are. Time is not waited for: `offset` is how far the hub's clock is ahead.
+Both run as processes of their own (worker.py) on the same embedded AWS and the same engine. `begin` has one version
+bring sessions somewhere, `reign` lets another one go on, with its schedule and with all messages that there are, and
+`look` says how they are. Time is not waited for: `offset` is how far the hub's clock is ahead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any, Final
@@ -34,16 +33,20 @@ from chalicelib.aws.dynamodb import Item
 from chalicelib.aws.hub_certificates import load_trust
 from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.session_items import FORMAT, pk_of, session_of
+from chalicelib.bundle.parse import parse
 from chalicelib.engine.errors import EndpointError
 from chalicelib.engine.probe import probe
 from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.session.looks import OFTEN
 from chalicelib.session.values import Phase, Session, State, session_id, volume_name
 from local.aws import ROOT, Aws, own_environ
+from local.endpoint import RENEWAL, Pki, write_bundle
+from local.processes import LOOPBACK
+from tests.certificates import Ca
 from tests.chaos.rig import IMAGE, Rig
 from tests.history import Entry, Saved, violations
 from tests.rehearsal.cases import EXPIRE, NAME, REST, UNTOUCHED, Case, Step
-from tests.rehearsal.worker import Command, Outcome
+from tests.rehearsal.commands import Command, Outcome
 
 ARTEFACT: Final = ROOT / "tests" / "frozen" / "homeport-39a360d.tar.xz"
 NEW_CODE: Final = ROOT
@@ -52,8 +55,33 @@ PAST_A_LEASE: Final = 120.0
 LOOKS: Final = OFTEN + 1  # the schedule's runs in which every ready session is looked at
 LONGEST: Final = 1800.0
 ROUNDS: Final = 40
-_NUMBERS: Final = count(1)
+OF_ONE_OWNER: Final = 4  # sessions; a launch looks at the others that its owner has on the endpoint
 JSON: Final = {"Accept": "application/json", "Host": "localhost:8000"}
+
+
+class Owners:
+    """Makes bundles of several visitors for an endpoint in a folder: its certificates are made here, before it is."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ca = Ca.new()
+        server = self._ca.issue(LOOPBACK, server=True, sans=(LOOPBACK,))
+        visitor = self._ca.issue("visitor", client=True)
+        pki = Pki(
+            port=0,
+            not_after=time.time() + 2 * RENEWAL.total_seconds(),
+            ca=self._ca.certificate.decode(),
+            server=(server.certificate + server.key).decode(),
+            certificate=visitor.certificate.decode(),
+            key=visitor.key.decode(),
+        )
+        (folder / "endpoint").mkdir()
+        (folder / "endpoint" / "pki.json").write_text(json.dumps(asdict(pki)))
+
+    def bundle(self, rig: Rig) -> bytes:
+        """The bundle of another visitor."""
+        leaf = self._ca.issue("visitor", client=True)
+        pki = replace(rig.offered.pki, certificate=leaf.certificate.decode(), key=leaf.key.decode())
+        return write_bundle(rig.folder / "bundle.zip", replace(rig.offered, pki=pki)).read_bytes()
 
 
 @dataclass(frozen=True)
@@ -124,7 +152,8 @@ class Life:
     """What became of a case: as it was left, after the next version, after the new one went on, and at its end."""
 
     case: Case
-    number: int
+    name: str
+    bundle: bytes
     sid: str
     token: str = ""
     left: Seen | None = None
@@ -133,23 +162,20 @@ class Life:
     ended: Seen | None = None
     wrong: list[str] = field(default_factory=list)
 
-    @property
-    def name(self) -> str:
-        return f"{self.case.name}, {self.number}"
-
 
 @dataclass
 class Rehearsal:
     """See the module; `rig` has the engine and AWS."""
 
     rig: Rig
+    owners: Owners
+    gate: threading.Event = field(default_factory=threading.Event)  # closed, no pull comes to its end
     offset: float = 0.0
     lives: list[Life] = field(default_factory=list)
     _mail: dict[str, list[tuple[str, str]]] = field(default_factory=lambda: defaultdict(list))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        self.bundle = (self.rig.folder / "bundle.zip").read_bytes()
         self.store = self.rig.sessions(time.time)
         self.table = self.rig.environ["HOMEPORT_TABLE"]
         self.queues = {lane: queue_of(self.rig.environ["HOMEPORT_QUEUE_URLS"], lane) for lane in Lane}
@@ -160,10 +186,14 @@ class Rehearsal:
 
     def begin(self, version: Version, cases: Iterable[Case]) -> None:
         """Have a version bring the session of each case where it says."""
-        for case in cases:
-            self.lives.append(life := Life(case, next(_NUMBERS), ""))
-            life.sid = session_id(self.rig.owner, life.name)
+        for number, case in enumerate(cases):
+            if number % OF_ONE_OWNER == 0:
+                bundle = self.owners.bundle(self.rig)
+                owner = parse(bundle, host=None, now=time.time()).owner
+            self.lives.append(Life(case, case.name, bundle, session_id(owner, case.name)))
+        self.gate.clear()
         self._of_all(lambda life: self._play(version, life, life.case.steps))
+        self.gate.set()
         self.look("left")
 
     def reign(self, version: Version, minutes: int) -> None:
@@ -204,7 +234,7 @@ class Rehearsal:
     def _is_leaving(self) -> bool:
         return any(self.store.load(life.sid).phase is Phase.LEAVING for life in self.lives)
 
-    def _of_all(self, act: Callable[[Life], None]) -> None:
+    def _of_all(self, act: Callable[[Life], object]) -> None:
         """Do it for each session, several at once; one with which something was wrong is left as it is."""
 
         def attempt(life: Life) -> None:
@@ -238,7 +268,7 @@ class Rehearsal:
             path = "/sessions"
             fields |= {"name": life.name, "image": step.image or IMAGE}
         if step.what == "launch" or step.bundle:
-            fields["credentials"] = ("credentials.zip", self.bundle)
+            fields["credentials"] = ("credentials.zip", life.bundle)
         if step.what in ("launch", "delete"):
             body, kind = encode_multipart_formdata(fields)
         else:
@@ -357,12 +387,9 @@ def as_both_know(entry: Entry) -> Entry:
     return replace(entry, fact=Saved(known))
 
 
-def upgrade(rig: Rig, before: Version, new: Version, cases: Iterable[Case], gate: threading.Event) -> list[Life]:
-    """Sessions of the version before, and the new one from then on. Pulls do not end before the upgrade."""
-    rehearsal = Rehearsal(rig)
-    gate.clear()
+def upgrade(rehearsal: Rehearsal, before: Version, new: Version, cases: Iterable[Case]) -> list[Life]:
+    """Sessions of the version before, and the new one from then on."""
     rehearsal.begin(before, cases)
-    gate.set()
     rehearsal.offset += PAST_A_LEASE
     rehearsal.reign(new, LOOKS)
     rehearsal.look("then")
@@ -372,12 +399,9 @@ def upgrade(rig: Rig, before: Version, new: Version, cases: Iterable[Case], gate
     return rehearsal.lives
 
 
-def rollback(rig: Rig, new: Version, before: Version, cases: Iterable[Case], gate: threading.Event) -> list[Life]:
+def rollback(rehearsal: Rehearsal, new: Version, before: Version, cases: Iterable[Case]) -> list[Life]:
     """Sessions of the new version, the version before for a while, and the new one again."""
-    rehearsal = Rehearsal(rig)
-    gate.clear()
     rehearsal.begin(new, cases)
-    gate.set()
     rehearsal.offset += PAST_A_LEASE
     rehearsal.reign(before, LOOKS)
     rehearsal.knock(before)

@@ -1,11 +1,10 @@
 """One version of Homeport, run as AWS runs it: requests, messages and the schedule, each in a process of its own.
 
 `python -P -m tests.rehearsal.worker DESCRIPTOR…` says who it is on each of the sockets, in a line of JSON, and then
-performs commands of it, one in a line (`Command`), and answers each with a line (`Outcome`). It ends with its sockets.
+performs commands of it, one in a line, and answers each with a line (commands.py). It ends with its sockets.
 
 Which version it is, PYTHONPATH says. So this knows nothing of the hub but what a deployment does: app.py's functions,
-its HTTP interface, and the stored `state`; and that wiring.py has the clock. It can have the process killed when a
-session is saved in a state: `dies` is "before" or "after", and the state, with a "+" if a pull has got somewhere.
+its HTTP interface, and the stored `state`; and that wiring.py has the clock.
 """
 
 from __future__ import annotations
@@ -18,44 +17,20 @@ import socket
 import sys
 import time
 import traceback
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any, Final
 
-import app
 from chalice.test import Client
+
+import app
 from chalicelib import wiring
 from chalicelib.session.values import State
+from tests.rehearsal.commands import Command, Outcome
 
 SERVICES: Final = ("dynamodb", "s3", "kms", "sqs", "ssm")
 SCHEDULED: Final = ("version", "account", "region", "detail", "detail-type", "source", "time", "id", "resources")
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """What to do: "ask" with a POST, a "tick" of a lane, or the "schedule"; time is the machine's, and `offset` seconds."""
-
-    do: str
-    path: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
-    body: str = ""  # of a request in base64, of a message as it is
-    lane: str = ""
-    offset: float = 0.0
-    dies: str = ""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How it ended: the answer's `status` and `body`, or whether it was `killed` as it should be, or an `error`.
-
-    `sent` are the addresses of queues to which messages were sent, or may have been.
-    """
-
-    status: int = 0
-    body: str = ""
-    killed: bool = False
-    error: str = ""
-    sent: list[str] = field(default_factory=list)
 
 
 class Doors:
@@ -151,7 +126,7 @@ def main(descriptors: list[int]) -> None:
     assert parts.signing_trust
     assert parts.probing_trust
     parts.client("ssm").close()  # a connection is not for two processes
-    import chalicelib.launcher.tick  # what a tick imports
+    import_module("chalicelib.launcher.tick")  # as ticks do
 
     for descriptor in descriptors:
         if os.fork() == 0:
