@@ -17,6 +17,7 @@ from typing import Final
 
 import pytest
 
+from chalicelib.engine.saving import SAVED
 from chalicelib.session.values import PHASES, Phase, State, container_name
 from local.aws import Aws
 from local.engine import Engine
@@ -54,7 +55,7 @@ UPGRADED_REALLY: Final = ("creating, done", "ready", "removing", "ready, then re
 ROLLED_BACK_REALLY: Final = (
     "creating, done",
     "republishing",
-    "kept, then started",
+    "saving, done",
     "ready, sealed before, then stopped",
 )
 
@@ -144,8 +145,11 @@ def named(cases: list[Case], names: tuple[str, ...]) -> list[Case]:
 
 
 def clear(rig: Rig, lives: list[Life]) -> None:
+    """Remove what is left on the engine: volumes, and images that notebooks were saved as."""
     for life in lives:
         rig.clear(life.sid)
+        for image in rig.behind.images(filters={"label": f"{SAVED}={life.sid}"}):
+            rig.behind.remove_image(image["Id"], force=True)
 
 
 # ── what must have become of them ────────────────────────────────────────────────────────────────────────────────────

@@ -38,6 +38,7 @@ _ROUTES: Final = (
     ("GET", r"/images/(.+)/json", "inspect_image"),
     ("POST", r"/images/create", "create_image"),
     ("DELETE", r"/images/(.+)", "remove_image"),
+    ("POST", r"/commit", "commit"),
     ("GET", r"/containers/json", "list_containers"),
     ("POST", r"/containers/create", "create"),
     ("GET", r"/containers/([^/]+)/json", "inspect"),
@@ -103,6 +104,7 @@ class Container:
 
     name: str
     body: dict[str, Any]
+    image: str
     identity: str = field(default_factory=lambda: secrets.token_hex(32))
     files: bytes = b""
     status: str = "created"
@@ -115,7 +117,7 @@ class MemoryEngine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.images: dict[str, str] = {}
+        self.images: dict[str, dict[str, Any]] = {}
         self.containers: dict[str, Container] = {}
         self.volumes: dict[str, dict[str, str]] = {}
         self.happened: list[dict[str, Any]] = []
@@ -163,15 +165,28 @@ class MemoryEngine:
     # ── images ──
 
     def inspect_image(self, query: dict[str, str], body: bytes, name: str) -> Any:
-        if name not in self.images:
-            raise Refused(404, f"No such image: {name}")
-        return {"Id": self.images[name], "Config": {"WorkingDir": "/work", "User": "1000"}}
+        for known, image in self.images.items():
+            if name in (known, image["Id"]):
+                return image
+        raise Refused(404, f"No such image: {name}")
 
     def create_image(self, query: dict[str, str], body: bytes) -> Any:
+        name = f"{query.get('fromImage') or query['repo']}:{query['tag']}"
         if "fromImage" in query:
-            return self._pull(f"{query['fromImage']}:{query['tag']}")
-        self.images[f"{query['repo']}:{query['tag']}"] = f"sha256:{secrets.token_hex(32)}"
+            return self._pull(name)
+        self._add_image(name, {})
         return {"status": "imported"}
+
+    def commit(self, query: dict[str, str], body: bytes) -> Any:
+        assert self._found(query["container"]).status == "running"
+        labels = dict(re.findall(r'^LABEL (\S+)="(.*)"$', query["changes"], re.MULTILINE))
+        return {"Id": self._add_image(f"{query['repo']}:{query['tag']}", labels)}
+
+    def _add_image(self, name: str, labels: dict[str, str]) -> str:
+        identity = f"sha256:{secrets.token_hex(32)}"
+        config = {"WorkingDir": "/work", "User": "1000", "Labels": labels}
+        self.images[name] = {"Id": identity, "Config": config, "Size": 1000}
+        return identity
 
     def _pull(self, name: str) -> Iterator[dict[str, Any]]:
         halfway = {"status": "Downloading", "progressDetail": {"current": 50, "total": 100}, "id": "0123456789ab"}
@@ -180,7 +195,7 @@ class MemoryEngine:
             yield halfway
             self.pulls_go_on.wait(0.1)
         yield {"status": "Pull complete", "id": "0123456789ab"}
-        self.images[name] = f"sha256:{secrets.token_hex(32)}"
+        self._add_image(name, {})
         yield {"status": f"Status: Downloaded newer image for {name}"}
 
     def remove_image(self, query: dict[str, str], body: bytes, name: str) -> Any:
@@ -206,7 +221,7 @@ class MemoryEngine:
             raise Refused(404, f"No such image: {asked['Image']}")
         for mount in asked["HostConfig"]["Mounts"]:
             self.volumes.setdefault(mount["Source"], mount["VolumeOptions"]["Labels"])
-        container = self.containers[name] = Container(name, asked)
+        container = self.containers[name] = Container(name, asked, self.images[asked["Image"]]["Id"])
         self._happens("container", "create", name)
         return {"Id": container.identity, "Warnings": []}
 
@@ -217,7 +232,7 @@ class MemoryEngine:
         return {
             "Id": container.identity,
             "Name": f"/{container.name}",
-            "Image": self.images.get(container.body["Image"], ""),
+            "Image": container.image,
             "Config": {key: value for key, value in container.body.items() if key != "HostConfig"} | {"User": "1000"},
             "HostConfig": host,
             "Mounts": [
@@ -234,7 +249,9 @@ class MemoryEngine:
         }
 
     def put_files(self, query: dict[str, str], body: bytes, name: str) -> Any:
-        self._found(name).files = body
+        container = self._found(name)
+        if container.status == "created":  # what runs has read them
+            container.files = body
         return {}
 
     def start(self, query: dict[str, str], body: bytes, name: str) -> Any:
@@ -306,7 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         url = urlsplit(self.path)
         path = re.sub(r"^/v1\.[0-9]+(?=/)", "", unquote(url.path))
-        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        query = {key: "\n".join(values) for key, values in parse_qs(url.query).items()}
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         engine = self.server.engine
         for method, pattern, name in _ROUTES:
