@@ -1,4 +1,4 @@
-"""One version of Homeport, run as AWS runs it: requests, messages and the schedule, each in a process of its own.
+"""One version of Homeport, run as AWS runs it: processes that requests, messages and the schedule come to in turn.
 
 `python -P -m tests.rehearsal.worker DESCRIPTOR…` says who it is on each of the sockets, in a line of JSON, and then
 performs commands of it, one in a line, and answers each with a line (commands.py). It ends with its sockets.
@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from types import SimpleNamespace
@@ -34,38 +35,40 @@ SCHEDULED: Final = ("version", "account", "region", "detail", "detail-type", "so
 
 
 class Doors:
-    """Watches what a process writes, and ends it when a session is saved in a certain state."""
+    """Has the time, watches what a process writes, and ends it when a session is saved in a certain state.
 
-    def __init__(self, dies: str, writes: int) -> None:
-        self.when, _, self.state = dies.partition(" ")
-        self.writes = writes
-        self.saving = False
+    `tell` is called before that.
+    """
+
+    def __init__(self) -> None:
+        self.command = Command("")
         self.outcome = Outcome()
+        self.tell: Callable[[], None] = lambda: None
+        self._saving = False
         table, queues = (wiring.wiring().client(service).meta.events for service in ("dynamodb", "sqs"))
-        table.register("provide-client-params.dynamodb.PutItem", self.before_save)
-        table.register("after-call.dynamodb.PutItem", self.after_save)
-        queues.register("provide-client-params.sqs", self.before_message)
+        table.register("provide-client-params.dynamodb.PutItem", self._before_save)
+        table.register("after-call.dynamodb.PutItem", self._after_save)
+        queues.register("provide-client-params.sqs", self._before_message)
+        wiring.CLOCK = self._clock  # type: ignore[misc]  # Final, for everybody else
 
-    def before_save(self, params: dict[str, Any], **_: Any) -> None:
+    def _clock(self) -> float:
+        return time.time() + self.command.offset
+
+    def _before_save(self, params: dict[str, Any], **_: Any) -> None:
+        when, state = self.command.dies.split(" ", 1) if self.command.dies else ("", "")
         item = params["Item"]
-        self.saving = item["sk"]["S"] == "session" and self._name(json.loads(item["session"]["S"])) == self.state
-        if self.saving and self.when == "before":
+        self._saving = item["sk"]["S"] == "session" and _name(json.loads(item["session"]["S"])) == state
+        if self._saving and when == "before":
             self._die()
 
-    def after_save(self, **_: Any) -> None:
-        if self.saving:
+    def _after_save(self, **_: Any) -> None:
+        if self._saving:
             self._die()
 
-    def before_message(self, params: dict[str, Any], **_: Any) -> None:
+    def _before_message(self, params: dict[str, Any], **_: Any) -> None:
         """Have SQS not delay a message: whoever receives it lets the time pass."""
         params.pop("DelaySeconds", None)
         self.outcome.sent.append(params["QueueUrl"])
-
-    def tell(self) -> None:
-        os.write(self.writes, json.dumps(asdict(self.outcome)).encode())
-
-    def _name(self, values: dict[str, Any]) -> str:
-        return f"{values['state']}+" if values.get("fraction") is not None else str(values["state"])
 
     def _die(self) -> None:
         self.outcome.killed = True
@@ -73,32 +76,39 @@ class Doors:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def perform(command: Command, outcome: Outcome) -> None:
+def _name(values: dict[str, Any]) -> str:
+    return f"{values['state']}+" if values.get("fraction") is not None else str(values["state"])
+
+
+def perform(doors: Doors, command: Command) -> Outcome:
     """Do it, in this process."""
-    wiring.CLOCK = lambda: time.time() + command.offset  # type: ignore[misc]  # Final, for everybody else
+    doors.command, outcome = command, Outcome()
+    doors.outcome = outcome
     context: Any = SimpleNamespace(get_remaining_time_in_millis=lambda: 120_000)
-    match command.do:
-        case "ask":
-            body = base64.b64decode(command.body)
-            answer = Client(app.app).http.request("POST", command.path, headers=command.headers, body=body)
-            outcome.status, outcome.body = answer.status_code, answer.body.decode()
-        case "tick":
-            getattr(app, command.lane)({"Records": [{"body": command.body, "receiptHandle": ""}]}, context)
-        case "schedule":
-            app.redrive(dict.fromkeys(SCHEDULED, ""), context)
+    try:
+        match command.do:
+            case "ask":
+                body = base64.b64decode(command.body)
+                answer = Client(app.app).http.request("POST", command.path, headers=command.headers, body=body)
+                outcome.status, outcome.body = answer.status_code, answer.body.decode()
+            case "tick":
+                getattr(app, command.lane)({"Records": [{"body": command.body, "receiptHandle": ""}]}, context)
+            case "schedule":
+                app.redrive(dict.fromkeys(SCHEDULED, ""), context)
+    except BaseException:  # noqa: BLE001 - whoever asked is told of it
+        outcome.error = traceback.format_exc()
+    return outcome
 
 
-def in_a_process(command: Command) -> Outcome:
-    """Perform a command in a fork, and say how that ended."""
+def perform_and_die(doors: Doors, command: Command) -> Outcome:
+    """Do it in a fork, which is killed if it comes so far."""
     reads, writes = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(reads)
-        doors = Doors(command.dies, writes)
-        try:
-            perform(command, doors.outcome)
-        except BaseException:  # noqa: BLE001 - whoever asked is told of it
-            doors.outcome.error = traceback.format_exc()
+        _disconnect()
+        doors.tell = lambda: _write(writes, doors.outcome)
+        perform(doors, command)
         doors.tell()
         os._exit(0)
     os.close(writes)
@@ -108,13 +118,25 @@ def in_a_process(command: Command) -> Outcome:
     return Outcome(**json.loads(text)) if text else Outcome(error="the process ended without a word")
 
 
+def _disconnect() -> None:
+    """Close the connections to AWS: none is for two processes. The next call makes another one."""
+    for service in SERVICES:
+        wiring.wiring().client(service).close()
+
+
+def _write(descriptor: int, outcome: Outcome) -> None:
+    os.write(descriptor, json.dumps(asdict(outcome)).encode())
+
+
 def serve(descriptor: int) -> None:
     """Say who this is, and perform the commands of a socket until there are no more."""
+    doors = Doors()
     with socket.socket(fileno=descriptor) as peer, peer.makefile("r") as commands:
         who = {"code": str(wiring.__file__), "states": [state.value for state in State]}
         peer.sendall((json.dumps(who) + "\n").encode())
         for line in commands:
-            outcome = in_a_process(Command(**json.loads(line)))
+            command = Command(**json.loads(line))
+            outcome = perform_and_die(doors, command) if command.dies else perform(doors, command)
             peer.sendall((json.dumps(asdict(outcome)) + "\n").encode())
 
 
@@ -125,7 +147,7 @@ def main(descriptors: list[int]) -> None:
         parts.client(service)
     assert parts.signing_trust
     assert parts.probing_trust
-    parts.client("ssm").close()  # a connection is not for two processes
+    _disconnect()
     import_module("chalicelib.launcher.tick")  # as ticks do
 
     for descriptor in descriptors:
