@@ -18,7 +18,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
@@ -153,7 +153,7 @@ class Rig:
         """What happened to a session up to now."""
         self._catch_up()
         with self._lock:
-            log = (self.folder / "aws" / "aws.log").read_text()
+            log = self.cloud.child.log.read_text() if self.cloud.child else ""
             end = log.rfind("\n") + 1
             for at, entry in entries(log[self._read : end].splitlines()):
                 self._journal[sid_of(entry.fact)].append((at, entry))
@@ -209,10 +209,19 @@ class Launcher:
 @contextmanager
 def chaos_rig(folder: Path, running: Engine) -> Iterator[Rig]:
     """All parts, around an engine, for as long as the block lasts."""
-    with (
-        aws(folder / "aws", program="tests.chaos.recorded_aws") as cloud,
-        endpoint(folder / "endpoint", running.socket) as offered,
-    ):
+    with recorded_aws(folder) as cloud, rig_of(folder, running, cloud) as rig:
+        yield rig
+
+
+def recorded_aws(folder: Path) -> AbstractContextManager[Aws]:
+    """The embedded AWS, which says what becomes of sessions."""
+    return aws(folder / "aws", program="tests.chaos.recorded_aws")
+
+
+@contextmanager
+def rig_of(folder: Path, running: Engine, cloud: Aws) -> Iterator[Rig]:
+    """An engine's part of it."""
+    with endpoint(folder / "endpoint", running.socket) as offered:
         write_bundle(folder / "bundle.zip", offered)
         behind = docker.APIClient(base_url=running.url, timeout=60)
         listener = docker.APIClient(base_url=running.url, timeout=86400)  # for as long as the engine may be silent

@@ -40,6 +40,7 @@ from chalicelib.session.values import (
     Limits,
     Line,
     Options,
+    Phase,
     Ports,
     PullPolicy,
     Session,
@@ -50,10 +51,14 @@ from chalicelib.session.values import (
 from tests.builders import LABEL, LIFETIME, NOW, OWNER, a_session
 from tests.write_units import size_of
 
+HUB: Final = "homeport-prod-0123456789abcdef"
+NETWORK: Final = "198.51.100.7/32"
+SECOND_LABEL: Final = "4e3d2c1b0a"
+KEPT: Final = "Stopped: no container and no route are left; your credentials are kept, to start it again"
 FROZEN: Final = Path(__file__).resolve().parents[1] / "frozen"
 FORMATS: Final = (0, 1)
 SID: Final = "cq6k6qneqve3tkfoe443"
-CONTAINER: Final = f"homeport-{SID}-1"
+CONTAINER, SECOND_CONTAINER = f"homeport-{SID}-1", f"homeport-{SID}-2"
 IMAGE: Final = "quay.io/jupyter/minimal-notebook:latest"
 TIMED_OUT: Final = Failure("endpoint-timeout", "docker.example.org:2376 did not answer in time")
 REMOVE_BY_HAND: Final = f"The container may still be on your endpoint; remove it with: docker rm -f {CONTAINER}"
@@ -113,6 +118,18 @@ EXPECTED: Final[Mapping[str, tuple[State, int, float | None, float | None, str |
     "purging": (State.PURGING, 11, 25.0, 85.0, None, STOPPED[:11]),
     "stopped": (State.STOPPED, 12, None, None, None, STOPPED),
     "stopped-failed": (State.STOPPED, 12, None, None, CONTAINER, FAILED),
+}
+
+
+# The same of those that need format 2: state, version, launch, when it is due and until when it is held, container, and
+# the launch that its credentials were stored for.
+EXPECTED_NEWEST: Final[Mapping[str, tuple[State, int, int, float, float | None, str | None, int]]] = {
+    "republishing": (State.REPUBLISHING, 8, 1, 17.5, 77.5, CONTAINER, 1),
+    "kept": (State.KEPT, 13, 1, 1.5 * LIFETIME, None, None, 1),
+    "kept-again": (State.KEPT, 14, 1, 32.5, 92.5, None, 1),
+    "verifying-sealed": (State.VERIFYING, 15, 2, 35.0, 95.0, None, 1),
+    "ready-sealed": (State.READY, 21, 2, 35.0 + LIFETIME, None, SECOND_CONTAINER, 1),
+    "removing-sealed": (State.REMOVING, 23, 2, 55.0, 115.0, SECOND_CONTAINER, 1),
 }
 
 
@@ -180,6 +197,52 @@ def a_life() -> Iterator[tuple[str, Session, float]]:
                 yield case, session, later
 
 
+def a_second_life() -> Iterator[tuple[str, Session, float]]:
+    """The cases of format 2, as today's machine makes them: a launch whose credentials are kept, and the next one."""
+    now = NOW
+    session = new_session(
+        owner=OWNER,
+        name="lessons",
+        endpoint="tcp://docker.example.org:2376",
+        image=IMAGE,
+        limits=Limits(memory=2 * 1024**3),
+        source=NETWORK,
+        keeps=True,
+        now=now,
+        lifetime=LIFETIME,
+        longest=2 * LIFETIME,
+        request="request-1",
+        label=LABEL,
+    )
+    launch: tuple[e.Event, ...] = (
+        e.EndpointVerified("203.0.113.7", "20.10.24", "", HUB),
+        e.ImagePresent(),
+        e.ContainerCreated(),
+        e.ContainerStarted(Target("203.0.113.7", 32768)),
+        e.NotebookAnswered(),
+        e.RoutePublished(),
+    )
+    leave: tuple[e.Event, ...] = (e.StopRequested(), e.RouteWithdrawn(), e.ContainerRemoved(), e.CredentialsKept())
+    way: tuple[tuple[str, e.Event], ...] = (
+        *(("", event) for event in launch),
+        ("republishing", e.ExtendRequested(NOW + 1.5 * LIFETIME)),
+        ("", e.RoutePublished()),
+        *(("", event) for event in leave[:-1]),
+        ("kept", leave[-1]),
+        ("kept-again", e.AgainRequested(SECOND_LABEL, NETWORK)),
+        ("verifying-sealed", e.LaunchedAgain(LIFETIME)),
+        *(("", event) for event in launch[:-1]),
+        ("ready-sealed", launch[-1]),
+        ("", leave[0]),
+        ("removing-sealed", leave[1]),
+    )
+    for case, event in way:
+        now += 2.5
+        session = _after(session, event, now)
+        if case:
+            yield case, session, now
+
+
 def _after(session: Session, event: e.Event, now: float) -> Session:
     after = advance(session, event, now)
     return with_lease(after, "tick-1", lane_of(after), now)
@@ -188,16 +251,16 @@ def _after(session: Session, event: e.Event, now: float) -> Session:
 def to_be_frozen() -> str:
     """Write today's items down, for a new file in tests/frozen: `python -m tests.unit.test_session_items > FILE`.
 
-    Once, when session_items.FORMAT gets a new number. A file that is there is never written again: it is what a
-    release stored.
+    Once, when session_items.NEWEST_FORMAT gets a new number, of sessions that need it. A file that is there is never
+    written again: it is what a release stored.
     """
     blocks = []
-    for case, session, now in a_life():
+    for case, session, now in a_second_life():
         item = item_of(session, now)
         item["session"] = {"JSON": json.loads(item["session"]["S"])}
         lines = [f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in item.items()]
         blocks.append(f" {json.dumps(case)}: {{\n" + ",\n".join(lines) + "\n }")
-    return f'{{\n"format": {FORMAT},\n"items": {{\n' + ",\n".join(blocks) + "\n}\n}\n"
+    return f'{{\n"format": {NEWEST_FORMAT},\n"items": {{\n' + ",\n".join(blocks) + "\n}\n}\n"
 
 
 def values_in(item: Item) -> dict[str, Any]:
@@ -210,6 +273,7 @@ def with_values(item: Item, values: object) -> Item:
     return {**item, "session": {"S": json.dumps(values, ensure_ascii=False, separators=(",", ":"))}}
 
 
+NEWEST: Final = frozen(NEWEST_FORMAT)
 ITEMS: Final = {(number, case): item for number in FORMATS for case, item in frozen(number).items()}
 every_item = pytest.mark.parametrize(("number", "case"), ITEMS)
 both_formats = pytest.mark.parametrize("number", FORMATS)
@@ -220,8 +284,12 @@ both_formats = pytest.mark.parametrize("number", FORMATS)
 
 def test_items_of_every_format_are_frozen() -> None:
     assert max(FORMATS) == FORMAT
+    assert {FROZEN / f"sessions-format-{number}.json" for number in range(NEWEST_FORMAT + 1)} == set(
+        FROZEN.glob("sessions-format-*.json")
+    )
     for number in FORMATS:
         assert list(frozen(number)) == list(EXPECTED)
+    assert list(NEWEST) == list(EXPECTED_NEWEST)
 
 
 @every_item
@@ -289,6 +357,80 @@ def test_a_session_that_failed_reads_field_by_field(number: int) -> None:
     assert (stopped.failure, stopped.message, stopped.credentials_held) == (None, STOPPED[-1], False)
 
 
+@pytest.mark.parametrize("case", NEWEST)
+def test_a_frozen_item_of_format_2_reads_as_the_session_it_was_and_is_written_again_as_it_was(case: str) -> None:
+    session = session_of(NEWEST[case])
+    state, version, generation, due, held, container, sealed_for = EXPECTED_NEWEST[case]
+    assert (session.state, session.version, session.generation, session.newer) == (state, version, generation, False)
+    assert (session.next_attempt_at, session.lease_expires_at) == (NOW + due, NOW + held if held else 0.0)
+    assert (session.container, session.credentials_of, session.credentials_held) == (container, sealed_for, True)
+    assert item_of(session, session.last_news_at) == NEWEST[case]
+
+
+def test_a_session_whose_credentials_are_kept_reads_field_by_field() -> None:
+    kept = Session(
+        sid=SID,
+        owner=OWNER,
+        name="lessons",
+        generation=1,
+        label=LABEL,
+        hub=HUB,
+        version=13,
+        state=State.KEPT,
+        endpoint="tcp://docker.example.org:2376",
+        image=IMAGE,
+        limits=Limits(memory=2 * 1024**3),
+        keeps=True,
+        address="203.0.113.7",
+        written_by="tick-1",
+        message=KEPT,
+        log=(
+            Line(12, NOW + 27.5, "Seeing that your credentials are kept", place=12),
+            Line(13, NOW + 30, KEPT, place=13),
+        ),
+        created_at=NOW,
+        entered_at=NOW + 30,
+        last_news_at=NOW + 30,
+        next_attempt_at=NOW + 1.5 * LIFETIME,
+        expires_at=NOW + 1.5 * LIFETIME,
+        longest_until=NOW + 2 * LIFETIME,
+    )
+    assert session_of(NEWEST["kept"]) == kept
+    again = session_of(NEWEST["kept-again"])
+    assert (again.again, again.source, again.phase) == (SECOND_LABEL, NETWORK, Phase.LEAVING)
+
+
+def test_a_launch_with_credentials_of_the_one_before_reads_field_by_field() -> None:
+    assert session_of(NEWEST["ready-sealed"]) == Session(
+        sid=SID,
+        owner=OWNER,
+        name="lessons",
+        generation=2,
+        label=SECOND_LABEL,
+        hub=HUB,
+        version=21,
+        state=State.READY,
+        endpoint="tcp://docker.example.org:2376",
+        image=IMAGE,
+        limits=Limits(memory=2 * 1024**3),
+        source=NETWORK,
+        keeps=True,
+        sealed_in=1,
+        address="203.0.113.7",
+        container=SECOND_CONTAINER,
+        target=Target("203.0.113.7", 32768),
+        written_by="tick-1",
+        message=LAUNCHED[-1],
+        log=(Line(20, NOW + 47.5, LAUNCHED[-2], place=6), Line(21, NOW + 50, LAUNCHED[-1], place=7)),
+        created_at=NOW + 35,
+        entered_at=NOW + 50,
+        last_news_at=NOW + 50,
+        next_attempt_at=NOW + 35 + LIFETIME,
+        expires_at=NOW + 35 + LIFETIME,
+        longest_until=NOW + 2 * LIFETIME,
+    )
+
+
 def test_all_formats_read_alike_but_for_what_only_a_later_one_has() -> None:
     for case in EXPECTED:
         old, new = session_of(ITEMS[0, case]), session_of(ITEMS[1, case])
@@ -308,7 +450,7 @@ def test_a_frozen_item_is_written_again_in_the_present_format_and_reads_the_same
 
 
 def test_todays_sessions_are_read_as_they_were_written() -> None:
-    for case, session, now in a_life():
+    for case, session, now in (*a_life(), *a_second_life()):
         assert session_of(item_of(session, now)) == session, case
 
 
@@ -445,8 +587,6 @@ def test_a_label_that_is_no_text_sets_the_session_on_its_way_out() -> None:
 
 
 # ── whose the container is, and what may still come of its creation ──────────────────────────────────────────────────
-
-HUB: Final = "homeport-prod-0123456789abcdef"
 
 
 def test_the_hub_is_one_more_attribute_of_the_item_and_changes_nothing_else_of_it() -> None:
