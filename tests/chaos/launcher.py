@@ -42,7 +42,7 @@ from chalicelib.launcher.effects import Effects
 from chalicelib.launcher.tick import Launcher
 from chalicelib.session.lanes import Lane
 from chalicelib.session.values import Limits
-from chalicelib.web.forms import Launch
+from chalicelib.web.forms import Deletion, Launch
 from chalicelib.web.hub import Hub
 from chalicelib.wiring import aws_client
 from tests.chaos.recorded_aws import BY
@@ -59,7 +59,7 @@ WRITES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a process is to do: "tick" (with `lane` and `body`), or "launch", "stop" or "forget" (`name`, `sid`).
+    """What a process is to do: "tick" (with `lane` and `body`), or what a visitor does (Parts.run; `name`, `sid`).
 
     At the instruction `kill_at`, counted from 1, it is killed; None: never.
     """
@@ -127,10 +127,10 @@ class CountedClient(Client):
     doors: Doors
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        method, path = str(args[0]).upper(), str(args[1]).partition("/containers")[2]
+        method, path = str(args[0]).upper(), str(args[1]).partition("?")[0].split("/")
         if method in ("GET", "HEAD"):
             return super().request(*args, **kwargs)
-        words = [word for word in path.split("?")[0].split("/") if word in ("create", "start", "stop", "archive")]
+        words = [word for word in path if word in ("create", "start", "stop", "archive", "volumes")]
         self.doors.step("before", what := " ".join(["engine", method, *words]))
         answer = super().request(*args, **kwargs)
         self.doors.step("after", what)
@@ -163,6 +163,15 @@ class Parts:
                 self.hub().stop(self.sessions().load(command.sid))
             case "forget":
                 self.hub().forget(self.sessions().load(command.sid))
+            case "again":
+                self.hub().launch_again(self.sessions().load(command.sid))
+            case "keep":
+                self.hub().stop(self.sessions().load(command.sid), keep=True)
+            case "longer":
+                self.hub().keep_longer(self.sessions().load(command.sid))
+            case "delete":
+                session = self.sessions().load(command.sid)
+                self.hub().delete(session, Deletion(name=session.name, bundle=self.bundle))
 
     def form(self, name: str) -> Launch:
         return Launch(bundle=self.bundle, name=name, host=None, image=self.image, limits=Limits(), open_path="")

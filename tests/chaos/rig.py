@@ -137,6 +137,12 @@ class Rig:
         listed = self.behind.containers(all=True, filters={"label": f"homeport.session={sid}"})
         return [(one["Names"][0].removeprefix("/"), one["State"]) for one in listed]
 
+    def has_volume(self, sid: str) -> bool:
+        """Whether the session's volume is there."""
+        with suppress(NotFound):
+            return bool(self.behind.inspect_volume(volume_name(sid)))
+        return False
+
     def clear(self, sid: str) -> None:
         """Remove what is left of a session on the engine, as the endpoint's owner."""
         for name, _ in self.containers(sid):

@@ -1,8 +1,9 @@
-"""One life of a notebook for each seed: launched, killed, told everything twice, stopped, and checked from its history.
+"""One life of a notebook for each seed: launched, killed, told everything twice, ended, and checked from its history.
 
 A seed decides at which instructions processes are killed, which messages are delivered again and in which order, and
 what the visitor does meanwhile. Seeds from 0 to LIFE - 1 have their first kill at each instruction of an undisturbed
-life in turn; those of all others are drawn.
+life in turn, which ends with its volume deleted; those of all others are drawn, and so is what their visitors do with a
+notebook that is ready: restart it, stop it with its credentials kept and start it again, keep it longer.
 
 Time is not waited for: `offset` is how far the launcher's clock is ahead. It moves on to when the session is due, and
 past the lease of a process that was killed.
@@ -21,14 +22,14 @@ from typing import Final
 
 from chalicelib.aws.queues import TickMessage
 from chalicelib.session.lanes import Lane
-from chalicelib.session.values import Session, State, container_name
+from chalicelib.session.values import Phase, Session, State, container_name
 from tests.chaos.launcher import Command, Outcome
 from tests.chaos.rig import Launcher, Rig
 from tests.history import Created, violations
 
-LIFE: Final = 72  # instructions from an upload to STOPPED, if nothing is in the way
+LIFE: Final = 74  # instructions from an upload to STOPPED, if nothing is in the way
 STEPS: Final = 300  # commands until a life counts as one that never comes to rest
-REFUSALS: Final = frozenset({"session-leaving", "session-not-ready"})
+REFUSALS: Final = frozenset({"session-leaving", "session-not-ready", "credentials-needed"})
 
 
 def live(rig: Rig, seeds: Iterable[int], workers: int, say: Callable[[str], None]) -> tuple[Counter[str], list[int]]:
@@ -69,6 +70,7 @@ class Life:
 
     def __post_init__(self) -> None:
         self.random = Random(self.seed)
+        self.wishes = Random(f"the visitor of {self.seed}")
         self.store = self.rig.sessions(self.clock)
         self.name = f"seed {self.seed}"
         first = self.seed + 1 if self.seed < LIFE else self.random.randint(1, LIFE)
@@ -100,6 +102,8 @@ class Life:
             self._check()
             if self.session.state is State.READY and self.random.random() < 0.15:
                 self._renew()
+            if self.seed >= LIFE:
+                self._live_on()
         self._end()
         if self.random.random() < 0.1:
             self._launch()
@@ -125,10 +129,38 @@ class Life:
         while self.session.state is State.READY and not self.rig.stored(self.sid):  # the hub was killed just before
             self._perform("launch")
 
+    def _live_on(self) -> None:
+        """Do what people do with a notebook that is ready."""
+        match self.wishes.choice(("nothing", "restart", "keep longer", "keep the credentials")):
+            case "restart":
+                self._ask("again", lambda before, now: now.again != "" or now.generation > before.generation)
+            case "keep longer":
+                self._ask("longer", lambda before, now: now.expires_at > before.expires_at)
+            case "keep the credentials":
+                self._ask("keep", lambda before, now: now.keeps)
+                self._drive(State.KEPT)
+                self._check()
+                self._ask("again", lambda before, now: now.again != "" or now.generation > before.generation)
+            case _:
+                return
+        self._drive(State.READY)
+        self._check()
+
+    def _ask(self, do: str, is_done: Callable[[Session, Session], bool]) -> None:
+        """Ask until it is written down, as a visitor would whose request was cut off."""
+        before = self.session
+        while self.session.phase is not Phase.STOPPED or self.session.state is State.KEPT:
+            outcome = self._perform(do)
+            if outcome.refused or is_done(before, self.session):
+                return
+
     def _end(self) -> None:
-        """Have it stopped, and check that nothing is left."""
+        """Have it stopped or deleted, and check that nothing is left."""
+        deletes = self.seed < LIFE or self.wishes.random() < 0.5
         while self.session.state not in (State.WITHDRAWING, State.REMOVING, State.PURGING, State.STOPPED):
             self._perform("stop")
+        while deletes and not self.session.deletes and self.session.state is not State.STOPPED:
+            self._perform("delete")
         self._drive(State.STOPPED)
         self._check()
 
@@ -188,6 +220,10 @@ class Life:
         if session.state is State.STOPPED:
             assert names == [], f"stopped, and there is {names}"
             assert self.rig.stored(self.sid) == []
+            assert not (session.summary.deleted and self.rig.has_volume(self.sid))
+        elif session.state is State.KEPT:
+            assert names == [], f"kept, and there is {names}"
+            assert self.rig.stored(self.sid)
         else:
             assert names == [(container_name(self.sid, session.generation), "running")], names
         history = self.rig.history(self.sid)

@@ -25,9 +25,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 SESSIONS = 100
+LIVELY = 8  # seeds whose visitors restart, keep and start again
 WORKERS = 16
 UNUSED = frozenset({("dynamodb", "DeleteItem"), ("dynamodb", "TransactWriteItems")})  # neither launches nor stops
-EFFECTS = [f"engine {what}" for what in ("POST create", "PUT archive", "POST start", "POST stop", "DELETE")]
+EFFECTS = [
+    f"engine {what}" for what in ("POST create", "PUT archive", "POST start", "POST stop", "DELETE", "DELETE volumes")
+]
 EFFECTS += [f"{service} {operation}" for service, operation in WRITES if (service, operation) not in UNUSED]
 
 
@@ -40,8 +43,10 @@ def rig(state: Path, engine: Engine) -> Iterator[Rig]:
 def test_killed_before_and_after_every_side_effect_a_notebook_is_whole_or_gone(
     rig: Rig, report: Callable[[str], None]
 ) -> None:
-    killed, failed = live(rig, range(LIFE), 4, report)
-    for seed in range(LIFE, 2 * LIFE):  # on a busy machine a life has more instructions: what is slow is written down
+    killed, failed = live(rig, range(LIFE + LIVELY), 4, report)
+    for seed in range(
+        LIFE + LIVELY, 2 * LIFE
+    ):  # on a busy machine a life has more instructions: what is slow is written down
         if not missed(killed):
             break
         more, wrong = live(rig, [seed], 1, report)
