@@ -141,7 +141,11 @@ _NETWORK: Final = """\
 @contextmanager
 def podman(folder: Path) -> Iterator[Engine]:
     """Podman's service of Docker's API, run by root, with a bridge of its own."""
-    folder = folder / "podman"
+    with tempfile.TemporaryDirectory(prefix="hp-") as run:  # Podman wants no longer path than 50 characters
+        yield from _podman(folder / "podman", run)
+
+
+def _podman(folder: Path, run: str) -> Iterator[Engine]:
     (folder / "networks").mkdir(parents=True)
     bridge = f"hp-p{os.getpid():x}"
     subnet = local_engine._free_subnet(local_engine._networks_in_use())
@@ -152,7 +156,7 @@ def podman(folder: Path) -> Iterator[Engine]:
         "CONTAINERS_CONF": str(folder / "containers.conf"),
         "CONTAINERS_REGISTRIES_CONF": str(folder / "registries.conf"),
     }
-    command = ["podman", f"--root={folder / 'data'}", f"--runroot={folder / 'run'}", f"--tmpdir={folder / 'tmp'}"]
+    command = ["podman", f"--root={folder / 'data'}", f"--runroot={run}", f"--tmpdir={folder / 'tmp'}"]
     socket = folder / "podman.sock"
     chains = _chains()
     try:
@@ -167,7 +171,7 @@ def podman(folder: Path) -> Iterator[Engine]:
         subprocess.run([*command, "rm", "--all", "--force", "--time=0"], env=environ, capture_output=True, check=False)
         subprocess.run(["ip", "link", "del", bridge], capture_output=True, check=False)
         _remove_chains(_chains() - chains)
-        for mount in local_engine._mounts_below((folder,)):
+        for mount in local_engine._mounts_below((folder, Path(run))):
             subprocess.run(["umount", "--lazy", mount], check=True)
 
 

@@ -61,7 +61,7 @@ WRITES: Final = (
 class Command:
     """What a process is to do: "tick" (with `lane` and `body`), or what a visitor does (Parts.run; `name`, `sid`).
 
-    At the instruction `kill_at`, counted from 1, it is killed; None: never.
+    At the instruction `kill_at`, counted from 1, it is killed (None: never), or at the first that is called `kill_on`.
     """
 
     do: str
@@ -71,6 +71,7 @@ class Command:
     body: str = ""
     offset: float = 0.0
     kill_at: int | None = None
+    kill_on: str = ""
 
 
 @dataclass(slots=True)
@@ -93,12 +94,13 @@ class Doors:
     def __init__(self) -> None:
         self.name = ""
         self.kill_at: int | None = None
+        self.kill_on = ""
         self.outcome = Outcome()
         self.tell: Callable[[Outcome], None] = lambda outcome: None
 
     def step(self, when: str, what: str) -> None:
         self.outcome.instructions += 1
-        if self.outcome.instructions == self.kill_at:
+        if self.outcome.instructions == self.kill_at or f"{when} {what}" == self.kill_on:
             self.outcome.killed = f"{when} {what}"
             self.tell(self.outcome)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -153,7 +155,8 @@ class Parts:
 
     def run(self, command: Command) -> None:
         """Do what is asked, in a process of its own."""
-        self.offset, self.doors.name, self.doors.kill_at = command.offset, secrets.token_hex(4), command.kill_at
+        self.offset, self.doors.name = command.offset, secrets.token_hex(4)
+        self.doors.kill_at, self.doors.kill_on = command.kill_at, command.kill_on
         match command.do:
             case "tick":
                 self.launcher(Lane(command.lane)).tick(TickMessage.from_body(command.body))

@@ -32,8 +32,13 @@ STEPS: Final = 300  # commands until a life counts as one that never comes to re
 REFUSALS: Final = frozenset({"session-leaving", "session-not-ready", "credentials-needed"})
 
 
-def live(rig: Rig, seeds: Iterable[int], workers: int, say: Callable[[str], None]) -> tuple[Counter[str], list[int]]:
-    """Live the seeds, several at once: at which instructions processes were killed, and which seeds failed."""
+def live(
+    rig: Rig, seeds: Iterable[int], workers: int, say: Callable[[str], None], kill_on: str = ""
+) -> tuple[Counter[str], list[int]]:
+    """Live the seeds, several at once: at which instructions processes were killed, and which seeds failed.
+
+    `kill_on` is the instruction of the first kill, instead of the one that the seed decides on.
+    """
     left, lock = iter(seeds), threading.Lock()
     killed, failed = Counter[str](), list[int]()
 
@@ -44,7 +49,7 @@ def live(rig: Rig, seeds: Iterable[int], workers: int, say: Callable[[str], None
             if seed is None:
                 return
             try:
-                at = Life(rig, launcher, seed).run()
+                at = Life(rig, launcher, seed, kill_on).run()
             except AssertionError as error:
                 failed.append(seed)
                 say(f"{error}\nRepeat it: make chaos SEED={seed}")
@@ -64,6 +69,7 @@ class Life:
     rig: Rig
     launcher: Launcher
     seed: int
+    kill_on: str = ""
     offset: float = 0.0
     killed: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
@@ -76,7 +82,7 @@ class Life:
         first = self.seed + 1 if self.seed < LIFE else self.random.randint(1, LIFE)
         gaps = [first, *(self.random.randint(1, LIFE // 2) for _ in range(self.random.randint(0, 3)))]
         self.kills: Iterator[int] = iter(gaps)
-        self.kill_in: int | None = next(self.kills)
+        self.kill_in: int | None = None if self.kill_on else next(self.kills)
         self.sid = ""
         self._session: Session | None = None
 
@@ -199,14 +205,14 @@ class Life:
         return self._perform("tick", lane=lane, body=body)
 
     def _perform(self, do: str, lane: str = "", body: str = "") -> Outcome:
-        command = Command(do, self.sid, self.name, lane, body, self.offset, self.kill_in)
+        command = Command(do, self.sid, self.name, lane, body, self.offset, self.kill_in, self.kill_on)
         outcome = self.launcher.run(command)
         self.commands.append(f"{do} {lane} {body} at +{self.offset:.1f}: {outcome}")
         assert not outcome.error, outcome.error
         assert not outcome.refused or outcome.refused in REFUSALS, outcome.refused
         if outcome.killed:
             self.killed.append(outcome.killed)
-            self.kill_in = next(self.kills, None)
+            self.kill_in, self.kill_on = next(self.kills, None), ""
         elif self.kill_in is not None:
             self.kill_in -= outcome.instructions
         for name in set(outcome.sent):
