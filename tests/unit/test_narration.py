@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -15,10 +16,12 @@ from chalicelib.session.narration import (
     LINE_LENGTH,
     MESSAGES,
     PROGRESS,
+    WARNING_SECONDS,
     begin,
     headline,
     progress,
     silence,
+    warning,
 )
 from chalicelib.session.values import PHASES, Failure, Line, Phase, Session, State, phase_of
 from chalicelib.text import is_visible
@@ -245,3 +248,34 @@ def test_silence_has_a_code_of_its_own_for_every_state_and_names_the_seconds(sta
     assert failure.code == f"{state}-timed-out"
     assert failure.message.startswith(MESSAGES[state])
     assert "90 seconds" in failure.message
+
+
+# ── its end ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (WARNING_SECONDS + 1, None),
+        (WARNING_SECONDS, "This notebook ends in less than 2 hours: save your work"),
+        (3700, "This notebook ends in less than 1 hour and 15 minutes: save your work"),
+        (60, "This notebook ends in less than 15 minutes: save your work"),
+        (-5, "This notebook ends in less than 15 minutes: save your work"),
+    ],
+)
+def test_a_notebook_warns_of_its_end_in_its_last_two_hours(left: float, said: str | None) -> None:
+    ready = a_session(state=State.READY, longest_until=0.0)
+    assert warning(ready, ready.expires_at - left) == said
+    assert warning(replace(ready, state=State.PROBING), ready.expires_at - left) is None
+
+
+def test_the_warning_offers_to_keep_longer_what_can_be() -> None:
+    ready = a_session(state=State.READY)
+    longer = replace(ready, longest_until=ready.expires_at + 1)
+    assert "keep it longer here, or save your work" in str(warning(longer, ready.expires_at - 60))
+
+
+def test_what_is_deleted_says_so_from_when_it_was_asked_for_to_the_end_unless_it_failed() -> None:
+    leaving, stopped = (a_session(state=state, deletes=True) for state in (State.REMOVING, State.STOPPED))
+    assert [headline(one) for one in (leaving, stopped, stopped.summary)] == ["Deleting", "Deleted", "Deleted"]
+    assert headline(replace(stopped, failure=SLOW)) == "Failed"
