@@ -19,7 +19,8 @@ Rules
 5. A route is published while its launch has a container that was started, and never after it was withdrawn. The hub
    removes no container whose route is published.
 6. Credentials are stored for a launch that is written down. They are deleted when it is over, or when its visitor
-   wanted that; never while it still needs them, or they are kept for the next one.
+   wanted that; never while it still needs them, or they are kept for the next one. (A purge that was under way when its
+   visitor asked for the volume to be removed goes on; they are told what to remove.)
 7. A session that comes to REMOVING has no route. One that comes to STOPPED or KEPT has no container unless it says so.
    In KEPT it has the credentials that it says, in STOPPED none but what was stored while it was purging, for which it
    has to purge again.
@@ -351,6 +352,7 @@ def _deleted(seen: _Seen, generation: int) -> Iterator[str]:
     session = seen.known
     is_needed = generation == session.credentials_of
     over = session.state in (State.PURGING, State.STOPPED) or (generation < session.generation and not is_needed)
+    over |= session.state is State.REMOVING and session.deletes
     if not over and not seen.forgotten and session.credentials_held:
         yield f"the credentials of launch {generation} were deleted in {session.state}, which needs them"
     seen.credentials.discard(generation)

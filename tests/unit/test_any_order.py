@@ -145,11 +145,14 @@ class AnyOrder(RuleBasedStateMachine):
             engine.images.clear()
         elif names := sorted(engine.containers):
             name = names[number % len(names)]
+            has_run = engine.containers[name].status != "created"
             match what:
-                case "ends" | "crashes":
+                case "ends" | "crashes" if has_run:
                     engine.containers[name].end(int(what == "crashes"))
-                case "is paused":
+                case "is paused" if has_run:
                     engine.containers[name].pause()
+                case "ends" | "crashes" | "is paused":
+                    pass
                 case "is restarted":
                     engine.port += 1
                 case _:
