@@ -328,6 +328,11 @@ def accepts(session: Session, event: type[Event]) -> bool:
     return event in TRANSITIONS[session.state] and (not session.newer or event in _ENDS_A_NEWER_ONE)
 
 
+def is_purged(session: Session) -> bool:
+    """Say whether the credentials are being deleted: it is too late to keep them, a tick may be about to do it."""
+    return session.state is State.PURGING and not (session.keeps or session.again)
+
+
 def is_news(before: Session, after: Session) -> bool:
     """Say whether what was found in a ready session has to be saved: all but that it is as it was (rule 9)."""
     same = replace(
@@ -409,9 +414,9 @@ def _facts(session: Session, event: Event) -> dict[str, Any]:  # noqa: C901 - on
             return {"target": target}
         case e.StopRequested(keep=keep):
             keeps = session.keeps if keep is None else keep
-            return {"again": "", "keeps": keeps and session.state is not State.KEPT}
+            return {"again": "", "keeps": keeps and session.state is not State.KEPT and not is_purged(session)}
         case e.AgainRequested(label=label, source=source):
-            return {"again": label, "source": source or session.source}
+            return {} if is_purged(session) else {"again": label, "source": source or session.source}
         case e.DeleteRequested():
             # Why it failed before is not what is told of it from now on. Who is stopped has uploaded the credentials.
             held = session.credentials_held or session.state is State.STOPPED

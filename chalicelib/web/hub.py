@@ -46,7 +46,7 @@ from chalicelib.session.events import (
 from chalicelib.session.image import is_allowed, parse_image
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import LEASE_SECONDS, released
-from chalicelib.session.machine import accepts, advance, new_session
+from chalicelib.session.machine import accepts, advance, is_purged, new_session
 from chalicelib.session.narration import LOG_LINES
 from chalicelib.session.values import (
     Failure,
@@ -295,7 +295,7 @@ class Hub:
         Raises CredentialsNeeded, SessionOfLaterVersion, and what the operator does not allow (any more).
         """
         _refuse_newer(session)
-        if not session.credentials_held or session.state is State.FORGETTING:
+        if not session.credentials_held or session.state is State.FORGETTING or is_purged(session):
             raise CredentialsNeeded(
                 "This hub has no credentials for this notebook any more. Launch it again with its bundle, under the "
                 "same name"

@@ -22,7 +22,7 @@ from typing import Final
 
 from chalicelib.aws.queues import TickMessage
 from chalicelib.session.lanes import Lane
-from chalicelib.session.values import Phase, Session, State, container_name
+from chalicelib.session.values import Session, State, container_name
 from tests.chaos.launcher import Command, Outcome
 from tests.chaos.rig import Launcher, Rig
 from tests.history import Created, violations
@@ -154,8 +154,8 @@ class Life:
 
     def _ask(self, do: str, is_done: Callable[[Session, Session], bool]) -> None:
         """Ask until it is written down, as a visitor would whose request was cut off."""
-        before = self.session
-        while self.session.phase is not Phase.STOPPED or self.session.state is State.KEPT:
+        before, too_late = self.session, (State.PURGING, State.STOPPED)
+        while self.session.state not in too_late:
             outcome = self._perform(do)
             if outcome.refused or is_done(before, self.session):
                 return
