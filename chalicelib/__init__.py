@@ -10,9 +10,11 @@ know each other.
     notebook           what runs on the endpoint: container, files, the hub's own certificates
     metrics            what the operator's alarms count, as lines of the log
     session, bundle    what a session is and how it goes on; how an upload becomes credentials
+    repository         whose code is to be launched, as people write it down and link to it
     environment        what a configuration variable is
     text               how a stranger's text is shown
     errors             the root of all errors; each wing has its own family beside the code that raises it
+    helper.py          no part of the hub: the program that resolves, builds and clones repositories on the endpoint
 
 Rules
 
