@@ -195,6 +195,7 @@ class Visit:
             routes=RouteStore(self.hub.client_of("dynamodb"), TABLE, self.clock),
             slots=self.slots,
             images=parts.images,
+            build_logs=parts.build_logs,
             trust=a_trust,
             find_session=self.sessions.find,
             clock=self.clock,

@@ -28,6 +28,7 @@ from chalicelib.environment import (
     setting,
     whole_number,
 )
+from chalicelib.repository.allowed import is_pattern as is_repository_pattern
 from chalicelib.session.admission import SHARED_FACTOR, Quota
 from chalicelib.session.image import is_pattern
 from chalicelib.session.lanes import Lane
@@ -68,6 +69,15 @@ def _image_patterns(text: str) -> tuple[str, ...]:
     return patterns
 
 
+def _patterns(text: str) -> tuple[str, ...]:
+    patterns = tuple(text.replace(",", " ").split())
+    if not all(map(is_repository_pattern, patterns)):
+        raise ValueError
+    return patterns
+
+
+REPOSITORIES: Final = Kind("a list of repositories such as gh/jupyterlab/*", _patterns)
+FULL_SIZE: Final = Kind("a size such as 8g", size_of)
 SIZE: Final = Kind("a size such as 8g", _size)
 CPUS: Final = Kind("a number of CPUs above 0", _cpus)
 
@@ -101,6 +111,13 @@ IMAGE: Final = Variable(
     TEXT,
     "the image of a notebook when the visitor names none",
     default="quay.io/jupyter/minimal-notebook:latest",
+)
+BUILDER: Final = Variable(
+    "HOMEPORT_BUILDER_IMAGE",
+    TEXT,
+    "the image of the helpers that build repositories on the visitors' endpoints: repo2docker, Git and a Docker client. "
+    "Name it by digest; another one builds every repository anew. `off`: repositories are not launched",
+    default="quay.io/jupyterhub/repo2docker:2025.08.0",
 )
 ENDPOINT_NETWORKS: Final = Variable(
     "HOMEPORT_ENDPOINT_NETWORKS",
@@ -163,6 +180,40 @@ class Config:
             SWITCH,
             "lets visitors have a directory of their endpoint's host in the notebook",
             default="on",
+        )
+    )
+    builder: str = setting(BUILDER)
+    repositories: tuple[str, ...] = setting(
+        Variable(
+            "HOMEPORT_REPOSITORIES",
+            REPOSITORIES,
+            "the repositories that visitors may launch, all if empty: such as `gh/jupyterlab/*` or `zenodo/*`",
+        )
+    )
+    banned_repositories: tuple[str, ...] = setting(
+        Variable("HOMEPORT_BANNED_REPOSITORIES", REPOSITORIES, "those that they may not, written in the same way")
+    )
+    build_longest: float = setting(
+        Variable(
+            "HOMEPORT_BUILD_MINUTES",
+            Kind("a number above 0", partial(number, unit=60)),
+            "the longest that the build of a repository may take",
+            default="60",
+        )
+    )
+    build_disk: int = setting(
+        Variable(
+            "HOMEPORT_BUILD_DISK", FULL_SIZE, "what an endpoint must have left of disk to build a repository", default="4g"
+        )
+    )
+    most_image: int | None = setting(
+        Variable("HOMEPORT_BUILT_IMAGE_LIMIT", SIZE, "the most that a repository's image may have; no limit if empty")
+    )
+    engine_socket: str = setting(
+        Variable(
+            "HOMEPORT_ENGINE_SOCKET",
+            TEXT,
+            "where the engine's socket is on the endpoints' hosts; if empty, where Docker's and Podman's packages have it",
         )
     )
     session_lifetime: float = setting(
@@ -315,6 +366,11 @@ class Config:
         return AddressPolicy(allowed=self.allowed_networks, denied=self.denied_networks, denied_ports=self.denied_ports)
 
     @property
+    def launches_repositories(self) -> bool:
+        """Whether repositories can be launched here."""
+        return self.builder != "off"
+
+    @property
     def longest_lifetime(self) -> float:
         """How long a session may last that is kept longer, in seconds."""
         return max(self.longest_kept, self.session_lifetime)
@@ -322,7 +378,7 @@ class Config:
     @property
     def pulls(self) -> PullPatience:
         """How long a pull may take."""
-        return PullPatience(stalled=self.pull_stalled, longest=self.pull_longest)
+        return PullPatience(stalled=self.pull_stalled, longest=self.pull_longest, build=self.build_longest)
 
     @property
     def allowance(self) -> Allowance:

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from chalicelib.aws.build_logs import BuildLogStore
 from chalicelib.aws.credentials import CredentialsStore
 from chalicelib.aws.images import ImageStore
 from chalicelib.aws.queues import TickMessage, TickQueues, batches
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 LOOKS_WAITING: Final = 60  # for each function of the watch lane; ten minutes if all are dark
 SENDERS: Final = 8  # requests at once for looks: a million ready sessions are 6,700 requests a minute
+HELPER: Final = Path(__file__).with_name("helper.py")  # the program of the helpers, which is text to the hub
 SENT_SECONDS: Final = 180.0  # what the schedule sent to a lane is sent again after so long, if nothing came of it
 CLOCK: Final = time.time  # noqa: TID251 - the one place: all that asks for the time of day is handed it
 
@@ -54,6 +57,7 @@ class Wiring:
             tokens=self.tokens,
             credentials=self.credentials,
             images=self.images,
+            build_logs=self.build_logs,
             enqueue=self._enqueue,
             clock=CLOCK,
             secret=lambda: secrets.token_urlsafe(32),
@@ -75,10 +79,12 @@ class Wiring:
             routes=RouteStore(self.client("dynamodb"), self.config.table, CLOCK, shards=self.config.feed_shards),
             slots=SlotStore(self.client("dynamodb"), self.config.table, CLOCK),
             images=self.images,
+            build_logs=self.build_logs,
             trust=lambda: self.signing_trust if lane is Lane.LAUNCH else self.probing_trust,
             find_session=self.sessions.find,
             clock=CLOCK,
             sleep=time.sleep,
+            program=HELPER.read_bytes(),
         )
         launcher = Launcher(
             sessions=self.sessions,
@@ -126,6 +132,11 @@ class Wiring:
     def sessions(self) -> SessionStore:
         """The hub's sessions."""
         return SessionStore(self.client("dynamodb"), self.config.table, CLOCK)
+
+    @cached_property
+    def build_logs(self) -> BuildLogStore:
+        """What builders said."""
+        return BuildLogStore(self.client("dynamodb"), self.config.table, CLOCK)
 
     @cached_property
     def images(self) -> ImageStore:

@@ -24,6 +24,8 @@ Rules
 7. A session that comes to REMOVING has no route. One that comes to STOPPED or KEPT has no container unless it says so.
    In KEPT it has the credentials that it says, in STOPPED none but what was stored while it was purging, for which it
    has to purge again.
+8. A helper is made by a launch that has written it down, while it resolves, builds or clones, or leaves after that.
+   None is left when the session is ready or has stopped, unless it says so.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from chalicelib.session.lease import LEASE_SECONDS
-from chalicelib.session.machine import TRANSITIONS
+from chalicelib.session.machine import HELPED, TRANSITIONS
 from chalicelib.session.values import PHASES, Phase, Session, State, container_name
 
 OWNER = "the endpoint's owner"  # who removes containers by hand
@@ -97,7 +99,23 @@ class Deleted:
     generation: int
 
 
-Fact = Saved | Created | Started | Removed | Published | Withdrawn | Stored | Deleted
+@dataclass(frozen=True, slots=True)
+class HelperMade:
+    """An engine created a helper, for a launch of the session."""
+
+    sid: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HelperRemoved:
+    """An engine removed a helper of the session's."""
+
+    sid: str
+    name: str
+
+
+Fact = HelperMade | HelperRemoved | Saved | Created | Started | Removed | Published | Withdrawn | Stored | Deleted
 Witness = Callable[[Fact], None]
 
 
@@ -118,6 +136,7 @@ class _Seen:
     labels: set[str] = field(default_factory=set)
     containers: set[int] = field(default_factory=set)
     started: set[int] = field(default_factory=set)
+    helpers: set[str] = field(default_factory=set)
     created: Counter[int] = field(default_factory=Counter)
     removed_by_owner: set[int] = field(default_factory=set)
     told: set[int] = field(default_factory=set)  # launches that ended and said that their container may be there
@@ -163,6 +182,10 @@ class Checker:
         match entry.fact:
             case Saved(session=session):
                 yield from _saved(seen, session)
+            case HelperMade(name=name):
+                yield from _helper_made(seen, name)
+            case HelperRemoved(name=name):
+                seen.helpers.discard(name)
             case Created(container=container):
                 yield from _created(seen, _generation(container))
             case Started(container=container):
@@ -191,7 +214,7 @@ def sid_of(fact: Fact) -> str:
             return name.split("-")[1]
         case Published(host=host) | Withdrawn(host=host):
             return host.split("-")[0]
-        case Stored(sid=sid) | Deleted(sid=sid):
+        case Stored(sid=sid) | Deleted(sid=sid) | HelperMade(sid=sid) | HelperRemoved(sid=sid):
             return sid
 
 
@@ -283,6 +306,8 @@ def _entered(seen: _Seen, before: Session | None, after: Session) -> Iterator[st
 
 
 def _stopped(seen: _Seen, session: Session) -> Iterator[str]:
+    if seen.helpers and not session.helper:
+        yield f"stopped, and {', '.join(sorted(seen.helpers))} is there"
     if session.container is not None:
         seen.told.add(session.generation)
     elif session.generation in seen.containers:
@@ -321,6 +346,20 @@ def _removed(seen: _Seen, generation: int, by_owner: bool) -> Iterator[str]:
         seen.removed_by_owner.add(generation)
     seen.containers.discard(generation)
     seen.started.discard(generation)
+
+
+# ── rule 8: helpers ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _helper_made(seen: _Seen, name: str) -> Iterator[str]:
+    session = seen.known
+    if name != session.helper and session.phase is Phase.LAUNCHING:
+        yield f"{name} was made, and it is {session.helper or 'no helper'} that is written down in {session.state}"
+    elif session.state not in HELPED and session.phase is not Phase.LEAVING:
+        yield f"{name} was made in {session.state}"
+    if name in seen.helpers:
+        yield f"{name} was made and is there"
+    seen.helpers.add(name)
 
 
 # ── rule 5: routes ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -375,6 +414,8 @@ def _unrest(seen: _Seen) -> Iterator[str]:
         case state:
             yield f"still {state}"
             return
+    if seen.helpers and not session.helper:
+        yield f"{session.state}, and {', '.join(sorted(seen.helpers))} is there"
     for what, there, wanted in (
         ("containers", seen.containers - (seen.told - container), container),
         ("started containers", seen.started - (seen.told - container), container),

@@ -7,12 +7,13 @@ failures are given to the twin they are to happen in. A `witness` is told what h
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from chalicelib.aws.errors import CredentialsMissing, LaunchWithdrawn, SessionNotFound, StaleSession
 from chalicelib.aws.images import SAVED_TTL
@@ -22,7 +23,7 @@ from chalicelib.aws.sessions import Due
 from chalicelib.aws.sign_ins import SignIn, SignOut, sign_outs
 from chalicelib.aws.slots import NOTE_RENEWAL_SECONDS, RENEWAL_SECONDS, Pool
 from chalicelib.bundle.credentials import Credentials
-from chalicelib.engine.endpoint import MISSING, ContainerStatus
+from chalicelib.engine.endpoint import MISSING, NO_HELPER, ContainerStatus, EngineIdentity, HelperThere
 from chalicelib.engine.errors import (
     ContainerConflict,
     ContainerMissing,
@@ -43,6 +44,8 @@ from chalicelib.errors import BadEnvelope
 from chalicelib.launcher.tick import Launcher, Sessions
 from chalicelib.notebook.certificates import HubTrust, issue_client, new_ca
 from chalicelib.notebook.container import CERTIFICATE, FOLDER, LABEL, SAVABLE, ImageConfig, Specification
+from chalicelib.notebook.helpers import DOCKER_SOCKET, TASK, HelperSpecification
+from chalicelib.repository.answers import MARK
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane, lane_of
@@ -60,7 +63,20 @@ from chalicelib.session.values import (
     volume_name,
 )
 from tests.builders import LIFETIME, NOW
-from tests.history import Created, Deleted, Fact, Published, Removed, Saved, Started, Stored, Withdrawn, Witness
+from tests.history import (
+    Created,
+    Deleted,
+    Fact,
+    HelperMade,
+    HelperRemoved,
+    Published,
+    Removed,
+    Saved,
+    Started,
+    Stored,
+    Withdrawn,
+    Witness,
+)
 
 _Answer = TypeVar("_Answer")
 
@@ -256,6 +272,22 @@ class ImageStoreTwin:
         return sorted(found, key=lambda image: image.saved_at, reverse=True)
 
 
+class BuildLogTwin:
+    """BuildLogStore in a dictionary."""
+
+    def __init__(self, trouble: Trouble | None = None) -> None:
+        self.logs: dict[tuple[str, int], str] = {}
+        self.trouble = trouble or Trouble()
+
+    def put(self, sid: str, generation: int, text: str) -> None:
+        self.trouble.step()
+        self.logs[sid, generation] = text
+        self.trouble.step()
+
+    def get(self, sid: str, generation: int) -> str | None:
+        return self.logs.get((sid, generation))
+
+
 class CredentialsTwin:
     """CredentialsStore in a dictionary. `before_put` and `after_put` happen beside a put, and may raise."""
 
@@ -424,6 +456,30 @@ class ContainerTwin:
 
 
 @dataclass
+class HelperTwin:
+    """A helper as the engine has it; `end` is what may happen to it."""
+
+    specification: HelperSpecification
+    status: str = "created"
+    exit_code: int | None = None
+    log: str = ""
+    looks: int = 0  # at it, while it is at work
+
+    def end(self, exit_code: int, log: str) -> None:
+        self.status, self.exit_code, self.log = "exited", exit_code, log
+
+    @property
+    def task(self) -> Any:
+        """What it is to do."""
+        return json.loads(self.specification.command[-1])
+
+
+def answer(**values: object) -> str:
+    """A line of a helper's log that is an answer."""
+    return f"{MARK}{json.dumps(values)}\n"
+
+
+@dataclass
 class EngineTwin:
     """A Docker Engine with images and containers; `connect` is what Effects is given.
 
@@ -453,6 +509,14 @@ class EngineTwin:
     witness: Witness = unseen
     memory: int = 8 << 30
     cpus: int = 4
+    helpers: dict[str, HelperTwin] = field(default_factory=dict)
+    helper_looks: int = 2  # at a helper that is at work, until it ends
+    helper_fails: Callable[[HelperTwin], tuple[int, str] | None] = lambda helper: None  # how, instead of ending well
+    version: str = "c0ffee" + 34 * "0"  # at which every repository is
+    built: dict[str, str] = field(default_factory=dict)  # the images of repositories: which hub had them built
+    builds: int = 0
+    cloned: dict[str, str] = field(default_factory=dict)  # by volume: the version of the files in it
+    rootless: bool = False
     node: str = ""  # where it says that containers run, if it is a cluster
     credentials: Credentials = field(init=False)
     hub_name: str = field(init=False)
@@ -583,9 +647,81 @@ class EngineTwin:
         wanted = {f"{LABEL}hub": self.hub_name, f"{LABEL}owner": owner}
         listed = [
             {"Names": [f"/{name}"], "Labels": dict(container.specification.labels), "State": container.status}
-            for name, container in self.containers.items()
+            for name, container in (*self.containers.items(), *self.helpers.items())
         ]
         return [launch for launch in (launch_of(entry, wanted) for entry in listed) if launch]
+
+    def identity(self) -> EngineIdentity:
+        return EngineIdentity({"ID": "twin"}, DOCKER_SOCKET, self.rootless)
+
+    def start_helper(self, spec: HelperSpecification, program: bytes) -> None:
+        self._acting("create_helper")
+        if spec.name not in self.helpers:
+            self._need_image(spec.image)
+            self.helpers[spec.name] = HelperTwin(spec)
+            self.witness(HelperMade(spec.labels[f"{LABEL}session"], spec.name))
+        self.trouble.step()
+        found = self._helper(spec.name)
+        if found.status == "created":
+            self._acting("start_helper")
+            found.status = "running"
+            self.trouble.step()
+
+    def helper(self, name: str) -> HelperThere:
+        if name not in self.helpers:
+            return NO_HELPER
+        found = self._helper(name)
+        if found.status == "running":
+            found.looks += 1
+            if found.looks > self.helper_looks:
+                self._end_helper(found)
+        labels = found.specification.labels
+        return HelperThere(
+            found.status, found.exit_code, labels[f"{LABEL}session"], labels[f"{LABEL}label"]
+        )
+
+    def helper_log(self, name: str, lines: int) -> str:
+        return self.helpers[name].log if name in self.helpers else ""
+
+    def remove_helper(self, name: str, label: str) -> bool:
+        self._acting("remove_helper")
+        if name not in self.helpers:
+            return False
+        labels = self._helper(name).specification.labels
+        mine = labels[f"{LABEL}label"] == label
+        if mine:
+            del self.helpers[name]
+            self.witness(HelperRemoved(labels[f"{LABEL}session"], name))
+        self.trouble.step()
+        return mine
+
+    def built_image(self, image: str) -> int | None:
+        return 1 << 30 if image in self.images and self.built.get(image) == self.hub_name else None
+
+    def _helper(self, name: str) -> HelperTwin:
+        found = self.helpers[name]
+        if found.specification.labels[f"{LABEL}hub"] != self.hub_name:
+            raise ContainerConflict(f"A container called {name} is on the endpoint and is not this hub's")
+        return found
+
+    def _end_helper(self, found: HelperTwin) -> None:
+        if failed := self.helper_fails(found):
+            found.end(*failed)
+            return
+        task, labels = found.task, found.specification.labels
+        match labels[TASK]:
+            case "resolve":
+                versions = [self.version for _ in task["sources"]]
+                found.end(0, answer(answer="resolved", versions=versions, disk=1 << 40))
+            case "build":
+                self.builds += 1
+                self.images.add(task["image"])
+                self.built[task["image"]] = labels[f"{LABEL}hub"]
+                found.end(0, "Step 2/2 : COPY\n" + answer(answer="built", size=1 << 30))
+            case _:
+                is_new = found.specification.volume not in self.cloned
+                self.cloned.setdefault(found.specification.volume, task["version"])
+                found.end(0, answer(answer="cloned", state="new" if is_new else "current"))
 
     def remove(self, container: str) -> bool:
         self._acting("remove")

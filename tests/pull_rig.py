@@ -22,6 +22,7 @@ from chalicelib.session.machine import PullPatience
 from chalicelib.session.values import Session, State, Target
 from tests.builders import NOW, a_session, some_credentials
 from tests.launcher_twins import (
+    BuildLogTwin,
     Clock,
     CredentialsTwin,
     EngineTwin,
@@ -106,6 +107,7 @@ class PullRig:
             routes=RouteStoreTwin(),
             slots=self.slots,
             images=ImageStoreTwin(),
+            build_logs=BuildLogTwin(),
             trust=a_trust,
             find_session=self.store.find,
             clock=self.clock,

@@ -22,9 +22,10 @@ from chalicelib.engine.errors import EndpointTimeout, NotebookSilent
 from chalicelib.launcher.effects import Effects, InternalError
 from chalicelib.launcher.tick import Launcher
 from chalicelib.notebook.certificates import HubTrust
+from chalicelib.repository.source import Provider, Source
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lanes import Lane
-from chalicelib.session.machine import PullPatience
+from chalicelib.session.machine import HELPED, PullPatience
 from chalicelib.session.values import Limits, Session, State, Target
 from chalicelib.web.errors import CredentialsNeeded, LongestLifeReached, SessionNotReady
 from chalicelib.web.forms import Deletion, Launch
@@ -35,6 +36,7 @@ from tests.builders import NOW
 from tests.bundles import Pki
 from tests.history import Checker, Entry, Fact, Saved
 from tests.launcher_twins import (
+    BuildLogTwin,
     Clock,
     CredentialsTwin,
     EngineTwin,
@@ -52,6 +54,9 @@ from tests.launcher_twins import (
 
 IMAGE: Final = "jupyter/minimal-notebook:latest"
 SAVED: Final = "localhost/lessons:2026-11-29"  # what a notebook is saved as
+BUILDER: Final = Config.from_environ({}).builder
+REPOSITORY: Final = Source(Provider.GITHUB, "https://github.com/somebody/lessons", "main")
+CONTENT: Final = Source(Provider.GIT, "https://git.example.org/data.git")
 PLENTY: Final = 1000.0
 RESTING: Final = frozenset({State.READY, State.KEPT, State.STOPPED})
 VISIBILITY: Final = 5.0  # seconds until a message that failed comes again: far sooner than in earnest
@@ -63,6 +68,7 @@ _NEEDS: Final = MappingProxyType(
         "routes": {"": {"dynamodb"}},
         "slots": {"": {"dynamodb"}},
         "images": {"": {"dynamodb"}},
+        "build_logs": {"": {"dynamodb"}},
         "credentials": {"": {"s3", "kms"}, "purge": {"s3"}, "holds": {"s3"}},
         "queue": {"": {"sqs"}},
     }
@@ -124,8 +130,9 @@ class World:
         self.credentials = CredentialsTwin(self.trouble)
         self.slots = SlotStoreTwin(self.clock, self.trouble)
         self.images = ImageStoreTwin(self.clock, self.trouble)
+        self.build_logs = BuildLogTwin(self.trouble)
         self.queue = QueueTwin(self.trouble)
-        self.engine = EngineTwin(self.trouble, images={IMAGE}, during=self.in_time, renewed=self.renewed)
+        self.engine = EngineTwin(self.trouble, images={IMAGE, BUILDER}, during=self.in_time, renewed=self.renewed)
         for twin in (self.store, self.routes, self.credentials, self.engine):
             twin.witness = self.saw
         self.messages: list[tuple[TickMessage, Lane, float]] = []
@@ -176,6 +183,7 @@ class World:
             tokens=TokenStoreTwin(self.clock),
             credentials=self._part("credentials"),
             images=self._part("images"),
+            build_logs=self._part("build_logs"),
             enqueue=self.enqueue,
             clock=self.clock,
             secret=lambda: f"secret-{next(self.secrets)}",
@@ -187,6 +195,23 @@ class World:
     def launch(self, name: str, *, keep: bool = False) -> str:
         """Upload the bundle; gives the session's id."""
         form = Launch(bundle=self.bundle(), name=name, host=None, image=IMAGE, limits=Limits(), open_path="", keep=keep)
+        return self._launch(form)
+
+    def launch_repository(self, name: str, repository: Source | None = REPOSITORY, content: Source | None = None) -> str:
+        """The same, for a repository, or for the files of one in the default image; gives the session's id."""
+        form = Launch(
+            bundle=self.bundle(),
+            name=name,
+            host=None,
+            image=None if repository else IMAGE,
+            repository=repository,
+            content=content,
+            limits=Limits(),
+            open_path="",
+        )
+        return self._launch(form)
+
+    def _launch(self, form: Launch) -> str:
         with self.acting("a visitor's request"):
             launched = self.hub.launch(form)
         return launched.session.sid
@@ -231,6 +256,7 @@ class World:
                 routes=self._part("routes"),
                 slots=self._part("slots"),
                 images=self._part("images"),
+                build_logs=self._part("build_logs"),
                 trust=self.trust,
                 find_session=self._part("store").find,
                 clock=self.clock,
@@ -334,7 +360,11 @@ class World:
 
     def launched(self, state: State) -> str:
         """A session that has just come to a state, effect by effect; gives its id."""
-        sid = self.launch("lessons")
+        if state in HELPED:
+            both = (None, CONTENT) if state is State.CLONING else (REPOSITORY, None)
+            sid = self.launch_repository("lessons", *both)
+        else:
+            sid = self.launch("lessons")
         if state in (State.WITHDRAWING, State.REMOVING, State.PURGING, State.KEPT, State.STOPPED):
             self._drive_to(sid, State.READY)
             self.stop(sid, keep=state is State.KEPT)

@@ -28,7 +28,7 @@ Rules
    left alone, stopped and purged, whatever else is in the item.
 2. A field that is not known is passed over, and one that is missing has a default: a release may add a field, and the
    one before it still reads the item. What does more than that gets a new number: an item that the version before
-   would misread (`_needs_format_2`) has it. All others keep the old one, so that a rollback leaves them alone.
+   would misread (`_needed_format`) has it. All others keep the old one, so that a rollback leaves them alone.
 3. An item of a later format was written by a later version of Homeport, which was rolled back. It is read as far as it
    can be, and marked `newer`: machine.py leaves it alone until it expires or is stopped (docs/adr/0007: a
    rollback must not end notebooks).
@@ -52,6 +52,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 from chalicelib.aws.dynamodb import Item
+from chalicelib.repository.source import Provider, Source
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.looks import ring_of
 from chalicelib.session.narration import LOG_LINES, NEWER, UNREADABLE
@@ -73,7 +74,7 @@ from chalicelib.session.values import (
 )
 
 FORMAT: Final = 1  # what items are written in,
-NEWEST_FORMAT: Final = 2  # but for those that need this one (rule 2)
+NEWEST_FORMAT: Final = 3  # but for those that need a later one (rule 2)
 STOPPED_TTL: Final = 90 * 86400.0  # a stopped session is remembered for so long, in seconds,
 DELETED_TTL: Final = 86400.0  # and one whose volume is removed, too
 
@@ -85,6 +86,12 @@ _ATTRIBUTES: Final = ("owner", "generation", "label", "hub", "version", "created
 # Since format 1 was frozen; written when they say something (rule 2), as are `options` and the limits' `shm`.
 _ADDED: Final = (
     "source",
+    "repository",
+    "content",
+    "builder",
+    "helper",
+    "helps",
+    "versions",
     "keeps",
     "again",
     "deletes",
@@ -114,7 +121,7 @@ _NAMES_IN_FORMAT_0: Final[Mapping[str, str]] = MappingProxyType(
 
 _UNREADABLE_FIELD: Final = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 
-_Value = TypeVar("_Value", Target, Failure, Limits, DataFolder, Ports, Options, Line, Summary)
+_Value = TypeVar("_Value", Source, Target, Failure, Limits, DataFolder, Ports, Options, Line, Summary)
 
 
 def item_of(session: Session, now: float) -> dict[str, Any]:
@@ -132,7 +139,7 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
     item: dict[str, Any] = {
         "pk": {"S": pk_of(session.sid)},
         "sk": {"S": "session"},
-        "format": {"N": str(NEWEST_FORMAT if _needs_format_2(session) else FORMAT)},
+        "format": {"N": str(_needed_format(session))},
         "version": {"N": str(session.version)},
         **({"owner": {"S": session.owner}} if session.owner else {}),  # an index's key cannot be empty (rule 4)
         "generation": {"N": str(session.generation)},
@@ -153,9 +160,15 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
     return item
 
 
-def _needs_format_2(session: Session) -> bool:
-    """Say whether the version before would end the notebook, or find no credentials where it looks for them."""
-    return session.state in (State.KEPT, State.REPUBLISHING, State.SAVING) or session.sealed_in > 0
+def _needed_format(session: Session) -> int:
+    """The first format whose versions know what the session is.
+
+    Those of format 1 would end a notebook, or find no credentials where they look for them; those of format 2 know no
+    repositories, and would leave a helper behind.
+    """
+    if session.builder:
+        return 3
+    return 2 if session.state in (State.KEPT, State.REPUBLISHING, State.SAVING) or session.sealed_in > 0 else FORMAT
 
 
 def _listed(summary: Summary) -> dict[str, Any]:
@@ -392,6 +405,7 @@ def _lines(value: object) -> tuple[Line, ...]:
     return tuple(map(_LINE, value))
 
 
+_SOURCE: Final = _parts(Source, provider=Provider, address=_text, ref=_text, folder=_text)
 _FAILURE: Final = _parts(Failure, code=_text, message=_text)
 _LINE: Final = _parts(Line, number=_count, at=_moment, text=_text, progress=_flag, place=_count)
 _LISTED: Final = MappingProxyType({"name": _text, "endpoint": _text, "phase": Phase, "failed": _flag, "deleted": _flag})
@@ -425,6 +439,12 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         ),
         "open_path": _text,
         "source": _network,
+        "repository": _optional(_SOURCE),
+        "content": _optional(_SOURCE),
+        "builder": _text,
+        "helper": _text,
+        "helps": _flag,
+        "versions": _texts,
         "keeps": _flag,
         "again": _text,
         "deletes": _flag,

@@ -82,6 +82,11 @@ def port_of(value: object) -> int:
     return value
 
 
+def is_short(text: str) -> bool:
+    """Say whether a text can be a name, or a path: to be compared, and not shown."""
+    return len(text) <= 300 and text.isprintable()
+
+
 def user_number(archive: bytes, name: str) -> str:
     """Find the number of the user `name` in a tar of /etc/passwd (passwd(5)); "" when it is not there."""
     with suppress(BadBundle):
@@ -107,10 +112,14 @@ def log_text(stream: bytes) -> str:
 
     Gives at most LOG_LINES printable lines and LOG_CHARACTERS characters, from the end.
     """
+    return "\n".join(lines(frames_text(stream), most=LOG_LINES, limit=LOG_CHARACTERS))[-LOG_CHARACTERS:]
+
+
+def frames_text(stream: bytes) -> str:
+    """The text of a log's frames, whatever is in it."""
     parts, at = [], 0
     while at + 8 <= len(stream) and stream[at] in (0, 1, 2) and stream[at + 1 : at + 4] == b"\0\0\0":
         end = at + 8 + int.from_bytes(stream[at + 4 : at + 8], "big")
         parts.append(stream[at + 8 : end])
         at = end
-    text = b"".join(parts or [stream]).decode("utf-8", "replace")
-    return "\n".join(lines(text, most=LOG_LINES, limit=LOG_CHARACTERS))[-LOG_CHARACTERS:]
+    return b"".join(parts or [stream]).decode("utf-8", "replace")

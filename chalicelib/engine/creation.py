@@ -10,6 +10,7 @@ from docker.types import DeviceRequest, HostConfig, LogConfig, Mount
 from chalicelib.engine.answers import image_name, minor_version
 from chalicelib.engine.client import Client
 from chalicelib.notebook.container import DATA, LABEL, LOG_OPTIONS, Specification
+from chalicelib.notebook.helpers import SOCKET, WORK, HelperSpecification
 from chalicelib.session.values import Limits
 
 CPU_PERIOD: Final = 100_000  # microseconds; the kernel's default
@@ -31,6 +32,31 @@ def container_config(docker: Client, spec: Specification) -> dict[str, Any]:
         )
     )
     return config | {"Healthcheck": {"Test": ["NONE"]}}  # docker-py's own class fails on engines before API 1.29
+
+
+def helper_config(docker: Client, spec: HelperSpecification) -> dict[str, Any]:
+    """The body of `POST /containers/create` for a helper."""
+    mounts = []
+    if spec.socket:  # unlike a bind, a mount whose source is missing is refused, not made
+        mounts.append(Mount(SOCKET, spec.socket, type="bind"))
+    if spec.volume:
+        mounts.append(Mount(WORK, spec.volume, type="volume", no_copy=True))
+    host_config = docker.create_host_config(
+        restart_policy={"Name": "no"},
+        log_config=LogConfig(type=LogConfig.types.JSON, config=dict(LOG_OPTIONS)),
+        mounts=mounts,
+        security_opt=["label=disable"] if spec.socket else None,
+    )
+    config = docker.create_container_config(
+        image=image_name(spec.image),
+        entrypoint=list(spec.command),
+        detach=True,
+        labels=dict(spec.labels),
+        user=spec.user or None,
+        working_dir="/",
+        host_config=host_config,
+    )
+    return dict(config) | {"Healthcheck": {"Test": ["NONE"]}}
 
 
 def _host_config(docker: Client, spec: Specification) -> HostConfig:

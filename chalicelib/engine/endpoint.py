@@ -36,7 +36,9 @@ from chalicelib.engine import errors
 from chalicelib.engine.answers import (
     LOG_LINES,
     count_of,
+    frames_text,
     image_name,
+    is_short,
     labels_of,
     list_of,
     log_text,
@@ -47,16 +49,17 @@ from chalicelib.engine.answers import (
     user_number,
 )
 from chalicelib.engine.client import ApiError, Client
-from chalicelib.engine.creation import container_config
+from chalicelib.engine.creation import container_config, helper_config
 from chalicelib.engine.messages import error_for, is_name_taken, pull_error, quoted, start_error_for
-from chalicelib.engine.ownership import LaunchThere, conflict, is_adoptable, is_volume_of, launch_of
+from chalicelib.engine.ownership import LaunchThere, conflict, is_adoptable, is_helper_name, is_volume_of, launch_of
 from chalicelib.engine.pull import ANSWER_SECONDS, Pull
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.saving import ImageThere, changes, image_there
 from chalicelib.engine.transport import Budget, Channel, new_context
 from chalicelib.notebook.container import LABEL, NOTEBOOK_PORT, SAVABLE, ImageConfig, Specification
+from chalicelib.notebook.helpers import BUILT, DOCKER_SOCKET, PODMAN_SOCKET, TASK, HelperSpecification
 from chalicelib.session.options import shown_size
-from chalicelib.session.values import Limits, Target, volume_name
+from chalicelib.session.values import Limits, Target, is_session_id, volume_name
 
 STOP_SECONDS: Final = 10  # docker stop's own default; JupyterLab needs one or two
 POLL_SECONDS: Final = 0.1
@@ -94,6 +97,35 @@ class ContainerStatus:
 
 
 MISSING: Final = ContainerStatus(status="missing", running=False, exit_code=None, oom=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineIdentity:
+    """What an engine says of itself that its socket says, too (`known`), where that is, and whether it is rootless."""
+
+    known: Mapping[str, str]
+    socket: str
+    rootless: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HelperThere:
+    """What is known of a helper; `status` is Docker's word for it, "missing" or "unknown".
+
+    `sid` and `label` say which session's launch made it; `exit_code` is None while it has not ended.
+    """
+
+    status: str
+    exit_code: int | None = None
+    sid: str = ""
+    label: str = ""
+
+
+NO_HELPER: Final = HelperThere("missing")
+
+
+class _NameTaken(Exception):
+    """A container of that name is there."""
 
 
 class DockerEndpoint:
@@ -458,6 +490,91 @@ class DockerEndpoint:
         launches = (launch_of(container, wanted) for container in listed[:LIST_LENGTH])
         return [launch for launch in launches if launch is not None]
 
+    # ── helpers (notebook/helpers.py) ──
+
+    def identity(self) -> EngineIdentity:
+        """Say how the engine can be known again by its socket; raises EndpointForbidden and the like."""
+        is_podman = _is_podman(self._version())
+        with self._calls() as docker:
+            info = object_of(docker.info())
+        security = info.get("SecurityOptions")
+        keys = ("Name", "DockerRootDir") if is_podman else ("ID", "Name", "DockerRootDir")  # Podman's ID is random
+        known = {key: value for key in keys if isinstance(value := info.get(key), str) and is_short(value)}
+        return EngineIdentity(
+            known,
+            socket=PODMAN_SOCKET if is_podman else DOCKER_SOCKET,
+            rootless=isinstance(security, list) and any(str(option)[:13] == "name=rootless" for option in security),
+        )
+
+    def start_helper(self, spec: HelperSpecification, program: bytes) -> None:
+        """Have the helper at work, if it is not there yet; raises ContainerConflict for one that is not ours.
+
+        `program` is the tar that is unpacked in it first.
+        """
+        with self._calls() as docker, suppress(_NameTaken):
+            try:
+                docker.create_container_from_config(helper_config(docker, spec), spec.name)  # type: ignore[no-untyped-call]
+            except ApiError as error:
+                if is_name_taken(error.status, error.text):
+                    raise _NameTaken from None
+                raise
+        if self.helper(spec.name).status == "created":
+            self.put_files(spec.name, program)
+            self.start(spec.name)
+
+    def helper(self, name: str) -> HelperThere:
+        """Look at a helper; raises ContainerConflict for a container of that name that is none of this hub's."""
+        found = self._find(name)
+        if found is None:
+            return NO_HELPER
+        labels = self._check_helper(found, name)
+        sid, label = (labels.get(f"{LABEL}{key}") for key in ("session", "label"))
+        state = part_of(found, "State")
+        status, code = state.get("Status"), state.get("ExitCode")
+        status = _PODMAN_STATUSES.get(status, status) if isinstance(status, str) else "unknown"
+        return HelperThere(
+            status=status if status in _STATUSES else "unknown",
+            exit_code=code if type(code) is int and status in ("exited", "dead") else None,
+            sid=sid if isinstance(sid, str) and is_session_id(sid) else "",
+            label=label if isinstance(label, str) else "",
+        )
+
+    def helper_log(self, name: str, lines: int) -> str:
+        """Give so many lines of the end of a helper's log; "" when there is none to read."""
+        params = {"stdout": 1, "stderr": 1, "follow": 0, "tail": lines}
+        with self._calls() as docker:
+            try:
+                return frames_text(docker.get_bytes("/containers/{0}/logs", name, params))
+            except (ApiError, errors.NotADockerEngine):
+                return ""
+
+    def remove_helper(self, name: str, label: str) -> bool:
+        """Stop and remove a helper that the launch of that label made, and say whether it was there."""
+        found = self._find(name)
+        if found is None:
+            return False
+        labels = self._check_helper(found, name)
+        if labels.get(f"{LABEL}label") != label:
+            return False  # it is at work for another launch
+        self._remove_found(found)
+        return True
+
+    def built_image(self, image: str) -> int | None:
+        """Say how large the image of a repository is that this hub had built, in bytes; None if it is not there."""
+        found = self._image(image)
+        labels = labels_of(found or {})
+        if found is None or labels.get(BUILT) != image or labels.get(f"{LABEL}hub") != self._hub_name:
+            return None
+        return count_of(found.get("Size"))
+
+    def _check_helper(self, found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        labels = labels_of(found)
+        if not is_helper_name(name) or labels.get(f"{LABEL}hub") != self._hub_name or not labels.get(TASK):
+            raise conflict(name)
+        return labels
+
+    # ── removal ──
+
     def remove(self, container: str) -> bool:
         """Stop and remove the container, and say whether it was there; its volumes stay.
 
@@ -507,6 +624,9 @@ class DockerEndpoint:
 
     def _remove(self, found: Mapping[str, Any], container: str) -> None:
         self._check_removable(found, container)
+        self._remove_found(found)
+
+    def _remove_found(self, found: Mapping[str, Any]) -> None:
         identity = found.get("Id")
         if not isinstance(identity, str) or not _CONTAINER_ID.fullmatch(identity):
             raise errors.NotADockerEngine("The endpoint reports an invalid container id. Remove it there by hand")

@@ -18,12 +18,14 @@ from chalicelib.engine import errors
 from chalicelib.engine.answers import labels_of, part_of
 from chalicelib.engine.creation import CPU_PERIOD, GPU, cpu_quota
 from chalicelib.notebook.container import DATA, LABEL, Specification
+from chalicelib.notebook.helpers import TASK
 from chalicelib.session.image import is_image
 from chalicelib.session.values import LARGEST_GENERATION, Ports, container_name
 
 _SID: Final = re.compile(r"[0-9a-v]{20}")
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,11}", re.ASCII)
 _LABEL: Final = re.compile(r"[0-9a-v]{10}")
+_HELPER: Final = re.compile(r"homeport-(?:[0-9a-z]+-[0-9]+-(?:resolve|clone)|build-[0-9a-f]+)", re.ASCII)
 _ANONYMOUS: Final = re.compile(r"[0-9a-f]{64}")
 _DEFAULT_NETWORKS: Final = ("", "default", "bridge", "slirp4netns", "pasta")  # the last two are rootless Podman's
 _OWN_NAMESPACES: Final = ("", "private", "shareable")
@@ -34,7 +36,8 @@ _EVERY_ADDRESS: Final = ("", "0.0.0.0", "::")  # what an engine says of a port t
 class LaunchThere:
     """A launch whose container is on an endpoint, as its labels say; times in seconds since the epoch.
 
-    `label` and `image` are empty, and times 0, if they are not said or cannot be believed.
+    `label` and `image` are empty, and times 0, if they are not said or cannot be believed. `helper` is the name of a
+    helper of that launch, and all else is said of it then; empty for its notebook's container.
     """
 
     sid: str
@@ -44,6 +47,7 @@ class LaunchThere:
     image: str = ""
     expires_at: float = 0.0
     longest_until: float = 0.0
+    helper: str = ""
 
 
 def conflict(container: str) -> errors.ContainerConflict:
@@ -70,7 +74,9 @@ def launch_of(listed: object, wanted: Mapping[str, str]) -> LaunchThere | None:
         return None
     if not _SID.fullmatch(sid) or not 0 < generation <= LARGEST_GENERATION or names is None:
         return None
-    if container_name(sid, generation) not in (word.rpartition("/")[2] for word in names):
+    bare = [word.rpartition("/")[2] for word in names]
+    helper = next(filter(is_helper_name, bare), "") if labels.get(TASK) else ""
+    if not helper and container_name(sid, generation) not in bare:
         return None
     return LaunchThere(
         sid,
@@ -80,7 +86,13 @@ def launch_of(listed: object, wanted: Mapping[str, str]) -> LaunchThere | None:
         image=image if is_image(image) else "",
         expires_at=float(expires),
         longest_until=float(longest),
+        helper=helper,
     )
+
+
+def is_helper_name(name: str) -> bool:
+    """Say whether a container of that name can be a helper."""
+    return _HELPER.fullmatch(name) is not None
 
 
 def is_volume_of(found: Mapping[str, Any], sid: str, owner: str) -> bool:

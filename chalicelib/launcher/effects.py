@@ -21,6 +21,7 @@ import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 from traceback import walk_tb
 from types import MappingProxyType
@@ -32,7 +33,7 @@ from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.bundle.errors import ForbiddenAddress
 from chalicelib.config import Config
-from chalicelib.engine.endpoint import MISSING, ContainerStatus, DockerEndpoint
+from chalicelib.engine.endpoint import MISSING, ContainerStatus, DockerEndpoint, EngineIdentity, HelperThere
 from chalicelib.engine.errors import (
     ContainerConflict,
     ContainerMissing,
@@ -66,6 +67,13 @@ from chalicelib.engine.pull_progress import PullStatus, of_the_rest
 from chalicelib.engine.resolve import resolve
 from chalicelib.engine.saving import SAVED, SAVED_AT, SAVED_BY, ImageThere
 from chalicelib.errors import BadConfiguration, HomeportError
+from chalicelib.launcher.helped import (
+    BROKEN,
+    HelperFailed,
+    NoRoomToBuild,
+    SocketUnreachable,
+    helper_error,
+)
 from chalicelib.notebook.certificates import HubTrust, Leaf, issue_notebook
 from chalicelib.notebook.container import (
     ImageConfig,
@@ -75,12 +83,23 @@ from chalicelib.notebook.container import (
     injected_files,
     specification,
 )
+from chalicelib.notebook.helpers import (
+    HelperSpecification,
+    build_helper,
+    clone_helper,
+    program_file,
+    resolve_helper,
+)
+from chalicelib.repository.address import content_folder
+from chalicelib.repository.answers import CLONED, Report, report_of
+from chalicelib.repository.tag import image_name
 from chalicelib.session import events as e
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before, slot_of
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import EFFECT_SECONDS, SAVE_SECONDS
+from chalicelib.session.options import shown_size
 from chalicelib.session.values import (
     Failure,
     Limits,
@@ -88,6 +107,7 @@ from chalicelib.session.values import (
     PullPolicy,
     SavedImage,
     Session,
+    State,
     Target,
     container_name,
 )
@@ -106,6 +126,10 @@ HUNG_SECONDS: Final = 0.9  # so is an effect that fails after longer than this
 NOTED_SECONDS: Final = 60.0  # above EFFECT_SECONDS, so that who is asked all the time is noted all the time
 TURN_SECONDS: Final = 60.0  # what a tick that was killed keeps its turn for; one at work takes it anew
 ADDRESS_LENGTH: Final = 45  # characters; the longest way to write an IPv6 address
+HELPED_SECONDS: Final = 6.0  # the first waiting for a helper that needs little time
+LOOK_LINES: Final = 100  # of a helper's log, to see how far it is,
+WHOLE_LINES: Final = 1000  # and all of it: those of 500 characters fit into one answer
+HELPER_LOOK: Final = 0.2  # seconds between two looks at it then
 LAST_LINES: Final = 5  # of its log are told of a container that ended
 MASKED_LENGTH: Final = 6  # characters; a shorter value is no secret, and would tear holes into sentences
 COMMITS: Final = 2  # that are sent for one image: an answer that is missing may have been the only thing that was
@@ -160,6 +184,12 @@ class Engine(Protocol):
     def verify(self) -> tuple[str, str]: ...
     def check_limits(self, limits: Limits, /) -> None: ...
     def image_present(self, image: str, /) -> bool: ...
+    def identity(self) -> EngineIdentity: ...
+    def start_helper(self, spec: HelperSpecification, program: bytes, /) -> None: ...
+    def helper(self, name: str, /) -> HelperThere: ...
+    def helper_log(self, name: str, lines: int, /) -> str: ...
+    def remove_helper(self, name: str, label: str, /) -> bool: ...
+    def built_image(self, image: str, /) -> int | None: ...
     def image_config(self, image: str, /) -> ImageConfig: ...
     def saved_image(self, image: str, /) -> ImageThere | None: ...
     def check_savable(self, container: str, /) -> None: ...
@@ -225,6 +255,12 @@ class Images(Protocol):
     def put(self, image: SavedImage) -> None: ...
 
 
+class BuildLogs(Protocol):
+    """What effects need of chalicelib.aws.build_logs.BuildLogStore."""
+
+    def put(self, sid: str, generation: int, text: str) -> None: ...
+
+
 class Effects:
     """The outside as one session's tick sees it."""
 
@@ -236,6 +272,7 @@ class Effects:
         routes: Routes,
         slots: Slots,
         images: Images,
+        build_logs: BuildLogs,
         trust: Callable[[], HubTrust],
         find_session: Callable[[str], Session | None],
         clock: Callable[[], float],
@@ -243,12 +280,14 @@ class Effects:
         connect: Connect = DockerEndpoint,
         resolve: Resolve = resolve,
         probe: Probe = probe,
+        program: bytes = b"",
     ) -> None:
         self._config = config
         self._credentials = credentials
         self._routes = routes
         self._slots = slots
         self._images = images
+        self._build_logs = build_logs
         self._trust = trust
         self._find_session = find_session
         self._clock = clock
@@ -256,6 +295,7 @@ class Effects:
         self._connect = connect
         self._resolve = resolve
         self._ask_notebook = probe
+        self._program = program_file(program, 0.0)
         self._opened: Credentials | None = None
         self._connected: tuple[str, str, Engine] | None = None  # its address, whose containers, and the endpoint
         self._ends_by = 0.0
@@ -302,8 +342,14 @@ class Effects:
                 yield self._find_image(session)
             case e.PullImage(joins=joins):
                 yield from self._pull_image(session, joins=joins)
+            case e.ResolveVersions():
+                yield from self._resolve_versions(session)
+            case e.BuildImage():
+                yield from self._build_image(session)
             case e.CreateContainer():
                 yield self._create(session)
+            case e.CloneFiles():
+                yield from self._clone_files(session)
             case e.StartContainer():
                 yield self._start(session)
             case e.ProbeNotebook():
@@ -396,7 +442,8 @@ class Effects:
         with self._endpoint(session) as endpoint:
             engine, note = endpoint.verify()
             there = self._launches_there(endpoint, session)
-            own = max((launch for launch in there if launch.sid == session.sid), key=_number, default=None)
+            of_session = (launch for launch in there if launch.sid == session.sid and not launch.helper)
+            own = max(of_session, key=_number, default=None)
             if own is not None and session.generation == 1 and self._is_lost(own):
                 yield self._found(endpoint.address, engine, session, own)
             else:
@@ -431,12 +478,12 @@ class Effects:
         return launch.running and launch.label != "" and launch.expires_at > self._clock() + EFFECT_SECONDS
 
     def _find_image(self, session: Session) -> Event:
-        policy = session.options.pull
+        policy = PullPolicy.MISSING if session.wanted_image == session.builder else session.options.pull
         # Once it waits, the image was not there a moment ago, and the pull looks for it once more.
         if policy is PullPolicy.NEVER or (policy is PullPolicy.MISSING and not session.pull_waits):
             with self._endpoint(session) as endpoint:
-                if endpoint.image_present(session.image):
-                    return e.ImagePresent()
+                if endpoint.image_present(session.wanted_image):
+                    return _present(session)
         if policy is PullPolicy.NEVER:
             raise ImageMissing(
                 "The image is not on the endpoint, and this launch is not to pull it. Pull it there yourself, or "
@@ -474,10 +521,12 @@ class Effects:
         if joins:
             self._take_handover(session)
         with self._endpoint(session) as endpoint:
-            if session.options.pull is PullPolicy.ALWAYS or not endpoint.image_present(session.image):
+            image = session.wanted_image
+            anew = session.options.pull is PullPolicy.ALWAYS and image != session.builder
+            if anew or not endpoint.image_present(image):
                 first: float | None = None
                 within = self._ends_by - self._clock() if joins else FIRST_LAYER_SECONDS
-                with closing(endpoint.pull(session.image, answer_within=within)) as statuses:
+                with closing(endpoint.pull(image, answer_within=within)) as statuses:
                     for status in statuses:
                         if Pool.HANDOVER in self._taken:  # it has joined
                             self._give_back(Pool.HANDOVER, session)
@@ -486,7 +535,7 @@ class Effects:
                         loaded = status.loaded if session.fraction is None else ""
                         fraction = of_the_rest(session.fraction, first, status.fraction)
                         yield e.PullProgressed(fraction, f"{status.line}{loaded}", status.pace)
-            yield e.ImagePresent()
+            yield _present(session)
 
     def close(self) -> None:
         """Forget the credentials, and the connection that was made with them."""
@@ -571,7 +620,7 @@ class Effects:
             if endpoint.inspect(container.name).status == "created":
                 user = endpoint.user_number(container.name, image.user)
                 endpoint.put_files(container.name, self._files(session, workdir=container.workdir, user=user))
-            return e.ContainerCreated()
+            return e.ContainerAwaitsFiles() if session.content else e.ContainerCreated()
 
     def _variables(self, session: Session) -> Mapping[str, str]:
         """The variables that the launch asked for; their values were opened with the credentials."""
@@ -682,6 +731,125 @@ class Effects:
             return ImageWithoutJupyter(f"{without_program('jupyter')}.{last}")
         return NotebookExited(f"The notebook's container ended with exit code {status.exit_code}.{last}")
 
+    # ── repositories (docs/adr/0020) ──
+
+    def _resolve_versions(self, session: Session) -> Generator[Event, None, None]:
+        with self._endpoint(session) as endpoint:
+            if session.repository is None:
+                helper = resolve_helper(session, hub_name=self._hub_of(session), engine={}, socket="")
+            else:
+                engine = endpoint.identity()
+                helper = resolve_helper(
+                    session, hub_name=self._hub_of(session), engine=engine.known, socket=self._socket(engine)
+                )
+            report = yield from self._helped(endpoint, session, helper)
+            if report is None:
+                return
+            versions = report.versions(len(session.sources))
+            if versions is None:
+                raise HelperFailed(f"The repository's version is not known. {BROKEN}")
+            if session.repository is None:
+                yield e.ContentResolved(versions)
+                return
+            image = image_name(session.repository, versions[0], session.builder)
+            free, least = report.free_disk, self._config.build_disk
+            if free is not None and free < least and endpoint.built_image(image) is None:
+                raise NoRoomToBuild(
+                    f"The endpoint has {shown_size(free)} of disk left, and this hub builds with {shown_size(least)} at "
+                    "least. Remove what is not needed there, for instance with docker system prune"
+                )
+            yield e.VersionsResolved(versions, image)
+
+    def _socket(self, engine: EngineIdentity) -> str:
+        """Where the engine's socket is on its host; raises SocketUnreachable for an engine that has none there."""
+        if self._config.engine_socket:
+            return self._config.engine_socket
+        if engine.rootless:
+            raise SocketUnreachable(
+                "The endpoint's engine is rootless and keeps its socket in a folder of its user's, which the hub does "
+                "not know. Launch an image, with the repository as the files for its work folder, which needs no socket"
+            )
+        return engine.socket
+
+    def _build_image(self, session: Session) -> Generator[Event, None, None]:
+        with self._endpoint(session) as endpoint:
+            if endpoint.built_image(session.image) is None:
+                helper = build_helper(
+                    session,
+                    hub_name=self._hub_of(session),
+                    socket=self._socket(endpoint.identity()),
+                    seconds=self._config.build_longest,
+                    most=self._config.most_image,
+                )
+                if (yield from self._helped(endpoint, session, helper)) is None:
+                    return
+                if endpoint.built_image(session.image) is None:
+                    raise HelperFailed(f"The build ended well, and its image is not there. {BROKEN}")
+                yield e.ImageBuilt(built=True)
+                return
+            endpoint.remove_helper(session.helper, session.label)
+            yield e.ImageBuilt(built=session.helps)
+
+    def _clone_files(self, session: Session) -> Generator[Event, None, None]:
+        with self._endpoint(session) as endpoint:
+            user = endpoint.user_number(_container(session), endpoint.image_config(session.image).user)
+            number = user.partition(":")[0]
+            helper = clone_helper(
+                session,
+                hub_name=self._hub_of(session),
+                name=content_folder(session.content),
+                user=number if number.isdigit() else "",
+            )
+            report = yield from self._helped(endpoint, session, helper)
+            if report is not None:
+                yield e.FilesCloned(report.cloned or CLONED["new"])
+
+    def _helped(
+        self, endpoint: Engine, session: Session, helper: HelperSpecification
+    ) -> Generator[Event, None, Report | None]:
+        """Have the helper at work, and look how far it is; its report once it has ended well, and is removed.
+
+        None while it is at work: it will be looked at again. One that another launch made is waited for. Raises
+        HelperFailed and the like, and leaves the helper until the launch has ended: its log can be read until then.
+        """
+        there = endpoint.helper(helper.name)
+        if there.exit_code is not None and self._is_stale(session, there):
+            endpoint.remove_helper(helper.name, there.label)
+            there = endpoint.helper(helper.name)
+        if there.status in ("missing", "created"):
+            endpoint.start_helper(helper, self._program)
+            there = endpoint.helper(helper.name)
+        if not session.helps:
+            yield e.HelperStarted()
+        ends_at = self._clock() + (0.0 if session.helps or session.state is State.BUILDING else HELPED_SECONDS)
+        while there.exit_code is None and there.status != "missing" and self._clock() < ends_at:
+            with self._asking(False):
+                self._sleep(HELPER_LOOK)
+            there = endpoint.helper(helper.name)
+        if there.status == "missing":  # another launch's, which was stopped: the next look makes it anew
+            yield e.HelperProgressed(None, "")
+            return None
+        log = endpoint.helper_log(helper.name, LOOK_LINES if there.exit_code is None else WHOLE_LINES)
+        report = report_of(log)
+        if there.exit_code is None:
+            yield e.HelperProgressed(report.fraction, self._masked(report.line))
+            return None
+        if session.state is State.BUILDING:
+            with self._asking(False):
+                self._build_logs.put(session.sid, session.generation, log)
+        if there.exit_code != 0 or report.end is None or any(report.failure):
+            raise helper_error(session.state, there.exit_code, report, log)
+        endpoint.remove_helper(helper.name, session.label)
+        return report
+
+    def _is_stale(self, session: Session, there: HelperThere) -> bool:
+        """Say whether a helper that has ended was of a launch that is over, so that its end says nothing of this one."""
+        if there.label == session.label:
+            return False
+        with self._asking(False):
+            found = self._find_session(there.sid)
+        return found is None or found.label != there.label or found.phase in (Phase.LEAVING, Phase.STOPPED)
+
     # ── saving it as an image (docs/adr/0018) ──
 
     def _save_image(self, session: Session) -> Generator[Event, None, None]:
@@ -766,28 +934,37 @@ class Effects:
                 endpoint.put_files(_container(session), certificate_file(self._leaf(session), self._clock()))
 
     def _remove(self, session: Session) -> Generator[Event, None, None]:
-        if session.container is None and not session.deletes:
+        if session.container is None and not session.helper and not session.deletes:
             yield e.ContainerRemoved()
             return
         if not session.credentials_held:
             raise CredentialsForgotten("Your credentials were deleted, so the hub could not remove the container")
         with self._endpoint(session) as endpoint:
+            if session.helper:
+                self._remove_settled(session, partial(self._remove_helper, endpoint, session))
             if session.container is not None:
-                self._remove_settled(endpoint, session, session.container)
+                self._remove_settled(session, partial(self._remove_own, endpoint, session, session.container))
             if session.deletes:
                 endpoint.remove_volume(session.sid, session.owner)
             yield e.ContainerRemoved()
             self._sweep(endpoint, session)
 
-    def _remove_settled(self, endpoint: Engine, session: Session, container: str) -> None:
-        """Remove the session's container; raises CreationUnsettled while it may still appear."""
+    def _remove_settled(self, session: Session, remove: Callable[[], bool]) -> None:
+        """Remove a container of the session's; raises CreationUnsettled while it may still appear."""
         settled = self._clock() >= session.unsettled_until
-        was_there = self._remove_own(endpoint, session, container)
+        was_there = remove()
         if not settled and not (was_there and session.creations == 1):
             raise CreationUnsettled(
                 "The endpoint gave no answer when it was asked to create the container, so it may still do so. The "
                 "hub looks for it for some minutes and removes it"
             )
+
+    def _remove_helper(self, endpoint: Engine, session: Session) -> bool:
+        """Remove the session's helper, and say whether it was there; another launch's stays."""
+        try:
+            return endpoint.remove_helper(session.helper, session.label)
+        except ContainerConflict:
+            return False  # somebody else's
 
     def _remove_own(self, endpoint: Engine, session: Session, container: str) -> bool:
         """Remove the session's container, and say whether it was there."""
@@ -811,7 +988,10 @@ class Effects:
                     found = self._find_session(launch.sid)
                 if found is not None and found.owner == session.owner and found.is_past(launch.generation):
                     with suppress(EndpointError):
-                        endpoint.remove(container_name(launch.sid, launch.generation))
+                        if launch.helper:
+                            endpoint.remove_helper(launch.helper, launch.label)
+                        else:
+                            endpoint.remove(container_name(launch.sid, launch.generation))
 
     # ── the notebook and its route ──
 
@@ -854,6 +1034,11 @@ class Effects:
                 status = endpoint.inspect(name)
                 if not status.running:
                     raise self._not_running(endpoint, name, status)
+
+
+def _present(session: Session) -> Event:
+    """That the wanted image is on the endpoint."""
+    return e.BuilderPresent() if session.wanted_image == session.builder else e.ImagePresent()
 
 
 def seconds_of(effect: Effect) -> float:

@@ -50,6 +50,7 @@ from chalicelib.launcher.effects import Effects, seconds_of
 from chalicelib.launcher.figures import failure_of, figures_of
 from chalicelib.metrics import SILENT, Metrics
 from chalicelib.session.events import (
+    BuilderPresent,
     Effect,
     Event,
     ImagePresent,
@@ -210,7 +211,7 @@ class Launcher:
             return ended
         with closing(self._effects.perform(PullImage(joins=True), session)) as events:
             joined = next(events)
-            if not isinstance(joined, PullProgressed | ImagePresent):
+            if not isinstance(joined, PullProgressed | ImagePresent | BuilderPresent):
                 failure = failure_of(joined)
                 log.info("session %s: not taken over: %s", session.sid, failure.code if failure else "not its turn")
                 return self._sessions.load(session.sid)

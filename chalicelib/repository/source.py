@@ -37,3 +37,8 @@ class Source:
     address: str
     ref: str = ""
     folder: str = ""
+
+    @property
+    def takes_ref(self) -> bool:
+        """Whether it has branches, tags and commits."""
+        return self.provider in (Provider.GITHUB, Provider.GITLAB, Provider.GIST, Provider.GIT)

@@ -34,6 +34,21 @@ class PullImage:
 
 
 @dataclass(frozen=True, slots=True)
+class ResolveVersions:
+    """Have a helper find out at which versions the launch's repositories are, and whether it can build."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildImage:
+    """Have a helper build the repository's image, unless it is there or another launch's helper is building it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloneFiles:
+    """Have a helper put the content's files into the work folder; none that is there is overwritten."""
+
+
+@dataclass(frozen=True, slots=True)
 class CreateContainer:
     """Create the container, or adopt it if it is there, and put certificate, key and configuration into it."""
 
@@ -100,7 +115,10 @@ Effect = (
     VerifyEndpoint
     | FindImage
     | PullImage
+    | ResolveVersions
+    | BuildImage
     | CreateContainer
+    | CloneFiles
     | StartContainer
     | ProbeNotebook
     | PublishRoute
@@ -181,6 +199,58 @@ class PullProgressed:
 @dataclass(frozen=True, slots=True)
 class ImagePresent:
     """The image is on the endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuilderPresent:
+    """The builder is on the endpoint: the image of the helpers."""
+
+
+@dataclass(frozen=True, slots=True)
+class HelperStarted:
+    """The launch's helper is at work, and known to be the only one."""
+
+
+@dataclass(frozen=True, slots=True)
+class HelperProgressed:
+    """A helper is at work: `line` is what the visitor reads of it, `fraction` how far it is, if that is known."""
+
+    fraction: float | None
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionsResolved:
+    """The repositories are at these `versions`, and there is one to build: as `image`."""
+
+    versions: tuple[str, ...]
+    image: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContentResolved:
+    """The content is at this version, and nothing is to be built."""
+
+    versions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBuilt:
+    """The repository's image is on the endpoint; `built`: and was not before."""
+
+    built: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerAwaitsFiles:
+    """The container exists and holds its files, but the content's are still to come."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilesCloned:
+    """The content's files are in the work folder; `line` says which."""
+
+    line: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,6 +425,14 @@ Event = (
     | PullAdmitted
     | PullProgressed
     | ImagePresent
+    | BuilderPresent
+    | HelperStarted
+    | HelperProgressed
+    | VersionsResolved
+    | ContentResolved
+    | ImageBuilt
+    | ContainerAwaitsFiles
+    | FilesCloned
     | ContainerCreated
     | ContainerStarted
     | NotebookAnswered

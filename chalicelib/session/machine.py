@@ -38,7 +38,8 @@ Rules
    WITHDRAWING and PURGING wait for those stores and never give up: giving up there would leave a route or a secret
    behind. A pull's status that only repeats itself is silence; that it is another session's turn (Queued) is no news
    either. Who waits for a slot (PullQueued) does not wait for the endpoint.
-7. What will exist is written down before it does: entering CREATING records the container's name. An engine may go on
+7. What will exist is written down before it does: entering CREATING records the container's name, and entering a
+   state in which a helper is at work that helper's. An engine may go on
    with a creation that the hub has given up. So leaving CREATING records how many may have been sent, and until when
    one that nobody saw answered is waited for: until then REMOVING does not believe that nothing is there.
 8. One tick at a time holds a session (lease.py).
@@ -55,12 +56,33 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from chalicelib.repository.source import Source
+from chalicelib.repository.tag import build_name
 from chalicelib.session import events as e
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lease import LEASE_SECONDS
-from chalicelib.session.narration import LINE_LENGTH, begin, kept_waiting, narrate, silence, stalled, too_long
-from chalicelib.session.values import Failure, Limits, Options, Phase, Session, State, container_name, session_id
+from chalicelib.session.narration import (
+    LINE_LENGTH,
+    begin,
+    built_too_long,
+    kept_waiting,
+    narrate,
+    silence,
+    stalled,
+    too_long,
+)
+from chalicelib.session.values import (
+    Failure,
+    Limits,
+    Options,
+    Phase,
+    Session,
+    State,
+    container_name,
+    helper_name,
+    session_id,
+)
 from chalicelib.text import one_line
 
 _LEAVE: Final[Mapping[type[Event], State]] = {
@@ -74,9 +96,31 @@ _LEAVE: Final[Mapping[type[Event], State]] = {
 
 _AGAIN: Final[Mapping[State, Mapping[type[Event], State]]] = {
     state: {e.Queued: state, e.EffectDelayed: state}
-    for state in (State.VERIFYING, State.PULLING, State.CREATING, State.STARTING, State.PROBING, State.SAVING)
+    for state in (
+        State.VERIFYING,
+        State.PULLING,
+        State.RESOLVING,
+        State.BUILDING,
+        State.CREATING,
+        State.CLONING,
+        State.STARTING,
+        State.PROBING,
+        State.SAVING,
+    )
 }
 
+HELPED: Final = frozenset({State.RESOLVING, State.BUILDING, State.CLONING})  # in which a helper is at work
+_HELPS: Final[Mapping[State, Mapping[type[Event], State]]] = {
+    state: {e.HelperStarted: state, e.HelperProgressed: state} for state in HELPED
+}
+
+_SETTLES_CREATION: Final = (
+    e.ContainerCreated,
+    e.ContainerAwaitsFiles,
+    e.HelperStarted,
+    e.ImageBuilt,  # it was there already, and no helper was wanted
+    e.EffectFailed,
+)
 _ENDS_A_NEWER_ONE: Final = frozenset({e.StopRequested, e.SessionExpired})
 
 # fmt: off
@@ -88,9 +132,18 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
                         e.PullAdmitted: State.PULLING,
                         e.PullQueued: State.PULLING,
                         e.ImagePresent: State.CREATING,
+                        e.BuilderPresent: State.RESOLVING,
                         **_AGAIN[State.PULLING], **_LEAVE},
+    State.RESOLVING:   {e.VersionsResolved: State.BUILDING,
+                        e.ContentResolved: State.PULLING,
+                        **_HELPS[State.RESOLVING], **_AGAIN[State.RESOLVING], **_LEAVE},
+    State.BUILDING:    {e.ImageBuilt: State.CREATING,
+                        **_HELPS[State.BUILDING], **_AGAIN[State.BUILDING], **_LEAVE},
     State.CREATING:    {e.ContainerCreated: State.STARTING,
+                        e.ContainerAwaitsFiles: State.CLONING,
                         **_AGAIN[State.CREATING], **_LEAVE},
+    State.CLONING:     {e.FilesCloned: State.STARTING,
+                        **_HELPS[State.CLONING], **_AGAIN[State.CLONING], **_LEAVE},
     State.STARTING:    {e.ContainerStarted: State.PROBING,
                         **_AGAIN[State.STARTING], **_LEAVE},
     State.PROBING:     {e.NotebookAnswered: State.PUBLISHING,
@@ -155,7 +208,10 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
 EFFECTS: Final[Mapping[State, Effect]] = MappingProxyType({
     State.VERIFYING:   e.VerifyEndpoint(),
     State.PULLING:     e.FindImage(),
+    State.RESOLVING:   e.ResolveVersions(),
+    State.BUILDING:    e.BuildImage(),
     State.CREATING:    e.CreateContainer(),
+    State.CLONING:     e.CloneFiles(),
     State.STARTING:    e.StartContainer(),
     State.PROBING:     e.ProbeNotebook(),
     State.PUBLISHING:  e.PublishRoute(),
@@ -174,7 +230,10 @@ EFFECTS: Final[Mapping[State, Effect]] = MappingProxyType({
 PATIENCE: Final[Mapping[State, float]] = MappingProxyType({
     State.VERIFYING:    60,   # longer than an engine's restart; shorter than a visitor's patience
     State.PULLING:     600,   # extracting one large layer on a slow disk says nothing for minutes
+    State.RESOLVING:   120,
+    State.BUILDING:    600,   # a build can keep an engine busy; what it says of itself is no silence
     State.CREATING:    120,
+    State.CLONING:     120,
     State.STARTING:    120,   # a cold disk, or an engine that is busy with somebody else's container
     State.PROBING:     180,   # large images import slowly the first time
     State.PUBLISHING:  300,   # ours: DynamoDB has to take one small write
@@ -201,12 +260,21 @@ QUEUE_PAUSE: Final = 3.0  # seconds; a wait for a turn is half as long as all wa
 QUEUE_PAUSE_LIMIT: Final = 45.0  # and no longer
 
 
+HELPER_PAUSE: Final = 1.0  # seconds between two looks at a helper, growing with the time that it is at work
+HELPER_PAUSE_LIMIT: Final = 15.0
+BUILD_SLACK: Final = 300.0  # seconds that a build may take above its limit, which its helper keeps by itself
+
+
 @dataclass(frozen=True, slots=True)
 class PullPatience:
-    """How long a launch may be in PULLING: without getting a step further, and in all, waiting included; in seconds."""
+    """How long a launch may be in PULLING: without getting a step further, and in all, waiting included; in seconds.
+
+    `build` is how long it may be in BUILDING.
+    """
 
     stalled: float = 3600.0
     longest: float = 43200.0
+    build: float = 7200.0
 
 
 def new_session(
@@ -219,6 +287,9 @@ def new_session(
     options: Options = _NO_OPTIONS,
     open_path: str = "",
     source: str = "",
+    repository: Source | None = None,
+    content: Source | None = None,
+    builder: str = "",
     keeps: bool = False,
     now: float,
     lifetime: float,
@@ -247,6 +318,9 @@ def new_session(
         options=options,
         open_path=open_path,
         source=source,
+        repository=repository,
+        content=content,
+        builder=builder,
         keeps=keeps,
         written_by=request,
         log=previous.log if previous else (),
@@ -266,11 +340,14 @@ def _launched_again(session: Session, lifetime: float, now: float) -> Session:
         owner=session.owner,
         name=session.name,
         endpoint=session.endpoint,
-        image=session.image,
+        image="" if session.repository else session.image,  # the branch may be elsewhere by now
         limits=session.limits,
         options=session.options,
         open_path=session.open_path,
         source=session.source,
+        repository=session.repository,
+        content=session.content,
+        builder=session.builder,
         keeps=session.keeps,
         now=now,
         lifetime=lifetime,
@@ -304,6 +381,8 @@ def overdue(session: Session, now: float, pulls: PullPatience = PullPatience()) 
         return e.StopRequested() if now >= session.expires_at and session.phase is Phase.LEAVING else None
     if session.state is State.PULLING and (failure := _pull_overdue(session, now, pulls)):
         return e.PatienceExpired(failure)
+    if session.state is State.BUILDING and now - session.entered_at > pulls.build + BUILD_SLACK:
+        return e.PatienceExpired(built_too_long(pulls.build))
     patience = PATIENCE.get(session.state)
     if patience is None:
         return None
@@ -368,7 +447,7 @@ def _changed(session: Session, event: Event, state: State, now: float) -> Sessio
     if session.newer and state in (State.WITHDRAWING, State.REMOVING):  # it may not have said what there is to remove
         after = replace(after, container=after.container or container_name(after.sid, after.generation))
     if state is not session.state:
-        if session.state is State.CREATING:
+        if session.state is State.CREATING or (session.state in HELPED and not session.helps):
             after = replace(after, **_unsettled(session, event, now))
         return _entered(after, now)
     if state is State.READY:
@@ -389,6 +468,9 @@ def _stayed(session: Session, after: Session, event: Event, now: float) -> Sessi
             return replace(_heard(after, now), next_attempt_at=_next_turn(session.entered_at, now))
         case e.PullAdmitted():
             return replace(_heard(after, now), progressed_at=now)
+        case e.HelperStarted():  # whoever started it looks at it first
+            doubled = {} if session.helps else _unsettled(session, event, now)
+            return replace(_heard(after, now), next_attempt_at=now, **doubled)
         case e.StopRequested() | e.AgainRequested() | e.DeleteRequested() | e.ForgetRequested() | e.ExtendRequested():
             # heard from the visitor, not from the endpoint
             return replace(after, next_attempt_at=_next_look(after, now))
@@ -410,6 +492,17 @@ def _facts(session: Session, event: Event) -> dict[str, Any]:  # noqa: C901 - on
         case e.PullProgressed(fraction=fraction):
             known = [share for share in (fraction, session.fraction) if share is not None]
             return {"fraction": max(known, default=None)}
+        case e.HelperStarted():
+            return {"helps": True}
+        case e.HelperProgressed(fraction=fraction):
+            known = [share for share in (fraction, session.fraction) if share is not None]
+            return {"fraction": max(known, default=None)}
+        case e.VersionsResolved(versions=versions, image=image):
+            return {"versions": versions, "image": image, "helper": ""}
+        case e.ContentResolved(versions=versions):
+            return {"versions": versions, "helper": ""}
+        case e.ImageBuilt() | e.FilesCloned():
+            return {"helper": ""}
         case e.ContainerStarted(target=target) | e.NotebookMoved(target=target):
             return {"target": target}
         case e.StopRequested(keep=keep):
@@ -434,7 +527,7 @@ def _facts(session: Session, event: Event) -> dict[str, Any]:  # noqa: C901 - on
         case e.ContainerExited(failure=failure) | e.EffectFailed(failure=failure) | e.PatienceExpired(failure=failure):
             return {"failure": session.failure or failure}
         case e.ContainerRemoved():
-            return {"container": None}
+            return {"container": None, "helper": ""}
         case e.CredentialsPurged():
             return {"credentials_held": False, "keeps": False, "again": "", "sealed_in": 0}
         case e.CredentialsRenewed() | e.CredentialsStoredLate():
@@ -463,32 +556,42 @@ def _found(session: Session, found: e.NotebookFound) -> dict[str, Any]:
 
 
 def _unsettled(session: Session, event: Event, now: float) -> dict[str, Any]:
-    """What may still come of the creations that a session sent which leaves CREATING, as changes of fields.
+    """What may still come of the creations that a session sent in the state that it is in, as changes of fields.
 
-    One was sent on entering it, one for each attempt that failed, and one more if a tick may have been killed after
+    It leaves CREATING, or one where a helper is at work, or has seen that helper. One was sent on entering it, one for each attempt that failed, and one more if a tick may have been killed after
     sending it, which shows at the end of its lease (none was while it waited for its turn: `entered_at` is the end of
     that). The answer to the last one settles it if there was no other.
     """
     sent = 1 + session.attempts + (now >= session.entered_at + LEASE_SECONDS)
-    if sent == 1 and isinstance(event, e.ContainerCreated | e.EffectFailed):
+    if sent == 1 and isinstance(event, _SETTLES_CREATION):
         return {}
     return {"creations": sent, "unsettled_until": now + SETTLE_SECONDS}
 
 
 def _unasked(session: Session, now: float) -> Session:
     """The session having waited for its turn: if no creation was sent up to now, that counts from now (_unsettled)."""
-    nothing_sent = session.state is State.CREATING and not session.attempts
+    creates = session.state is State.CREATING or (session.state in HELPED and not session.helps)
+    nothing_sent = creates and not session.attempts
     return replace(session, entered_at=now) if nothing_sent and now < session.entered_at + LEASE_SECONDS else session
 
 
 def _entered(session: Session, now: float) -> Session:
     """The session having just entered its state."""
-    session = replace(_heard(session, now), entered_at=now, admitted=False, steady=False)
+    session = replace(session, entered_at=now, admitted=False, steady=False, helps=False)
+    session = _heard(session, now)
     if session.state is not State.SAVING:
         session = replace(session, saving="", commits=0)
     match session.state:
+        case State.PULLING:
+            return replace(session, fraction=None)
+        case State.RESOLVING:  # rule 7, as in the following
+            return replace(session, helper=helper_name(session.sid, session.generation, "resolve"))
+        case State.BUILDING:
+            return replace(session, helper=build_name(session.image), fraction=None)
         case State.CREATING:
-            return replace(session, container=container_name(session.sid, session.generation))  # rule 7
+            return replace(session, container=container_name(session.sid, session.generation))
+        case State.CLONING:
+            return replace(session, helper=helper_name(session.sid, session.generation, "clone"))
         case State.REMOVING:
             return replace(session, target=None)
         case State.KEPT:
@@ -564,5 +667,7 @@ def _next_look(session: Session, now: float) -> float | None:
             return now if session.again else session.expires_at
         case State.READY:
             return session.expires_at  # and before that as often as looks.py says
+        case _ if session.helps:
+            return now + min(HELPER_PAUSE + (now - session.entered_at) / 20, HELPER_PAUSE_LIMIT)
         case _:
             return now

@@ -18,6 +18,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
+from chalicelib.repository.address import shown
 from chalicelib.session import events as e
 from chalicelib.session.events import Event
 from chalicelib.session.options import shown_size
@@ -32,7 +33,10 @@ WARNING_SECONDS: Final = 7200.0  # before a notebook expires its visitor is warn
 MESSAGES: Final[Mapping[State, str]] = MappingProxyType({
     State.VERIFYING:   "Connecting to your Docker endpoint",
     State.PULLING:     "Looking for the image on your endpoint",
+    State.RESOLVING:   "Looking up the repository's version, on your endpoint",
+    State.BUILDING:    "Building the repository's image, on your endpoint",
     State.CREATING:    "Creating the container",
+    State.CLONING:     "Copying the files into your work folder",
     State.STARTING:    "Starting the container",
     State.PROBING:     "Waiting for JupyterLab to answer",
     State.PUBLISHING:  "Publishing your notebook's address",
@@ -54,10 +58,13 @@ _DELETED: Final = "Deleted: no container, no volume with files, no route and no 
 
 # The share of a launch that lies behind a session entering the state; a pull fills the gap to the next one.
 PROGRESS: Final[Mapping[State, float]] = MappingProxyType({
-    State.VERIFYING: 0.02, State.PULLING: 0.08, State.CREATING: 0.75, State.STARTING: 0.80,
+    State.VERIFYING: 0.02, State.PULLING: 0.08, State.RESOLVING: 0.14, State.BUILDING: 0.16, State.CREATING: 0.75,
+    State.CLONING: 0.78, State.STARTING: 0.80,
     State.PROBING: 0.85, State.PUBLISHING: 0.97, State.READY: 1.0, State.REPUBLISHING: 1.0, State.FORGETTING: 1.0,
     State.SAVING: 1.0,
 })
+
+_PROGRESS: Final = (e.PullProgressed, e.HelperProgressed, e.Queued, e.PullQueued)
 
 _HEADLINES: Final[Mapping[Phase, str]] = MappingProxyType({
     Phase.LAUNCHING: "Launching", Phase.READY: "Ready", Phase.LEAVING: "Stopping", Phase.STOPPED: "Stopped",
@@ -86,9 +93,14 @@ def headline(session: Session | Summary) -> str:
 def progress(session: Session) -> float | None:
     """The share of the launch that is done, 0 to 1 and never falling while it goes on; None once it is leaving."""
     begun = PROGRESS.get(session.state)
-    if begun is None or session.state is not State.PULLING or session.fraction is None:
+    if begun is None or session.state not in (State.PULLING, State.BUILDING):
         return begun
-    return begun + (PROGRESS[State.CREATING] - begun) * min(max(session.fraction, 0.0), 1.0)
+    if session.versions:
+        begun = PROGRESS[State.BUILDING]
+    if session.fraction is None:
+        return begun
+    ends = PROGRESS[State.RESOLVING] if session.builder and not session.versions else PROGRESS[State.CREATING]
+    return begun + (ends - begun) * min(max(session.fraction, 0.0), 1.0)
 
 
 def warning(session: Session, now: float) -> str | None:
@@ -111,7 +123,7 @@ def narrate(before: Session, event: Event, after: Session, now: float) -> Sessio
     told = replace(after, message=_message_after(before, event, after))
     log = _without_history(before.log)
     for text in _lines_about(before, event, told):
-        line = replace(_line(log, text, now), progress=isinstance(event, e.PullProgressed | e.Queued | e.PullQueued))
+        line = replace(_line(log, text, now), progress=isinstance(event, _PROGRESS))
         if line.progress and log and log[-1].progress:
             log = (*log[:-1], replace(line, place=log[-1].place))
         else:
@@ -158,6 +170,15 @@ def too_long(longest: float) -> Failure:
     )
 
 
+def built_too_long(longest: float) -> Failure:
+    """Why a build was given up."""
+    return Failure(
+        "build-too-long",
+        f"The build took longer than {_minutes(longest)}, the most that this hub allows. What it has built so far stays "
+        "in the endpoint's cache: launch again to go on from there",
+    )
+
+
 def _minutes(seconds: float) -> str:
     hours, minutes = divmod(round(seconds / 60), 60)
     parts = [
@@ -179,7 +200,9 @@ def _message_after(before: Session, event: Event, after: Session) -> str:
         case e.Queued(line=line) | e.PullQueued(line=line):
             return one_line(line, LINE_LENGTH)
         case e.PullAdmitted():
-            return "Pulling the image"
+            return "Pulling the builder's image" if before.wanted_image == before.builder else "Pulling the image"
+        case e.HelperProgressed(line=line):
+            return one_line(line, LINE_LENGTH) or before.message
         case e.EffectDelayed(failure=failure):
             return one_line(failure.message, LINE_LENGTH)
         case e.CredentialsRenewed() | e.NotebookAnswered() | e.AgainRequested() | e.DeleteRequested():
@@ -235,7 +258,17 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
             yield "Asked to launch it again"
         case e.ExtendRequested():
             yield "Asked to keep it longer"
-        case e.PullProgressed() | e.Queued() | e.PullQueued():
+        case e.VersionsResolved(versions=versions) | e.ContentResolved(versions=versions):
+            for source, version in zip(after.sources, versions, strict=False):
+                yield f"{shown(source)} is at {version}"
+            yield after.message
+        case e.ImageBuilt(built=built):
+            yield "The image is built" if built else "The image of this version was built before"
+            yield after.message
+        case e.FilesCloned(line=line):
+            yield line
+            yield after.message
+        case e.PullProgressed() | e.HelperProgressed() | e.Queued() | e.PullQueued():
             if after.message and after.message != before.message:
                 yield after.message
         case e.EffectDelayed(failure=failure):

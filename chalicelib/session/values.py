@@ -13,6 +13,8 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Final
 
+from chalicelib.repository.source import Source
+
 _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuv"  # of ids and labels, 5 bits each
 _ID_LENGTH: Final = 20
 LARGEST_GENERATION: Final = 999_999  # that is believed of an endpoint
@@ -23,7 +25,10 @@ class State(StrEnum):
 
     VERIFYING = "verifying"
     PULLING = "pulling"
+    RESOLVING = "resolving"
+    BUILDING = "building"
     CREATING = "creating"
+    CLONING = "cloning"
     STARTING = "starting"
     PROBING = "probing"
     PUBLISHING = "publishing"
@@ -50,7 +55,17 @@ class Phase(StrEnum):
 PHASES: Final[Mapping[Phase, frozenset[State]]] = MappingProxyType(
     {
         Phase.LAUNCHING: frozenset(
-            {State.VERIFYING, State.PULLING, State.CREATING, State.STARTING, State.PROBING, State.PUBLISHING}
+            {
+                State.VERIFYING,
+                State.PULLING,
+                State.RESOLVING,
+                State.BUILDING,
+                State.CREATING,
+                State.CLONING,
+                State.STARTING,
+                State.PROBING,
+                State.PUBLISHING,
+            }
         ),
         Phase.READY: frozenset({State.READY, State.REPUBLISHING, State.FORGETTING, State.SAVING}),
         Phase.LEAVING: frozenset({State.WITHDRAWING, State.REMOVING, State.PURGING}),
@@ -196,11 +211,15 @@ class Session:
                  `hub` is whose its container is, as its label says ("": it was stored before launches had one).
     origin       `label` is random and this launch's own ("": it was stored before launches had one); `host` has it.
     asked for    `endpoint`, `image`, `limits`, `options`, `open_path`; `source` is the network it was launched from.
+                 Of a repository the image is built, and `image` is "" until it is known which; the files of `content`
+                 go into the work folder. For either there is a `builder`, the image of the helpers ("": it needs none).
                  `keeps`: the credentials are kept after it has stopped, until it expires. `again` is the label of the
                  launch that follows as soon as it has stopped ("": none does). `deletes`: its volume goes, too.
     found        `address` (checked, of the endpoint), `container` (its name, known before it exists), `target`.
                  Of the `creations` that were sent, one that nobody saw answered may make it until `unsettled_until`.
                  Its credentials were stored for launch `sealed_in` (0: for this one).
+    helper       the name of the `helper` that is at work for it or may be ("": none is); it was seen if it `helps`.
+                 `versions` are those that repository and content were resolved to, in this order.
     saved as     the image `saving`, which its container is being written to, and how many `commits` were sent for that.
     how it goes  `state`, since `entered_at`; `steady` while it is ready and there has been no news for long; `queued`
                  while it waits for its turn, with `pull_waits` if that is one to pull; `fraction` of the pull, once it
@@ -230,6 +249,9 @@ class Session:
     options: Options = Options()
     open_path: str = ""
     source: str = ""
+    repository: Source | None = None
+    content: Source | None = None
+    builder: str = ""
     keeps: bool = False
     again: str = ""
     deletes: bool = False
@@ -240,6 +262,9 @@ class Session:
     container: str | None = None
     creations: int = 0
     unsettled_until: float = 0.0
+    helper: str = ""
+    helps: bool = False
+    versions: tuple[str, ...] = ()
     target: Target | None = None
     credentials_held: bool = True
     written_by: str = ""
@@ -272,6 +297,16 @@ class Session:
     def failed(self) -> bool:
         """Whether it is over, or on its way out, because of a failure."""
         return self.failure is not None
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What has to be resolved: the repository that is built, and that whose files are wanted."""
+        return tuple(source for source in (self.repository, self.content) if source is not None)
+
+    @property
+    def wanted_image(self) -> str:
+        """The image that is looked for, and pulled, at present: first the builder."""
+        return self.builder if self.builder and not self.versions else self.image
 
     @property
     def summary(self) -> Summary:
@@ -327,6 +362,11 @@ def _letters(number: int, length: int) -> str:
 def container_name(sid: str, generation: int) -> str:
     """Name the container of one launch; the name is the idempotency key of its creation."""
     return f"homeport-{sid}-{generation}"
+
+
+def helper_name(sid: str, generation: int, task: str) -> str:
+    """Name the helper of one launch for a task that is its own: `resolve` or `clone`."""
+    return f"{container_name(sid, generation)}-{task}"
 
 
 def volume_name(sid: str) -> str:

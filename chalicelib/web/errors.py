@@ -45,6 +45,18 @@ class BadName(BadField):
     title = "Invalid notebook name"
 
 
+class NoBuildLog(HomeportError):
+    """There is no log of a build of this launch."""
+
+    status = 404
+
+
+class RepositoryNotAllowed(HomeportError):
+    """The hub's operator does not allow this repository, or none at all."""
+
+    status = 403
+
+
 class LimitTooHigh(BadField):
     """More memory, CPUs or shared memory is asked for than the hub's operator allows."""
 

@@ -9,13 +9,23 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
 from multipart import MultipartError, MultipartParser, MultipartPart, parse_options_header
 
+from chalicelib.repository.address import (
+    Asked,
+    content_folder,
+    parse_folder,
+    parse_open,
+    parse_ref,
+    parse_repository,
+    suggested_name,
+)
+from chalicelib.repository.source import Source
 from chalicelib.session.image import image_to_save, parse_image
 from chalicelib.session.options import data_folder, ports, shown_size, size_of, variables
 from chalicelib.session.values import Limits, Options, PullPolicy
@@ -31,6 +41,11 @@ FIELDS: Final = frozenset(
         "name",
         "host",
         "image",
+        "repo",
+        "ref",
+        "folder",
+        "content",
+        "content_ref",
         "pull",
         "memory",
         "cpus",
@@ -68,7 +83,9 @@ _LONGEST_SPELLING: Final = 4 * NAME_LENGTH  # a character has at most four parts
 class Launch:
     """An upload, its fields checked; `image` and `host` are None where nothing was asked for.
 
-    `open_path` is what to open in JupyterLab, below the work directory; empty for nothing in particular. `environment`
+    `repository` is built and launched instead of an image, and the files of `content` are put into the work folder.
+    `open_path` is what to open: below the work directory in JupyterLab, or with a `/` before it whatever the notebook's
+    server has there; empty for nothing in particular. `environment`
     has the values of the variables that `options` names. `keep`: the credentials are kept after it has stopped.
     """
 
@@ -76,6 +93,8 @@ class Launch:
     name: str
     host: str | None
     image: str | None
+    repository: Source | None = None
+    content: Source | None = None
     limits: Limits
     options: Options = field(default_factory=Options)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -101,11 +120,15 @@ def parse_launch(content_type: str, body: bytes) -> Launch:
         raise MissingField("The file in the field “credentials” is empty: choose your credentials bundle")
     texts = {name: text for name, part in fields.items() if (text := _text(name, part))}
     environment = _read("env", variables, texts) or {}
+    repository, content = _source("repo", "ref", texts), _source("content", "content_ref", texts)
+    _check_together(texts, repository, content)
     return Launch(
         bundle=bundle,
-        name=notebook_name(texts.get("name", "")),
+        name=notebook_name(texts.get("name", "") or _suggested(repository, content)),
         host=texts.get("host"),
         image=_read("image", image_reference, texts),
+        repository=repository.source if repository else None,
+        content=content.source if content else None,
         limits=Limits(
             memory=_read("memory", memory_bytes, texts),
             cpus=_read("cpus", cpu_count, texts),
@@ -119,9 +142,47 @@ def parse_launch(content_type: str, body: bytes) -> Launch:
             pull=_read("pull", pull_policy, texts) or PullPolicy.MISSING,
         ),
         environment=environment,
-        open_path=_read("open", work_path, texts) or "",
+        open_path=_read("open", parse_open, texts) or _opened(repository, content),
         keep=_read("keep", yes, texts) or False,
     )
+
+
+def _source(field_name: str, ref_name: str, texts: Mapping[str, str]) -> Asked | None:
+    """A repository of the form, with the version and the folder that other fields say; raises BadField."""
+    asked = _read(field_name, parse_repository, texts)
+    ref = _read(ref_name, parse_ref, texts)
+    folder = _read("folder", parse_folder, texts) if field_name == "repo" else None
+    if asked is None:
+        if ref or folder:
+            raise BadField(f"The field “{ref_name if ref else 'folder'}” needs a repository in “{field_name}”")
+        return None
+    source = asked.source
+    if ref and not source.takes_ref:
+        raise BadField(f"The field “{ref_name}” is for Git repositories; this one's address says its version")
+    return replace(asked, source=replace(source, ref=ref or source.ref, folder=folder or source.folder))
+
+
+def _check_together(texts: Mapping[str, str], repository: Asked | None, content: Asked | None) -> None:
+    """Refuse fields that say two things, or nothing for this launch; raises BadField."""
+    if repository and "image" in texts:
+        raise BadField("Fill in an image or a repository, not both. Files for an image's work folder go into “content”")
+    if repository and "pull" in texts and texts["pull"] != PullPolicy.MISSING:
+        raise BadField("The field “pull” is for images; a repository is built when its version is not there")
+    if content and content.source.folder:
+        raise BadField("The field “content” must be a whole repository; name what to open in “open”")
+
+
+def _suggested(repository: Asked | None, content: Asked | None) -> str:
+    """What a notebook is called if its visitor does not say it: two repositories share no volume by chance."""
+    asked = repository or content
+    return suggested_name(asked.source) if asked else ""
+
+
+def _opened(repository: Asked | None, content: Asked | None) -> str:
+    """What the repository's own address says to open."""
+    if content:
+        return f"{content_folder(content.source)}/{content.open_path}".rstrip("/") if content.open_path else ""
+    return repository.open_path if repository else ""
 
 
 def parse_deletion(content_type: str, body: bytes) -> Deletion:
@@ -237,13 +298,6 @@ def pull_policy(text: str) -> PullPolicy:
     return PullPolicy(text)
 
 
-def work_path(text: str) -> str:
-    """A file or folder below the work directory, to be opened on entering; raises ValueError."""
-    if len(text) > 200 or text.startswith("/") or "\\" in text or ".." in text.split("/"):
-        raise ValueError("must be a path below the work directory, such as lessons/first.ipynb")
-    return text
-
-
 def _size_of(name: str, text: str) -> int:
     size, (least, most) = size_of(text), _SIZES[name]
     if not least <= size <= most:
@@ -279,7 +333,7 @@ def _fields(content_type: str, body: bytes, known: frozenset[str]) -> dict[str, 
             options["boundary"],
             content_length=len(body),
             strict=True,
-            part_limit=16,
+            part_limit=24,
             spool_limit=BODY_LIMIT,
             memory_limit=BODY_LIMIT,
             disk_limit=0,

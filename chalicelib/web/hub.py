@@ -31,6 +31,9 @@ from chalicelib.bundle.errors import EndpointsDisagree
 from chalicelib.bundle.parse import Bundle, parse
 from chalicelib.config import Config
 from chalicelib.metrics import SILENT, Metric, Metrics
+from chalicelib.repository.address import shown
+from chalicelib.repository.allowed import is_allowed as is_repository_allowed
+from chalicelib.repository.source import Source
 from chalicelib.session.events import (
     AgainRequested,
     CredentialsRenewed,
@@ -70,8 +73,10 @@ from chalicelib.web.errors import (
     LimitTooHigh,
     LongestLifeReached,
     NameNotTyped,
+    NoBuildLog,
     NotAuthenticated,
     OwnersDisagree,
+    RepositoryNotAllowed,
     SessionLeaving,
     SessionNotReady,
     SessionOfLaterVersion,
@@ -113,6 +118,12 @@ class Images(Protocol):
     """What the hub needs of chalicelib.aws.images.ImageStore."""
 
     def of_owner(self, owner: str) -> Sequence[SavedImage]: ...
+
+
+class BuildLogs(Protocol):
+    """What the hub needs of chalicelib.aws.build_logs.BuildLogStore."""
+
+    def get(self, sid: str, generation: int) -> str | None: ...
 
 
 class CredentialsSink(Protocol):
@@ -168,6 +179,13 @@ def _check_same(session: Session, bundle: Bundle) -> None:
         )
 
 
+def _opened(open_path: str) -> str:
+    """The path on the notebook's origin that is opened on entering."""
+    if open_path.startswith("/"):
+        return open_path
+    return f"/lab/tree/{quote(open_path)}" if open_path else "/lab"
+
+
 def not_signed_in() -> NotAuthenticated:
     """What is said to a browser that shows no token, or one that stands for nobody."""
     return NotAuthenticated("Upload the bundle again: this browser is not signed in, or its sign-in has expired")
@@ -184,6 +202,7 @@ class Hub:
         tokens: Tokens,
         credentials: CredentialsSink,
         images: Images,
+        build_logs: BuildLogs,
         enqueue: Enqueue,
         clock: Callable[[], float],
         secret: Callable[[], str],
@@ -194,6 +213,7 @@ class Hub:
         self._tokens = tokens
         self._credentials = credentials
         self._images = images
+        self._build_logs = build_logs
         self._enqueue = enqueue
         self._clock = clock
         self._secret = secret
@@ -205,7 +225,8 @@ class Hub:
 
     def check(self, form: Launch) -> Bundle:
         """Look into the bundle and store nothing; raises BadBundle, BadEndpoint, and what `_check_allowed` raises."""
-        self._check_asked(form.image or self.config.image, form.limits, form.options)
+        self._check_asked(form.limits, form.options)
+        self._check_program(form.repository, form.content, form.image or self.config.image)
         now = self._clock()
         bundle = parse(form.bundle, host=form.host, now=now)
         self._check_address(bundle.credentials.endpoint)
@@ -258,6 +279,13 @@ class Hub:
         found.sort(key=lambda summary: summary.position, reverse=True)
         return Listing(found[:LISTED], found[LISTED - 1].position if len(found) > LISTED else None)
 
+    def build_log(self, session: Session) -> str:
+        """What the builder of the session's launch said; raises NoBuildLog."""
+        found = self._build_logs.get(session.sid, session.generation)
+        if found is None:
+            raise NoBuildLog("This launch has built nothing, or its log is not kept any more")
+        return found
+
     def images(self, owners: Collection[str]) -> list[SavedImage]:
         """The images that the owners' notebooks were saved as, the last saved first."""
         found = [image for owner in owners for image in self._images.of_owner(owner)]
@@ -268,7 +296,7 @@ class Hub:
         if session.phase is not Phase.READY:
             raise SessionNotReady("The notebook cannot be entered now; its page says what it is doing")
         ticket = self._secret()
-        path = f"/lab/tree/{quote(session.open_path)}" if session.open_path else "/lab"
+        path = _opened(session.open_path)
         self._tokens.put_ticket(ticket, session, sign_in, path=path, expires_at=self._clock() + TICKET_SECONDS)
         self.ask_for_look(session)
         return Entry(f"{self.config.notebook_origin(session.host)}/.homeport/enter", ticket, path)
@@ -306,7 +334,8 @@ class Hub:
                 "The credentials were uploaded too long ago to be used for another launch. Upload them again: launch "
                 "with the same bundle and name"
             )
-        self._check_asked(session.image, session.limits, session.options)
+        self._check_asked(session.limits, session.options)
+        self._check_program(session.repository, session.content, session.image)
         after = self._have_done(session, AgainRequested(launch_label(self._secret()), source))
         self._metrics.put({Metric.LAUNCHES: 1}, session=session.sid)
         return after
@@ -412,14 +441,32 @@ class Hub:
         with suppress(StoreUnavailable):
             self._enqueue(TickMessage(session.sid), lane=lane_of(session), delay=0.0)
 
-    def _check_asked(self, image: str, limits: Limits, options: Options) -> None:
-        """Refuse what the operator does not allow; raises LimitTooHigh, ImageNotAllowed, DataNotAllowed."""
+    def _check_program(self, repository: Source | None, content: Source | None, image: str) -> None:
+        """Refuse what is to be launched if the operator does not allow it.
+
+        Raises RepositoryNotAllowed, ImageNotAllowed.
+        """
+        for source in (repository, content):
+            if source is None:
+                continue
+            if not self.config.launches_repositories:
+                raise RepositoryNotAllowed("This hub launches no repositories. Launch an image")
+            if not is_repository_allowed(source, self.config.repositories, self.config.banned_repositories):
+                allowed = one_line(", ".join(self.config.repositories), ALLOWED_LENGTH)
+                raise RepositoryNotAllowed(
+                    f"This hub does not allow the repository {shown(source)}."
+                    + (f" Allowed are: {allowed}" if allowed else "")
+                )
+        if repository is None:
+            self._check_image(image)
+
+    def _check_asked(self, limits: Limits, options: Options) -> None:
+        """Refuse what the operator does not allow of limits and options; raises LimitTooHigh, DataNotAllowed."""
         allowance = self.config.allowance
         for most in allowance.exceeded(limits):
             raise LimitTooHigh(f"This hub allows a notebook at most {most}. Ask for less")
         if options.data and not allowance.data:
             raise DataNotAllowed("This hub lets notebooks have no directory of the endpoint's host. Launch without one")
-        self._check_image(image)
 
     def _check_image(self, image: str) -> None:
         """Refuse an image that the operator does not allow; raises ImageNotAllowed."""
@@ -455,7 +502,10 @@ class Hub:
             owner=bundle.owner,
             name=form.name,
             endpoint=str(bundle.credentials.endpoint),
-            image=form.image or self.config.image,
+            image="" if form.repository else form.image or self.config.image,
+            repository=form.repository,
+            content=form.content,
+            builder=self.config.builder if form.repository or form.content else "",
             limits=self.config.allowance.settled(form.limits),
             options=form.options,
             open_path=form.open_path,

@@ -11,6 +11,8 @@ from typing import TypedDict
 
 from chalicelib.bundle.parse import Bundle
 from chalicelib.errors import HomeportError
+from chalicelib.repository.address import shown, web_address
+from chalicelib.repository.source import Source
 from chalicelib.session.image import suggested_image
 from chalicelib.session.narration import headline, progress, warning
 from chalicelib.session.values import Line as LineValue
@@ -40,6 +42,21 @@ class Asked(TypedDict):
     keep: bool
 
 
+class Repository(TypedDict):
+    """A repository that a launch was asked for; `version` is what its `ref` was resolved to, None until it is known.
+
+    `address` is canonical, `page` where a person reads it, `name` what it is called.
+    """
+
+    provider: str
+    address: str
+    ref: str
+    folder: str
+    name: str
+    page: str
+    version: str | None
+
+
 class Session(TypedDict):
     """A session as `GET /sessions/{id}` answers it.
 
@@ -48,6 +65,7 @@ class Session(TypedDict):
     unless the notebook can be entered. `keepable_until`: *Keep longer* reaches so far; None if that is no later than
     `expires_at`. `kept_until`: the credentials of a stopped session are kept for another launch; None if they are not.
     `warning` is a sentence when its end is near. `again`: it is going to be launched again once it has stopped.
+    `log_url`: where the log of its build is, below the hub's first page; None while there is none.
     `save_as`: what the image might be called that it is saved as; None while it cannot be saved.
     """
 
@@ -66,6 +84,9 @@ class Session(TypedDict):
     keepable_until: str | None
     kept_until: str | None
     image: str
+    repository: Repository | None
+    content: Repository | None
+    log_url: str | None
     options: Asked
     endpoint: str
     credentials_held: bool
@@ -149,12 +170,35 @@ def session_json(session: SessionValue, origin: str, now: float) -> Session:
         "keepable_until": _time(session.longest_until) if keepable else None,
         "kept_until": _time(session.expires_at) if session.state is State.KEPT else None,
         "image": session.image,
+        "repository": _repository(session, session.repository),
+        "content": _repository(session, session.content),
+        "log_url": f"sessions/{session.sid}/build-log" if _has_built(session) else None,
         "options": _asked(session),
         "endpoint": session.endpoint,
         "credentials_held": session.credentials_held,
         "again": session.again != "",
         "save_as": suggested_image(session.name, _time(now)[:10]) if can_be_saved(session) else None,
         "container": session.container,
+    }
+
+
+def _has_built(session: SessionValue) -> bool:
+    """Say whether the launch may have built an image: a build has ended, or another launch's was used."""
+    return session.repository is not None and session.image != "" and session.state is not State.BUILDING
+
+
+def _repository(session: SessionValue, source: Source | None) -> Repository | None:
+    if source is None:
+        return None
+    versions = dict(zip(session.sources, session.versions, strict=False))
+    return {
+        "provider": str(source.provider),
+        "address": source.address,
+        "ref": source.ref,
+        "folder": source.folder,
+        "name": shown(source),
+        "page": web_address(source),
+        "version": versions.get(source),
     }
 
 

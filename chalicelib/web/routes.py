@@ -158,6 +158,13 @@ def session_events(site: Site, request: Request, sid: str) -> Response:
     return _json(site, {"session": _shown(site, session), "events": events})
 
 
+def build_log(site: Site, request: Request, sid: str) -> Response:
+    """The log of the build of the session's repository, as a file."""
+    session = _session(site, request, sid)
+    attached = {"Content-Disposition": f'attachment; filename="build-{session.sid}-{session.generation}.log"'}
+    return _answer(site, site.hub.build_log(session), 200, "text/plain; charset=utf-8", attached)
+
+
 def enter_session(site: Site, request: Request, sid: str) -> Response:
     """Hand out a one-time ticket, and the page that posts it to the notebook's origin."""
     _refuse_other_sites(site, request)
@@ -231,6 +238,7 @@ ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
     ("GET", "/sessions/{sid}", ANYTHING, show_session),
     ("DELETE", "/sessions/{sid}", ANYTHING, delete_session),
     ("GET", "/sessions/{sid}/events", ANYTHING, session_events),
+    ("GET", "/sessions/{sid}/build-log", ANYTHING, build_log),
     ("POST", "/sessions/{sid}/enter", BUTTON, enter_session),
     ("POST", "/sessions/{sid}/stop", BUTTON, stop_session),
     ("POST", "/sessions/{sid}/start", BUTTON, start_session),

@@ -194,6 +194,7 @@ def a_hub(parts: Wiring, *, clock: Callable[[], float]) -> Hub:
         tokens=TokenStore(parts.client("dynamodb"), parts.config.table, clock, lifetime=parts.config.session_lifetime),
         credentials=parts.credentials,
         images=parts.images,
+        build_logs=parts.build_logs,
         enqueue=parts.queues.enqueue,
         clock=clock,
         secret=lambda: secrets.token_urlsafe(32),

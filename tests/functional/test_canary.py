@@ -43,7 +43,7 @@ from chalicelib.web.forms import Launch
 from tests.certificates import key_pem, shared_key
 from tests.functional.hostile_engine import HostileEngine, Pki, http, of_json, ping, refusal, version
 from tests.functional.hub_rig import BUCKET, Answer, HubRig, a_bundle, a_hub, hub_rig
-from tests.launcher_twins import EngineTwin, ImageStoreTwin, a_trust, drive
+from tests.launcher_twins import BuildLogTwin, EngineTwin, ImageStoreTwin, a_trust, drive
 from tests.secrets_seen import Canary, canary_of_bundle, secret_numbers, shown_with_locals, spellings
 from tests.unit import corpus
 
@@ -190,6 +190,7 @@ def test_no_value_of_a_variable_is_anywhere_but_in_the_envelope(hub: HubRig, cap
         routes=RouteStore(hub.client_of("dynamodb"), hub.parts.config.table, lambda: corpus.NOW),
         slots=SlotStore(hub.client_of("dynamodb"), hub.parts.config.table, lambda: corpus.NOW),
         images=ImageStoreTwin(),
+        build_logs=BuildLogTwin(),
         trust=a_trust,
         find_session=hub.parts.sessions.find,
         clock=lambda: corpus.NOW,
@@ -367,6 +368,7 @@ class Stage:
             routes=RouteStore(self.hub.client_of("dynamodb"), parts.config.table, lambda: self.session.created_at),
             slots=SlotStore(self.hub.client_of("dynamodb"), parts.config.table, lambda: self.session.created_at),
             images=ImageStoreTwin(),
+            build_logs=BuildLogTwin(),
             trust=a_trust,
             find_session=parts.sessions.find,
             clock=lambda: self.session.created_at + 1,

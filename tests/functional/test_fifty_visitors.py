@@ -32,7 +32,7 @@ from local.aws import Aws, aws, own_environ
 from local.hub import hub
 from tests.certificates import shared_key
 from tests.functional.hub_rig import a_bundle
-from tests.launcher_twins import EngineTwin, ImageStoreTwin, a_trust, drive
+from tests.launcher_twins import BuildLogTwin, EngineTwin, ImageStoreTwin, a_trust, drive
 
 VISITORS = 50
 # All come from one address, the twins all have one, and each has an image to pull.
@@ -99,6 +99,7 @@ def _drive(clients: Mapping[str, Any], config: Config, harbour: Harbour, sid: st
         routes=RouteStore(dynamodb, config.table, time.time),
         slots=SlotStore(dynamodb, config.table, time.time),
         images=ImageStoreTwin(),
+        build_logs=BuildLogTwin(),
         trust=a_trust,
         find_session=sessions.find,
         clock=time.time,

@@ -24,7 +24,7 @@ from local.engine import engine
 from tests.builders import a_session
 from tests.integration import test_docker_endpoint as parts
 from tests.integration.held_engine import HeldEngine
-from tests.launcher_twins import ImageStoreTwin, a_trust
+from tests.launcher_twins import BuildLogTwin, ImageStoreTwin, a_trust
 from tests.unit.test_launcher import Stage
 
 pytestmark = parts.pytestmark
@@ -91,6 +91,7 @@ class RealStage(Stage):
             routes=self.routes,
             slots=self.slots,
             images=ImageStoreTwin(),
+            build_logs=BuildLogTwin(),
             trust=self.trust,
             find_session=find_session or self.store.find,
             clock=self.clock,

@@ -51,6 +51,7 @@ from tests import bundles
 from tests.builders import LIFETIME, NOW, OWNER, SIGN_IN, a_session
 from tests.bundles import Pki
 from tests.launcher_twins import (
+    BuildLogTwin,
     Clock,
     CredentialsTwin,
     ImageStoreTwin,
@@ -88,6 +89,7 @@ class Stage:
     def __post_init__(self) -> None:
         self.tokens = TokenStoreTwin(self.clock, find_session=self.store.find)
         self.images = ImageStoreTwin(self.clock)
+        self.build_logs = BuildLogTwin()
         secrets = count()
         self.hub = Hub(
             config=Config.from_environ({"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net", **self.environ}),
@@ -95,6 +97,7 @@ class Stage:
             tokens=self.tokens,
             credentials=self.credentials,
             images=self.images,
+            build_logs=self.build_logs,
             enqueue=self.queue.enqueue,
             clock=self.clock,
             secret=lambda: f"secret-{next(secrets)}",

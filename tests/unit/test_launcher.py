@@ -46,6 +46,7 @@ from chalicelib.session.narration import MESSAGES
 from chalicelib.session.values import PHASES, Failure, Limits, Options, Phase, Session, State, Target, container_name
 from tests.builders import NOW, a_session, some_credentials
 from tests.launcher_twins import (
+    BuildLogTwin,
     Clock,
     ContainerTwin,
     CredentialsTwin,
@@ -100,6 +101,7 @@ class Stage:
         self.engine.trouble = self.store.trouble = self.queue.trouble = self.trouble
         self.slots = SlotStoreTwin(self.clock, self.trouble)
         self.images = ImageStoreTwin(self.clock, self.trouble)
+        self.build_logs = BuildLogTwin(self.trouble)
         self.submit(a_session())
 
     def submit(self, session: Session) -> None:
@@ -136,6 +138,7 @@ class Stage:
             routes=self.routes,
             slots=self.slots,
             images=self.images,
+            build_logs=self.build_logs,
             trust=self.trust,
             find_session=find_session or self.store.find,
             clock=self.clock,
