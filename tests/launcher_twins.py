@@ -676,9 +676,7 @@ class EngineTwin:
             if found.looks > self.helper_looks:
                 self._end_helper(found)
         labels = found.specification.labels
-        return HelperThere(
-            found.status, found.exit_code, labels[f"{LABEL}session"], labels[f"{LABEL}label"]
-        )
+        return HelperThere(found.status, found.exit_code, labels[f"{LABEL}session"], labels[f"{LABEL}label"])
 
     def helper_log(self, name: str, lines: int) -> str:
         return self.helpers[name].log if name in self.helpers else ""
