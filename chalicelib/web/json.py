@@ -252,8 +252,8 @@ def _steps(session: SessionValue) -> list[Step]:
         return []
     names = ["Resolve"] if session.sources else []
     names += ["Build" if session.repository else "Pull", "Create", "Start"]
-    is_early = session.state in (State.VERIFYING, State.PULLING) and not session.versions
-    now = names[0] if is_early else _STEPS[session.state]
+    is_first = session.state is State.VERIFYING or (session.state is State.PULLING and not session.versions)
+    now = names[0] if is_first else _STEPS[session.state]
     order = names.index(now)
     return [
         {"name": name, "status": "done" if at < order else "now" if at == order else "next"}

@@ -524,7 +524,7 @@
       problem.hidden = true;
       byId("made").hidden = !made;
       if (!made) return;
-      byId("made-link").href = made.link;
+      byId("made-anchor").href = made.link;
       for (const name of ["link", "markdown", "html", "rst"]) byId(`made-${name}`).value = made[name];
     };
 
