@@ -14,7 +14,7 @@ from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from chalicelib.errors import HomeportError
 from chalicelib.repository.address import content_folder
@@ -23,11 +23,10 @@ from chalicelib.session.options import Allowance
 from chalicelib.session.values import Limits
 from chalicelib.web import pages
 from chalicelib.web.forms import LINK_FIELDS, Wanted, parse_wanted
-from chalicelib.web.json import Check, Found, Line, Session, badge_json, found_json, problem_json
+from chalicelib.web.json import Badge, Check, Found, Line, Session, badge_json, found_json, problem_json
 from tests.documents import SID, a_session_document
 
 STAGE = "/stage"
-BADGE = "https://hub.example.org/badge.svg"
 CHECK: Check = {
     "format": "Docker context",
     "endpoint": "tcp://203.0.113.7:2376",
@@ -108,10 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/repository":
             self._answer(lambda: found_of(parse_wanted(query)))
         elif path == "/badge" and "application/json" in self.headers["Accept"]:
-            self._answer(lambda: badge_json(f"https://hub.example.org/?{address.query}", BADGE))
+            self._answer(lambda: badge_of(query))
         elif path == "/badge":
-            made = badge_json(f"https://hub.example.org/?{address.query}", BADGE) if query else None
             typed = {name: query.get(name, "") for name in LINK_FIELDS}
+            made = badge_of(query) if query else None
             page = pages.BadgePage(root="", repositories=True, typed=typed, made=made)
             self._page(page, policy=pages.content_security_policy(images=True))
         elif path == "/badge.svg":
@@ -210,6 +209,11 @@ def a_home(wanted: Wanted) -> pages.HomePage:
         open=wanted.open_path,
         name=wanted.name,
     )
+
+
+def badge_of(query: dict[str, str]) -> Badge:
+    parse_wanted(query)
+    return badge_json(f"https://hub.example.org/?{urlencode(query)}", "https://hub.example.org/badge.svg")
 
 
 def found_of(wanted: Wanted) -> Found:
