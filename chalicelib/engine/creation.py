@@ -49,6 +49,7 @@ def helper_config(docker: Client, spec: HelperSpecification) -> dict[str, Any]:
     )
     config = docker.create_container_config(
         image=image_name(spec.image),
+        command=[],
         entrypoint=list(spec.command),
         detach=True,
         labels=dict(spec.labels),
