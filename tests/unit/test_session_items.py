@@ -259,7 +259,7 @@ def a_second_life() -> Iterator[tuple[str, Session, float]]:
 
 
 def a_third_life() -> Iterator[tuple[str, Session, float]]:
-    """The cases of format 3, as today's machine makes them: a repository is built, and another one's files are cloned."""
+    """The cases of format 3, as today's machine makes them: a repository is built, another's files are cloned."""
     now = NOW
     session = new_session(
         owner=OWNER,
@@ -550,6 +550,12 @@ CHANGED: Final[Mapping[str, Any]] = {
     "label": "zzzzzzzzzz",
     "hub": "homeport-prod-0123456789abcdef",
     "source": "198.51.100.7/32",
+    "repository": Source(Provider.GITLAB, "https://gitlab.com/a/b/c", "v1", "environment"),
+    "content": Source(Provider.ZENODO, "10.5281/zenodo.3242074"),
+    "builder": BUILDER,
+    "helper": "homeport-0123456789abcdefghij-3-clone",
+    "helps": True,
+    "versions": ("c" * 40, "3242074"),
     "keeps": True,
     "again": "yyyyyyyyyy",
     "deletes": True,
