@@ -645,9 +645,10 @@ class EngineTwin:
     def launches(self, owner: str) -> list[LaunchThere]:
         self._acting("launches")
         wanted = {f"{LABEL}hub": self.hub_name, f"{LABEL}owner": owner}
+        there: dict[str, ContainerTwin | HelperTwin] = {**self.containers, **self.helpers}
         listed = [
             {"Names": [f"/{name}"], "Labels": dict(container.specification.labels), "State": container.status}
-            for name, container in (*self.containers.items(), *self.helpers.items())
+            for name, container in there.items()
         ]
         return [launch for launch in (launch_of(entry, wanted) for entry in listed) if launch]
 
