@@ -136,7 +136,7 @@ def follow_link(site: Site, request: Request, **parts: str) -> Response:
     try:
         link = parse_link(f"/v2/{path}", _queries(request))
     except ValueError as error:
-        raise BadLink(f"The launch link {error}") from None
+        raise BadLink(f"The link {error}") from None
     return _redirect(site, f"{_root(request)}?{launch_query(link)}")
 
 

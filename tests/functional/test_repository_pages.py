@@ -135,7 +135,7 @@ def test_a_link_leads_up_to_the_first_page_from_any_depth_and_below_a_stage(hub:
         assert (answer.status, urljoin(f"{HUB}{stage}{path}", home)) == (400, f"{HUB}{stage}/")
         return
     assert answer.status == 303
-    assert urljoin(f"{HUB}{stage}{path}", answer.headers["location"]).startswith(f"{HUB}{stage}/?repo=u%2Fr&ref=")
+    assert urljoin(f"{HUB}{stage}{path}", answer.headers["location"]).startswith(f"{HUB}{stage}/?repo=u/r&ref=")
 
 
 def test_the_error_page_of_a_link_with_a_slash_at_its_end_leads_back(hub: HubRig) -> None:
@@ -262,7 +262,7 @@ def test_the_badge_may_be_kept_and_shown_by_other_sites_and_runs_nothing(hub: Hu
 def test_a_launch_link_is_made_of_the_hubs_own_address_and_its_stage(hub: HubRig, stage: str) -> None:
     query = "repo=https://github.com/u/r/blob/main/one.ipynb"
     made = through_gateway(hub, "/badge", stage=stage, html=False, query=query).json
-    assert made["link"] == f"{HUB}{stage}/?repo=u%2Fr&ref=main&open=one.ipynb"
+    assert made["link"] == f"{HUB}{stage}/?repo=u/r&ref=main&open=one.ipynb"
     assert made["badge"] == f"{HUB}{stage}/badge.svg"
     for language in ("markdown", "html", "rst"):
         assert made["badge"] in made[language]
@@ -272,7 +272,7 @@ def test_the_page_of_a_link_works_by_a_plain_form_and_shows_its_own_badge_alone(
     page = hub.ask("GET", "/badge?repo=u/r&ref=main", html=True)
     assert page.status == 200
     assert 'src="badge.svg"' in page.text
-    assert f'href="{HUB}/?repo=u%2Fr&amp;ref=main"' in page.text
+    assert f'href="{HUB}/?repo=u/r&amp;ref=main"' in page.text
     assert "img-src 'self' data:;" in page.headers["content-security-policy"]
     assert "img-src data:;" in hub.ask("GET", "/", html=True).headers["content-security-policy"]
 

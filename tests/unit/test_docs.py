@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from chalicelib.session.events import Effect
+from chalicelib.web.routes import ADDRESSES
 from docs.generate import ALONE, FAMILIES, GROUPS, ROOT, all_errors, imported, pages, wing_imports
 
 GENERATED = pages()
@@ -21,6 +23,15 @@ def test_generated_pages_are_current(name: str) -> None:
 def test_the_state_machines_page_has_every_effect() -> None:
     page = GENERATED["docs/state-machine.md"]
     assert [effect.__name__ for effect in get_args(Effect) if f"`{effect.__name__}`" not in page] == []
+
+
+def test_every_address_of_the_hub_is_described() -> None:
+    page = (ROOT / "docs" / "http.md").read_text()
+    addresses = {(method, "/v2/{provider}/…" if path.startswith("/v2/") else path) for method, path, _, _ in ADDRESSES}
+    missing = [
+        f"{method} {path}" for method, path in addresses if not re.search(rf"`{method} {re.escape(path)}[`?]", page)
+    ]
+    assert missing == []
 
 
 def test_every_family_of_errors_is_described() -> None:
