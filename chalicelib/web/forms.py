@@ -162,8 +162,12 @@ def parse_launch(content_type: str, body: bytes) -> Launch:
 
 
 def parse_wanted(texts: Mapping[str, str]) -> Wanted:
-    """Read what an address fills the form with, from those of LINK_FIELDS that it has; raises BadField, BadName."""
-    texts = {name: text for name in LINK_FIELDS if (text := texts.get(name, "").strip())}
+    """Read what an address fills the form with, from those of LINK_FIELDS that it has; raises BadField.
+
+    A notebook's name is shown as it is: it is looked at when it is launched.
+    """
+    name = texts.get("name", "")
+    texts = {field: text for field in LINK_FIELDS if (text := texts.get(field, "").strip())}
     repository, content = _source("repo", "ref", texts), _source("content", "content_ref", texts)
     _check_together(texts, repository, content)
     return Wanted(
@@ -171,7 +175,7 @@ def parse_wanted(texts: Mapping[str, str]) -> Wanted:
         content=content,
         image=_read("image", image_reference, texts) or "",
         open_path=_read("open", parse_open, texts) or _opened(repository, content),
-        name=notebook_name(texts["name"]) if "name" in texts else "",
+        name=name,
     )
 
 

@@ -533,7 +533,7 @@ def _body(request: Request) -> bytes:
 
 
 def _wanted(site: Site, request: Request) -> Wanted:
-    """What a launch link asks for; raises BadField, BadName, RepositoryNotAllowed, ImageNotAllowed."""
+    """What a launch link asks for; raises BadField, RepositoryNotAllowed, ImageNotAllowed."""
     wanted = parse_wanted(_queries(request))
     repository, content = _source_of(wanted.repository), _source_of(wanted.content)
     if repository or content or wanted.image:

@@ -385,11 +385,12 @@
     // What a repository's version is, which is not known before its endpoint has looked.
     const showVersions = ({repository, content}) => {
       for (const [source, id] of [[repository, "repository-at"], [content, "content-at"]]) {
-        if (!source?.version) continue;
-        byId(id).querySelector("code").textContent = short(source.version);
-        byId(id).hidden = false;
+        if (!source) continue;
+        byId(id).querySelector("code").textContent = short(source.version ?? "");
+        byId(id).hidden = !source.version;
       }
-      if (repository?.version) byId("built").textContent = `built from ${repository.name}@${short(repository.version)}`;
+      if (!repository) return;
+      byId("built").textContent = repository.version ? `built from ${repository.name}@${short(repository.version)}` : "not built yet";
     };
 
     const showPhase = (session) => {
