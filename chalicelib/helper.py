@@ -994,7 +994,8 @@ _ERROR: Final = re.compile(
     r"\berror\b|\bfailed\b|\bE: |could not|cannot|not found|denied|no such|non-zero", re.IGNORECASE
 )
 _SUMMARY: Final = re.compile(
-    r"executor failed running|failed to solve|did not complete successfully|returned a non-zero code|-{6,}|^\S+:\d+$|^ERROR: process"
+    r"executor failed running|failed to solve|did not complete successfully|returned a non-zero code|-{6,}|^\S+:\d+$"
+    r"|^ERROR: process"
 )
 
 
