@@ -31,7 +31,7 @@ from typing import Final
 
 import requests
 
-from bench import peers
+from bench import load, peers
 from bench.results import Result, Table
 from chalicelib.aws.routes import Route
 from chalicelib.session.values import Target
@@ -207,13 +207,8 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 def per_second(url: str, headers: Mapping[str, str]) -> float:
-    """Ask with wrk for SECONDS; gives the requests a second, all of which were answered with 200."""
-    given = [f"--header={name}: {value}" for name, value in headers.items()]
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", *given, url]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "Non-2xx" not in said, said
-    assert "Socket errors" not in said, said
-    return float(re.findall(r"Requests/sec: *([0-9.]+)", said)[0])
+    """The requests a second to an address, from CONNECTIONS connections."""
+    return load.per_second(url, headers, connections=CONNECTIONS, seconds=SECONDS)
 
 
 def throughput(result: Result, bench: Bench) -> None:

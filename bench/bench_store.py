@@ -14,14 +14,11 @@
 
 from __future__ import annotations
 
-import http.client
 import itertools
-import json
 import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +29,7 @@ from typing import Any, Final
 import boto3
 from moto import mock_aws
 
+from bench import load
 from bench.costs import Visit
 from chalicelib.aws.session_items import item_of
 from chalicelib.aws.sessions import SessionStore
@@ -49,8 +47,8 @@ from tests.write_units import WriteUnits, size_of, write_units
 PRICE: Final = 0.625 / 1e6  # dollars per write unit, on demand, us-east-1
 HOUR: Final = 3600.0
 PAST: Final = (10, 100, 1000)
-THREADS: Final = 4
-SECONDS: Final = 3.0  # of each row of requests
+CONNECTIONS: Final = 4
+SECONDS: Final = 3  # of each row of requests
 ROUNDS: Final = 3
 
 
@@ -159,26 +157,9 @@ def with_past(store: SessionStore, present: Session, count: int) -> None:
 
 
 def per_second(port: int, path: str, token: str) -> float:
-    """Ask from THREADS threads, each on one connection, for SECONDS."""
-    counts, until = [0] * THREADS, time.perf_counter() + SECONDS
-
-    def ask(thread: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        while time.perf_counter() < until:
-            connection.request("GET", path, headers={"Accept": "application/json", "Authorization": f"Bearer {token}"})
-            answer = connection.getresponse()
-            body = json.loads(answer.read())
-            assert answer.status == 200, body
-            counts[thread] += 1
-        connection.close()
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(THREADS)]
-    begun = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / (time.perf_counter() - begun)
+    """The requests a second to a path of the hub's, from CONNECTIONS connections."""
+    headers = {"Accept": "application/json", "Authorization": f"Bearer {token}"}
+    return load.per_second(f"http://127.0.0.1:{port}{path}", headers, connections=CONNECTIONS, seconds=SECONDS)
 
 
 def main() -> int:

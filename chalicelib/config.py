@@ -115,7 +115,7 @@ IMAGE: Final = Variable(
 BUILDER: Final = Variable(
     "HOMEPORT_BUILDER_IMAGE",
     TEXT,
-    "the image of the helpers that build repositories on the visitors' endpoints: repo2docker, Git and a Docker client. "
+    "the image of the helpers that build repositories on visitors' endpoints: repo2docker, Git and a Docker client. "
     "Name it by digest; another one builds every repository anew. `off`: repositories are not launched",
     default="quay.io/jupyterhub/repo2docker:2025.08.0",
 )
@@ -203,7 +203,10 @@ class Config:
     )
     build_disk: int = setting(
         Variable(
-            "HOMEPORT_BUILD_DISK", FULL_SIZE, "what an endpoint must have left of disk to build a repository", default="4g"
+            "HOMEPORT_BUILD_DISK",
+            FULL_SIZE,
+            "what an endpoint must have left of disk to build a repository",
+            default="4g",
         )
     )
     most_image: int | None = setting(
@@ -213,7 +216,7 @@ class Config:
         Variable(
             "HOMEPORT_ENGINE_SOCKET",
             TEXT,
-            "where the engine's socket is on the endpoints' hosts; if empty, where Docker's and Podman's packages have it",
+            "where the engine's socket is on endpoints' hosts; if empty, where Docker's and Podman's packages have it",
         )
     )
     session_lifetime: float = setting(

@@ -205,6 +205,7 @@ FAMILIES: Final[Mapping[str, tuple[str, str]]] = {
         "endpoint's name resolves to before each connection.",
     ),
     "engine.errors": ("The visitor's endpoint", "The launcher, when the Docker engine or the notebook fails it."),
+    "launcher.helped": ("Repositories", "The launcher, when what resolves, builds or clones on the endpoint fails."),
     "launcher.effects": ("Launching", "The launcher, about a session that cannot go on."),
     "aws.errors": (
         "The hub's own stores",

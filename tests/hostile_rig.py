@@ -35,7 +35,15 @@ from chalicelib.session.values import Failure, Session, Target
 from tests.builders import NOW, a_session
 from tests.certificates import Leaf
 from tests.functional.hostile_engine import LOOPBACK, Answer, HostileEngine, Pki, load_leaf
-from tests.launcher_twins import BuildLogTwin, Clock, CredentialsTwin, ImageStoreTwin, RouteStoreTwin, SessionStoreTwin, SlotStoreTwin
+from tests.launcher_twins import (
+    BuildLogTwin,
+    Clock,
+    CredentialsTwin,
+    ImageStoreTwin,
+    RouteStoreTwin,
+    SessionStoreTwin,
+    SlotStoreTwin,
+)
 
 HELD_SECONDS: Final = 60.0  # after which a hostile engine lets its client go: no budget here is nearly as long
 PULLS: Final = PullPatience()

@@ -645,9 +645,10 @@ class EngineTwin:
     def launches(self, owner: str) -> list[LaunchThere]:
         self._acting("launches")
         wanted = {f"{LABEL}hub": self.hub_name, f"{LABEL}owner": owner}
+        there: dict[str, ContainerTwin | HelperTwin] = {**self.containers, **self.helpers}
         listed = [
             {"Names": [f"/{name}"], "Labels": dict(container.specification.labels), "State": container.status}
-            for name, container in (*self.containers.items(), *self.helpers.items())
+            for name, container in there.items()
         ]
         return [launch for launch in (launch_of(entry, wanted) for entry in listed) if launch]
 
@@ -676,9 +677,7 @@ class EngineTwin:
             if found.looks > self.helper_looks:
                 self._end_helper(found)
         labels = found.specification.labels
-        return HelperThere(
-            found.status, found.exit_code, labels[f"{LABEL}session"], labels[f"{LABEL}label"]
-        )
+        return HelperThere(found.status, found.exit_code, labels[f"{LABEL}session"], labels[f"{LABEL}label"])
 
     def helper_log(self, name: str, lines: int) -> str:
         return self.helpers[name].log if name in self.helpers else ""

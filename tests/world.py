@@ -197,7 +197,9 @@ class World:
         form = Launch(bundle=self.bundle(), name=name, host=None, image=IMAGE, limits=Limits(), open_path="", keep=keep)
         return self._launch(form)
 
-    def launch_repository(self, name: str, repository: Source | None = REPOSITORY, content: Source | None = None) -> str:
+    def launch_repository(
+        self, name: str, repository: Source | None = REPOSITORY, content: Source | None = None
+    ) -> str:
         """The same, for a repository, or for the files of one in the default image; gives the session's id."""
         form = Launch(
             bundle=self.bundle(),

@@ -41,14 +41,18 @@ def helper_config(docker: Client, spec: HelperSpecification) -> dict[str, Any]:
         mounts.append(Mount(SOCKET, spec.socket, type="bind"))
     if spec.volume:
         mounts.append(Mount(WORK, spec.volume, type="volume", no_copy=True))
+    options: dict[str, Any] = {"mounts": mounts}
+    if minor_version(docker.api_version) in range(30) and not spec.socket:  # docker-py knows mounts from 1.30 on
+        options = {"binds": {spec.volume: {"bind": WORK, "mode": "rw"}} if spec.volume else None}
     host_config = docker.create_host_config(
         restart_policy={"Name": "no"},
         log_config=LogConfig(type=LogConfig.types.JSON, config=dict(LOG_OPTIONS)),
-        mounts=mounts,
         security_opt=["label=disable"] if spec.socket else None,
+        **options,
     )
     config = docker.create_container_config(
         image=image_name(spec.image),
+        command=[],
         entrypoint=list(spec.command),
         detach=True,
         labels=dict(spec.labels),

@@ -275,7 +275,7 @@ class DockerEndpoint:
         except InvalidVersion as error:
             raise errors.EndpointTooOld(
                 "The endpoint's Docker Engine is too old for what was asked (GPUs need Docker 19.03, a data directory "
-                "17.06). Update it"
+                "and the build of a repository 17.06). Update it"
             ) from error
 
     # ── images ──

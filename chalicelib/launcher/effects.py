@@ -755,8 +755,8 @@ class Effects:
             free, least = report.free_disk, self._config.build_disk
             if free is not None and free < least and endpoint.built_image(image) is None:
                 raise NoRoomToBuild(
-                    f"The endpoint has {shown_size(free)} of disk left, and this hub builds with {shown_size(least)} at "
-                    "least. Remove what is not needed there, for instance with docker system prune"
+                    f"The endpoint has {shown_size(free)} of disk left, and this hub builds with {shown_size(least)} "
+                    "at least. Remove what is not needed there, for instance with docker system prune"
                 )
             yield e.VersionsResolved(versions, image)
 
@@ -791,6 +791,8 @@ class Effects:
             yield e.ImageBuilt(built=session.helps)
 
     def _clone_files(self, session: Session) -> Generator[Event, None, None]:
+        if session.content is None:
+            raise IllegalTransition("a session without content cannot be in this state")
         with self._endpoint(session) as endpoint:
             user = endpoint.user_number(_container(session), endpoint.image_config(session.image).user)
             number = user.partition(":")[0]
@@ -843,7 +845,7 @@ class Effects:
         return report
 
     def _is_stale(self, session: Session, there: HelperThere) -> bool:
-        """Say whether a helper that has ended was of a launch that is over, so that its end says nothing of this one."""
+        """Say whether a helper that has ended was of a launch that is over: its end says nothing of this one."""
         if there.label == session.label:
             return False
         with self._asking(False):

@@ -1,7 +1,7 @@
 """What a helper's end means: its failures as errors, with what to do about them.
 
-A helper says a code and a detail, in a log that its endpoint could have made up. A code that is known becomes a sentence
-of ours; of the detail a short quote is shown.
+A helper says a code and a detail, in a log that its endpoint could have made up. A code that is known becomes a
+sentence of ours; of the detail a short quote is shown.
 """
 
 from __future__ import annotations
@@ -62,19 +62,19 @@ class FetchFailed(HomeportError):
 class BuildFailed(HomeportError):
     """The repository's own instructions failed."""
 
-    status = 422
+    status = 409
 
 
 class BuildTooLong(HomeportError):
     """The build took longer than the hub allows."""
 
-    status = 422
+    status = 409
 
 
 class BuiltImageTooLarge(HomeportError):
     """The image that was built is larger than the hub allows."""
 
-    status = 422
+    status = 409
 
 
 _FAILURES: Final[dict[str, tuple[type[HomeportError], str]]] = {
@@ -96,12 +96,12 @@ _FAILURES: Final[dict[str, tuple[type[HomeportError], str]]] = {
     ),
     "socket-unreachable": (
         SocketUnreachable,
-        "Your endpoint's engine cannot be reached from a container on it, which a build needs. Launch an image instead, "
+        "Your endpoint's engine cannot be reached from a container on it, as a build needs. Launch an image instead, "
         "with the repository as the files for its work folder",
     ),
     "socket-of-another-engine": (
         SocketUnreachable,
-        "The socket on your endpoint's host is another engine's, so nothing can be built there. Launch an image instead, "
+        "The socket on your endpoint's host is another engine's, so nothing can be built. Launch an image instead, "
         "with the repository as the files for its work folder",
     ),
     "no-space": (NoRoomToBuild, "The endpoint's disk is full. Free some, for instance with docker system prune"),

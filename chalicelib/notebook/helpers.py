@@ -68,7 +68,7 @@ def build_helper(
     session: Session, *, hub_name: str, socket: str, seconds: float, most: int | None
 ) -> HelperSpecification:
     """The helper that builds the repository's image, in `seconds` at most, of `most` bytes (None: of any size)."""
-    assert session.repository is not None  # noqa: S101 - the state BUILDING is entered with one alone
+    assert session.repository is not None
     task = {
         "source": _source(session.repository),
         "version": session.versions[0],
@@ -89,7 +89,7 @@ def build_helper(
 
 def clone_helper(session: Session, *, hub_name: str, name: str, user: str) -> HelperSpecification:
     """The helper that puts the content's files into the folder `name` of the volume, as that user."""
-    assert session.content is not None  # noqa: S101 - as above
+    assert session.content is not None
     task = {"source": _source(session.content), "version": session.versions[-1], "folder": WORK, "name": name}
     return HelperSpecification(
         name=helper_name(session.sid, session.generation, "clone"),

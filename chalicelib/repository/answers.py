@@ -1,7 +1,7 @@
 """What a helper says in its log, believed as far as it can be: it runs on a stranger's machine.
 
-Ordinary lines are the log. A line that begins with MARK holds a JSON object with an `answer` (chalicelib/helper.py): how
-far it is, or, as its last one, how it ended. Whatever is not as it should be is passed over.
+Ordinary lines are the log. A line that begins with MARK holds a JSON object with an `answer` (chalicelib/helper.py):
+how far it is, or, as its last one, how it ended. Whatever is not as it should be is passed over.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ from chalicelib.session.lease import LEASE_SECONDS
 from chalicelib.session.narration import (
     LINE_LENGTH,
     begin,
-    built_too_long,
+    helped_too_long,
     kept_waiting,
     narrate,
     silence,
@@ -262,19 +262,24 @@ QUEUE_PAUSE_LIMIT: Final = 45.0  # and no longer
 
 HELPER_PAUSE: Final = 1.0  # seconds between two looks at a helper, growing with the time that it is at work
 HELPER_PAUSE_LIMIT: Final = 15.0
-BUILD_SLACK: Final = 300.0  # seconds that a build may take above its limit, which its helper keeps by itself
+RESOLVE_SECONDS: Final = 60.0  # a helper may take to find out versions
+BUILD_SLACK: Final = 300.0  # seconds that a helper may take above its limit, which that of a build keeps by itself
 
 
 @dataclass(frozen=True, slots=True)
 class PullPatience:
     """How long a launch may be in PULLING: without getting a step further, and in all, waiting included; in seconds.
 
-    `build` is how long it may be in BUILDING.
+    `build` is how long it may be in BUILDING, and in CLONING.
     """
 
     stalled: float = 3600.0
     longest: float = 43200.0
-    build: float = 7200.0
+    build: float = 3600.0
+
+    def of_helper(self, state: State) -> float | None:
+        """How long a helper may be at work in that state; None if none is."""
+        return {State.RESOLVING: RESOLVE_SECONDS, State.BUILDING: self.build, State.CLONING: self.build}.get(state)
 
 
 def new_session(
@@ -381,8 +386,9 @@ def overdue(session: Session, now: float, pulls: PullPatience = PullPatience()) 
         return e.StopRequested() if now >= session.expires_at and session.phase is Phase.LEAVING else None
     if session.state is State.PULLING and (failure := _pull_overdue(session, now, pulls)):
         return e.PatienceExpired(failure)
-    if session.state is State.BUILDING and now - session.entered_at > pulls.build + BUILD_SLACK:
-        return e.PatienceExpired(built_too_long(pulls.build))
+    longest = pulls.of_helper(session.state)
+    if longest is not None and session.last_news_at - session.entered_at > longest + BUILD_SLACK:  # it was seen then
+        return e.PatienceExpired(helped_too_long(session.state, longest))
     patience = PATIENCE.get(session.state)
     if patience is None:
         return None
@@ -558,9 +564,10 @@ def _found(session: Session, found: e.NotebookFound) -> dict[str, Any]:
 def _unsettled(session: Session, event: Event, now: float) -> dict[str, Any]:
     """What may still come of the creations that a session sent in the state that it is in, as changes of fields.
 
-    It leaves CREATING, or one where a helper is at work, or has seen that helper. One was sent on entering it, one for each attempt that failed, and one more if a tick may have been killed after
-    sending it, which shows at the end of its lease (none was while it waited for its turn: `entered_at` is the end of
-    that). The answer to the last one settles it if there was no other.
+    It leaves CREATING, or one where a helper is at work, or has seen that helper. One was sent on entering it, one for
+    each attempt that failed, and one more if a tick may have been killed after sending it, which shows at the end of
+    its lease (none was while it waited for its turn: `entered_at` is the end of that). The answer to the last one
+    settles it if there was no other.
     """
     sent = 1 + session.attempts + (now >= session.entered_at + LEASE_SECONDS)
     if sent == 1 and isinstance(event, _SETTLES_CREATION):

@@ -170,12 +170,18 @@ def too_long(longest: float) -> Failure:
     )
 
 
-def built_too_long(longest: float) -> Failure:
-    """Why a build was given up."""
+def helped_too_long(state: State, longest: float) -> Failure:
+    """Why a helper was given up."""
+    if state is not State.BUILDING:
+        return Failure(
+            f"{state}-too-long",
+            f"{MESSAGES[state]}: that took longer than {_minutes(longest)}. Check the endpoint's network, then launch "
+            "again",
+        )
     return Failure(
         "build-too-long",
-        f"The build took longer than {_minutes(longest)}, the most that this hub allows. What it has built so far stays "
-        "in the endpoint's cache: launch again to go on from there",
+        f"The build took longer than {_minutes(longest)}, the most that this hub allows. What it has built so far "
+        "stays in the endpoint's cache: launch again to go on from there",
     )
 
 
@@ -187,7 +193,7 @@ def _minutes(seconds: float) -> str:
     return " and ".join(parts) or "a minute"
 
 
-def _message_after(before: Session, event: Event, after: Session) -> str:
+def _message_after(before: Session, event: Event, after: Session) -> str:  # noqa: C901 - one arm per event
     if before.state is State.SAVING and after.state is State.READY:
         return f"{MESSAGES[State.READY]}. {_how_saving_ended(before, event)}"
     if after.state is not before.state or before.newer:

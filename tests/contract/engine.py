@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from time import sleep
 from typing import Any
 
 import pytest
 
-from chalicelib.engine.endpoint import MISSING, ContainerStatus
+from chalicelib.engine.endpoint import MISSING, NO_HELPER, ContainerStatus, HelperThere
 from chalicelib.engine.errors import (
     ContainerConflict,
     ContainerMissing,
@@ -26,7 +27,10 @@ from chalicelib.engine.saving import SAVED, SAVED_AT, SAVED_BY
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.certificates import Leaf
 from chalicelib.notebook.container import LABEL, SAVABLE, Specification, certificate_file, injected_files
-from chalicelib.session.values import DataFolder, Limits
+from chalicelib.notebook.helpers import HELPER_LABELS, PROGRAM, HelperSpecification, program_file
+from chalicelib.repository.answers import report_of
+from chalicelib.session.values import DataFolder, Limits, helper_name
+from tests.builders import LABEL as LAUNCH
 from tests.builders import NOW, a_session
 
 CREATED = ContainerStatus(status="created", running=False, exit_code=0, oom=False)
@@ -36,6 +40,21 @@ LEAF = Leaf(b"a certificate\n", b"its key\n")
 FILES = injected_files(
     a_session(), workdir="/home/jovyan/work", user="", leaf=LEAF, client_ca=b"a CA\n", idle_lifetime=60
 )
+# A shell runs it here: the engines' image has no Python.
+PROGRAM_FILE = program_file(b"""echo 'homeport {"answer": "resolved", "versions": ["c0ffee"]}'\n""", NOW)
+
+
+def a_helper(spec: Specification) -> HelperSpecification:
+    """A helper of the image of `spec`, for nobody's launch."""
+    owner, sid = (spec.labels[f"{LABEL}{key}"] for key in ("owner", "session"))
+    values = (spec.labels[f"{LABEL}hub"], owner, sid, "1", LAUNCH, "resolve")
+    return HelperSpecification(
+        name=helper_name(sid, 1, "resolve"),
+        image=spec.image,
+        command=("sh", PROGRAM, "resolve", '{"sources": [{}], "engine": null}'),
+        labels=dict(zip(HELPER_LABELS, values, strict=True)),
+        volume=spec.volume,
+    )
 
 
 def sids_of(engine: Engine, owner: str) -> list[str]:
@@ -48,7 +67,7 @@ class EngineContract(ABC):
 
     So are `spec`, a container of that image for nobody's launch yet, which runs until it is removed, `pullable`, an
     image that a registry has and the engine has not, `saved_as`, the name of one to write, and `keeps_limits`: a
-    rootless engine may have no control groups.
+    rootless engine may have no control groups. `helper` is one of that image (`a_helper`), at work for nobody yet.
     """
 
     @abstractmethod
@@ -283,3 +302,62 @@ class EngineContract(ABC):
         for call in (opened.start, opened.published, lambda name: opened.put_files(name, FILES)):
             with pytest.raises(ContainerMissing):
                 call(spec.name)
+
+    # ── helpers ──
+
+    def test_an_engine_says_how_its_socket_is_known(self, opened: Engine) -> None:
+        identity = opened.identity()
+        assert identity.known
+        assert identity.socket.startswith("/")
+        assert opened.identity() == identity
+
+    def test_everything_in_a_helpers_life_may_happen_twice(self, opened: Engine, helper: HelperSpecification) -> None:
+        assert opened.helper(helper.name) == NO_HELPER
+        assert opened.helper_log(helper.name, 10) == ""
+        for _ in range(2):
+            opened.start_helper(helper, PROGRAM_FILE)
+        ended = self._ended(opened, helper.name)
+        assert (ended.exit_code, ended.sid, ended.label) == (0, helper.labels[f"{LABEL}session"], LAUNCH)
+        opened.start_helper(helper, PROGRAM_FILE)
+        assert opened.helper(helper.name) == ended, "what has ended is not started again"
+        assert report_of(opened.helper_log(helper.name, 10)).end is not None
+        assert not opened.remove_helper(helper.name, "another's0")
+        assert opened.helper(helper.name) == ended
+        for was_there in (True, False):
+            assert opened.remove_helper(helper.name, LAUNCH) is was_there
+            assert opened.helper(helper.name) == NO_HELPER
+
+    def test_helpers_are_told_beside_the_launches_of_their_owner(
+        self, opened: Engine, helper: HelperSpecification
+    ) -> None:
+        opened.start_helper(helper, PROGRAM_FILE)
+        (found,) = opened.launches(helper.labels[f"{LABEL}owner"])
+        assert (found.helper, found.label, found.sid) == (helper.name, LAUNCH, helper.labels[f"{LABEL}session"])
+        opened.remove_helper(helper.name, LAUNCH)
+        assert opened.launches(helper.labels[f"{LABEL}owner"]) == []
+
+    def test_what_has_a_helpers_name_and_is_not_this_hubs_is_never_touched(
+        self, opened: Engine, helper: HelperSpecification
+    ) -> None:
+        theirs = replace(helper, labels={**helper.labels, f"{LABEL}hub": "another hub"})
+        with suppress(ContainerConflict):
+            opened.start_helper(theirs, PROGRAM_FILE)
+        for touch in (
+            lambda: opened.helper(helper.name),
+            lambda: opened.start_helper(helper, PROGRAM_FILE),
+            lambda: opened.remove_helper(helper.name, LAUNCH),
+        ):
+            with pytest.raises(ContainerConflict):
+                touch()
+
+    def test_only_an_image_with_our_labels_counts_as_built_here(self, opened: Engine, spec: Specification) -> None:
+        assert opened.built_image(spec.image) is None
+        assert opened.built_image(ABSENT) is None
+
+    def _ended(self, opened: Engine, name: str) -> HelperThere:
+        for _ in range(600):
+            there = opened.helper(name)
+            if there.exit_code is not None:
+                return there
+            sleep(0.05)
+        raise AssertionError(f"still {there.status}")

@@ -14,10 +14,11 @@ from chalicelib.engine.errors import NotebookSilent, NotebookUnreachable
 from chalicelib.engine.probe import probe
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.container import Specification
+from chalicelib.notebook.helpers import HelperSpecification
 from local.engine import Engine as LocalEngine
 from tests import engines
 from tests.builders import LABEL
-from tests.contract.engine import EngineContract
+from tests.contract.engine import EngineContract, a_helper
 from tests.integration import test_docker_endpoint as parts
 from tests.integration.gated_registry import GatedRegistry
 from tests.integration.test_docker_endpoint import Rig
@@ -60,6 +61,13 @@ class TestDockerEndpoint(EngineContract):
             rig.behind.remove_container(spec.name, force=True)
         with suppress(NotFound):
             rig.behind.remove_volume(spec.volume)
+
+    @pytest.fixture
+    def helper(self, rig: Rig, spec: Specification) -> Iterator[HelperSpecification]:
+        helper = a_helper(spec)
+        yield helper
+        with suppress(NotFound):
+            rig.behind.remove_container(helper.name, force=True)
 
     @pytest.fixture
     def keeps_limits(self, rig: Rig) -> bool:

@@ -13,6 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from chalicelib.errors import HomeportError
+from chalicelib.repository.address import parse_open
+from chalicelib.repository.source import Provider, Source
 from chalicelib.session.values import DataFolder, Limits, Options, Ports, PullPolicy, container_name, session_id
 from chalicelib.web.errors import BadField, BadForm, BadName, BodyTooLarge, MissingField
 from chalicelib.web.forms import (
@@ -28,7 +30,6 @@ from chalicelib.web.forms import (
     notebook_name,
     parse_choice,
     parse_launch,
-    work_path,
 )
 from tests.unit.naughty import ACCEPTED_NAMES, REFUSED_NAMES, TYPED_NAMES
 
@@ -210,10 +211,10 @@ def test_what_is_no_number_of_gpus_is_refused(text: str) -> None:
         gpu_count(text)
 
 
-@pytest.mark.parametrize("text", ["/etc/passwd", "..", "../a", "a/../../b", "a\\b", "a/..", "a" * 201])
+@pytest.mark.parametrize("text", ["//etc/passwd", "..", "../a", "a/../../b", "a\\b", "a/..", "a" * 201])
 def test_a_path_out_of_the_work_folder_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="must be"):
-        work_path(text)
+        parse_open(text)
 
 
 # ── multipart ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -262,6 +263,54 @@ def test_a_form_gives_its_options_and_hides_the_variables_values_from_its_repr()
     assert launch.options == Options(data, ("A", "B_2"), port, PullPolicy.ALWAYS)
     assert launch.environment == {"A": "s3cret", "B_2": " s3cret ="}
     assert "s3cret" not in repr(launch)
+
+
+def asked(**fields: str) -> Launch:
+    return parse_launch(TYPE, form(FILE, *(part(name, text) for name, text in fields.items())))
+
+
+def test_a_repository_is_built_instead_of_an_image_and_its_address_says_what_to_open() -> None:
+    launch = asked(repo="https://github.com/Somebody/Lessons/blob/main/first/one.ipynb")
+    assert launch.repository == Source(Provider.GITHUB, "https://github.com/somebody/lessons", "main")
+    assert (launch.image, launch.content, launch.open_path) == (None, None, "first/one.ipynb")
+    assert "lessons" in launch.name.lower(), "two repositories share no volume by chance"
+    launch = asked(repo="somebody/lessons", ref="v1.0", folder="environment", open="/rstudio/", name="mine")
+    assert launch.repository == Source(Provider.GITHUB, "https://github.com/somebody/lessons", "v1.0", "environment")
+    assert (launch.open_path, launch.name) == ("/rstudio/", "mine")
+
+
+def test_the_files_of_a_repository_go_into_a_folder_beside_an_image_or_another_repository() -> None:
+    launch = asked(image="an/image", content="https://github.com/somebody/data/blob/main/a/b.csv")
+    assert (launch.image, launch.repository) == ("an/image", None)
+    assert launch.content == Source(Provider.GITHUB, "https://github.com/somebody/data", "main")
+    assert launch.open_path == "data/a/b.csv"
+    both = asked(repo="somebody/lessons", content="somebody/data", content_ref="v2")
+    assert (both.repository, both.content, both.open_path) == (
+        Source(Provider.GITHUB, "https://github.com/somebody/lessons"),
+        Source(Provider.GITHUB, "https://github.com/somebody/data", "v2"),
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"repo": "a/b", "image": "an/image"}, "an image or a repository, not both"),
+        ({"repo": "a/b", "pull": "always"}, "“pull” is for images"),
+        ({"ref": "main"}, "“ref” needs a repository in “repo”"),
+        ({"folder": "docs"}, "“folder” needs a repository in “repo”"),
+        ({"content_ref": "main"}, "“content_ref” needs a repository in “content”"),
+        ({"repo": "10.5281/zenodo.3242074", "ref": "main"}, "“ref” is for Git repositories"),
+        ({"repo": "https://user:s3cret@github.com/a/b"}, "“repo” "),
+        ({"repo": "a/b", "ref": "--upload-pack=x"}, "“ref” "),
+        ({"repo": "a/b", "folder": "../c"}, "“folder” "),
+        ({"repo": "a/b", "open": "//evil.example"}, "“open” "),
+    ],
+)
+def test_fields_of_repositories_that_cannot_be_together_are_refused(fields: dict[str, str], sentence: str) -> None:
+    with pytest.raises(BadField, match=re.escape(sentence)) as refused:
+        asked(**fields)
+    assert "s3cret" not in refused.value.message
 
 
 def test_fields_that_are_empty_ask_for_nothing() -> None:

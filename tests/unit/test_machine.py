@@ -53,6 +53,11 @@ EXAMPLES: dict[type, e.Event] = {
     e.Queued: e.Queued("4 other notebooks with your key wait for a Docker endpoint"),
     e.PullQueued: e.PullQueued("Waiting to pull the image: 4 other pulls with your key are under way"),
     e.PullProgressed: e.PullProgressed(0.5, "Pulling: 3 of 6 layers"),
+    e.HelperProgressed: e.HelperProgressed(0.5, "Step 3/6 : RUN pip install"),
+    e.VersionsResolved: e.VersionsResolved(("c" * 40,), f"localhost/homeport-built:{'d' * 40}"),
+    e.ContentResolved: e.ContentResolved(("c" * 40,)),
+    e.ImageBuilt: e.ImageBuilt(built=True),
+    e.FilesCloned: e.FilesCloned("The files are in your work folder"),
     e.ContainerStarted: e.ContainerStarted(Target("203.0.113.7", 32768)),
     e.NotebookFound: e.NotebookFound(
         "203.0.113.7", "20.10.24", "hub", 4, "zzzzzzzzzz", "an/image", NOW + LIFETIME, NOW + LIFETIME

@@ -87,8 +87,8 @@ def test_a_pull_fills_the_gap_to_the_next_state_and_no_more(fraction: float) -> 
     assert PROGRESS[State.PULLING] <= share <= PROGRESS[State.CREATING]
 
 
-def test_a_fraction_counts_for_nothing_outside_a_pull() -> None:
-    for state in set(State) - {State.PULLING}:
+def test_a_fraction_counts_for_nothing_outside_a_pull_and_a_build() -> None:
+    for state in set(State) - {State.PULLING, State.BUILDING}:
         assert progress(a_session(state=state, fraction=0.5)) == progress(a_session(state=state))
 
 

@@ -1,4 +1,4 @@
-"""Launches of repositories: resolved, built and cloned by helpers, killed at any instruction, stopped, shared, refused."""
+"""Launches of repositories: resolved, built and cloned by helpers, killed at any instruction, stopped, shared."""
 
 from __future__ import annotations
 
@@ -335,16 +335,24 @@ def test_a_rootless_engine_builds_nothing_and_says_why() -> None:
     assert at_rest(world, world.launch_repository("files", None, CONTENT)).state is State.READY
 
 
-def test_a_build_that_never_ends_is_given_up() -> None:
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        (State.RESOLVING, "resolving-too-long"),
+        (State.BUILDING, "build-too-long"),
+        (State.CLONING, "cloning-too-long"),
+    ],
+)
+def test_a_helper_that_never_ends_is_given_up(state: State, code: str) -> None:
     world = World()
+    sid = world.launched(state)
     world.engine.helper_looks = 1_000_000
-    sid = world.launch_repository("lessons")
-    begun = world.time.now
+    begun, longest = world.time.now, PullPatience().of_helper(state) or 0.0
     world.settle(turns=5000)
     after = world.session(sid)
     assert after.failure is not None
-    assert after.failure.code == "build-too-long"
-    assert PullPatience().build < world.time.now - begun < PullPatience().build + BUILD_SLACK + 120
+    assert after.failure.code == code
+    assert longest < world.time.now - begun < longest + BUILD_SLACK + 120
     assert world.engine.helpers == {}
 
 

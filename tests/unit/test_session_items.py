@@ -29,6 +29,8 @@ from chalicelib.aws.session_items import (
     summary_of,
 )
 from chalicelib.engine.messages import pull_error
+from chalicelib.repository.source import Provider, Source
+from chalicelib.repository.tag import build_name
 from chalicelib.session import events as e
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import with_lease
@@ -60,6 +62,9 @@ FORMATS: Final = (0, 1)
 SID: Final = "cq6k6qneqve3tkfoe443"
 CONTAINER, SECOND_CONTAINER = f"homeport-{SID}-1", f"homeport-{SID}-2"
 IMAGE: Final = "quay.io/jupyter/minimal-notebook:latest"
+BUILDER: Final = "quay.io/jupyterhub/repo2docker:2025.08.0"
+VERSIONS: Final = ("c" * 40, "d" * 40)
+BUILT: Final = f"localhost/homeport-built:{'e' * 40}"
 TIMED_OUT: Final = Failure("endpoint-timeout", "docker.example.org:2376 did not answer in time")
 REMOVE_BY_HAND: Final = f"The container may still be on your endpoint; remove it with: docker rm -f {CONTAINER}"
 
@@ -123,13 +128,23 @@ EXPECTED: Final[Mapping[str, tuple[State, int, float | None, float | None, str |
 
 # The same of those that need format 2: state, version, launch, when it is due and until when it is held, container, and
 # the launch that its credentials were stored for.
-EXPECTED_NEWEST: Final[Mapping[str, tuple[State, int, int, float, float | None, str | None, int]]] = {
+EXPECTED_FORMAT_2: Final[Mapping[str, tuple[State, int, int, float, float | None, str | None, int]]] = {
     "republishing": (State.REPUBLISHING, 8, 1, 17.5, 77.5, CONTAINER, 1),
     "kept": (State.KEPT, 13, 1, 1.5 * LIFETIME, None, None, 1),
     "kept-again": (State.KEPT, 14, 1, 32.5, 92.5, None, 1),
     "verifying-sealed": (State.VERIFYING, 15, 2, 35.0, 95.0, None, 1),
     "ready-sealed": (State.READY, 21, 2, 35.0 + LIFETIME, None, SECOND_CONTAINER, 1),
     "removing-sealed": (State.REMOVING, 23, 2, 55.0, 115.0, SECOND_CONTAINER, 1),
+}
+
+# Of format 3: state, version, the helper and whether it was seen, the versions, and the image.
+EXPECTED_NEWEST: Final[Mapping[str, tuple[State, int, str, bool, tuple[str, ...], str]]] = {
+    "resolving": (State.RESOLVING, 3, f"{CONTAINER}-resolve", False, (), ""),
+    "resolving-helped": (State.RESOLVING, 4, f"{CONTAINER}-resolve", True, (), ""),
+    "building": (State.BUILDING, 5, build_name(BUILT), False, VERSIONS, BUILT),
+    "building-halfway": (State.BUILDING, 7, build_name(BUILT), True, VERSIONS, BUILT),
+    "cloning": (State.CLONING, 10, f"{CONTAINER}-clone", True, VERSIONS, BUILT),
+    "ready-built": (State.READY, 14, "", False, VERSIONS, BUILT),
 }
 
 
@@ -243,6 +258,45 @@ def a_second_life() -> Iterator[tuple[str, Session, float]]:
             yield case, session, now
 
 
+def a_third_life() -> Iterator[tuple[str, Session, float]]:
+    """The cases of format 3, as today's machine makes them: a repository is built, another's files are cloned."""
+    now = NOW
+    session = new_session(
+        owner=OWNER,
+        name="lessons",
+        endpoint="tcp://docker.example.org:2376",
+        image="",
+        limits=Limits(),
+        repository=Source(Provider.GITHUB, "https://github.com/somebody/lessons", "main", "environment"),
+        content=Source(Provider.GIT, "https://git.example.org/data"),
+        builder=BUILDER,
+        now=now,
+        lifetime=LIFETIME,
+        request="request-1",
+        label=LABEL,
+    )
+    way: tuple[tuple[str, e.Event], ...] = (
+        ("", e.EndpointVerified("203.0.113.7", "20.10.24", "", HUB)),
+        ("resolving", e.BuilderPresent()),
+        ("resolving-helped", e.HelperStarted()),
+        ("building", e.VersionsResolved(VERSIONS, BUILT)),
+        ("", e.HelperStarted()),
+        ("building-halfway", e.HelperProgressed(0.5, "Step 3/6 : RUN pip install")),
+        ("", e.ImageBuilt(built=True)),
+        ("", e.ContainerAwaitsFiles()),
+        ("cloning", e.HelperStarted()),
+        ("", e.FilesCloned("The files are in your work folder")),
+        ("", e.ContainerStarted(Target("203.0.113.7", 32768))),
+        ("", e.NotebookAnswered()),
+        ("ready-built", e.RoutePublished()),
+    )
+    for case, event in way:
+        now += 2.5
+        session = _after(session, event, now)
+        if case:
+            yield case, session, now
+
+
 def _after(session: Session, event: e.Event, now: float) -> Session:
     after = advance(session, event, now)
     return with_lease(after, "tick-1", lane_of(after), now)
@@ -255,7 +309,7 @@ def to_be_frozen() -> str:
     written again: it is what a release stored.
     """
     blocks = []
-    for case, session, now in a_second_life():
+    for case, session, now in a_third_life():
         item = item_of(session, now)
         item["session"] = {"JSON": json.loads(item["session"]["S"])}
         lines = [f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in item.items()]
@@ -273,6 +327,7 @@ def with_values(item: Item, values: object) -> Item:
     return {**item, "session": {"S": json.dumps(values, ensure_ascii=False, separators=(",", ":"))}}
 
 
+FORMAT_2: Final = frozen(2)
 NEWEST: Final = frozen(NEWEST_FORMAT)
 ITEMS: Final = {(number, case): item for number in FORMATS for case, item in frozen(number).items()}
 every_item = pytest.mark.parametrize(("number", "case"), ITEMS)
@@ -289,6 +344,7 @@ def test_items_of_every_format_are_frozen() -> None:
     )
     for number in FORMATS:
         assert list(frozen(number)) == list(EXPECTED)
+    assert list(FORMAT_2) == list(EXPECTED_FORMAT_2)
     assert list(NEWEST) == list(EXPECTED_NEWEST)
 
 
@@ -357,14 +413,24 @@ def test_a_session_that_failed_reads_field_by_field(number: int) -> None:
     assert (stopped.failure, stopped.message, stopped.credentials_held) == (None, STOPPED[-1], False)
 
 
-@pytest.mark.parametrize("case", NEWEST)
-def test_a_frozen_item_of_format_2_reads_as_the_session_it_was_and_is_written_again_as_it_was(case: str) -> None:
+@pytest.mark.parametrize("case", EXPECTED_NEWEST)
+def test_a_frozen_item_of_format_3_reads_as_the_session_it_was_and_is_written_again_as_it_was(case: str) -> None:
     session = session_of(NEWEST[case])
-    state, version, generation, due, held, container, sealed_for = EXPECTED_NEWEST[case]
+    state, version, helper, helps, versions, image = EXPECTED_NEWEST[case]
+    assert (session.state, session.version, session.newer) == (state, version, False)
+    assert (session.helper, session.helps, session.versions, session.image) == (helper, helps, versions, image)
+    assert session == next(one for name, one, _ in a_third_life() if name == case)
+    assert item_of(session, NOW) == NEWEST[case]
+
+
+@pytest.mark.parametrize("case", FORMAT_2)
+def test_a_frozen_item_of_format_2_reads_as_the_session_it_was_and_is_written_again_as_it_was(case: str) -> None:
+    session = session_of(FORMAT_2[case])
+    state, version, generation, due, held, container, sealed_for = EXPECTED_FORMAT_2[case]
     assert (session.state, session.version, session.generation, session.newer) == (state, version, generation, False)
     assert (session.next_attempt_at, session.lease_expires_at) == (NOW + due, NOW + held if held else 0.0)
     assert (session.container, session.credentials_of, session.credentials_held) == (container, sealed_for, True)
-    assert item_of(session, session.last_news_at) == NEWEST[case]
+    assert item_of(session, session.last_news_at) == FORMAT_2[case]
 
 
 def test_a_session_whose_credentials_are_kept_reads_field_by_field() -> None:
@@ -395,13 +461,13 @@ def test_a_session_whose_credentials_are_kept_reads_field_by_field() -> None:
         expires_at=NOW + 1.5 * LIFETIME,
         longest_until=NOW + 2 * LIFETIME,
     )
-    assert session_of(NEWEST["kept"]) == kept
-    again = session_of(NEWEST["kept-again"])
+    assert session_of(FORMAT_2["kept"]) == kept
+    again = session_of(FORMAT_2["kept-again"])
     assert (again.again, again.source, again.phase) == (SECOND_LABEL, NETWORK, Phase.LEAVING)
 
 
 def test_a_launch_with_credentials_of_the_one_before_reads_field_by_field() -> None:
-    assert session_of(NEWEST["ready-sealed"]) == Session(
+    assert session_of(FORMAT_2["ready-sealed"]) == Session(
         sid=SID,
         owner=OWNER,
         name="lessons",
@@ -450,7 +516,7 @@ def test_a_frozen_item_is_written_again_in_the_present_format_and_reads_the_same
 
 
 def test_todays_sessions_are_read_as_they_were_written() -> None:
-    for case, session, now in (*a_life(), *a_second_life()):
+    for case, session, now in (*a_life(), *a_second_life(), *a_third_life()):
         assert session_of(item_of(session, now)) == session, case
 
 
@@ -484,6 +550,12 @@ CHANGED: Final[Mapping[str, Any]] = {
     "label": "zzzzzzzzzz",
     "hub": "homeport-prod-0123456789abcdef",
     "source": "198.51.100.7/32",
+    "repository": Source(Provider.GITLAB, "https://gitlab.com/a/b/c", "v1", "environment"),
+    "content": Source(Provider.ZENODO, "10.5281/zenodo.3242074"),
+    "builder": BUILDER,
+    "helper": "homeport-0123456789abcdefghij-3-clone",
+    "helps": True,
+    "versions": ("c" * 40, "3242074"),
     "keeps": True,
     "again": "yyyyyyyyyy",
     "deletes": True,

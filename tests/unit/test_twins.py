@@ -10,11 +10,12 @@ from chalicelib.aws.queues import Enqueue, TickMessage
 from chalicelib.aws.routes import Redeemed
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.container import Specification, specification
+from chalicelib.notebook.helpers import HelperSpecification
 from chalicelib.session.lanes import Lane
 from chalicelib.session.values import Session, Target
 from tests.builders import a_session, some_credentials
 from tests.contract.credentials import CredentialsContract
-from tests.contract.engine import FILES, EngineContract
+from tests.contract.engine import FILES, EngineContract, a_helper
 from tests.contract.images import ImageStoreContract
 from tests.contract.queue import QueueContract
 from tests.contract.slots import SlotStoreContract
@@ -103,6 +104,10 @@ class TestEngineTwin(EngineContract):
     @pytest.fixture
     def keeps_limits(self) -> bool:
         return True
+
+    @pytest.fixture
+    def helper(self, spec: Specification) -> HelperSpecification:
+        return a_helper(spec)
 
     @pytest.fixture
     def saved_as(self) -> str:
