@@ -2,7 +2,7 @@
 
 No part of the hub, which only reads this file and puts it into containers of the builder image (docs/adr/0020). It runs
 as `python3 /opt/homeport/helper.py <resolve | build | clone> <JSON>` and needs Python 3.10 or later and Git; to build,
-also repo2docker 2024.7 or later and the docker command, best with its plugin buildx; for large files git-lfs. It does
+also repo2docker 2025.8 or later and the docker command, best with its plugin buildx; for large files git-lfs. It does
 not need a shell, so the image may be Debian's or Alpine's.
 
 Rules
@@ -222,7 +222,7 @@ def basic_environment(home: Path) -> dict[str, str]:
 GIT_KINDS: Final = ("gh", "gl", "gist", "git")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 _SHORT_COMMIT: Final = re.compile(r"[0-9a-f]{7,39}", re.ASCII)
-_REF: Final = re.compile(r"(?![-/.])(?!.*(?:\.\.|//|@\{|/\.))[^\x00-\x20\x7f~^:?*\[\\]{1,200}(?<![/.])")
+_REF: Final = re.compile(r"(?![-/.])(?!.*(?:\.\.|//|@\{|/\.))[^\x00-\x20\x7f~^:?*\[\\]{1,250}(?<![/.])")
 
 
 @dataclass(frozen=True)
@@ -249,6 +249,11 @@ class Source:
     @property
     def is_git(self) -> bool:
         return self.provider in GIT_KINDS
+
+    @property
+    def git_address(self) -> str:
+        """Where Git finds it: the hub's address of a Gist is the page that people read."""
+        return f"{_bare(self.address)}.git" if self.provider == "gist" else self.address
 
 
 @dataclass(frozen=True)
@@ -361,8 +366,8 @@ class Git:
                 found[ref[2]] = ref[1]
                 return
             moved = _REDIRECTION.search(line)
-            if moved is not None and _bare(moved[1]) != _bare(address):
-                where[0] = _bare(moved[1])
+            if moved is not None:
+                where[0] = moved[1]
             say(line)
 
         code, lines = self.run("ls-remote", "--", address, *patterns, see=see)
@@ -395,7 +400,8 @@ def resolve_git(git: Git, web: Web, source: Source) -> Resolved:
     if _COMMIT.fullmatch(ref):
         return Resolved(ref, source.address)
     wanted = _names_of(ref)
-    found, address = git.refs(source.address, *wanted, *(f"{name}^{{}}" for name in wanted))
+    found, where = git.refs(source.git_address, *wanted, *(f"{name}^{{}}" for name in wanted))
+    address = source.address if _bare(where).lower() == _bare(source.address).lower() else _bare(where)
     for name in wanted:
         commit = found.get(f"{name}^{{}}") or found.get(name)
         if commit:
@@ -413,7 +419,7 @@ def _names_of(ref: str) -> list[str]:
 
 
 def _whole_commit(git: Git, web: Web, source: Source, short: str) -> str:
-    refs, _ = git.refs(source.address)
+    refs, _ = git.refs(source.git_address)
     found = {commit for commit in refs.values() if commit.startswith(short)} or _asked_commit(web, source, short)
     if len(found) == 1:
         return found.pop()
@@ -453,7 +459,7 @@ def fetch_git(git: Git, source: Source, version: str, folder: Path) -> Path:
     if not _COMMIT.fullmatch(version):
         raise Failed("version-not-found", "That is no commit")
     git.must("init", "--quiet", "--", str(folder))
-    git.must("remote", "add", "--", "origin", source.address, folder=folder)
+    git.must("remote", "add", "--", "origin", source.git_address, folder=folder)
     git.must("fetch", "--quiet", "--no-recurse-submodules", "--tags", "origin", folder=folder)
     if git.ask("cat-file", "-e", f"{version}^{{commit}}", folder=folder) is None:
         git.must("fetch", "--quiet", "--no-recurse-submodules", "origin", version, folder=folder)
@@ -1214,9 +1220,8 @@ def choose_pack() -> tuple[Any, dict[str, str]]:
     from repo2docker.app import Repo2Docker
 
     app = Repo2Docker()
-    given = {"base_image": app.base_image} if hasattr(app, "base_image") else {}
-    packs = (pack(**given) for pack in app.buildpacks)
-    pack = next((pack for pack in packs if pack.detect()), None) or app.default_buildpack(**given)
+    packs = (pack(base_image=app.base_image) for pack in app.buildpacks)
+    pack = next((pack for pack in packs if pack.detect()), None) or app.default_buildpack(base_image=app.base_image)
     pack.platform = app.platform
     pack.appendix = ""
     name, number = USER
