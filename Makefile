@@ -37,6 +37,7 @@ lock: venv ## Lock pyproject.toml's dependencies with their hashes; RAISE="name 
 	$(LOCK) --group lambda -c requirements-dev.txt -o requirements.txt
 	$(LOCK) --group proxy -c requirements-dev.txt -o proxy/requirements.txt
 	$(LOCK) --group image -c requirements-dev.txt -o local/requirements-image.txt
+	$(LOCK) --group builder -c requirements-dev.txt -o local/requirements-builder.txt
 	$(LOCK) --group peers -c requirements-dev.txt -c local/requirements-image.txt -o bench/requirements-peers.txt
 
 setup-apt:

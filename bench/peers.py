@@ -125,7 +125,7 @@ def provide_image(client: docker.DockerClient, engine: Engine) -> str:
         container.put_archive("/tmp", _wheels(version))
         _inside(container, "sh", "-c", _INSTALL, "sh", image.ENVIRONMENT, "/tmp/wheels")
         repository, _, tag = name.partition(":")
-        container.commit(repository, tag, changes="\n".join(image.CONFIGURATION))
+        container.commit(repository, tag, changes="\n".join(image.NOTEBOOK.configuration))
     finally:
         container.remove(force=True)
     return name

@@ -108,6 +108,7 @@ def stack(settings: Settings, environ: Mapping[str, str], report: Report) -> Ite
         cloud = parts.enter_context(aws(logs))
         report("embedded AWS: table, bucket, key, queues, certificates")
         given = own_environ(environ) | hub_environ(settings, cloud, name, environ)
+        given |= {"HOMEPORT_ENGINE_SOCKET": str(started.socket)}
         children = _serve(parts, settings, cloud, given, report)
         found = _describe(settings, cloud, started, name, bundle)
         parts.enter_context(announcement(settings.state / "stack.json", found))

@@ -135,7 +135,7 @@ def parse_launch(content_type: str, body: bytes) -> Launch:
     texts = _chosen({name: text for name, part in fields.items() if (text := _text(name, part))})
     environment = _read("env", variables, texts) or {}
     repository, content = _source("repo", "ref", texts), _source("content", "content_ref", texts)
-    _check_together(texts, repository, content)
+    _check_together(texts, repository)
     return Launch(
         bundle=bundle,
         name=notebook_name(texts.get("name", "") or _suggested(repository, content)),
@@ -206,14 +206,12 @@ def _source(field_name: str, ref_name: str, texts: Mapping[str, str]) -> Asked |
     return replace(asked, source=replace(source, ref=ref or source.ref, folder=folder or source.folder))
 
 
-def _check_together(texts: Mapping[str, str], repository: Asked | None, content: Asked | None) -> None:
+def _check_together(texts: Mapping[str, str], repository: Asked | None) -> None:
     """Refuse fields that say two things, or nothing for this launch; raises BadField."""
     if repository and "image" in texts:
         raise BadField("Fill in an image or a repository, not both. Files for an image's work folder go into “content”")
     if repository and "pull" in texts and texts["pull"] != PullPolicy.MISSING:
         raise BadField("The field “pull” is for images; a repository is built when its version is not there")
-    if content and content.source.folder:
-        raise BadField("The field “content” must be a whole repository; name what to open in “open”")
 
 
 def _suggested(repository: Asked | None, content: Asked | None) -> str:

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 import requests
 
+from chalicelib.aws.build_logs import BuildLogStore
 from chalicelib.aws.credentials import CredentialsStore
 from chalicelib.aws.hub_certificates import load_trust
 from chalicelib.aws.images import ImageStore
@@ -196,6 +197,7 @@ class Parts:
             tokens=TokenStore(dynamodb, self.config.table, self.clock, lifetime=lifetime),
             credentials=self.credentials(),
             images=ImageStore(dynamodb, self.config.table, self.clock),
+            build_logs=BuildLogStore(dynamodb, self.config.table, self.clock),
             enqueue=self.enqueue,
             clock=self.clock,
             secret=lambda: secrets.token_urlsafe(32),
@@ -209,6 +211,7 @@ class Parts:
             routes=RouteStore(dynamodb, self.config.table, self.clock),
             slots=SlotStore(dynamodb, self.config.table, self.clock),
             images=ImageStore(dynamodb, self.config.table, self.clock),
+            build_logs=BuildLogStore(dynamodb, self.config.table, self.clock),
             trust=lambda: self.trust,
             find_session=self.sessions().find,
             clock=self.clock,

@@ -83,6 +83,7 @@ class Stage:
             routes=RouteStore(self.hub.client_of("dynamodb"), table, self.clock),
             slots=SlotStore(self.hub.client_of("dynamodb"), table, self.clock),
             images=ImageStore(self.hub.client_of("dynamodb"), table, self.clock),
+            build_logs=self.hub.parts.build_logs,
             trust=a_trust,
             find_session=self.hub.parts.sessions.find,
             clock=self.clock,

@@ -16,13 +16,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from chalicelib.engine.errors import EndpointTimeout
 from chalicelib.errors import HomeportError
+from chalicelib.repository.source import Source
 from chalicelib.session.lease import LEASE_SECONDS
 from chalicelib.session.values import Phase, State
-from tests.history import OWNER, Entry, Removed
-from tests.world import IMAGE, SERVICES, World
+from tests.history import OWNER, Entry, HelperRemoved, Removed
+from tests.launcher_twins import answer
+from tests.world import BUILDER, CONTENT, IMAGE, REPOSITORY, SERVICES, World
 
 NAMES = st.sampled_from(["lessons", "notes"])
 INSTRUCTIONS = st.integers(1, 40)  # a tick has about as many at most; after its last one nothing happens
+SOURCES = st.sampled_from([(REPOSITORY, None), (None, CONTENT), (REPOSITORY, CONTENT)])
 NUMBERS = st.integers(0, 5)
 ASKS = ["stop", "stop_and_keep", "launch_again", "keep_longer", "save_as", "forget", "delete"]
 SKEWS = st.sampled_from([0.0, 0.0, 120.0, -120.0])
@@ -45,6 +48,10 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(name=NAMES)
     def launch(self, name: str) -> None:
         self._ask(lambda: self.world.launch(name))
+
+    @rule(name=NAMES, sources=SOURCES)
+    def launch_a_repository(self, name: str, sources: tuple[Source | None, Source | None]) -> None:
+        self._ask(lambda: self.world.launch_repository(name, *sources))
 
     @rule(name=NAMES, at=st.integers(1, 12))
     def launch_and_the_hub_is_killed(self, name: str, at: int) -> None:
@@ -133,7 +140,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.world.down.clear()
         self.world.lost.clear()
         self.world.engine.refuses, self.world.silent = None, False
-        self.world.engine.images.add(IMAGE)
+        self.world.engine.images |= {IMAGE, BUILDER}
 
     @rule(
         number=NUMBERS,
@@ -159,6 +166,21 @@ class AnyOrder(RuleBasedStateMachine):
                     del engine.containers[name]
                     self.world.checker.see(Entry(Removed(name), OWNER))
 
+    @rule(number=NUMBERS, what=st.sampled_from(["fails", "crashes", "is removed", "goes on for long"]))
+    def something_happens_to_a_helper(self, number: int, what: str) -> None:
+        engine = self.world.engine
+        if names := sorted(engine.helpers):
+            helper = engine.helpers[names[number % len(names)]]
+            match what:
+                case "fails" | "crashes" if helper.status == "running":
+                    helper.end(1, answer(answer="failed", code="build-failed") if what == "fails" else "")
+                case "is removed":
+                    del engine.helpers[helper.specification.name]
+                    sid = helper.specification.labels["homeport.session"]
+                    self.world.checker.see(Entry(HelperRemoved(sid, helper.specification.name), OWNER))
+                case _:
+                    helper.looks = -20
+
     # ── what always holds ──
 
     @invariant()
@@ -176,6 +198,7 @@ class AnyOrder(RuleBasedStateMachine):
                 world.settle()
         world.assert_at_rest()
         assert {session.phase for session in world.store.sessions.values()} <= {Phase.STOPPED}
+        assert world.engine.helpers == {}
 
     def _sid(self, number: int) -> str:
         sids = list(self.world.store.sessions)

@@ -58,7 +58,7 @@ INSTALLERS = {  # how often each has pip install or download something
     "proxy/Dockerfile": 1,
     "bench/peers.py": 3,
     "infra/packages.py": 1,
-    "local/image.py": 2,
+    "local/recipe.py": 2,
 }
 
 

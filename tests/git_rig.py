@@ -1,0 +1,161 @@
+"""Git repositories behind HTTP on 127.0.0.1, by Git's own server program, and what is odd about real sites."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+BACKEND = ("git", "http-backend")
+_IDENTITY = {
+    "GIT_AUTHOR_NAME": "A. Author",
+    "GIT_AUTHOR_EMAIL": "author@example.org",
+    "GIT_COMMITTER_NAME": "A. Author",
+    "GIT_COMMITTER_EMAIL": "author@example.org",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+}
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Run Git in a folder, as nobody in particular; give what it prints."""
+    done = subprocess.run(
+        ["git", "-c", "protocol.file.allow=always", *arguments],
+        cwd=folder,
+        env=os.environ | _IDENTITY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository that is served: its folder, which has its files, too."""
+
+    folder: Path
+    address: str
+
+    def commit(self, **files: str) -> str:
+        """Commit files, by their names with "__" for "/" and "_dot_" for "."; give the commit."""
+        for name, content in files.items():
+            path = self.folder / name.replace("_dot_", ".").replace("__", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        git(self.folder, "add", "--all")
+        git(self.folder, "commit", "--quiet", "--allow-empty", "--message", "A change")
+        return self.head()
+
+    def head(self) -> str:
+        """The commit that is checked out."""
+        return git(self.folder, "rev-parse", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class GitSite:
+    """A site: what is below /moved/, /private/, /limited/ and /broken/ is the repository of that name, in that way."""
+
+    root: Path
+    address: str
+
+    def repository(self, name: str) -> Repository:
+        """Make a repository."""
+        folder = self.root / name
+        folder.mkdir(parents=True)
+        git(folder, "init", "--quiet", "--initial-branch=main")
+        git(folder, "config", "uploadpack.allowReachableSHA1InWant", "true")
+        git(folder, "config", "receive.denyCurrentBranch", "ignore")
+        return Repository(folder, f"{self.address}/{name}")
+
+
+@contextmanager
+def git_site(root: Path) -> Iterator[GitSite]:
+    """Serve the repositories below a folder."""
+    root.mkdir()
+
+    class Handler(_Handler):
+        projects = root
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield GitSite(root, f"http://127.0.0.1:{server.server_address[1]}")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    projects: Path
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        parts = urlsplit(self.path)
+        first, _, rest = parts.path.lstrip("/").partition("/")
+        match first:
+            case "moved":
+                self._refuse(301, {"Location": f"/{rest}" + (f"?{parts.query}" if parts.query else "")})
+            case "private":
+                self._refuse(401, {"WWW-Authenticate": 'Basic realm="private"'})
+            case "limited":
+                self._refuse(429, {"Retry-After": "3600"})
+            case "broken":
+                self._refuse(503, {})
+            case _:
+                self._serve(parts.path, parts.query)
+
+    do_POST = do_GET
+
+    def _refuse(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": "0"}).items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def _serve(self, path: str, query: str) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            body = self._chunks()
+        environ = (
+            os.environ
+            | _IDENTITY
+            | {
+                "GIT_PROJECT_ROOT": str(self.projects),
+                "GIT_HTTP_EXPORT_ALL": "1",
+                "PATH_INFO": path,
+                "QUERY_STRING": query,
+                "REQUEST_METHOD": self.command,
+                "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+                "CONTENT_LENGTH": str(len(body)),
+                "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+                "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+            }
+        )
+        done = subprocess.run(BACKEND, input=body, env=environ, capture_output=True)
+        head, _, content = done.stdout.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
+        self.send_response(int(headers.pop("Status", "200").split()[0]))
+        for name, value in (headers | {"Content-Length": str(len(content))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _chunks(self) -> bytes:
+        body = b""
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Say nothing."""
