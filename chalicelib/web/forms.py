@@ -109,8 +109,8 @@ class Launch:
 class Wanted:
     """What an address fills the form with: as the fields of a Launch, empty where it says nothing."""
 
-    repository: Asked | None
-    content: Asked | None
+    repository: Source | None
+    content: Source | None
     image: str
     open_path: str
     name: str
@@ -169,10 +169,10 @@ def parse_wanted(texts: Mapping[str, str]) -> Wanted:
     name = texts.get("name", "")
     texts = {field: text for field in LINK_FIELDS if (text := texts.get(field, "").strip())}
     repository, content = _source("repo", "ref", texts), _source("content", "content_ref", texts)
-    _check_together(texts, repository, content)
+    _check_together(texts, repository)
     return Wanted(
-        repository=repository,
-        content=content,
+        repository=repository.source if repository else None,
+        content=content.source if content else None,
         image=_read("image", image_reference, texts) or "",
         open_path=_read("open", parse_open, texts) or _opened(repository, content),
         name=name,

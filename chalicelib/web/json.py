@@ -11,7 +11,6 @@ from typing import Final, TypedDict
 
 from chalicelib.bundle.parse import Bundle
 from chalicelib.errors import HomeportError
-from chalicelib.repository.address import Asked as RepositoryAsked
 from chalicelib.repository.address import shown, suggested_name, web_address, written
 from chalicelib.repository.badge import snippets
 from chalicelib.repository.source import Provider, Source
@@ -84,8 +83,8 @@ class Found(TypedDict):
     """What the form's field says of a repository, as `GET /repository` answers it.
 
     `repo`, `ref`, `folder` and `open` are what to fill the form with; `name` is what the notebook is called if nothing
-    else is typed. `shown` and `place` say it to a person, `page` is where one reads it, `summary` all of it in a line.
-    `versioned`: it has branches, tags and commits.
+    else is typed. `shown` and `place` say it to a person, `page` is where one reads it, `summary` says in a line which
+    version and folder of it. `versioned`: it has branches, tags and commits.
     """
 
     repo: str
@@ -282,10 +281,8 @@ def _repository(session: SessionValue, source: Source | None) -> Repository | No
     }
 
 
-def found_json(asked: RepositoryAsked, *, below: str = "") -> Found:
-    """A repository that was typed or linked to; what to open of it is in the folder `below`."""
-    source = asked.source
-    open_path = f"{below}/{asked.open_path}" if below and asked.open_path else asked.open_path
+def found_json(source: Source, open_path: str = "") -> Found:
+    """A repository that was typed or linked to, and what to open of it."""
     return {
         "repo": written(source),
         "ref": source.ref,
@@ -296,7 +293,7 @@ def found_json(asked: RepositoryAsked, *, below: str = "") -> Found:
         "shown": shown(source),
         "place": PLACES.get(source.provider, ""),
         "page": web_address(source),
-        "summary": _summary(source) + (f", opens {open_path}" if open_path else ""),
+        "summary": _summary(source),
         "versioned": source.takes_ref,
     }
 

@@ -26,10 +26,8 @@ from chalicelib.bundle.errors import BundleUnreadable
 from chalicelib.config import VERSION, Config
 from chalicelib.errors import HomeportError
 from chalicelib.metrics import Metric, Metrics
-from chalicelib.repository.address import Asked, content_folder
 from chalicelib.repository.badge import badge_svg
 from chalicelib.repository.links import Link, launch_query, parse_link
-from chalicelib.repository.source import Source
 from chalicelib.session.admission import network_of
 from chalicelib.session.values import Session, is_session_id
 from chalicelib.web import pages
@@ -56,7 +54,6 @@ from chalicelib.web.forms import (
 from chalicelib.web.hub import Hub, Listing, not_signed_in
 from chalicelib.web.json import (
     Badge,
-    Found,
     badge_json,
     check_json,
     found_json,
@@ -97,6 +94,7 @@ View = Callable[..., Response]
 def home(site: Site, request: Request) -> Response:
     """The upload page, filled in by a launch link."""
     wanted = _wanted(site, request)
+    repository, content = wanted.repository, wanted.content
     owners = _sign_ins(site, request)
     config, listing = site.config, site.hub.sessions(owners)
     page = pages.HomePage(
@@ -108,8 +106,10 @@ def home(site: Site, request: Request) -> Response:
         remembered_days=STOPPED_TTL / 86400,
         allowance=config.allowance,
         repositories=config.launches_repositories,
-        repository=found_json(wanted.repository) if wanted.repository else None,
-        content=_content_json(wanted.content) if wanted.content else None,
+        repository=found_json(wanted.repository, "" if wanted.content else wanted.open_path)
+        if wanted.repository
+        else None,
+        content=found_json(wanted.content, wanted.open_path) if wanted.content else None,
         image=wanted.image,
         open=wanted.open_path,
         name=wanted.name,
@@ -123,11 +123,10 @@ def home(site: Site, request: Request) -> Response:
 def describe_repository(site: Site, request: Request) -> Response:
     """What the form's field says of a repository to launch, or of one with files; nothing is fetched."""
     wanted = _wanted(site, request)
-    if wanted.repository:
-        return _json(site, found_json(wanted.repository))
-    if wanted.content:
-        return _json(site, _content_json(wanted.content))
-    raise MissingField("The repository is missing: fill in its address")
+    source = wanted.repository or wanted.content
+    if source is None:
+        raise MissingField("The repository is missing: fill in its address")
+    return _json(site, found_json(source, wanted.open_path))
 
 
 def follow_link(site: Site, request: Request, **parts: str) -> Response:
@@ -535,24 +534,14 @@ def _body(request: Request) -> bytes:
 def _wanted(site: Site, request: Request) -> Wanted:
     """What a launch link asks for; raises BadField, RepositoryNotAllowed, ImageNotAllowed."""
     wanted = parse_wanted(_queries(request))
-    repository, content = _source_of(wanted.repository), _source_of(wanted.content)
-    if repository or content or wanted.image:
-        site.hub.check_program(repository, content, wanted.image or site.config.image)
+    if wanted.repository or wanted.content or wanted.image:
+        site.hub.check_program(wanted.repository, wanted.content, wanted.image or site.config.image)
     return wanted
-
-
-def _source_of(asked: Asked | None) -> Source | None:
-    return asked.source if asked else None
-
-
-def _content_json(content: Asked) -> Found:
-    """A repository whose files are put into a folder of their own in the work folder."""
-    return found_json(content, below=content_folder(content.source))
 
 
 def _badge(site: Site, request: Request) -> Badge:
     wanted = _wanted(site, request)
-    link = Link(_source_of(wanted.repository), wanted.image, _source_of(wanted.content), wanted.open_path)
+    link = Link(wanted.repository, wanted.image, wanted.content, wanted.open_path)
     path = str(request.context.get("path", "/badge"))  # the stage included
     hub = site.config.hub_origin + path.rstrip("/").removesuffix("badge")
     return badge_json(f"{hub}?{launch_query(link)}", f"{hub}badge.svg")

@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from chalicelib.errors import HomeportError
-from chalicelib.repository.address import content_folder
 from chalicelib.repository.badge import badge_svg
 from chalicelib.session.options import Allowance
 from chalicelib.session.values import Limits
@@ -194,7 +193,7 @@ def _text(part: Message) -> str:
 
 
 def a_home(wanted: Wanted) -> pages.HomePage:
-    content = wanted.content
+    repository, content, open_path = wanted.repository, wanted.content, wanted.open_path
     return pages.HomePage(
         root="",
         suggested_name="my-notebook",
@@ -203,10 +202,10 @@ def a_home(wanted: Wanted) -> pages.HomePage:
         idle_minutes=120.0,
         remembered_days=90.0,
         allowance=Allowance(default=Limits(shm=2**30)),
-        repository=found_json(wanted.repository) if wanted.repository else None,
-        content=found_json(content, below=content_folder(content.source)) if content else None,
+        repository=found_json(repository, "" if content else open_path) if repository else None,
+        content=found_json(content, open_path) if content else None,
         image=wanted.image,
-        open=wanted.open_path,
+        open=open_path,
         name=wanted.name,
     )
 
@@ -217,9 +216,9 @@ def badge_of(query: dict[str, str]) -> Badge:
 
 
 def found_of(wanted: Wanted) -> Found:
-    asked = wanted.repository or wanted.content
-    assert asked
-    return found_json(asked, below="" if wanted.repository else content_folder(asked.source))
+    source = wanted.repository or wanted.content
+    assert source
+    return found_json(source, wanted.open_path)
 
 
 def a_line(number: int) -> Line:

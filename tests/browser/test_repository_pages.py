@@ -119,6 +119,14 @@ def test_a_version_that_was_typed_stays_and_is_said(page: Page, hub: str) -> Non
     expect(page.locator("#repo-found[data-problem]")).to_contain_text("must be a branch, a tag or a commit")
 
 
+def test_another_version_leaves_what_the_address_says_to_open(page: Page, hub: str) -> None:
+    page.goto(f"{hub}{LINK}")
+    expect(page.locator("#repo-found")).to_have_text("u/r on GitHub, version main, opens one.ipynb")
+    pasted(page, "Version", "v2")
+    expect(page.locator("#repo-found")).to_have_text("u/r on GitHub, version v2, opens one.ipynb")
+    expect(page.locator("#open")).to_have_value("one.ipynb")
+
+
 def test_a_doi_has_no_version_of_its_own(page: Page, hub: str) -> None:
     page.goto(hub)
     page.get_by_role("radio", name="Repository").check()

@@ -213,7 +213,7 @@ def test_an_address_is_read_by_the_hubs_own_parser_without_a_sign_in(hub: HubRig
         "shown": "jupyterlab/jupyterlab-demo",
         "place": "GitHub",
         "page": "https://github.com/jupyterlab/jupyterlab-demo/tree/main",
-        "summary": "jupyterlab/jupyterlab-demo on GitHub, version main, opens demo/one.ipynb",
+        "summary": "jupyterlab/jupyterlab-demo on GitHub, version main",
         "versioned": True,
     }
 
@@ -227,7 +227,7 @@ def test_an_address_is_read_by_the_hubs_own_parser_without_a_sign_in(hub: HubRig
         ("repo=10.5281/zenodo.3242074", "10.5281/zenodo.3242074 on Zenodo"),
         (
             "content=https://github.com/u/course/blob/main/one.ipynb",
-            "u/course on GitHub, version main, opens course/one.ipynb",
+            "u/course on GitHub, version main",
         ),
     ],
 )

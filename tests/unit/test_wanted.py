@@ -34,8 +34,7 @@ def test_no_address_fills_the_form_with_what_a_launch_would_refuse(texts: dict[s
 
 def test_the_fields_of_an_address_are_read_as_those_of_the_form() -> None:
     wanted = parse_wanted({"repo": "https://github.com/u/r/blob/main/one.ipynb", "ref": " v1 ", "other": "x"})
-    assert wanted.repository is not None
-    assert wanted.repository.source == Source(Provider.GITHUB, "https://github.com/u/r", "v1")
+    assert wanted.repository == Source(Provider.GITHUB, "https://github.com/u/r", "v1")
     assert (wanted.content, wanted.image, wanted.open_path, wanted.name) == (None, "", "one.ipynb", "")
     content = parse_wanted(
         {"content": "https://github.com/u/course/blob/main/one.ipynb", "image": "ada/x", "name": " a"}

@@ -90,9 +90,9 @@
   // ── repositories in forms ─────────────────────────────────────────────────────────────────────────────────────
 
   // What the hub's parser makes of an address goes into the fields, unless the visitor typed something else there.
-  // `fields`: the address and what is filled in, by the names that the answer has; `sent`: what is asked with.
+  // `fields`: the address and what it fills in, by the names that the answer has; `sent`: what all is asked about.
   const repositoryField = ({root, address, fields, sent, line, told}) => {
-    const filled = Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.value]));
+    const filled = {...Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.value])), open: address.dataset.open};
     let turn = 0;
 
     const tell = (text, isProblem) => {
@@ -111,6 +111,12 @@
       if (!found.versioned) fields.ref.value = "";
     };
 
+    const summary = (found) => {
+      const isOpened = filled.open && fields.open.value === filled.open;
+      return isOpened ? `${found.summary}, opens ${filled.open}` : found.summary;
+    };
+
+    // An address alone says what the other fields are; with them it is asked about as a launch would have it.
     const describe = async (names) => {
       const [mine, typed] = [++turn, address.value];
       if (typed.trim() === "") {
@@ -122,9 +128,12 @@
       try {
         const found = await ask(`${root}repository?${query}`);
         if (mine !== turn || address.value !== typed) return undefined;
-        fill(found);
-        if (names.length < sent.length && sent.some((field) => field !== address && field.value && field.value !== found[Object.keys(fields).find((name) => fields[name] === field)])) return describe(sent);
-        tell(found.summary, false);
+        if (names !== sent) {
+          fill(found);
+          const isAll = Object.entries(fields).every(([name, field]) => field.value === found[name] || !sent.includes(field));
+          if (!isAll) return describe(sent);
+        }
+        tell(summary(found), false);
         return told(found);
       } catch (refusal) {
         if (!(refusal instanceof Problem)) throw refusal;
@@ -140,7 +149,7 @@
     address.addEventListener("input", (event) => {
       if (event.inputType === "insertFromPaste") describe([address]);
     });
-    if (address.value !== address.defaultValue) describe([address]);
+    if (address.value !== address.defaultValue) describe([address]);  // a browser keeps what was typed when it comes back
   };
 
   // ── the launch form ───────────────────────────────────────────────────────────────────────────────────────────
