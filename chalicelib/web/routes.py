@@ -106,10 +106,8 @@ def home(site: Site, request: Request) -> Response:
         remembered_days=STOPPED_TTL / 86400,
         allowance=config.allowance,
         repositories=config.launches_repositories,
-        repository=found_json(wanted.repository, "" if wanted.content else wanted.open_path)
-        if wanted.repository
-        else None,
-        content=found_json(wanted.content, wanted.open_path) if wanted.content else None,
+        repository=found_json(repository, "" if content else wanted.open_path) if repository else None,
+        content=found_json(content, wanted.open_path) if content else None,
         image=wanted.image,
         open=wanted.open_path,
         name=wanted.name,
@@ -141,21 +139,20 @@ def follow_link(site: Site, request: Request, **parts: str) -> Response:
 
 def make_link(site: Site, request: Request) -> Response:
     """The page on which authors make a launch link and its badge."""
+    if _wants_json(request):
+        return _json(site, _badge(site, request))
     typed = {name: _query(request, name, "") for name in LINK_FIELDS}
     made, problem, status = None, "", 200
     try:
-        if any(typed.values()):
-            made = _badge(site, request)
-        elif _wants_json(request):
-            raise MissingField("There is nothing to launch: fill in a repository, an image, or files from a repository")
+        made = _badge(site, request) if any(typed.values()) else None
     except HomeportError as error:
-        if _wants_json(request):
-            raise
         problem, status = error.message, error.status
-    if _wants_json(request):
-        return _json(site, made)
     page = pages.BadgePage(
-        root="", repositories=site.config.launches_repositories, typed=typed, made=made, problem=problem
+        root=_root(request),
+        repositories=site.config.launches_repositories,
+        typed=typed,
+        made=made,
+        problem=problem,
     )
     policy = {"Content-Security-Policy": pages.content_security_policy(images=True)}
     return _html(site, page, status=status, headers=policy)
@@ -540,7 +537,10 @@ def _wanted(site: Site, request: Request) -> Wanted:
 
 
 def _badge(site: Site, request: Request) -> Badge:
+    """The launch link that the query asks for; raises MissingField, and what `_wanted` raises."""
     wanted = _wanted(site, request)
+    if not (wanted.repository or wanted.content or wanted.image):
+        raise MissingField("There is nothing to launch: fill in a repository, an image, or files from a repository")
     link = Link(wanted.repository, wanted.image, wanted.content, wanted.open_path)
     path = str(request.context.get("path", "/badge"))  # the stage included
     hub = site.config.hub_origin + path.rstrip("/").removesuffix("badge")
