@@ -1032,7 +1032,7 @@ class Progress:
         total = sum(one for one, _ in self._stages.values()), sum(one for _, one in self._stages.values())
         if total != self._told and total[1] < 10_000 and len(self._stages) < 100:
             self._told = total
-            answer(answer="step", done=total[0], of=total[1])
+            answer(answer="step", done=total[0] - 1, of=total[1])  # the last one has begun
 
 
 class Builder:

@@ -18,7 +18,7 @@ import requests
 from docker.errors import NotFound
 
 from chalicelib.repository.tag import REPOSITORY
-from local import builder, demo
+from local import builder, demo, processes
 from local.demo import DemoFailed, HubClient, Notebook
 from local.run import Stack
 from tests.certificates import Ca
@@ -233,9 +233,10 @@ def test_a_build_that_is_stopped_ends_and_leaves_nothing_but_the_engines_cache(
     dockerfile = f"FROM {notebook_image}\nRUN echo cached\nRUN sleep 300\n"
     repository = lessons(site, "o/long", notebook_image, Dockerfile=dockerfile)
     sid = hub.launch(Path(stack.bundle), "long", repo=repository.address)["id"]
-    session = demo.follow(hub, sid, "building")
-    while "sleep 300" not in session["message"]:
-        session = demo.follow(hub, sid, "building")
+    demo.follow(hub, sid, "building")
+    processes.wait_until(
+        lambda: "sleep 300" in hub.session(sid)["message"], what="the second step of the build", deadline=120
+    )
     stop(hub, sid)
     assert behind.containers(all=True, filters={"ancestor": notebook_image}) == []
     assert built_images(behind) == set()

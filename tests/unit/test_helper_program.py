@@ -414,11 +414,11 @@ def test_a_failure_is_one_short_line(detail: str, capsys: pytest.CaptureFixture[
 
 def test_steps_of_every_builder_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     for lines, fraction in (
-        (["Step 1/4 : FROM x", " ---> 0123", "Step 3/4 : RUN homeport"], 3 / 4),
-        (["STEP 1/2: FROM x", "STEP 2/2: LABEL"], 1),
-        (["#4 [1/5] FROM docker.io/library/x", "#5 [2/5] RUN x", "#5 0.312 Step 9/9 :", "#5 DONE 0.4s"], 2 / 5),
-        (["#4 [base 1/2] FROM x", "#5 [stage-1 3/6] COPY x", "#6 [internal] load build context"], 4 / 8),
-        (["#4 [linux/amd64 2/4] RUN x"], 2 / 4),
+        (["Step 1/4 : FROM x", " ---> 0123", "Step 3/4 : RUN homeport"], 2 / 4),
+        (["STEP 1/2: FROM x", "STEP 2/2: LABEL"], 1 / 2),
+        (["#4 [1/5] FROM docker.io/library/x", "#5 [2/5] RUN x", "#5 0.312 Step 9/9 :", "#5 DONE 0.4s"], 1 / 5),
+        (["#4 [base 1/2] FROM x", "#5 [stage-1 3/6] COPY x", "#6 [internal] load build context"], 3 / 8),
+        (["#4 [linux/amd64 2/4] RUN x"], 1 / 4),
         (["Step 7/3 : FROM x", "Step 0/0 : x", "[1/2] x"], None),
     ):
         progress = helper.Progress()

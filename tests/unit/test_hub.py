@@ -243,7 +243,7 @@ def test_a_repository_that_the_operator_does_not_allow_is_refused_and_stores_not
 
 def test_a_hub_can_launch_no_repositories_at_all() -> None:
     stage = Stage(environ={"HOMEPORT_BUILDER_IMAGE": "off"})
-    for asked in ({"repository": LESSONS}, {"content": DATA}):
+    for asked in (dict[str, Any](repository=LESSONS), dict[str, Any](content=DATA)):
         with pytest.raises(RepositoryNotAllowed, match="launches no repositories"):
             stage.hub.launch(a_form(**asked))
     stage.hub.launch(a_form())
