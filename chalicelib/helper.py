@@ -76,6 +76,7 @@ DATA: Final = "/data"
 WORK: Final = "work"
 DEFAULT_WORKDIR: Final = f"/home/jovyan/{WORK}"
 BUILDING: Final = "localhost/homeport-building"
+BUILDKIT_API: Final = (1, 39)  # from which on an engine of Docker's has BuildKit
 
 _children: Final[set[subprocess.Popen[bytes]]] = set()  # that run now
 
@@ -991,7 +992,7 @@ _BUILD_FAILURES: Final = (
     ),
     (
         "dockerfile-invalid",
-        r"dockerfile parse error|unknown instruction|no build stage in current context|file with no instructions"
+        r"dockerfile parse error|unknown instruction|no build stage in current context|file with no instructions|no contents in"
         r"|dockerfile.{0,40} cannot be empty|provide a source image with .?from|circular dependency|unknown flag"
         r"|invalid reference format|base name .* should not be blank|invalid from flag value",
     ),
@@ -1129,7 +1130,7 @@ def choose_builder(engine: Engine, folder: Path, memory: int | None) -> Builder:
     (folder / "docker").mkdir(parents=True)
     _, headers, _ = engine.ask("GET", "/_ping")
     named = {name.lower(): value for name, value in headers.items()}
-    has_buildkit = bool(named.get("builder-version")) and "libpod-api-version" not in named
+    has_buildkit = "libpod-api-version" not in named and _is_at_least(named.get("api-version", ""), BUILDKIT_API)
     if has_buildkit and run(["docker", "buildx", "version"], environment=environment, see=_ignore)[0] == 0:
         command = ["docker", "buildx", "build", "--builder=default", "--progress=plain", "--load"]
         builder = Builder(command, environment | {"DOCKER_BUILDKIT": "1"}, memory)
@@ -1140,6 +1141,11 @@ def choose_builder(engine: Engine, folder: Path, memory: int | None) -> Builder:
     if memory is not None and not builder.is_classic:
         say("BuildKit cannot limit the memory of a build: it has none")
     return builder
+
+
+def _is_at_least(version: str, least: tuple[int, int]) -> bool:
+    numbers = re.fullmatch(r"(\d+)\.(\d+)", version)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= least
 
 
 def _has_own_buildkit(environment: Mapping[str, str]) -> bool:
@@ -1181,6 +1187,16 @@ def _must_fit(engine: Engine, image: str, most: int | None) -> int:
     return size
 
 
+# Files, and folders of such files, that repo2docker reads, or this program's docker command does.
+_BUILD_FILES: Final = frozenset(
+    """
+    .binder .dockerignore DESCRIPTION Dockerfile JuliaManifest.toml JuliaProject.toml Manifest.toml Pipfile Pipfile.lock
+    Project.toml REQUIRE apt.txt binder default.nix environment.yml install.R postBuild pyproject.toml requirements.txt
+    requirements3.txt runtime.txt setup.py start
+    """.split()
+)
+
+
 def build_folder(files: Path, folder: str) -> Path:
     """Say which folder is built; raises Failed if it, or what repo2docker would read in it, is somewhere else."""
     chosen = files / folder if folder else files
@@ -1188,8 +1204,8 @@ def build_folder(files: Path, folder: str) -> Path:
     if not chosen.is_dir() or not chosen.resolve().is_relative_to(root):
         raise Failed("fetch-failed", f"The repository has no folder {folder}")
     for place in (chosen, chosen / "binder", chosen / ".binder"):
-        for entry in [place, *place.iterdir()] if place.is_dir() else [place]:
-            if entry.is_symlink() and entry.exists() and not entry.resolve().is_relative_to(root):
+        for entry in (place, *(place / name for name in _BUILD_FILES)):
+            if not entry.resolve().is_relative_to(root):
                 raise Failed("build-failed", f"{entry.relative_to(files)} is a link that leads out of the repository")
     return chosen
 
