@@ -42,6 +42,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ RESOLVE_SECONDS: Final = 120  # for one source
 CLONE_SECONDS: Final = 3600
 BAG_SECONDS: Final = 300  # HydroShare takes to prepare a download
 BAG_PAUSE: Final = 10  # seconds between two questions whether it has
+MOST_REFS: Final = 100_000  # of a repository, where the beginning of a commit is looked for
 MOST_JSON: Final = 16 << 20  # bytes of an answer of a site's API
 CHUNK: Final = 1 << 20  # bytes
 
@@ -364,7 +366,8 @@ class Git:
         def see(line: str) -> None:
             ref = re.fullmatch(r"([0-9a-f]{40,64})\t(\S{1,300})", line.strip())
             if ref is not None:
-                found[ref[2]] = ref[1]
+                if len(found) < MOST_REFS:
+                    found[ref[2]] = ref[1]
                 return
             moved = _REDIRECTION.search(line)
             if moved is not None:
@@ -477,7 +480,7 @@ def fetch_git(git: Git, source: Source, version: str, folder: Path) -> Path:
 
 def _branch(git: Git, source: Source, version: str, folder: Path) -> str:
     """Name the branch that was asked for, if the version is on it; empty for none."""
-    branch = source.ref
+    branch = source.ref.removeprefix("refs/heads/")
     if branch in ("", "HEAD"):
         git.ask("remote", "set-head", "origin", "--auto", folder=folder)
         head = git.ask("symbolic-ref", "--quiet", "refs/remotes/origin/HEAD", folder=folder) or [""]
@@ -569,7 +572,7 @@ class Web:
     def save(self, address: str, path: Path) -> None:
         """Write what is at an address into a new file."""
         say(f"Fetching {path.name} from {_site(address)}")
-        with self.open(address) as response, path.open("wb") as file:
+        with path.open("wb") as file, self.open(address) as response:
             shutil.copyfileobj(response, file, CHUNK)
 
 
@@ -851,7 +854,7 @@ def _unzip(archive: Path, folder: Path) -> None:
             raise Failed("no-space", f"{archive.name} has more in it than fits on the disk")
         try:
             opened.extractall(folder)  # noqa: S202 - zipfile leads in what would lead out
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise Failed("fetch-failed", f"{archive.name} cannot be unpacked: {error}") from None
 
 
@@ -988,13 +991,14 @@ _BUILD_FAILURES: Final = (
     ("no-space", r"no space left on device|disk quota exceeded"),
     (
         "build-failed",
-        r"pull access denied|manifest unknown|manifest for .* not found|no such host|dial tcp|tls handshake",
+        r"pull access denied|toomanyrequests|manifest unknown|manifest for .* not found|no such host|dial tcp"
+        r"|tls handshake",
     ),
     (
         "dockerfile-invalid",
-        r"dockerfile parse error|unknown instruction|no build stage in current context|file with no instructions|no contents in"
-        r"|dockerfile.{0,40} cannot be empty|provide a source image with .?from|circular dependency|unknown flag"
-        r"|invalid reference format|base name .* should not be blank|invalid from flag value",
+        r"dockerfile parse error|unknown instruction|no build stage in current context|file with no instructions"
+        r"|no contents in|dockerfile.{0,40} cannot be empty|provide a source image with .?from|circular dependency"
+        r"|unknown flag|invalid reference format|base name .* should not be blank|invalid from flag value",
     ),
 )
 _ERROR: Final = re.compile(
@@ -1126,6 +1130,7 @@ def choose_builder(engine: Engine, folder: Path, memory: int | None) -> Builder:
         "DOCKER_HOST": f"unix://{engine.path}",
         "DOCKER_CLI_HINTS": "false",
         "BUILDKIT_PROGRESS": "plain",
+        "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",  # an image is an image, and no index of it and what is said of it
     }
     (folder / "docker").mkdir(parents=True)
     _, headers, _ = engine.ask("GET", "/_ping")
@@ -1188,12 +1193,19 @@ def _must_fit(engine: Engine, image: str, most: int | None) -> int:
 
 
 # Files, and folders of such files, that repo2docker reads, or this program's docker command does.
-_BUILD_FILES: Final = frozenset(
-    """
-    .binder .dockerignore DESCRIPTION Dockerfile JuliaManifest.toml JuliaProject.toml Manifest.toml Pipfile Pipfile.lock
-    Project.toml REQUIRE apt.txt binder default.nix environment.yml install.R postBuild pyproject.toml requirements.txt
-    requirements3.txt runtime.txt setup.py start
-    """.split()
+_BUILD_FILES: Final = (
+    *(
+        ".binder",
+        ".dockerignore",
+        "DESCRIPTION",
+        "Dockerfile",
+        "JuliaManifest.toml",
+        "JuliaProject.toml",
+        "Manifest.toml",
+    ),
+    *("Pipfile", "Pipfile.lock", "Project.toml", "REQUIRE", "apt.txt", "binder", "default.nix", "environment.yml"),
+    *("install.R", "postBuild", "pyproject.toml", "requirements.txt", "requirements3.txt", "runtime.txt", "setup.py"),
+    "start",
 )
 
 
@@ -1358,7 +1370,8 @@ def _remove_parts(volume: Path, name: str) -> None:
             if part.is_dir() and not part.is_symlink():
                 shutil.rmtree(part, ignore_errors=True)
             else:
-                part.unlink()
+                with suppress(OSError):
+                    part.unlink()
 
 
 def _clone_new(git: Git, web: Web, source: Source, version: str, target: Path) -> None:

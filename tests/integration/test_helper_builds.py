@@ -6,6 +6,7 @@ the local notebook image, and nothing is downloaded.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import signal
@@ -325,6 +326,27 @@ def test_the_notebooks_user_clones_into_its_volume(place: Place, repository: Rep
     assert bytes(shown).strip() == b"1000"
 
 
+def test_files_in_git_lfs_are_fetched(place: Place, site: GitSite, repository: Repository) -> None:
+    large = b"a large file"
+    oid = hashlib.sha256(large).hexdigest()
+    (site.root / "lfs").mkdir()
+    (site.root / "lfs" / oid).write_bytes(large)
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(large)}\n"
+    version = repository.commit(
+        Dockerfile=f"FROM {place.notebook}\n",
+        _dot_gitattributes="*.bin filter=lfs diff=lfs merge=lfs -text\n",
+        large_dot_bin=pointer,
+    )
+    code, _, log = place.build(repository)
+    assert code == 0, log
+    assert place.inside("cat /home/jovyan/work/large.bin") == large.decode()
+    task = {"source": task_of(repository)["source"], "version": version, "folder": helpers.WORK, "name": "r"}
+    with _volume(place) as name:
+        mount = {name: {"bind": helpers.WORK, "mode": "rw"}}
+        states = [(place.run("clone", task, volumes=mount)[1].end or {}).get("state") for _ in range(2)]
+    assert states == ["new", "current"]
+
+
 # ── repo2docker ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 DETECTS: Final = """
@@ -354,7 +376,7 @@ PACKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     ),
     "install_r": ("RBuildPack", ()),
     "nix": ("NixBuildPack", ("nix-shell default.nix",)),
-    "nothing": ("PythonBuildPack", ("COPY --chown=jovyan:jovyan src/ ${REPO_DIR}/",)),
+    "nothing": ("PythonBuildPack", (" src/ ${REPO_DIR}/",)),
     "pipfile": ("PipfileBuildPack", ("pipenv install",)),
     "project": ("JuliaProjectTomlBuildPack", ()),
     "pyproject": ("PythonBuildPack", ()),
@@ -427,6 +449,67 @@ def test_what_a_build_pack_makes_is_built_with_what_the_engine_has(place: Place)
     assert "said hello" in log
     assert ("classic" in log.splitlines()) == (place.kind == "podman")
     assert IMAGE in place.names()
+
+
+# A base image such as repo2docker's, as far as that can be had without a network.
+BASE: Final = """
+FROM {image}
+USER root
+RUN rm -r /home/jovyan/work && for name in apt-get locale-gen; do printf '#!/bin/sh\\n' > /usr/local/bin/$name; \\
+    chmod 755 /usr/local/bin/$name; done
+ENV PATH=/usr/sbin:/usr/local/bin:/opt/jupyter/bin:/usr/bin:/bin
+"""
+BASE_IMAGE: Final = "localhost/homeport-test-base:1"
+BASE_PACK: Final = """
+import os, sys
+sys.path.insert(0, "/opt/homeport")
+import helper
+from pathlib import Path
+from repo2docker.buildpacks.base import BaseImage
+engine, place = helper.Engine(), Path("/tmp/place")
+builder = helper.choose_builder(engine, place, None)
+_, arguments = helper.choose_pack()
+os.chdir("/repository")
+pack = BaseImage(base_image="@BASE@")
+for _ in pack.build(builder, "@UNNAMED@", 0, arguments, [], {}, platform="linux/amd64"):
+    pass
+helper._label(builder, engine, "@UNNAMED@", "@NAME@", {"homeport.hub": "a-hub"}, None, place)
+engine.remove("@UNNAMED@")
+"""
+
+
+def test_what_repo2docker_makes_of_a_repository_has_its_files_at_the_work_folder(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "Dockerfile").write_text(BASE.format(image=place.notebook))
+    place.client.images.build(path=str(tmp_path / "base"), tag=BASE_IMAGE, rm=True)
+    code = BASE_PACK.replace("@BASE@", BASE_IMAGE).replace("@UNNAMED@", f"{helper.BUILDING}:1").replace("@NAME@", IMAGE)
+    volumes = {
+        str(place.engine.socket): {"bind": helpers.SOCKET, "mode": "rw"},
+        str(REPOSITORIES / "everything"): {"bind": "/repository", "mode": "ro"},
+    }
+    container = place.client.containers.create(
+        builder.LOCAL_BUILDER, ["python3", "-c", code], volumes=volumes, network_mode="none"
+    )
+    try:
+        container.put_archive("/", helpers.program_file(PROGRAM, 0))
+        container.start()
+        status = container.wait(timeout=300)["StatusCode"]
+        log = container.logs().decode()
+    finally:
+        container.remove(force=True)
+        place.client.images.remove(BASE_IMAGE, force=True, noprune=True)
+    assert status == 0, log
+    built = place.client.images.get(IMAGE)
+    assert built.labels["homeport.hub"] == "a-hub"
+    assert built.attrs["Config"]["User"] == "jovyan"
+    assert built.attrs["Config"]["WorkingDir"] == helper.DEFAULT_WORKDIR
+    printed = place.inside("pwd; id -u; ls -A; stat -c %U:%G . apt.txt built").splitlines()
+    assert [line for line in printed if "setlocale" not in line] == [  # the base has no such locale
+        "/home/jovyan/work", "1000", "apt.txt", "built", "postBuild", "requirements.txt", "runtime.txt", "start",
+        *3 * ["jovyan:jovyan"],
+    ]  # fmt: skip
+    started = place.client.containers.run(IMAGE, ["echo", "it starts"], remove=True, network_mode="none")
+    assert b"it starts" in started
 
 
 def test_the_builder_image_has_what_a_helper_needs_and_no_engine(place: Place) -> None:
