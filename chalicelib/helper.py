@@ -16,7 +16,8 @@ Rules
    never runs them, and refuses a build file that is a link to somewhere else.
 4. An image gets its labels and its name last, both at once. Until then it is called BUILDING, which is removed at the
    end; if this program is killed before, the next build of that version replaces it.
-5. SIGTERM, or the end of its time, ends what it has started. A build whose client is gone is ended by the engine.
+5. SIGTERM, or the end of its time, ends what it has started. A build whose client is gone is ended by the engine; but
+   Podman 4 lets the one step that is running go on to its end.
 6. It writes into a notebook's volume only below the one folder that it was told, and follows no link there. Files that
    somebody changed are left alone, and so is a clone whose settings are not those that this program makes.
 """

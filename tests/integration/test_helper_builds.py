@@ -78,10 +78,13 @@ class Place:
 
     def inside(self, script: str) -> str:
         """What a shell in the built image prints."""
-        printed = self.client.containers.run(
-            IMAGE, ["sh", "-c", script], entrypoint=[], remove=True, network_mode="none"
-        )
-        return bytes(printed).decode().strip()
+        container = self.client.containers.create(IMAGE, ["-c", script], entrypoint=["sh"], network_mode="none")
+        try:
+            container.start()
+            container.wait(timeout=60)
+            return bytes(container.logs(stderr=False)).decode().strip()
+        finally:
+            container.remove(force=True)
 
 
 def task_of(repository: Repository, **changed: Any) -> dict[str, Any]:
@@ -255,6 +258,8 @@ def _sleeps() -> list[int]:
 
 @pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGKILL, "time"])
 def test_a_build_ends_with_its_helper(place: Place, repository: Repository, ends: Any) -> None:
+    if place.kind == "podman":
+        pytest.skip("Podman 4 lets the step of a build that runs go on to its end when its client has gone")
     repository.commit(Dockerfile=f"FROM {place.notebook}\nRUN sleep {SLEEP}\n")
     container = place.start("build", json.dumps(task_of(repository, seconds=30 if ends == "time" else 300)))
     try:
@@ -314,14 +319,14 @@ def test_the_notebooks_user_clones_into_its_volume(place: Place, repository: Rep
     with _volume(place) as name:
         mount = {name: {"bind": helpers.WORK, "mode": "rw"}}
         place.client.containers.run(
-            place.notebook, ["chown", "1000:1000", helpers.WORK], user="0", entrypoint=[], volumes=mount, remove=True
+            place.notebook, ["1000:1000", helpers.WORK], entrypoint=["chown"], user="0", volumes=mount, remove=True
         )
         for state in ("new", "current"):
             code, said, log = place.run("clone", task, volumes=mount, user="1000")
             assert code == 0, log
             assert (said.end or {})["state"] == state
         shown = place.client.containers.run(
-            place.notebook, ["stat", "-c", "%u", f"{helpers.WORK}/r/README"], entrypoint=[], volumes=mount, remove=True
+            place.notebook, ["-c", "%u", f"{helpers.WORK}/r/README"], entrypoint=["stat"], volumes=mount, remove=True
         )
     assert bytes(shown).strip() == b"1000"
 
@@ -509,7 +514,7 @@ def test_what_repo2docker_makes_of_a_repository_has_its_files_at_the_work_folder
         *3 * ["jovyan:jovyan"],
     ]  # fmt: skip
     started = place.client.containers.run(IMAGE, ["echo", "it starts"], remove=True, network_mode="none")
-    assert b"it starts" in started
+    assert b"it starts" in started  # by way of repo2docker's entrypoint
 
 
 def test_the_builder_image_has_what_a_helper_needs_and_no_engine(place: Place) -> None:
