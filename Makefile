@@ -52,7 +52,7 @@ setup-bench-apt:
 run: setup ## Run the whole of Homeport on this machine, until Ctrl-C
 	@exec $(RUN) -m local.run
 
-demo: setup ## Show the whole path without a browser, on the running stack or on one of its own
+demo: setup ## Show the whole path without a browser, on the running stack or on one of its own; REPO=address: a repository's
 	@exec $(RUN) -m local.demo
 
 test: setup-test-apt venv ## Run every test there is, on real parts; one process has these, the other all else

@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from chalicelib.config import BUILDER
-from local import recipe
+from local import image, recipe
 from local.recipe import Recipe, Report
 
 LOCK: Final = Path(__file__).with_name("requirements-builder.txt")
@@ -44,12 +45,26 @@ IMAGE: Final = Recipe(
     ),
     excluded=(*recipe.EXCLUDED, *_DAEMONS),
 )
+REPO: Final = "REPO"  # what `make demo` is to launch
 LOCAL_BUILDER: Final = IMAGE.image
 
 
 def provide_local(engine_url: str, folder: Path, report: Report) -> str:
     """Name the locally built image, once the engine has it: imported when it was built before, else built now."""
     return recipe.provide(IMAGE, engine_url, folder, report)
+
+
+def provide(engine_url: str, folder: Path, environ: Mapping[str, str], notebook: str, report: Report) -> str:
+    """Name the image of the helpers; `notebook` is what notebooks start from.
+
+    The engine pulls the published one when a repository is launched first. Where it cannot pull, which shows in the
+    notebook image, one is built here for who launches a repository (REPO), and used from then on.
+    """
+    wanted = environ.get(BUILDER.name, "").strip()
+    can_pull = notebook != image.LOCAL_IMAGE
+    if wanted or can_pull or not (environ.get(REPO, "").strip() or built(folder)):
+        return wanted or BUILDER.default
+    return provide_local(engine_url, folder, report)
 
 
 def built(folder: Path) -> bool:

@@ -24,6 +24,7 @@ from jupyter_kernel_client.wsclient import KernelWebSocketClient
 
 from chalicelib.errors import BadConfiguration
 from local import containers, run
+from local.builder import REPO
 from local.processes import LOOPBACK, StackError
 from local.run import Report, Stack
 from local.settings import Settings
@@ -282,17 +283,17 @@ def leftovers(stack: Stack, notebook: Notebook, sid: str) -> list[str]:
 # ── the whole path ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def demonstrate(stack: Stack, name: str, report: Report, output: TextIO) -> None:
-    """Show the whole path; raises DemoFailed with the first thing that did not happen."""
+def demonstrate(stack: Stack, name: str, report: Report, output: TextIO, *, repository: str = "") -> None:
+    """Show the whole path, of a `repository` if one is named; raises DemoFailed with what did not happen first."""
     hub = HubClient(stack.hub_address)
     bar = ProgressBar(output)
     try:
-        session = hub.launch(Path(stack.bundle), name)
+        session = hub.launch(Path(stack.bundle), name, **({"repo": repository} if repository else {}))
         sid = session["id"]
         report(f"uploaded {stack.bundle}: session {sid}, notebook “{name}”")
-        follow(hub, sid, "ready", bar.show)
+        ready = follow(hub, sid, "ready", bar.show)
         bar.end()
-        report("ready")
+        report("ready" if not repository else f"ready: {repository} is at {ready['repository']['version']}")
         notebook = enter(stack.hub_url, hub.enter(sid), stack.proxy_port)
         report(f"entered {notebook.origin}/")
         _show_cell(stack, notebook, sid, report)
@@ -337,7 +338,8 @@ def main(environ: Mapping[str, str]) -> int:
     report = run.timed_report(time.monotonic)
     try:
         with some_stack(Settings.from_environ(environ), environ, report) as stack:
-            demonstrate(stack, f"demo-{secrets.token_hex(2)}", report, sys.stdout)
+            name, repository = f"demo-{secrets.token_hex(2)}", environ.get(REPO, "").strip()
+            demonstrate(stack, name, report, sys.stdout, repository=repository)
     except KeyboardInterrupt:
         report("interrupted")
         return 130

@@ -29,9 +29,9 @@ from typing import Final, NoReturn
 
 from docker.errors import DockerException
 
-from chalicelib.config import ENDPOINT_NETWORKS
+from chalicelib.config import BUILDER, ENDPOINT_NETWORKS
 from chalicelib.errors import BadConfiguration
-from local import containers, image, private, processes, proxy
+from local import builder, containers, image, private, processes, proxy
 from local.aws import Aws, aws, aws_environ, own_environ
 from local.endpoint import endpoint, write_bundle
 from local.engine import Engine, engine
@@ -100,6 +100,7 @@ def stack(settings: Settings, environ: Mapping[str, str], report: Report) -> Ite
         parts.callback(_remove_containers, started, settings, report)
         name = image.provide(started.url, settings.state / "image", environ, report)
         report(f"notebook image {name}")
+        helpers = builder.provide(started.url, settings.state / "image", environ, name, report)
         offered = parts.enter_context(
             endpoint(settings.state / "endpoint", started.socket, preferred_port=settings.endpoint_port)
         )
@@ -108,6 +109,7 @@ def stack(settings: Settings, environ: Mapping[str, str], report: Report) -> Ite
         cloud = parts.enter_context(aws(logs))
         report("embedded AWS: table, bucket, key, queues, certificates")
         given = own_environ(environ) | hub_environ(settings, cloud, name, environ)
+        given |= {BUILDER.name: helpers, "HOMEPORT_ENGINE_SOCKET": str(started.socket)}
         children = _serve(parts, settings, cloud, given, report)
         found = _describe(settings, cloud, started, name, bundle)
         parts.enter_context(announcement(settings.state / "stack.json", found))

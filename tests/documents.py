@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from chalicelib.session.values import Phase, State, phase_of
-from chalicelib.web.json import Asked, Listed, Session
+from chalicelib.web.json import Asked, Found, Listed, Repository, Session
 
 SID = "0123456789abcdefghij"
 
@@ -16,6 +16,41 @@ def asked_for(**changes: Any) -> Asked:
     return cast(Asked, {"pull": "missing", "env": [], "open": "", "keep": False, **nothing, **changes})
 
 
+def a_repository_document(**changes: Any) -> Repository:
+    """A repository of a session whose version is known."""
+    document: dict[str, Any] = {
+        "provider": "gh",
+        "address": "https://github.com/jupyterlab/jupyterlab-demo",
+        "ref": "main",
+        "folder": "",
+        "name": "jupyterlab/jupyterlab-demo",
+        "place": "GitHub",
+        "page": "https://github.com/jupyterlab/jupyterlab-demo/tree/main",
+        "version": "3f786850e387550fdab836ed7e6dc881de23001b",
+        **changes,
+    }
+    return cast(Repository, document)
+
+
+def a_found_document(**changes: Any) -> Found:
+    """What the hub says of an address in the form's field."""
+    document: dict[str, Any] = {
+        "repo": "jupyterlab/jupyterlab-demo",
+        "ref": "main",
+        "folder": "",
+        "open": "",
+        "name": "jupyterlab/jupyterlab-demo",
+        "provider": "gh",
+        "shown": "jupyterlab/jupyterlab-demo",
+        "place": "GitHub",
+        "page": "https://github.com/jupyterlab/jupyterlab-demo/tree/main",
+        "summary": "jupyterlab/jupyterlab-demo on GitHub, version main",
+        "versioned": True,
+        **changes,
+    }
+    return cast(Found, document)
+
+
 def a_session_document(**changes: Any) -> Session:
     """A session in the middle of its pull; `phase` and `headline` follow from `state` and `error`."""
     document: dict[str, Any] = {
@@ -23,6 +58,7 @@ def a_session_document(**changes: Any) -> Session:
         "name": "thesis",
         "state": "pulling",
         "progress": 0.4,
+        "steps": [],
         "message": "Pulling",
         "error": None,
         "warning": None,
@@ -32,6 +68,9 @@ def a_session_document(**changes: Any) -> Session:
         "keepable_until": None,
         "kept_until": None,
         "image": "quay.io/jupyter/minimal-notebook",
+        "repository": None,
+        "content": None,
+        "log_url": None,
         "options": asked_for(),
         "endpoint": "tcp://203.0.113.7:2376",
         "credentials_held": True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -77,18 +78,20 @@ class GitSite:
 
 
 @contextmanager
-def git_site(root: Path) -> Iterator[GitSite]:
-    """Serve the repositories below a folder."""
+def git_site(root: Path, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[GitSite]:
+    """Serve the repositories below a folder, over TLS if it is given."""
     root.mkdir()
 
     class Handler(_Handler):
         projects = root
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((host, 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield GitSite(root, f"http://127.0.0.1:{server.server_address[1]}")
+        yield GitSite(root, f"http{'s' if tls else ''}://{host}:{server.server_address[1]}")
     finally:
         server.shutdown()
         thread.join()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from local.engine import Engine
     from local.run import Running, Stack
 
+BUILDER_IMAGE = "homeport-builder-test:latest"  # of the stack; who launches a repository sees that it is there
 KEPT_IMAGES = Path(__file__).parent.parent / ".homeport" / "image"
 
 
@@ -89,6 +90,7 @@ def running_stack(state: Path, engine: Engine, notebook_image: str, report: Call
     environ = os.environ | {
         "DOCKER_HOST": engine.url,
         "HOMEPORT_IMAGE": notebook_image,
+        "HOMEPORT_BUILDER_IMAGE": BUILDER_IMAGE,
         "HOMEPORT_ENDPOINT_PORT": str(processes.free_port()),
     }
     try:

@@ -773,22 +773,23 @@ class Effects:
 
     def _build_image(self, session: Session) -> Generator[Event, None, None]:
         with self._endpoint(session) as endpoint:
-            if endpoint.built_image(session.image) is None:
-                helper = build_helper(
-                    session,
-                    hub_name=self._hub_of(session),
-                    socket=self._socket(endpoint.identity()),
-                    seconds=self._config.build_longest,
-                    most=self._config.most_image,
-                )
-                if (yield from self._helped(endpoint, session, helper)) is None:
-                    return
-                if endpoint.built_image(session.image) is None:
-                    raise HelperFailed(f"The build ended well, and its image is not there. {BROKEN}")
-                yield e.ImageBuilt(built=True)
+            at_work = session.helps and endpoint.helper(session.helper).status != "missing"
+            if not at_work and endpoint.built_image(session.image) is not None:
+                endpoint.remove_helper(session.helper, session.label)
+                yield e.ImageBuilt(built=False)
                 return
-            endpoint.remove_helper(session.helper, session.label)
-            yield e.ImageBuilt(built=session.helps)
+            helper = build_helper(
+                session,
+                hub_name=self._hub_of(session),
+                socket=self._socket(endpoint.identity()),
+                seconds=self._config.build_longest,
+                most=self._config.most_image,
+            )
+            if (yield from self._helped(endpoint, session, helper)) is None:
+                return
+            if endpoint.built_image(session.image) is None:
+                raise HelperFailed(f"The build ended well, and its image is not there. {BROKEN}")
+            yield e.ImageBuilt(built=True)
 
     def _clone_files(self, session: Session) -> Generator[Event, None, None]:
         if session.content is None:

@@ -6,4 +6,5 @@ links.py       Binder's links, and ours, into what is asked for, and back
 badge.py       the badge for a README, and what its author pastes there
 allowed.py     which repositories the hub's operator allows
 tag.py         the name of the image that is built of a version
+answers.py     what a helper on the endpoint says in its log
 """

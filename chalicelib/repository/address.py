@@ -52,7 +52,8 @@ _ACTIVITY: Final = re.compile(r"[0-9a-f-]{36}", re.ASCII)
 _DOT_GIT: Final = re.compile(r"\.git\Z", re.ASCII | re.IGNORECASE)
 _NO_REF: Final = re.compile(r"[\x00-\x20~^:?*\[\\\x7f]|\.\.|//|@\{|(?:^|/)\.|\.lock(?:/|\Z)|^[-/]|[./]\Z|^@\Z")
 _LINK: Final = re.compile(
-    rf"(?:https://)?[^/?#@]+/(?:binder/)?v2/({'|'.join(Provider)})/([^?#]*)\??([^#]*)(?:#.*)?", re.ASCII | re.IGNORECASE
+    rf"(?:https?://)?[^/?#@]+/(?:binder/)?v2/({'|'.join(Provider)})/([^?#]*)\??([^#]*)(?:#.*)?",
+    re.ASCII | re.IGNORECASE,
 )
 
 _SAFE: Final = "!$&'()*+,;=:@~"  # what RFC 3986 has stand for itself in a part of a path
@@ -173,27 +174,47 @@ def parse_spec(provider: str, spec: str) -> Source:
 
     It may have been decoded on its way: `git/https://host/x/ref` is read as well as `git/https%3A%2F%2Fhost%2Fx/ref`.
     """
-    spec = _measured(spec).strip("/")
     if provider not in list(Provider):
         raise ValueError(f"must be for one of {', '.join(Provider)}")
+    spec = _measured(spec).strip("/")
     match Provider(provider):
         case Provider.GITHUB:
             owner, name, ref = (*spec.split("/", 2), "", "")[:3]
-            return _at(_github((_unquoted(owner), _unquoted(name))).source, _unquoted(ref))
+            return at_version(_github((_unquoted(owner), _unquoted(name))).source, _unquoted(ref))
         case Provider.GIST:
             user, gist, ref = (*spec.split("/", 2), "", "")[:3]
-            return _at(_gist((user, _unquoted(gist))).source, "" if ref in _LATEST_GIST else _unquoted(ref))
+            return at_version(_gist((user, _unquoted(gist))).source, "" if ref in _LATEST_GIST else _unquoted(ref))
         case Provider.GITLAB | Provider.GIT as git:
-            return _at(*_git_spec(git, spec))
+            return at_version(*_git_spec(git, spec))
         case Provider.HYDROSHARE:
             if resource := _RESOURCE.search(spec):
                 return _resource(resource[0])
         case Provider.CKAN:
-            if (data_set := _pasted(_restored(spec)).source).provider is Provider.CKAN:
+            if (data_set := _pasted(restored(spec)).source).provider is Provider.CKAN:
                 return data_set
         case doi_provider:
-            return _doi(_unquoted(_restored(spec)), doi_provider)
+            return _doi(_unquoted(restored(spec)), doi_provider)
     raise ValueError(_RECORD_ADDRESS)
+
+
+def at_version(source: Source, ref: str) -> Source:
+    """A repository at a version that is as it was typed; raises ValueError."""
+    if ref in _DEFAULT_BRANCH:
+        return source
+    if not source.takes_ref:
+        raise ValueError("must have no version of its own: the address of what is no Git repository says it")
+    try:
+        return replace(source, ref=parse_ref(ref))
+    except ValueError as error:
+        raise ValueError(f"has a version that {error}") from None
+
+
+def restored(address: str) -> str:
+    """An address as it was before it was encoded, once or more often, and before a `/` of its scheme was lost."""
+    for _ in range(3):
+        if "%2f" in address.lower():
+            address = _unquoted(address)
+    return re.sub(r"\Ahttps:/+", "https://", address, flags=re.IGNORECASE)
 
 
 def opened(query: Mapping[str, str]) -> str:
@@ -209,13 +230,14 @@ def opened(query: Mapping[str, str]) -> str:
 
 def opened_url(url_path: str) -> str:
     """What a path of the notebook's server opens, below the work directory if it can be; raises ValueError."""
-    path = url_path.partition("#")[0].lstrip("/")
-    if path.rstrip("/") in ("", "lab"):
+    path, mark, query = url_path.partition("#")[0].partition("?")
+    path = re.sub("/+", "/", path).lstrip("/")
+    if not mark and path.rstrip("/") in ("", "lab"):
         return ""
     for tree in _TREES:
-        if "?" not in path and f"{path}/".startswith(tree):
+        if not mark and f"{path}/".startswith(tree):
             return _to_open(_unquoted(path[len(tree) :]).strip("/"))
-    return _to_open(f"/{path}")
+    return _to_open(f"/{path}{mark}{query}")
 
 
 def first_of_each(query: str) -> Mapping[str, str]:
@@ -486,9 +508,9 @@ def _versioned(source: Source, page: Sequence[str]) -> Asked:
         case ():
             return Asked(source)
         case ("tree" | "blob" | "commit", ref, *path):
-            return Asked(_at(source, ref), _to_open("/".join(path)))
+            return Asked(at_version(source, ref), _to_open("/".join(path)))
         case ("releases", "tag", ref) | ("tags", ref):
-            return Asked(_at(source, ref))
+            return Asked(at_version(source, ref))
     raise ValueError(_OTHER_PAGE)
 
 
@@ -497,9 +519,11 @@ def _git_spec(provider: Provider, spec: str) -> tuple[Source, str]:
     address, _, ref = spec.partition("/")
     if "%2f" not in address.lower():
         address, dot_git, ref = spec.partition(".git/")
-        if not dot_git:  # nothing says where the version begins, so it is the last part
+        if dot_git:
+            address += ".git"
+        else:  # nothing says where the version begins, so it is the last part
             address, _, ref = spec.rpartition("/")
-    address = _restored(address)
+    address = restored(address)
     if provider is Provider.GITLAB and not address.lower().startswith("https:"):
         source = _gitlab(address.split("/")).source
     else:
@@ -507,23 +531,6 @@ def _git_spec(provider: Provider, spec: str) -> tuple[Source, str]:
     if not source.takes_ref:
         raise ValueError("must be for a Git repository; if it is one, add .git to its address")
     return source, _unquoted(ref)
-
-
-def _restored(address: str) -> str:
-    """An address as it was before it was encoded, once or more often, and before a `/` of its scheme was lost."""
-    for _ in range(3):
-        if "%2f" in address.lower():
-            address = _unquoted(address)
-    return re.sub(r"\Ahttps:/+", "https://", address, flags=re.IGNORECASE)
-
-
-def _at(source: Source, ref: str) -> Source:
-    if ref in _DEFAULT_BRANCH:
-        return source
-    try:
-        return replace(source, ref=parse_ref(ref))
-    except ValueError as error:
-        raise ValueError(f"has a version that {error}") from None
 
 
 def _to_open(path: str) -> str:

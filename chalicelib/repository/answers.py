@@ -71,7 +71,7 @@ def report_of(log: str) -> Report:
     end: Mapping[str, Any] | None = None
     fraction: float | None = None
     line = ""
-    for text in log.splitlines():
+    for text in log.split("\n"):  # no other character ends a line: what a repository prints must not begin one
         answer = _answer(text)
         if answer is None:
             line = text.strip() or line
@@ -89,7 +89,7 @@ def _answer(text: str) -> Mapping[str, Any] | None:
         found = json.loads(text.removeprefix(MARK))
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and isinstance(found.get("answer"), str) else None
 
 
 def _fraction(answer: Mapping[str, Any]) -> float | None:

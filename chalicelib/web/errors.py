@@ -45,6 +45,12 @@ class BadName(BadField):
     title = "Invalid notebook name"
 
 
+class BadLink(BadRequest):
+    """The launch link is none that this hub understands."""
+
+    title = "Invalid launch link"
+
+
 class NoBuildLog(HomeportError):
     """There is no log of a build of this launch."""
 

@@ -40,6 +40,7 @@ FIELDS: Final = frozenset(
         "credentials",
         "name",
         "host",
+        "what",
         "image",
         "repo",
         "ref",
@@ -58,6 +59,8 @@ FIELDS: Final = frozenset(
         "keep",
     }
 )
+LINK_FIELDS: Final = ("repo", "ref", "folder", "content", "content_ref", "image", "open", "name")
+_UNCHOSEN: Final[Mapping[str, tuple[str, ...]]] = {"repository": ("image",), "image": ("repo", "ref", "folder")}
 DELETION_FIELDS: Final = frozenset({"name", "credentials"})
 NAME_LENGTH: Final = 63
 SHOWN: Final = 40  # characters of an unknown field's name
@@ -103,6 +106,17 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What an address fills the form with: as the fields of a Launch, empty where it says nothing."""
+
+    repository: Source | None
+    content: Source | None
+    image: str
+    open_path: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deletion:
     """That a notebook is to be deleted: its name, as it was typed for that, and the bundle if the hub needs it."""
 
@@ -118,10 +132,10 @@ def parse_launch(content_type: str, body: bytes) -> Launch:
     bundle = fields.pop("credentials").raw
     if not bundle:
         raise MissingField("The file in the field “credentials” is empty: choose your credentials bundle")
-    texts = {name: text for name, part in fields.items() if (text := _text(name, part))}
+    texts = _chosen({name: text for name, part in fields.items() if (text := _text(name, part))})
     environment = _read("env", variables, texts) or {}
     repository, content = _source("repo", "ref", texts), _source("content", "content_ref", texts)
-    _check_together(texts, repository, content)
+    _check_together(texts, repository)
     return Launch(
         bundle=bundle,
         name=notebook_name(texts.get("name", "") or _suggested(repository, content)),
@@ -147,6 +161,36 @@ def parse_launch(content_type: str, body: bytes) -> Launch:
     )
 
 
+def parse_wanted(texts: Mapping[str, str]) -> Wanted:
+    """Read what an address fills the form with, from those of LINK_FIELDS that it has; raises BadField.
+
+    A notebook's name is shown as it is: it is looked at when it is launched.
+    """
+    name = texts.get("name", "")
+    texts = {field: text for field in LINK_FIELDS if (text := texts.get(field, "").strip())}
+    repository, content = _source("repo", "ref", texts), _source("content", "content_ref", texts)
+    _check_together(texts, repository)
+    return Wanted(
+        repository=repository.source if repository else None,
+        content=content.source if content else None,
+        image=_read("image", image_reference, texts) or "",
+        open_path=_read("open", parse_open, texts) or _opened(repository, content),
+        name=name,
+    )
+
+
+def _chosen(texts: Mapping[str, str]) -> Mapping[str, str]:
+    """The fields without those of what was not chosen, which a page does not show then; raises BadField."""
+    what = texts.get("what", "")
+    if not what:
+        return texts
+    if what not in _UNCHOSEN:
+        raise BadField(f"The field “what” must be one of {', '.join(_UNCHOSEN)}, or be left out")
+    if what == "repository" and "repo" not in texts:
+        raise MissingField("The repository is missing: fill in its address, or choose an image")
+    return {name: text for name, text in texts.items() if name not in _UNCHOSEN[what]}
+
+
 def _source(field_name: str, ref_name: str, texts: Mapping[str, str]) -> Asked | None:
     """A repository of the form, with the version and the folder that other fields say; raises BadField."""
     asked = _read(field_name, parse_repository, texts)
@@ -162,14 +206,12 @@ def _source(field_name: str, ref_name: str, texts: Mapping[str, str]) -> Asked |
     return replace(asked, source=replace(source, ref=ref or source.ref, folder=folder or source.folder))
 
 
-def _check_together(texts: Mapping[str, str], repository: Asked | None, content: Asked | None) -> None:
+def _check_together(texts: Mapping[str, str], repository: Asked | None) -> None:
     """Refuse fields that say two things, or nothing for this launch; raises BadField."""
     if repository and "image" in texts:
         raise BadField("Fill in an image or a repository, not both. Files for an image's work folder go into “content”")
     if repository and "pull" in texts and texts["pull"] != PullPolicy.MISSING:
         raise BadField("The field “pull” is for images; a repository is built when its version is not there")
-    if content and content.source.folder:
-        raise BadField("The field “content” must be a whole repository; name what to open in “open”")
 
 
 def _suggested(repository: Asked | None, content: Asked | None) -> str:

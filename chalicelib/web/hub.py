@@ -226,7 +226,7 @@ class Hub:
     def check(self, form: Launch) -> Bundle:
         """Look into the bundle and store nothing; raises BadBundle, BadEndpoint, and what `_check_allowed` raises."""
         self._check_asked(form.limits, form.options)
-        self._check_program(form.repository, form.content, form.image or self.config.image)
+        self.check_program(form.repository, form.content, form.image or self.config.image)
         now = self._clock()
         bundle = parse(form.bundle, host=form.host, now=now)
         self._check_address(bundle.credentials.endpoint)
@@ -335,7 +335,7 @@ class Hub:
                 "with the same bundle and name"
             )
         self._check_asked(session.limits, session.options)
-        self._check_program(session.repository, session.content, session.image)
+        self.check_program(session.repository, session.content, session.image)
         after = self._have_done(session, AgainRequested(launch_label(self._secret()), source))
         self._metrics.put({Metric.LAUNCHES: 1}, session=session.sid)
         return after
@@ -441,7 +441,7 @@ class Hub:
         with suppress(StoreUnavailable):
             self._enqueue(TickMessage(session.sid), lane=lane_of(session), delay=0.0)
 
-    def _check_program(self, repository: Source | None, content: Source | None, image: str) -> None:
+    def check_program(self, repository: Source | None, content: Source | None, image: str) -> None:
         """Refuse what is to be launched if the operator does not allow it.
 
         Raises RepositoryNotAllowed, ImageNotAllowed.

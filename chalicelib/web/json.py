@@ -5,19 +5,39 @@ Times are ISO 8601 in UTC, fractions 0 to 1, fingerprints hex SHA-256.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypedDict
+from typing import Final, TypedDict
 
 from chalicelib.bundle.parse import Bundle
 from chalicelib.errors import HomeportError
-from chalicelib.repository.address import shown, web_address
-from chalicelib.repository.source import Source
+from chalicelib.repository.address import shown, suggested_name, web_address, written
+from chalicelib.repository.badge import snippets
+from chalicelib.repository.source import Provider, Source
 from chalicelib.session.image import suggested_image
 from chalicelib.session.narration import headline, progress, warning
 from chalicelib.session.values import Line as LineValue
 from chalicelib.session.values import Phase, SavedImage, State, Summary
 from chalicelib.session.values import Session as SessionValue
+
+# Where a repository is, to a person; the name of what is elsewhere says it (chalicelib/repository/address.py, `shown`).
+PLACES: Final[Mapping[Provider, str]] = {
+    Provider.GITHUB: "GitHub",
+    Provider.GIST: "GitHub",
+    Provider.ZENODO: "Zenodo",
+    Provider.FIGSHARE: "Figshare",
+    Provider.DATAVERSE: "Dataverse",
+}
+_STEPS: Final[Mapping[State, str]] = {
+    State.PULLING: "Pull",
+    State.RESOLVING: "Resolve",
+    State.BUILDING: "Build",
+    State.CREATING: "Create",
+    State.CLONING: "Create",
+    State.STARTING: "Start",
+    State.PROBING: "Start",
+    State.PUBLISHING: "Start",
+}
 
 
 class Error(TypedDict):
@@ -45,7 +65,8 @@ class Asked(TypedDict):
 class Repository(TypedDict):
     """A repository that a launch was asked for; `version` is what its `ref` was resolved to, None until it is known.
 
-    `address` is canonical, `page` where a person reads it, `name` what it is called.
+    `address` is canonical, `page` where a person reads it, `name` what it is called, and `place` where it is, empty if
+    the name says it.
     """
 
     provider: str
@@ -53,8 +74,47 @@ class Repository(TypedDict):
     ref: str
     folder: str
     name: str
+    place: str
     page: str
     version: str | None
+
+
+class Found(TypedDict):
+    """What the form's field says of a repository, as `GET /repository` answers it.
+
+    `repo`, `ref`, `folder` and `open` are what to fill the form with; `name` is what the notebook is called if nothing
+    else is typed. `shown` and `place` say it to a person, `page` is where one reads it, `summary` says in a line which
+    version and folder of it. `versioned`: it has branches, tags and commits.
+    """
+
+    repo: str
+    ref: str
+    folder: str
+    open: str
+    name: str
+    provider: str
+    shown: str
+    place: str
+    page: str
+    summary: str
+    versioned: bool
+
+
+class Badge(TypedDict):
+    """A launch link, its badge, and what an author pastes, as `GET /badge` answers it."""
+
+    link: str
+    badge: str
+    markdown: str
+    html: str
+    rst: str
+
+
+class Step(TypedDict):
+    """A step of a launch: `status` is done, now or next."""
+
+    name: str
+    status: str
 
 
 class Session(TypedDict):
@@ -65,7 +125,8 @@ class Session(TypedDict):
     unless the notebook can be entered. `keepable_until`: *Keep longer* reaches so far; None if that is no later than
     `expires_at`. `kept_until`: the credentials of a stopped session are kept for another launch; None if they are not.
     `warning` is a sentence when its end is near. `again`: it is going to be launched again once it has stopped.
-    `log_url`: where the log of its build is, below the hub's first page; None while there is none.
+    `steps` are those of its launch while it goes on. `log_url`: where the log of its build is, below the hub's first
+    page; None while there is none.
     `save_as`: what the image might be called that it is saved as; None while it cannot be saved.
     """
 
@@ -75,6 +136,7 @@ class Session(TypedDict):
     phase: str
     headline: str
     progress: float | None
+    steps: Sequence[Step]
     message: str
     error: Error | None
     warning: str | None
@@ -161,6 +223,7 @@ def session_json(session: SessionValue, origin: str, now: float) -> Session:
         "phase": str(session.phase),
         "headline": headline(session),
         "progress": progress(session),
+        "steps": _steps(session),
         "message": session.message,
         "error": {"code": failure.code, "message": failure.message} if failure else None,
         "warning": warning(session, now),
@@ -182,6 +245,21 @@ def session_json(session: SessionValue, origin: str, now: float) -> Session:
     }
 
 
+def _steps(session: SessionValue) -> list[Step]:
+    """The steps of a launch. One that has a version to look up pulls the builder for that, and no image before."""
+    if session.phase is not Phase.LAUNCHING:
+        return []
+    names = ["Resolve"] if session.sources else []
+    names += ["Build" if session.repository else "Pull", "Create", "Start"]
+    is_first = session.state is State.VERIFYING or (session.state is State.PULLING and not session.versions)
+    now = names[0] if is_first else _STEPS[session.state]
+    order = names.index(now)
+    return [
+        {"name": name, "status": "done" if at < order else "now" if at == order else "next"}
+        for at, name in enumerate(names)
+    ]
+
+
 def _has_built(session: SessionValue) -> bool:
     """Say whether the launch may have built an image: a build has ended, or another launch's was used."""
     return session.repository is not None and session.image != "" and session.state is not State.BUILDING
@@ -197,9 +275,40 @@ def _repository(session: SessionValue, source: Source | None) -> Repository | No
         "ref": source.ref,
         "folder": source.folder,
         "name": shown(source),
+        "place": PLACES.get(source.provider, ""),
         "page": web_address(source),
         "version": versions.get(source),
     }
+
+
+def found_json(source: Source, open_path: str = "") -> Found:
+    """A repository that was typed or linked to, and what to open of it."""
+    return {
+        "repo": written(source),
+        "ref": source.ref,
+        "folder": source.folder,
+        "open": open_path,
+        "name": suggested_name(source),
+        "provider": str(source.provider),
+        "shown": shown(source),
+        "place": PLACES.get(source.provider, ""),
+        "page": web_address(source),
+        "summary": _summary(source),
+        "versioned": source.takes_ref,
+    }
+
+
+def badge_json(link: str, badge: str) -> Badge:
+    """A launch link and a badge's address, and what an author pastes of them."""
+    found = snippets(link, badge)
+    return {"link": link, "badge": badge, "markdown": found.markdown, "html": found.html, "rst": found.rst}
+
+
+def _summary(source: Source) -> str:
+    """A repository in a line: jupyterlab/jupyterlab-demo on GitHub, version main."""
+    where = f" on {PLACES[source.provider]}" if source.provider in PLACES else ""
+    version = f", version {source.ref}" if source.ref else ", the default branch" if source.takes_ref else ""
+    return f"{shown(source)}{where}{version}" + (f", folder {source.folder}" if source.folder else "")
 
 
 def can_be_saved(session: SessionValue) -> bool:

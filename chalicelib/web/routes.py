@@ -26,20 +26,44 @@ from chalicelib.bundle.errors import BundleUnreadable
 from chalicelib.config import VERSION, Config
 from chalicelib.errors import HomeportError
 from chalicelib.metrics import Metric, Metrics
+from chalicelib.repository.badge import badge_svg
+from chalicelib.repository.links import Link, launch_query, parse_link
 from chalicelib.session.admission import network_of
 from chalicelib.session.values import Session, is_session_id
 from chalicelib.web import pages
 from chalicelib.web.errors import (
     BadField,
     BadForm,
+    BadLink,
     CrossSiteRequest,
     MethodNotAllowed,
+    MissingField,
     UnsupportedMediaType,
 )
-from chalicelib.web.forms import SUGGESTED_NAME, Launch, parse_choice, parse_deletion, parse_launch, parse_save
+from chalicelib.web.forms import (
+    LINK_FIELDS,
+    SUGGESTED_NAME,
+    Launch,
+    Wanted,
+    parse_choice,
+    parse_deletion,
+    parse_launch,
+    parse_save,
+    parse_wanted,
+)
 from chalicelib.web.hub import Hub, Listing, not_signed_in
+from chalicelib.web.json import (
+    Badge,
+    badge_json,
+    check_json,
+    found_json,
+    image_json,
+    lines_json,
+    listed_json,
+    problem_json,
+    session_json,
+)
 from chalicelib.web.json import Session as SessionJson
-from chalicelib.web.json import check_json, image_json, lines_json, listed_json, problem_json, session_json
 
 COOKIE: Final = "__Host-homeport-owner"
 FORM: Final = ("multipart/form-data",)
@@ -52,6 +76,11 @@ HEADERS: Final[Mapping[str, str]] = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+BADGE_HEADERS: Final[Mapping[str, str]] = {
+    "Cache-Control": "public, max-age=86400",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+}
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _POSITION: Final = re.compile(r"([0-9]{1,12}\.[0-9]{1,17})-(.{1,40})")
 
@@ -63,7 +92,9 @@ View = Callable[..., Response]
 
 
 def home(site: Site, request: Request) -> Response:
-    """The upload page."""
+    """The upload page, filled in by a launch link."""
+    wanted = _wanted(site, request)
+    repository, content = wanted.repository, wanted.content
     owners = _sign_ins(site, request)
     config, listing = site.config, site.hub.sessions(owners)
     page = pages.HomePage(
@@ -74,13 +105,62 @@ def home(site: Site, request: Request) -> Response:
         idle_minutes=config.idle_lifetime / 60,
         remembered_days=STOPPED_TTL / 86400,
         allowance=config.allowance,
-        name=_query(request, "name", ""),
-        image=_query(request, "image", ""),
+        repositories=config.launches_repositories,
+        repository=found_json(repository, "" if content else wanted.open_path) if repository else None,
+        content=found_json(content, wanted.open_path) if content else None,
+        image=wanted.image,
+        open=wanted.open_path,
+        name=wanted.name,
         images=list(map(image_json, site.hub.images(owners))),
         sessions=list(map(listed_json, listing.sessions)),
         older=_older(listing),
     )
     return _html(site, page)
+
+
+def describe_repository(site: Site, request: Request) -> Response:
+    """What the form's field says of a repository to launch, or of one with files; nothing is fetched."""
+    wanted = _wanted(site, request)
+    source = wanted.repository or wanted.content
+    if source is None:
+        raise MissingField("The repository is missing: fill in its address")
+    return _json(site, found_json(source, wanted.open_path))
+
+
+def follow_link(site: Site, request: Request, **parts: str) -> Response:
+    """A link of Binder's: to the first page, filled in with what it says."""
+    path = "/".join(parts[part] for part in LINK_PARTS if part in parts)
+    try:
+        link = parse_link(f"/v2/{path}", _queries(request))
+    except ValueError as error:
+        raise BadLink(f"The link {error}") from None
+    return _redirect(site, f"{_root(request)}?{launch_query(link)}")
+
+
+def make_link(site: Site, request: Request) -> Response:
+    """The page on which authors make a launch link and its badge."""
+    if _wants_json(request):
+        return _json(site, _badge(site, request))
+    typed = {name: _query(request, name, "") for name in LINK_FIELDS}
+    made, problem, status = None, "", 200
+    try:
+        made = _badge(site, request) if any(typed.values()) else None
+    except HomeportError as error:
+        problem, status = error.message, error.status
+    page = pages.BadgePage(
+        root=_root(request),
+        repositories=site.config.launches_repositories,
+        typed=typed,
+        made=made,
+        problem=problem,
+    )
+    policy = {"Content-Security-Policy": pages.content_security_policy(images=True)}
+    return _html(site, page, status=status, headers=policy)
+
+
+def show_badge(site: Site, request: Request) -> Response:
+    """The badge, which other sites' pages show."""
+    return _answer(site, badge_svg(), 200, "image/svg+xml", BADGE_HEADERS)
 
 
 def health(site: Site, request: Request) -> Response:
@@ -229,8 +309,16 @@ def sign_out(site: Site, request: Request) -> Response:
     return _answer(site, "", 204, "text/plain", cookie) if _wants_json(request) else _redirect(site, "sign-out", cookie)
 
 
+LINK_PARTS: Final = tuple(f"part{number}" for number in range(1, 11))  # Chalice has no address of any length
 ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
     ("GET", "/", ANYTHING, home),
+    ("GET", "/repository", ANYTHING, describe_repository),
+    *(
+        ("GET", "/v2/" + "/".join(f"{{{part}}}" for part in LINK_PARTS[:count]), ANYTHING, follow_link)
+        for count in range(2, len(LINK_PARTS) + 1)
+    ),
+    ("GET", "/badge", ANYTHING, make_link),
+    ("GET", "/badge.svg", ANYTHING, show_badge),
     ("GET", "/health", ANYTHING, health),
     ("POST", "/bundles", FORM, check_bundle),
     ("POST", "/sessions", FORM, launch_session),
@@ -346,9 +434,8 @@ def _error_of_chalice(response: Response) -> HomeportError | None:
 def _error_response(site: Site, request: Request, error: HomeportError) -> Response:
     extra = {"Retry-After": "5"} if error.retryable else {}
     if not _wants_json(request):
-        root = pages.root_of(request.path)
         page = pages.ErrorPage(
-            root=root, status=error.status, title=error.title, code=error.code, message=error.message
+            root=_root(request), status=error.status, title=error.title, code=error.code, message=error.message
         )
         return _html(site, page, status=error.status, headers=extra)
     return _answer(site, json.dumps(problem_json(error)), error.status, "application/problem+json", extra)
@@ -439,6 +526,36 @@ def _body(request: Request) -> bytes:
     if not body and "transfer-encoding" in request.headers:
         raise BadForm("Chunked forms are not supported here; send the form with a Content-Length")
     return body.encode() if isinstance(body, str) else body
+
+
+def _wanted(site: Site, request: Request) -> Wanted:
+    """What a launch link asks for; raises BadField, RepositoryNotAllowed, ImageNotAllowed."""
+    wanted = parse_wanted(_queries(request))
+    if wanted.repository or wanted.content or wanted.image:
+        site.hub.check_program(wanted.repository, wanted.content, wanted.image or site.config.image)
+    return wanted
+
+
+def _badge(site: Site, request: Request) -> Badge:
+    """The launch link that the query asks for; raises MissingField, and what `_wanted` raises."""
+    wanted = _wanted(site, request)
+    if not (wanted.repository or wanted.content or wanted.image):
+        raise MissingField("There is nothing to launch: fill in a repository, an image, or files from a repository")
+    link = Link(wanted.repository, wanted.image, wanted.content, wanted.open_path)
+    path = str(request.context.get("path", "/badge"))  # the stage included
+    hub = site.config.hub_origin + path.rstrip("/").removesuffix("badge")
+    return badge_json(f"{hub}?{launch_query(link)}", f"{hub}badge.svg")
+
+
+def _root(request: Request) -> str:
+    """The way from the request's own path, as the browser sees it, up to the hub's first page."""
+    is_below = request.path != "/" and str(request.context.get("path", "")).endswith("/")
+    return pages.root_of(request.path) + ("../" if is_below else "")
+
+
+def _queries(request: Request) -> dict[str, str]:
+    """The query's fields; of one that is there twice the last, as `_query` reads it."""
+    return {str(name): str(value) for name, value in dict(request.query_params or {}).items()}
 
 
 def _query(request: Request, name: str, default: str) -> str:

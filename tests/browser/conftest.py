@@ -49,7 +49,7 @@ def page(browser: Browser) -> Iterator[Page]:
             complaints.append(message.text)
 
     def asked(url: str) -> None:
-        host = url.split("://")[-1].split("/")[0].split(":")[0]
+        host = url.partition("://")[2].split("/")[0].split(":")[0]
         if not (host == "localhost" or host.endswith(".localhost") or url.startswith(("data:", "about:"))):
             complaints.append(url)
 

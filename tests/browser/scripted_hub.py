@@ -6,7 +6,7 @@ Served below a stage prefix, as API Gateway does, so that an absolute link would
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -14,12 +14,15 @@ from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
+from chalicelib.errors import HomeportError
+from chalicelib.repository.badge import badge_svg
 from chalicelib.session.options import Allowance
 from chalicelib.session.values import Limits
 from chalicelib.web import pages
-from chalicelib.web.json import Check, Line, Session
+from chalicelib.web.forms import LINK_FIELDS, Wanted, parse_wanted
+from chalicelib.web.json import Badge, Check, Found, Line, Session, badge_json, found_json, problem_json
 from tests.documents import SID, a_session_document
 
 STAGE = "/stage"
@@ -99,7 +102,18 @@ class _Handler(BaseHTTPRequestHandler):
                 404,
             )
         elif path == "/":
-            self._page(a_home(query.get("name", "")))
+            self._page(a_home(parse_wanted(query)))
+        elif path == "/repository":
+            self._answer(lambda: found_of(parse_wanted(query)))
+        elif path == "/badge" and "application/json" in self.headers["Accept"]:
+            self._answer(lambda: badge_of(query))
+        elif path == "/badge":
+            typed = {name: query.get(name, "") for name in LINK_FIELDS}
+            made = badge_of(query) if query else None
+            page = pages.BadgePage(root="", repositories=True, typed=typed, made=made)
+            self._page(page, policy=pages.content_security_policy(images=True))
+        elif path == "/badge.svg":
+            self._send(200, "image/svg+xml", badge_svg())
         elif path == f"/sessions/{SID}":
             self._page(pages.SessionPage(root="../", session=script.state, log=[a_line(1)]))
         elif path == f"/sessions/{SID}/events":
@@ -151,6 +165,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _page(self, page: pages.Page, status: int = 200, policy: str | None = None) -> None:
         self._send(status, "text/html; charset=utf-8", page.html(), policy)
 
+    def _answer(self, make: Callable[[], Any]) -> None:
+        """What is made, or why it cannot be."""
+        try:
+            self._json(200, make())
+        except HomeportError as error:
+            self._json(error.status, problem_json(error))
+
     def _json(self, status: int, value: Any) -> None:
         self._send(status, "application/json" if status < 400 else "application/problem+json", json.dumps(value))
 
@@ -171,7 +192,8 @@ def _text(part: Message) -> str:
     return payload.decode()
 
 
-def a_home(name: str = "") -> pages.HomePage:
+def a_home(wanted: Wanted) -> pages.HomePage:
+    repository, content, open_path = wanted.repository, wanted.content, wanted.open_path
     return pages.HomePage(
         root="",
         suggested_name="my-notebook",
@@ -180,8 +202,23 @@ def a_home(name: str = "") -> pages.HomePage:
         idle_minutes=120.0,
         remembered_days=90.0,
         allowance=Allowance(default=Limits(shm=2**30)),
-        name=name,
+        repository=found_json(repository, "" if content else open_path) if repository else None,
+        content=found_json(content, open_path) if content else None,
+        image=wanted.image,
+        open=open_path,
+        name=wanted.name,
     )
+
+
+def badge_of(query: dict[str, str]) -> Badge:
+    parse_wanted(query)
+    return badge_json(f"https://hub.example.org/?{urlencode(query)}", "https://hub.example.org/badge.svg")
+
+
+def found_of(wanted: Wanted) -> Found:
+    source = wanted.repository or wanted.content
+    assert source
+    return found_json(source, wanted.open_path)
 
 
 def a_line(number: int) -> Line:

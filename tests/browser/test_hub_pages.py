@@ -88,6 +88,30 @@ def test_stopping_from_the_page_takes_two_clicks_and_shows_that_it_is_stopping(p
     expect(page.locator("#chip")).to_have_text("Stopping")
 
 
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_a_link_of_binders_is_followed_to_the_form_and_launched(page: Page, address: str, slash: str) -> None:
+    page.goto(f"{address}v2/git/https%3A%2F%2Fgit.example.org%2Fcourse/v1{slash}?labpath=one.ipynb")
+    assert page.url.startswith(f"{address}?repo=https")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Launch git.example.org/course")
+    expect(page.get_by_label("Version", exact=True)).to_have_value("v1")
+    page.set_input_files("#credentials", a_file(a_bundle(4)))
+    page.get_by_role("button", name="Launch", exact=True).click()
+    page.wait_for_url("**/sessions/*")
+    expect(page.get_by_role("heading", level=1)).to_have_text("git.example.org/course")
+    expect(page.locator("#steps [aria-current=step]")).to_have_text("Resolve")
+
+
+def test_an_author_makes_a_link_that_leads_to_the_form(page: Page, address: str) -> None:
+    page.goto(f"{address}badge")
+    page.get_by_label("Address of the repository").fill("https://github.com/u/r/blob/main/one.ipynb")
+    link = page.get_by_label("Link", exact=True)
+    expect(link).to_have_value(f"{address}?repo=u/r&ref=main&open=one.ipynb")
+    image = page.get_by_role("img", name="Launch on Homeport")
+    assert int(image.evaluate("image => image.naturalWidth")) > 40
+    page.goto(link.input_value())
+    expect(page.get_by_label("Address of the repository")).to_have_value("u/r")
+
+
 def test_without_script_a_file_is_checked_and_launched_by_plain_forms(browser: Browser, address: str) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()

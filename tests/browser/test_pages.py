@@ -106,7 +106,7 @@ def test_a_large_file_is_refused_without_sending_it(page: Page, hub: str, script
 def test_a_launch_sends_the_options_that_were_filled_in_and_no_others(page: Page, hub: str, script: Script) -> None:
     page.goto(hub)
     page.set_input_files("#credentials", a_file())
-    page.get_by_text("Image and limits").click()
+    page.get_by_text("Pulling and limits").click()
     page.get_by_label("Pull the image").select_option(label="Never: I have put it there myself")
     page.get_by_label("Shared memory").fill("8g")
     page.get_by_text("Data, variables, port, start").click()
@@ -117,7 +117,7 @@ def test_a_launch_sends_the_options_that_were_filled_in_and_no_others(page: Page
     (sent,) = script.asked("POST", "/sessions")
     assert sent.pop("env").split() == ["A=1", "B=2"]
     options = {"pull": "never", "shm": "8g", "data": "/srv/data:rw"}
-    assert sent == {"credentials": "bundle", "name": "my-notebook", **options}
+    assert sent == {"credentials": "bundle", "what": "image", **options}
 
 
 def test_a_refused_launch_keeps_file_and_name_and_can_be_tried_again(page: Page, hub: str, script: Script) -> None:
@@ -131,7 +131,7 @@ def test_a_refused_launch_keeps_file_and_name_and_can_be_tried_again(page: Page,
     expect(page.get_by_label("Name of the notebook")).to_have_value("<b>thesis</b>")
     page.get_by_role("button", name="Launch").click()
     page.wait_for_url(f"**/sessions/{SID}")
-    assert script.asked("POST", "/sessions")[1] == {"credentials": "bundle", "name": "<b>thesis</b>"}
+    assert script.asked("POST", "/sessions")[1] == {"credentials": "bundle", "what": "image", "name": "<b>thesis</b>"}
 
 
 def test_a_file_can_be_dropped(page: Page, hub: str) -> None:
@@ -263,17 +263,19 @@ def test_no_page_is_wider_than_the_window(page: Page, hub: str, script: Script, 
     )
     script.state = long
     page.set_viewport_size({"width": width, "height": 800})
-    for path in ("", f"sessions/{SID}", "nowhere"):
+    repository = f"repo=https://git.example.org/{'z' * 200}&content=u/{'y' * 99}"
+    for path in ("", f"?{repository}", "badge", f"badge?{repository}", f"sessions/{SID}", "nowhere"):
         page.goto(hub + path)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_everything_can_be_reached_and_named_by_keyboard_and_screen_reader(page: Page, hub: str) -> None:
-    page.goto(hub)
+@pytest.mark.parametrize("path", ["", "?repo=u/r&content=u/course", "badge?repo=u/r"])
+def test_everything_can_be_reached_and_named_by_keyboard_and_screen_reader(page: Page, hub: str, path: str) -> None:
+    page.goto(hub + path)
     for more in page.locator("details.more:visible > summary").all():
         more.click()
     fields = page.locator(
-        ", ".join(f"{tag}:visible" for tag in ("input", "select", "textarea", "button", "a", "summary"))
+        ", ".join(f"{tag}:visible:enabled" for tag in ("input", "select", "textarea", "button", "a", "summary"))
     )
     for field in fields.all():
         box = field.bounding_box()

@@ -27,6 +27,7 @@ BAD = [
     ("proxy-libraries", "proxy/pages.py", "import chalicelib.notebook.certificates"),  # needs cryptography
     ("pure", "chalicelib/text.py", "import time"),
     ("pure", "chalicelib/bundle/files.py", "def late():\n    import os.path"),
+    ("helper", "chalicelib/helper.py", "import chalicelib.text"),
     ("docker", "chalicelib/web/hub.py", "import requests"),
     ("aws", "chalicelib/launcher/tick.py", "import boto3"),
     ("web", "chalicelib/launcher/tick.py", "from jinja2 import Template"),

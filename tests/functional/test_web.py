@@ -610,9 +610,12 @@ def test_a_ready_notebook_is_saved_as_an_image_by_a_form_or_by_json_and_its_owne
     assert 'href="./?image=localhost/one%3A1"' in listed
     assert "&lt;one&gt;" in listed
     assert "3 GiB" in listed
-    home = hub.ask("GET", "/?image=localhost/one:1%22%3E", token=token, html=True).text
+    home = hub.ask("GET", "/?image=localhost/one:1", token=token, html=True).text
     assert '<option value="localhost/one:1">' in home
-    assert 'value="localhost/one:1&#34;&gt;"' in home
+    assert 'name="image" value="localhost/one:1"' in home
+    assert "has not checked it" not in home, "it is the visitor's own"
+    refused = hub.ask("GET", "/?image=localhost/one:1%22%3E", token=token, html=True)
+    assert (refused.status, '1"&gt;' in refused.text) == (400, False)
 
 
 def test_nobody_sees_or_saves_anybody_elses_images(hub: HubRig) -> None:
@@ -628,3 +631,21 @@ def test_nobody_sees_or_saves_anybody_elses_images(hub: HubRig) -> None:
     other = {**json_form, "Sec-Fetch-Site": "cross-site"}
     assert hub.ask("POST", path, body=body, token=session["owner_token"], headers=other).status == 403
     assert "one:1" not in hub.ask("GET", "/", html=True).text
+
+
+def test_what_the_operator_does_not_allow_is_refused_before_a_file_is_chosen() -> None:
+    with hub_rig(HOMEPORT_REPOSITORIES="gh/jupyterlab/*") as hub:
+        assert hub.ask("GET", "/?repo=jupyterlab/jupyterlab-demo").status == 200
+        for path in ("/?repo=u/r", "/repository?repo=u/r", "/badge?repo=u/r"):
+            refused = hub.ask("GET", path)
+            assert (refused.status, refused.json["code"]) == (403, "repository-not-allowed")
+            assert "gh/jupyterlab/*" in refused.json["detail"]
+
+
+def test_a_hub_that_launches_no_repositories_has_no_fields_for_them() -> None:
+    with hub_rig(HOMEPORT_BUILDER_IMAGE="off") as hub:
+        for path in ("/", "/badge"):
+            page = hub.ask("GET", path, html=True)
+            assert (page.status, 'name="repo"' in page.text) == (200, False)
+            assert 'name="image"' in page.text
+        assert hub.ask("GET", "/?repo=u/r", html=True).status == 403

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from chalicelib.session.events import Effect
+from chalicelib.web.routes import ADDRESSES
 from docs.generate import ALONE, FAMILIES, GROUPS, ROOT, all_errors, imported, pages, wing_imports
 
 GENERATED = pages()
@@ -21,6 +23,17 @@ def test_generated_pages_are_current(name: str) -> None:
 def test_the_state_machines_page_has_every_effect() -> None:
     page = GENERATED["docs/state-machine.md"]
     assert [effect.__name__ for effect in get_args(Effect) if f"`{effect.__name__}`" not in page] == []
+
+
+def _in_the_page(path: str) -> str:
+    return "/v2/{provider}/…" if path.startswith("/v2/") else path.replace("{sid}", "{id}")
+
+
+def test_every_address_of_the_hub_is_described() -> None:
+    page = (ROOT / "docs" / "http.md").read_text()
+    shown = {f"{method} {_in_the_page(path)}" for method, path, _types, _view in ADDRESSES}
+    missing = [address for address in sorted(shown) if not re.search(rf"`{re.escape(address)}[`?]", page)]
+    assert missing == []
 
 
 def test_every_family_of_errors_is_described() -> None:

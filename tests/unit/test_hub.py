@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -14,9 +15,11 @@ from hypothesis import strategies as st
 
 from chalicelib.aws.errors import SessionNotFound, StaleSession, StoreRefused, StoreUnavailable
 from chalicelib.aws.queues import TickMessage
+from chalicelib.aws.sign_ins import SignIn
 from chalicelib.bundle.errors import EndpointsDisagree
 from chalicelib.config import Config
 from chalicelib.errors import HomeportError
+from chalicelib.repository.source import Provider, Source
 from chalicelib.session import events as e
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.machine import advance
@@ -39,7 +42,9 @@ from chalicelib.web.errors import (
     DataNotAllowed,
     ImageNotAllowed,
     LimitTooHigh,
+    NoBuildLog,
     NotAuthenticated,
+    RepositoryNotAllowed,
     SessionLeaving,
     SessionNotReady,
     SessionOfLaterVersion,
@@ -210,6 +215,75 @@ def test_what_the_operator_allows_is_launched(image: str | None) -> None:
     stage = Stage(environ=POLICY)
     stage.hub.launch(a_form(image=image, limits=Limits(memory=1024 * MIB, cpus=2.0, gpus=-1)))
     assert stage.session.image == (image or stage.hub.config.image)
+
+
+LESSONS = Source(Provider.GITHUB, "https://github.com/somebody/lessons", "main")
+DATA = Source(Provider.GIT, "https://git.example.org/data")
+REPOSITORIES = {"HOMEPORT_REPOSITORIES": "gh/somebody/*", "HOMEPORT_BANNED_REPOSITORIES": "gh/somebody/miner"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"repository": DATA}, "Allowed are: gh/somebody/*"),
+        ({"content": DATA}, "Allowed are: gh/somebody/*"),
+        ({"repository": LESSONS, "content": DATA}, "Allowed are: gh/somebody/*"),
+        ({"repository": replace(LESSONS, address="https://github.com/somebody/miner")}, "somebody/miner"),
+    ],
+)
+def test_a_repository_that_the_operator_does_not_allow_is_refused_and_stores_nothing(
+    asked: dict[str, Any], told: str
+) -> None:
+    stage = Stage(environ=REPOSITORIES)
+    for use in (stage.hub.check, stage.hub.launch):
+        with pytest.raises(RepositoryNotAllowed, match=re.escape(told)):
+            use(a_form(**asked))
+    assert (stage.store.sessions, stage.credentials.objects) == ({}, {})
+
+
+def test_a_hub_can_launch_no_repositories_at_all() -> None:
+    stage = Stage(environ={"HOMEPORT_BUILDER_IMAGE": "off"})
+    for asked in ({"repository": LESSONS}, {"content": DATA}):
+        with pytest.raises(RepositoryNotAllowed, match="launches no repositories"):
+            stage.hub.launch(a_form(**asked))
+    stage.hub.launch(a_form())
+    assert stage.session.builder == ""
+
+
+def test_a_repository_is_launched_with_the_builder_and_without_an_image_until_it_is_built() -> None:
+    stage = Stage(environ=REPOSITORIES | {"HOMEPORT_IMAGES": "quay.io/jupyter/*"})
+    stage.hub.launch(a_form(repository=LESSONS))
+    session = stage.session
+    assert (session.repository, session.image, session.builder) == (LESSONS, "", stage.hub.config.builder)
+    shown = session_json(session, "https://x", NOW)
+    assert (shown["image"], shown["log_url"]) == ("", None)
+
+
+def test_a_launch_again_of_a_repository_that_is_banned_by_now_is_refused() -> None:
+    stage = Stage()
+    stage.hub.launch(a_form(repository=LESSONS))
+    strict = Stage(stage.store, stage.credentials, stage.queue, environ={"HOMEPORT_BANNED_REPOSITORIES": "gh/*"})
+    with pytest.raises(RepositoryNotAllowed):
+        strict.hub.launch_again(stage.session)
+
+
+def test_the_log_of_a_build_is_that_of_the_present_launch() -> None:
+    stage = Stage()
+    stage.hub.launch(a_form(repository=LESSONS))
+    with pytest.raises(NoBuildLog):
+        stage.hub.build_log(stage.session)
+    stage.build_logs.put(stage.session.sid, 1, "Step 1/1 : FROM scratch")
+    assert stage.hub.build_log(stage.session) == "Step 1/1 : FROM scratch"
+
+
+@pytest.mark.parametrize(
+    ("open_path", "opened"), [("", "/lab"), ("a b/c.ipynb", "/lab/tree/a%20b/c.ipynb"), ("/rstudio/", "/rstudio/")]
+)
+def test_entering_opens_what_was_asked_for(open_path: str, opened: str) -> None:
+    stage = Stage()
+    stage.hub.launch(a_form(open_path=open_path))
+    stage.move(State.READY)
+    assert stage.hub.enter(stage.session, SignIn("b", stage.session.owner, int(NOW * 1000))).path == opened
 
 
 def test_the_hubs_own_image_is_allowed_whatever_the_list_says() -> None:

@@ -13,13 +13,23 @@ from typing import Any, Final, NamedTuple
 import pytest
 from jinja2 import UndefinedError
 
+from chalicelib.repository.source import Provider, Source
 from chalicelib.session.options import Allowance
 from chalicelib.session.values import Limits, Phase, State, phase_of
 from chalicelib.web import json as documents
 from chalicelib.web import pages
-from tests.documents import a_listed_document, a_session_document, asked_for
+from chalicelib.web.forms import LINK_FIELDS
+from tests.builders import a_session
+from tests.documents import (
+    a_found_document,
+    a_listed_document,
+    a_repository_document,
+    a_session_document,
+    asked_for,
+)
 
 FOLDER = Path(pages.__file__).parent
+LINK = "https://hub.example.org/?repo=u%2Fr"
 
 # Names as in the Big List of Naughty Strings, one of each kind that a template could get wrong.
 NAUGHTY = (
@@ -89,6 +99,24 @@ def every_page(text: str) -> Iterator[pages.Page]:
     yield pages.SessionsPage(root="", sessions=[listed, {**listed, "failed": True}])
     yield pages.SessionPage(root="../", session=said, log=[a_line(text)])
     yield pages.SessionPage(root="../", session=failed, log=[])
+    repository = a_repository_document(name=text, place=text, ref=text, folder=text, version=text)
+    step: documents.Step = {"name": text, "status": "now"}
+    built = a_session_document(repository=repository, content=repository, steps=[step], log_url="sessions/x/build-log")
+    yield pages.SessionPage(root="../", session=built, log=[])
+    found = a_found_document(repo=text, ref=text, folder=text, name=text, shown=text, place=text, summary=text)
+    yield a_home(text, repository=found, content=found, open=text)
+    yield a_home(text, image=f"{text}!", content=found)
+    yield a_home(text, content=found)
+    typed = dict.fromkeys(LINK_FIELDS, text)
+    made: documents.Badge = {
+        "link": LINK,
+        "badge": text,
+        "markdown": text,
+        "html": text,
+        "rst": text,
+    }
+    yield pages.BadgePage(root="", repositories=True, typed=typed, made=made)
+    yield pages.BadgePage(root="", repositories=True, typed=typed, problem=text)
     yield pages.EnterPage(root="../../", name=text, action="https://x.example/.homeport/enter", ticket=text, path=text)
     yield pages.BundlePage(root="", check=a_check(text))
     yield pages.SignOutPage(root="", signed_in=True)
@@ -96,7 +124,7 @@ def every_page(text: str) -> Iterator[pages.Page]:
     yield pages.ErrorPage(root="../", status=400, title=text, code="bad-name", message=text)
 
 
-VOID: Final = frozenset({"circle", "input", "link", "meta", "path"})
+VOID: Final = frozenset({"circle", "img", "input", "link", "meta", "path", "wbr"})
 
 
 class Element(NamedTuple):
@@ -144,7 +172,8 @@ class Outline(HTMLParser):
 
 
 def shape(outline: Outline) -> list[tuple[str, frozenset[str]]]:
-    return [(tag, frozenset(attributes)) for tag, attributes in outline.tags]
+    """Its tags and their attributes; but for where a long name may be broken, which is behind its slashes."""
+    return [(tag, frozenset(attributes)) for tag, attributes in outline.tags if tag != "wbr"]
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -249,6 +278,11 @@ def test_policy_allows_nothing_by_default_and_forms_only_where_told() -> None:
     assert "form-action 'self' https://x.notebooks.example.org;" in entry
 
 
+def test_the_page_of_badges_alone_may_show_the_hubs_own_images() -> None:
+    assert "; img-src data:; " in pages.content_security_policy()
+    assert "; img-src 'self' data:; " in pages.content_security_policy(images=True)
+
+
 def test_pages_have_no_inline_handler_and_no_style_attribute() -> None:
     for page in every_page("x"):
         for tag, attributes in Outline(page.html()).tags:
@@ -258,7 +292,9 @@ def test_pages_have_no_inline_handler_and_no_style_attribute() -> None:
 def test_pages_load_nothing() -> None:
     for page in every_page("x"):
         outline = Outline(page.html())
-        assert not [tag for tag, _ in outline.tags if tag in {"img", "iframe", "object", "embed", "base"}]
+        assert not [tag for tag, _ in outline.tags if tag in {"iframe", "object", "embed", "base"}]
+        images = ["badge.svg"] if isinstance(page, pages.BadgePage) else []
+        assert [image["src"] for image in outline.all("img")] == images
         assert not [script for script in outline.all("script") if "src" in script]
         assert [link["href"][:19] for link in outline.all("link") if link["href"]] == ["data:image/svg+xml,"]
     assert not re.search(r"url\(|@import|@font-face", (FOLDER / "style.css").read_text())
@@ -281,6 +317,7 @@ def test_every_link_and_form_action_is_relative() -> None:
             for name in ("href", "action", "formaction", "data-events", "data-root"):
                 address = attributes.get(name) or ""
                 entry = isinstance(page, pages.EnterPage) and tag == "form"
+                entry = entry or attributes.get("rel") == "external noreferrer" or address == LINK
                 assert entry or not address.startswith("/"), (tag, address)
                 assert entry or "://" not in address or address.startswith("data:"), (tag, address)
 
@@ -393,6 +430,95 @@ def test_failure_is_shown_once_with_its_code() -> None:
     html = pages.SessionPage(root="../", session=session, log=[]).html()
     assert "image-not-found" in html
     assert re.search(r'id="message" hidden>There is no such image', html)
+
+
+# ── repositories ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def words(page: pages.Page) -> str:
+    return " ".join("".join(Outline(page.html()).text).split())
+
+
+def of_repository(**changes: Any) -> str:
+    session = a_session_document(image="localhost/homeport-built:0", repository=a_repository_document(**changes))
+    return words(pages.SessionPage(root="../", session=session, log=[]))
+
+
+def test_the_session_page_says_what_an_image_was_built_from_and_not_what_it_is_called() -> None:
+    assert "built from jupyterlab/jupyterlab-demo@3f78685 " in of_repository()
+    assert "@10.5281/zenodo.3242074 " in of_repository(version="10.5281/zenodo.3242074")
+    assert "not built yet" in of_repository(version=None)
+    assert "homeport-built" not in of_repository()
+
+
+def test_the_builds_log_is_offered_once_there_is_one_and_beside_a_failure() -> None:
+    error = {"code": "build-failed", "message": "It failed"}
+    for changes, times in (
+        ({}, 0),
+        ({"log_url": "sessions/x/build-log"}, 1),
+        ({"log_url": "sessions/x/build-log", "state": "stopped", "error": error}, 1),
+        ({"state": "stopped", "error": error}, 0),
+    ):
+        outline = Outline(pages.SessionPage(root="../", session=a_session_document(**changes), log=[]).html())
+        links = [link for link in outline.elements if str(link.attributes.get("href")).endswith("/build-log")]
+        assert sum(not link.hidden for link in links) == times, changes
+
+
+def steps_of(state: State, **changes: Any) -> str:
+    """The steps of a session in a state, the present one in brackets."""
+    session = a_session(state=state, **changes)
+    steps = documents.session_json(session, "https://x.example", 0.0)["steps"]
+    statuses = [step["status"] for step in steps]
+    assert statuses == sorted(statuses, key=["done", "now", "next"].index)
+    return " ".join(f"[{step['name']}]" if step["status"] == "now" else step["name"] for step in steps)
+
+
+SOURCE = Source(Provider.GITHUB, "https://github.com/u/r")
+
+
+def test_the_steps_of_a_launch_follow_its_state() -> None:
+    for state, steps in (
+        (State.VERIFYING, "[Resolve] Build Create Start"),
+        (State.PULLING, "[Resolve] Build Create Start"),
+        (State.RESOLVING, "[Resolve] Build Create Start"),
+        (State.BUILDING, "Resolve [Build] Create Start"),
+        (State.CREATING, "Resolve Build [Create] Start"),
+        (State.PROBING, "Resolve Build Create [Start]"),
+        (State.READY, ""),
+        (State.STOPPED, ""),
+    ):
+        assert steps_of(state, repository=SOURCE, builder="b") == steps
+    assert steps_of(State.VERIFYING) == "[Pull] Create Start"
+    assert steps_of(State.PULLING, content=SOURCE, builder="b") == "[Resolve] Pull Create Start"
+    assert steps_of(State.PULLING, content=SOURCE, builder="b", versions=("v",)) == "Resolve [Pull] Create Start"
+    assert steps_of(State.CLONING, content=SOURCE, builder="b", versions=("v",)) == "Resolve Pull [Create] Start"
+
+
+@pytest.mark.parametrize("state", [state for state in State if phase_of(state) is Phase.LAUNCHING])
+def test_every_state_of_a_launch_is_a_step(state: State) -> None:
+    repository = None if state is State.PULLING else SOURCE
+    assert "[" in steps_of(state, repository=repository, content=SOURCE, versions=("v", "w"))
+
+
+def test_a_link_says_whose_code_it_is_and_with_which_rights_in_two_sentences() -> None:
+    found = a_found_document()
+    for values, socket in (
+        ({"repository": found}, True),
+        ({"repository": found, "content": found}, True),
+        ({"image": "ada/x"}, False),
+        ({"content": found}, False),
+    ):
+        page = a_home(default_image="x", **values)
+        (said,) = re.findall(r'id="consent-full">(.*?)</p>', page.html(), re.DOTALL)
+        assert said.count(". ") == 1
+        for part in ("has not checked", "your own Docker endpoint", "nothing runs until"):
+            assert part in said
+        assert ("engine’s socket" in said) is socket
+    at = "2026-11-23T01:02:03Z"
+    saved: documents.Image = {"name": "ada/x", "notebook": "n", "endpoint": "e", "saved_at": at, "size": None}
+    mine = a_home(image="ada/x", images=[saved])
+    assert "consent-full" not in a_home().html().partition("<script>")[0]
+    assert "consent-full" not in mine.html().partition("<script>")[0]
 
 
 # ── accessibility ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -11,26 +11,35 @@ Rules
    `root_of` derives it from the request's path, without API Gateway's stage.
 5. Each page works without its script, and better with it.
 
-What the script expects of the hub: JSON in the shapes of json.py's `Session`, `Check` and `Line`; problems (RFC 9457)
-with `detail` and `code`; `GET sessions/{id}/events?after=N` answers `{"session": Session, "events": [Line, …]}`.
+What the script expects of the hub: JSON in the shapes of json.py's `Session`, `Check`, `Found`, `Badge` and `Line`;
+problems (RFC 9457) with `detail` and `code`; `GET sessions/{id}/events?after=N` answers `{"session": Session,
+"events": [Line, …]}`.
 """
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+from urllib.parse import quote, urlencode
 
+from chalicelib.repository.address import written
+from chalicelib.repository.source import Provider
+from chalicelib.repository.source import Source as RepositorySource
 from chalicelib.session.options import Allowance, shown_limits, shown_size
 from chalicelib.session.values import Limits
-from chalicelib.web.json import Asked, Check, Image, Line, Listed, Session
+from chalicelib.web.json import Asked, Badge, Check, Found, Image, Line, Listed, Repository, Session
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +56,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HomePage(Page):
-    """`GET /`. `name` and `image` prefill the form (from `?name=`, `?image=`), else `suggested_name` does.
+    """`GET /`. A launch link prefills the form: `repository`, `content`, `image`, `open` and `name`, empty without it.
 
+    `repositories`: this hub launches them. `suggested_name` is the notebook's if neither visitor nor repository
+    says it.
     `default_image` is used when the field stays empty, `session_hours` is the longest life of a session, and
     `idle_minutes` after how long without activity a notebook stops by itself, and `remembered_days` how long the
     hub lists a stopped session. `allowance` is what a launch may ask for. `sessions` and `older` are as on the
@@ -62,8 +73,12 @@ class HomePage(Page):
     idle_minutes: float
     remembered_days: float
     allowance: Allowance
-    name: str = ""
+    repositories: bool = True
+    repository: Found | None = None
+    content: Found | None = None
     image: str = ""
+    open: str = ""
+    name: str = ""
     sessions: Sequence[Listed] = ()
     older: str | None = None
     images: Sequence[Image] = ()
@@ -106,6 +121,20 @@ class EnterPage(Page):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BadgePage(Page):
+    """`GET /badge`: makes a launch link of `typed`, the form's fields; `problem` is what is wrong with them.
+
+    Its answer needs `content_security_policy(images=True)`.
+    """
+
+    template: ClassVar[str] = "badge.html"
+    repositories: bool
+    typed: Mapping[str, str]
+    made: Badge | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BundlePage(Page):
     """`POST /bundles` for a browser without script: what was found. A refusal is an ErrorPage."""
 
@@ -143,15 +172,19 @@ def render(template: str, /, **values: Any) -> str:
 
 
 @cache
-def content_security_policy(form_action: str | None = None) -> str:
-    """The Content-Security-Policy of a page; `form_action` is one more origin that its forms may post to."""
+def content_security_policy(form_action: str | None = None, *, images: bool = False) -> str:
+    """The Content-Security-Policy of a page.
+
+    `form_action` is one more origin that its forms may post to; `images`: it shows some of the hub's own.
+    """
+    shown = "'self' data:" if images else "data:"
     return "; ".join(
         (
             "default-src 'none'",
             f"style-src {_source('style.css')}",
             f"script-src {_source('page.js')}",
             "connect-src 'self'",
-            "img-src data:",
+            f"img-src {shown}",
             f"form-action 'self' {form_action or ''}".rstrip(),
             "base-uri 'none'",
             "frame-ancestors 'none'",
@@ -178,7 +211,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"day": _day, "moment": _moment, "clock": _clock, "grouped": _grouped}
-    environment.filters |= {"limits": _limits, "asked": _asked, "size": shown_size}
+    environment.filters |= {"limits": _limits, "asked": _asked, "size": shown_size, "short": _short, "again": _again}
     return environment
 
 
@@ -201,6 +234,31 @@ def _clock(at: str) -> str:
 def _grouped(digits: str) -> str:
     """A fingerprint in groups of four, as people compare them."""
     return " ".join(digits[i : i + 4] for i in range(0, len(digits), 4))
+
+
+def _short(version: str) -> str:
+    """A version as people quote it: a commit by its first seven digits."""
+    return version[:7] if _COMMIT.fullmatch(version) else version
+
+
+def _again(session: Session) -> str:
+    """The query with which the first page's form is filled in as for this session."""
+    repository, content, options = session["repository"], session["content"], session["options"]
+    asked = {
+        "name": session["name"],
+        "repo": _written(repository) if repository else "",
+        "ref": repository["ref"] if repository else "",
+        "folder": repository["folder"] if repository else "",
+        "image": session["image"] if content and not repository else "",
+        "content": _written(content) if content else "",
+        "content_ref": content["ref"] if content else "",
+        "open": options["open"],
+    }
+    return urlencode({field: text for field, text in asked.items() if text}, quote_via=quote, safe="")
+
+
+def _written(repository: Repository) -> str:
+    return written(RepositorySource(Provider(repository["provider"]), repository["address"]))
 
 
 def _limits(limits: Limits) -> str:

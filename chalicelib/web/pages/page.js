@@ -7,6 +7,9 @@
   const LARGEST = 65536;       // bytes of a bundle that the hub reads
   const LEAVING_PAUSE = 2000;  // milliseconds between attempts to launch what is being stopped,
   const LEAVING_ROUNDS = 30;   // and how many there are
+  const TYPING_PAUSE = 300;    // milliseconds without a key before what is typed is asked about
+  const KNOWN = "homeport-launched";  // where the browser remembers what it launched from links,
+  const KNOWN_LIMIT = 200;            // and how much of it
 
   const byId = (id) => document.getElementById(id);
 
@@ -66,6 +69,89 @@
     throw new Problem(sentence, value?.code ?? "", response.status);
   };
 
+  // ── what was launched from a link before ──────────────────────────────────────────────────────────────────────
+
+  // Nothing is remembered where the browser keeps nothing: the whole text is shown each time then.
+  const known = () => {
+    try {
+      const found = JSON.parse(localStorage.getItem(KNOWN));
+      return Array.isArray(found) ? found : [];
+    } catch {
+      return [];
+    }
+  };
+
+  const remember = (link) => {
+    try {
+      localStorage.setItem(KNOWN, JSON.stringify([link, ...known().filter((other) => other !== link)].slice(0, KNOWN_LIMIT)));
+    } catch { /* full, or not allowed */ }
+  };
+
+  // ── repositories in forms ─────────────────────────────────────────────────────────────────────────────────────
+
+  // What the hub's parser makes of an address goes into the fields, unless the visitor typed something else there.
+  // `fields`: the address and what it fills in, by the names that the answer has; `sent`: what all is asked about.
+  const repositoryField = ({root, address, fields, sent, line, told}) => {
+    const filled = {...Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.value])), open: address.dataset.open};
+    let turn = 0;
+
+    const tell = (text, isProblem) => {
+      line.textContent = text;
+      line.hidden = text === "";
+      line.toggleAttribute("data-problem", isProblem);
+    };
+
+    const fill = (found) => {
+      for (const [name, field] of Object.entries(fields)) {
+        if (found[name] || field.value === filled[name]) field.value = found[name];
+        filled[name] = found[name];
+      }
+      fields.ref.readOnly = !found.versioned;
+      fields.ref.placeholder = found.versioned ? "the default branch" : "as the address says";
+      if (!found.versioned) fields.ref.value = "";
+    };
+
+    const summary = (found) => {
+      const isOpened = filled.open && fields.open.value === filled.open;
+      return isOpened ? `${found.summary}, opens ${filled.open}` : found.summary;
+    };
+
+    // An address alone says what the other fields are; with them it is asked about as a launch would have it.
+    const describe = async (names) => {
+      const [mine, typed] = [++turn, address.value];
+      if (typed.trim() === "") {
+        fill({...Object.fromEntries(Object.keys(fields).map((name) => [name, ""])), versioned: true});
+        tell("", false);
+        return told(null);
+      }
+      const query = new URLSearchParams(names.filter((field) => field.value).map((field) => [field.name, field.value]));
+      try {
+        const found = await ask(`${root}repository?${query}`);
+        if (mine !== turn || address.value !== typed) return undefined;
+        if (names !== sent) {
+          fill(found);
+          const isAll = Object.entries(fields).every(([name, field]) => field.value === found[name] || !sent.includes(field));
+          if (!isAll) return describe(sent);
+        }
+        tell(summary(found), false);
+        return told(found);
+      } catch (refusal) {
+        if (!(refusal instanceof Problem)) throw refusal;
+        if (mine !== turn) return undefined;
+        tell(refusal.message, true);
+        return told(null);
+      }
+    };
+
+    for (const field of sent) {
+      field.addEventListener("change", () => describe(field === address ? [address] : sent));
+    }
+    address.addEventListener("input", (event) => {
+      if (event.inputType === "insertFromPaste") describe([address]);
+    });
+    if (address.value !== address.defaultValue) describe([address]);  // a browser keeps what was typed when it comes back
+  };
+
   // ── the launch form ───────────────────────────────────────────────────────────────────────────────────────────
 
   const factsOf = (check) => {
@@ -86,8 +172,47 @@
     const [hostBox, result, problem, drop] = ["host-box", "result", "problem", "drop"].map(byId);
     const [launchButton, checkButton] = ["launch-button", "check-button"].map(byId);
     const root = form.dataset.root;
+    const consent = byId("consent");
+    const linked = ["repo", "content", "image"].map((name) => form.elements[name]).filter(Boolean);
     let turn = 0;
     let busy = false;
+
+    // A repository or an image: the fields of the other one are kept and not sent.
+    const choice = () => {
+      const {repo, ref, folder, image, content, pull, open, name} = form.elements;
+      const suggested = {repo: repo.dataset.name, content: content.dataset.name};
+
+      const suggest = () => {
+        const ofRepository = form.elements.what.value === "repository" && suggested.repo;
+        name.placeholder = ofRepository || suggested.content || name.dataset.suggested;
+      };
+
+      const choose = () => {
+        const isRepository = form.elements.what.value === "repository";
+        for (const field of byId("of-repository").querySelectorAll("input")) field.disabled = !isRepository;
+        image.disabled = isRepository;
+        pull.disabled = isRepository;
+        suggest();
+      };
+
+      const told = (which) => (found) => {
+        suggested[which] = found?.name ?? "";
+        suggest();
+      };
+
+      form.elements.what.forEach((radio) => radio.addEventListener("change", choose));
+      repositoryField({root, address: repo, fields: {repo, ref, folder, open}, sent: [repo, ref, folder], line: byId("repo-found"), told: told("repo")});
+      repositoryField({
+        root,
+        address: content,
+        fields: {repo: content, ref: form.elements.content_ref, open},
+        sent: [content, form.elements.content_ref],
+        line: byId("content-found"),
+        told: told("content"),
+      });
+      addEventListener("pageshow", choose);
+      choose();
+    };
 
     const tell = (...children) => {
       result.replaceChildren(...children);
@@ -180,6 +305,7 @@
       launchButton.textContent = "Launching…";
       try {
         const session = await begin();
+        if (consent && linked.every((field) => field.value === field.defaultValue)) remember(consent.dataset.known);
         location.assign(`${root}sessions/${encodeURIComponent(session.id)}#launched`);
       } catch (refusal) {
         rest();
@@ -215,6 +341,11 @@
     });
 
     addEventListener("pageshow", rest);
+    if (form.elements.what) choice();
+    if (consent && known().includes(consent.dataset.known)) {
+      byId("consent-full").hidden = true;
+      byId("consent-brief").hidden = false;
+    }
     byId("drop-hint").hidden = false;
     askForHost(false);
     if (credentials.files.length) check(false);
@@ -250,6 +381,27 @@
       return byId("vessel").setAttribute("stroke-dashoffset", -Math.min(percent, 99.9));
     };
 
+    const showSteps = (steps) => {
+      byId("steps").hidden = !steps.length;
+      byId("steps").replaceChildren(...steps.map((step) => {
+        const current = step.status === "now" ? {"aria-current": "step"} : {};
+        return make("li", {"data-is": step.status, ...current}, step.name);
+      }));
+    };
+
+    const short = (version) => /^[0-9a-f]{40}$/.test(version) ? version.slice(0, 7) : version;
+
+    // What a repository's version is, which is not known before its endpoint has looked.
+    const showVersions = ({repository, content}) => {
+      for (const [source, id] of [[repository, "repository-at"], [content, "content-at"]]) {
+        if (!source) continue;
+        byId(id).querySelector("code").textContent = short(source.version ?? "");
+        byId(id).hidden = !source.version;
+      }
+      if (!repository) return;
+      byId("built").textContent = repository.version ? `built from ${repository.name}@${short(repository.version)}` : "not built yet";
+    };
+
     const showPhase = (session) => {
       const chip = byId("chip");
       page.dataset.phase = chip.dataset.phase = phase;
@@ -275,6 +427,8 @@
       session.headline === "Deleted" ? "deleted" : "not-deleted",
       session.warning ? "ending" : "not-ending",
       session.save_as ? "savable" : "not-savable",
+      session.log_url ? "logged" : "not-logged",
+      session.error ? "failed" : "not-failed",
     ]);
 
     const showEnd = (session) => {
@@ -297,6 +451,8 @@
     const show = (session) => {
       ({phase, state} = session);
       showPhase(session);
+      showSteps(session.steps);
+      showVersions(session);
       showProgress(session.progress);
       showEnd(session);
       byId("message").textContent = session.error?.message === session.message ? "" : session.message;
@@ -368,11 +524,65 @@
     if (phase !== "stopped") timer = setTimeout(watch, wait());
   };
 
+  // ── launch links ──────────────────────────────────────────────────────────────────────────────────────────────
+
+  const badgeForm = (form) => {
+    const problem = byId("problem");
+    let [turn, timer] = [0, 0];
+
+    const show = (made) => {
+      problem.hidden = true;
+      byId("made").hidden = !made;
+      if (!made) return;
+      byId("made-anchor").href = made.link;
+      for (const name of ["link", "markdown", "html", "rst"]) byId(`made-${name}`).value = made[name];
+    };
+
+    const update = async () => {
+      const mine = ++turn;
+      clearTimeout(timer);
+      const query = new URLSearchParams([...new FormData(form)].filter(([, value]) => value.trim() !== ""));
+      if (!query.size) return show(null);
+      try {
+        const made = await ask(`${form.action}?${query}`);
+        if (mine === turn) show(made);
+      } catch (refusal) {
+        if (!(refusal instanceof Problem)) throw refusal;
+        if (mine !== turn) return;
+        show(null);
+        problem.textContent = refusal.message;
+        problem.hidden = false;
+      }
+    };
+
+    form.addEventListener("input", () => {
+      clearTimeout(timer);
+      timer = setTimeout(update, TYPING_PAUSE);
+    });
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      update();
+    });
+    for (const button of document.querySelectorAll("[data-copy]")) {
+      button.hidden = false;
+      button.addEventListener("click", async () => {
+        const text = byId(button.dataset.copy);
+        text.select();
+        const copied = await navigator.clipboard?.writeText(text.value).then(() => true, () => false);
+        byId("copied").textContent = copied ? "Copied" : "Press Ctrl+C to copy what is selected";
+        button.toggleAttribute("data-done", Boolean(copied));
+      });
+    }
+    byId("badge-actions").hidden = true;
+    if ([...form.elements].some((field) => field.value !== field.defaultValue)) update();
+  };
+
   // ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   localTimes();
-  const [form, page] = [byId("launch"), byId("session")];
+  const [form, page, badge] = [byId("launch"), byId("session"), byId("badge-form")];
   if (form) launchForm(form);
+  if (badge) badgeForm(badge);
   if (page) sessionPage(page);
   for (const automatic of document.querySelectorAll("form[data-submit]")) automatic.submit();
 })();

@@ -1,0 +1,243 @@
+"""A repository, from its address to the output of a cell: real Git over TLS, real builds on a real engine, JupyterLab.
+
+The repositories are on the bridge of the test's own engine, where containers reach them; their images are built from
+the local notebook image, and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+
+import docker
+import pytest
+import requests
+from docker.errors import NotFound
+
+from chalicelib.repository.tag import REPOSITORY
+from local import builder, demo
+from local.demo import DemoFailed, HubClient, Notebook
+from local.run import Stack
+from tests.certificates import Ca
+from tests.functional.hostile_engine import load_leaf
+from tests.git_rig import GitSite, Repository, git_site
+from tests.integration.test_quick_start import an_image
+from tests.real_parts import BUILDER_IMAGE, KEPT_IMAGES
+
+READ: Final = "print(open('first.ipynb').read(), open('data/second.csv').read())"
+
+
+@pytest.fixture(scope="module")
+def site(stack: Stack, report: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitSite]:
+    """Repositories behind TLS on the engine's bridge, and a builder image that trusts their site."""
+    builder.provide_local(stack.engine_url, KEPT_IMAGES, report)
+    with closing(docker.DockerClient(base_url=stack.engine_url)) as client:
+        (network,) = client.networks.get("bridge").attrs["IPAM"]["Config"]
+    host = network.get("Gateway") or network["Subnet"].rpartition(".")[0] + ".1"
+    ca = Ca.new("Repositories")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    load_leaf(tls, ca.issue("repositories", sans=(host,), server=True))
+    lines = ca.certificate.decode().strip().splitlines()
+    trusts = (
+        f"FROM {builder.LOCAL_BUILDER}\n"
+        f"RUN printf '%s\\n' {' '.join(repr(line) for line in lines)} > /repositories.pem\n"
+        "ENV GIT_SSL_CAINFO=/repositories.pem SSL_CERT_FILE=/repositories.pem\n"
+    )
+    name = BUILDER_IMAGE.removeprefix("homeport-").removesuffix("-test:latest")
+    with an_image(stack, name, trusts), git_site(tmp_path_factory.mktemp("git") / "site", host, tls) as served:
+        yield served
+
+
+@pytest.fixture
+def hub(stack: Stack) -> Iterator[HubClient]:
+    with closing(HubClient(stack.hub_address)) as client:
+        yield client
+
+
+@pytest.fixture
+def behind(stack: Stack) -> Iterator[docker.APIClient]:
+    """The engine, and no helper and no image of a repository on it afterwards."""
+    with closing(docker.APIClient(stack.engine_url, timeout=60)) as client:
+        yield client
+        assert client.containers(all=True, filters={"label": "homeport.task"}) == []
+        for image in client.images(name=REPOSITORY):
+            client.remove_image(image["Id"], force=True)
+
+
+def lessons(site: GitSite, name: str, image: str, **files: str) -> Repository:
+    """A repository with a Dockerfile, a notebook and data."""
+    repository = site.repository(name)
+    dockerfile = f"FROM {image}\nRUN echo of {name} > /home/jovyan/built.txt\n"
+    repository.commit(**{"Dockerfile": dockerfile, "first_dot_ipynb": "lesson", "data__second_dot_csv": "1,2"} | files)
+    return repository
+
+
+def launched(hub: HubClient, stack: Stack, name: str, **fields: str) -> tuple[dict[str, Any], Notebook]:
+    """Launch, and enter as soon as it is ready."""
+    session = hub.launch(Path(stack.bundle), name, **fields)
+    ready = demo.follow(hub, session["id"], "ready")
+    return ready, demo.enter(stack.hub_url, hub.enter(session["id"]), stack.proxy_port)
+
+
+def stop(hub: HubClient, sid: str) -> dict[str, Any]:
+    hub.stop(sid)
+    return demo.follow(hub, sid, "stopped")
+
+
+def built_images(engine: docker.APIClient) -> set[str]:
+    return {tag for image in engine.images(name=REPOSITORY) for tag in image["RepoTags"]}
+
+
+def test_a_link_leads_to_a_cells_output_and_the_same_version_is_not_built_again(
+    site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient, notebook_image: str
+) -> None:
+    repository = lessons(site, "o/lessons", notebook_image)
+    commit = repository.head()
+    for launch in (1, 2):
+        ready, notebook = launched(hub, stack, f"repository {launch}", repo=repository.address, open="first.ipynb")
+        assert ready["repository"]["version"] == commit
+        assert demo.run_cell(notebook, READ).strip() == "lesson 1,2"
+        assert demo.run_cell(notebook, "print(open('/home/jovyan/built.txt').read())").strip() == "of o/lessons"
+        assert hub.enter(ready["id"])["path"] == "/lab/tree/first.ipynb"
+        log = hub.log(ready["id"])
+        assert ("The image of this version was built before" in log) is (launch == 2)
+        log_url = f"{stack.hub_address}/{ready['log_url']}"
+        answer = requests.get(log_url, headers=hub.headers, timeout=60)
+        assert (answer.status_code == 200 and "Step 2/2" in answer.text) is (launch == 1)
+        stop(hub, ready["id"])
+    assert built_images(behind) == {ready["image"]}
+
+
+def test_work_survives_and_is_never_overwritten(
+    site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient, notebook_image: str
+) -> None:
+    repository = lessons(site, "o/work", notebook_image)
+    ready, notebook = launched(hub, stack, "work", repo=repository.address)
+    demo.run_cell(notebook, "open('first.ipynb', 'w').write('changed')")
+    stop(hub, ready["id"])
+    repository.commit(first_dot_ipynb="another lesson")
+    again, notebook = launched(hub, stack, "work", repo=repository.address)
+    assert again["repository"]["version"] == repository.head() != ready["repository"]["version"]
+    assert demo.run_cell(notebook, READ).strip() == "changed 1,2"
+    stop(hub, ready["id"])
+
+
+def test_files_are_cloned_beside_an_image_and_brought_up_to_date_while_nobody_has_changed_them(
+    site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient
+) -> None:
+    repository = site.repository("o/Data")
+    first = repository.commit(a_dot_txt="one")
+    read = "print(open('Data/a.txt').read())"
+
+    def launch() -> tuple[str, str, str]:
+        ready, notebook = launched(hub, stack, "files", content=repository.address, open="Data/a.txt")
+        printed = demo.run_cell(notebook, read).strip()
+        told = next(line for line in reversed(hub.log(ready["id"])) if "work folder" in line)
+        if printed == "two":
+            demo.run_cell(notebook, "open('Data/a.txt', 'w').write('mine')")
+        stop(hub, ready["id"])
+        return ready["content"]["version"], printed, told
+
+    assert launch() == (first, "one", "The files are in your work folder")
+    second = repository.commit(a_dot_txt="two")
+    assert launch()[:2] == (second, "two")
+    third = repository.commit(a_dot_txt="three")
+    version, printed, told = launch()
+    assert (version, printed) == (third, "mine")
+    assert "you have changed some" in told
+    assert built_images(behind) == set()
+
+
+def test_two_launches_of_one_version_at_once_share_a_build(
+    site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient, notebook_image: str
+) -> None:
+    dockerfile = f"FROM {notebook_image}\nRUN sleep 4; date +%s%N > /home/jovyan/built.txt\n"
+    repository = lessons(site, "o/two", notebook_image, Dockerfile=dockerfile)
+    sids = [hub.launch(Path(stack.bundle), f"two {number}", repo=repository.address)["id"] for number in (1, 2)]
+    printed = set()
+    for sid in sids:
+        demo.follow(hub, sid, "ready")
+        notebook = demo.enter(stack.hub_url, hub.enter(sid), stack.proxy_port)
+        printed.add(demo.run_cell(notebook, "print(open('/home/jovyan/built.txt').read())"))
+    assert len(printed) == 1
+    for sid in sids:
+        stop(hub, sid)
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "code", "told"),
+    [
+        ("o/broken", {"Dockerfile": "FROM scratch\nNONSENSE\n"}, "build-failed", "Dockerfile"),
+        ("o/fails", {"Dockerfile": "FROM {image}\nRUN echo it is broken; exit 3\n"}, "build-failed", "3"),
+        (
+            "o/no-jupyter",
+            {"Dockerfile": "FROM {image}\nUSER root\nRUN rm -r /opt/jupyter\n"},
+            "image-without-jupyter",
+            "",
+        ),
+    ],
+)
+def test_what_cannot_be_launched_is_told_with_its_reason_and_leaves_nothing(
+    name: str,
+    files: dict[str, str],
+    code: str,
+    told: str,
+    site: GitSite,
+    hub: HubClient,
+    stack: Stack,
+    behind: docker.APIClient,
+    notebook_image: str,
+) -> None:
+    files = {file: text.replace("{image}", notebook_image) for file, text in files.items()}
+    repository = lessons(site, name, notebook_image, **files)
+    sid = hub.launch(Path(stack.bundle), name.replace("/", " "), repo=repository.address)["id"]
+    stopped = demo.follow(hub, sid, "stopped")
+    assert stopped["error"]["code"] == code
+    assert told in stopped["error"]["message"]
+    if code == "build-failed":
+        answer = requests.get(f"{stack.hub_address}/{stopped['log_url']}", headers=hub.headers, timeout=60)
+        assert answer.status_code == 200
+        assert "attachment" in answer.headers["Content-Disposition"]
+        assert answer.text.strip()
+    assert behind.containers(all=True, filters={"label": f"homeport.session={sid}"}) == []
+
+
+@pytest.mark.parametrize(
+    ("repo", "ref", "code"),
+    [
+        ("nobody/nothing", "", "repository-not-found"),
+        ("private/o/lessons", "", "repository-not-found"),
+        ("limited/o/lessons", "", "provider-unreachable"),
+        ("", "no-such-branch", "version-not-found"),
+    ],
+)
+def test_what_cannot_be_resolved_is_told(
+    repo: str, ref: str, code: str, site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient
+) -> None:
+    folder = site.root / "o" / "resolved"
+    repository = Repository(folder, f"{site.address}/o/resolved") if folder.exists() else site.repository("o/resolved")
+    repository.commit(a_dot_txt="one")
+    fields = {"repo": f"{site.address}/{repo}" if repo else repository.address} | ({"ref": ref} if ref else {})
+    sid = hub.launch(Path(stack.bundle), "resolved", **fields)["id"]
+    with pytest.raises(DemoFailed):
+        demo.follow(hub, sid, "ready")
+    assert demo.follow(hub, sid, "stopped")["error"]["code"] == code
+
+
+def test_a_build_that_is_stopped_ends_and_leaves_nothing_but_the_engines_cache(
+    site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient, notebook_image: str
+) -> None:
+    dockerfile = f"FROM {notebook_image}\nRUN echo cached\nRUN sleep 300\n"
+    repository = lessons(site, "o/long", notebook_image, Dockerfile=dockerfile)
+    sid = hub.launch(Path(stack.bundle), "long", repo=repository.address)["id"]
+    session = demo.follow(hub, sid, "building")
+    while "sleep 300" not in session["message"]:
+        session = demo.follow(hub, sid, "building")
+    stop(hub, sid)
+    assert behind.containers(all=True, filters={"ancestor": notebook_image}) == []
+    assert built_images(behind) == set()
+    with pytest.raises(NotFound):
+        behind.inspect_container(f"homeport-{sid}-1")
