@@ -1145,7 +1145,7 @@ def choose_builder(engine: Engine, folder: Path, memory: int | None) -> Builder:
     else:
         builder = Builder(["docker", "build", "--force-rm"], environment | {"DOCKER_BUILDKIT": "0"}, memory)
     if memory is not None and not builder.is_classic:
-        say("BuildKit cannot limit the memory of a build: it has none")
+        say("BuildKit cannot limit the memory of a build, so this one has no limit")
     return builder
 
 
