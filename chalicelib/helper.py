@@ -16,7 +16,8 @@ Rules
    never runs them, and refuses a build file that is a link to somewhere else.
 4. An image gets its labels and its name last, both at once. Until then it is called BUILDING, which is removed at the
    end; if this program is killed before, the next build of that version replaces it.
-5. SIGTERM, or the end of its time, ends what it has started. A build whose client is gone is ended by the engine.
+5. SIGTERM, or the end of its time, ends what it has started. A build whose client is gone is ended by the engine; but
+   Podman 4 lets the one step that is running go on to its end.
 6. It writes into a notebook's volume only below the one folder that it was told, and follows no link there. Files that
    somebody changed are left alone, and so is a clone whose settings are not those that this program makes.
 """
@@ -42,6 +43,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -67,6 +69,7 @@ RESOLVE_SECONDS: Final = 120  # for one source
 CLONE_SECONDS: Final = 3600
 BAG_SECONDS: Final = 300  # HydroShare takes to prepare a download
 BAG_PAUSE: Final = 10  # seconds between two questions whether it has
+MOST_REFS: Final = 100_000  # of a repository, where the beginning of a commit is looked for
 MOST_JSON: Final = 16 << 20  # bytes of an answer of a site's API
 CHUNK: Final = 1 << 20  # bytes
 
@@ -76,6 +79,7 @@ DATA: Final = "/data"
 WORK: Final = "work"
 DEFAULT_WORKDIR: Final = f"/home/jovyan/{WORK}"
 BUILDING: Final = "localhost/homeport-building"
+BUILDKIT_API: Final = (1, 39)  # from which on an engine of Docker's has BuildKit
 
 _children: Final[set[subprocess.Popen[bytes]]] = set()  # that run now
 
@@ -363,7 +367,8 @@ class Git:
         def see(line: str) -> None:
             ref = re.fullmatch(r"([0-9a-f]{40,64})\t(\S{1,300})", line.strip())
             if ref is not None:
-                found[ref[2]] = ref[1]
+                if len(found) < MOST_REFS:
+                    found[ref[2]] = ref[1]
                 return
             moved = _REDIRECTION.search(line)
             if moved is not None:
@@ -476,7 +481,7 @@ def fetch_git(git: Git, source: Source, version: str, folder: Path) -> Path:
 
 def _branch(git: Git, source: Source, version: str, folder: Path) -> str:
     """Name the branch that was asked for, if the version is on it; empty for none."""
-    branch = source.ref
+    branch = source.ref.removeprefix("refs/heads/")
     if branch in ("", "HEAD"):
         git.ask("remote", "set-head", "origin", "--auto", folder=folder)
         head = git.ask("symbolic-ref", "--quiet", "refs/remotes/origin/HEAD", folder=folder) or [""]
@@ -568,7 +573,7 @@ class Web:
     def save(self, address: str, path: Path) -> None:
         """Write what is at an address into a new file."""
         say(f"Fetching {path.name} from {_site(address)}")
-        with self.open(address) as response, path.open("wb") as file:
+        with path.open("wb") as file, self.open(address) as response:
             shutil.copyfileobj(response, file, CHUNK)
 
 
@@ -850,7 +855,7 @@ def _unzip(archive: Path, folder: Path) -> None:
             raise Failed("no-space", f"{archive.name} has more in it than fits on the disk")
         try:
             opened.extractall(folder)  # noqa: S202 - zipfile leads in what would lead out
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
             raise Failed("fetch-failed", f"{archive.name} cannot be unpacked: {error}") from None
 
 
@@ -987,13 +992,14 @@ _BUILD_FAILURES: Final = (
     ("no-space", r"no space left on device|disk quota exceeded"),
     (
         "build-failed",
-        r"pull access denied|manifest unknown|manifest for .* not found|no such host|dial tcp|tls handshake",
+        r"pull access denied|toomanyrequests|manifest unknown|manifest for .* not found|no such host|dial tcp"
+        r"|tls handshake",
     ),
     (
         "dockerfile-invalid",
         r"dockerfile parse error|unknown instruction|no build stage in current context|file with no instructions"
-        r"|dockerfile.{0,40} cannot be empty|provide a source image with .?from|circular dependency|unknown flag"
-        r"|invalid reference format|base name .* should not be blank|invalid from flag value",
+        r"|no contents in|dockerfile.{0,40} cannot be empty|provide a source image with .?from|circular dependency"
+        r"|unknown flag|invalid reference format|base name .* should not be blank|invalid from flag value",
     ),
 )
 _ERROR: Final = re.compile(
@@ -1125,11 +1131,12 @@ def choose_builder(engine: Engine, folder: Path, memory: int | None) -> Builder:
         "DOCKER_HOST": f"unix://{engine.path}",
         "DOCKER_CLI_HINTS": "false",
         "BUILDKIT_PROGRESS": "plain",
+        "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",  # an image is an image, and no index of it and what is said of it
     }
     (folder / "docker").mkdir(parents=True)
     _, headers, _ = engine.ask("GET", "/_ping")
     named = {name.lower(): value for name, value in headers.items()}
-    has_buildkit = bool(named.get("builder-version")) and "libpod-api-version" not in named
+    has_buildkit = "libpod-api-version" not in named and _is_at_least(named.get("api-version", ""), BUILDKIT_API)
     if has_buildkit and run(["docker", "buildx", "version"], environment=environment, see=_ignore)[0] == 0:
         command = ["docker", "buildx", "build", "--builder=default", "--progress=plain", "--load"]
         builder = Builder(command, environment | {"DOCKER_BUILDKIT": "1"}, memory)
@@ -1138,8 +1145,13 @@ def choose_builder(engine: Engine, folder: Path, memory: int | None) -> Builder:
     else:
         builder = Builder(["docker", "build", "--force-rm"], environment | {"DOCKER_BUILDKIT": "0"}, memory)
     if memory is not None and not builder.is_classic:
-        say("BuildKit cannot limit the memory of a build: it has none")
+        say("BuildKit cannot limit the memory of a build, so this one has no limit")
     return builder
+
+
+def _is_at_least(version: str, least: tuple[int, int]) -> bool:
+    numbers = re.fullmatch(r"(\d+)\.(\d+)", version)
+    return numbers is not None and (int(numbers[1]), int(numbers[2])) >= least
 
 
 def _has_own_buildkit(environment: Mapping[str, str]) -> bool:
@@ -1181,6 +1193,23 @@ def _must_fit(engine: Engine, image: str, most: int | None) -> int:
     return size
 
 
+# Files, and folders of such files, that repo2docker reads, or this program's docker command does.
+_BUILD_FILES: Final = (
+    *(
+        ".binder",
+        ".dockerignore",
+        "DESCRIPTION",
+        "Dockerfile",
+        "JuliaManifest.toml",
+        "JuliaProject.toml",
+        "Manifest.toml",
+    ),
+    *("Pipfile", "Pipfile.lock", "Project.toml", "REQUIRE", "apt.txt", "binder", "default.nix", "environment.yml"),
+    *("install.R", "postBuild", "pyproject.toml", "requirements.txt", "requirements3.txt", "runtime.txt", "setup.py"),
+    "start",
+)
+
+
 def build_folder(files: Path, folder: str) -> Path:
     """Say which folder is built; raises Failed if it, or what repo2docker would read in it, is somewhere else."""
     chosen = files / folder if folder else files
@@ -1188,8 +1217,8 @@ def build_folder(files: Path, folder: str) -> Path:
     if not chosen.is_dir() or not chosen.resolve().is_relative_to(root):
         raise Failed("fetch-failed", f"The repository has no folder {folder}")
     for place in (chosen, chosen / "binder", chosen / ".binder"):
-        for entry in [place, *place.iterdir()] if place.is_dir() else [place]:
-            if entry.is_symlink() and entry.exists() and not entry.resolve().is_relative_to(root):
+        for entry in (place, *(place / name for name in _BUILD_FILES)):
+            if not entry.resolve().is_relative_to(root):
                 raise Failed("build-failed", f"{entry.relative_to(files)} is a link that leads out of the repository")
     return chosen
 
@@ -1342,7 +1371,8 @@ def _remove_parts(volume: Path, name: str) -> None:
             if part.is_dir() and not part.is_symlink():
                 shutil.rmtree(part, ignore_errors=True)
             else:
-                part.unlink()
+                with suppress(OSError):
+                    part.unlink()
 
 
 def _clone_new(git: Git, web: Web, source: Source, version: str, target: Path) -> None:

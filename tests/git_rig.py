@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 import subprocess
@@ -105,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         first, _, rest = parts.path.lstrip("/").partition("/")
         match first:
+            case _ if "/info/lfs/" in f"{parts.path}/":
+                self._serve_large_file()
             case "moved":
                 self._refuse(301, {"Location": f"/{rest}" + (f"?{parts.query}" if parts.query else "")})
             case "private":
@@ -149,6 +152,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(int(headers.pop("Status", "200").split()[0]))
         for name, value in (headers | {"Content-Length": str(len(content))}).items():
             self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _serve_large_file(self) -> None:
+        """Git LFS's API, which gives the file of an object's own name in the folder `lfs`."""
+        asked = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if self.command == "GET":
+            content = (self.projects / "lfs" / self.path.rpartition("/")[2]).read_bytes()
+        else:
+            where = f"http://{self.headers['Host']}/info/lfs"
+            objects = [
+                {**one, "actions": {"download": {"href": f"{where}/{one['oid']}"}}}
+                for one in json.loads(asked)["objects"]
+            ]
+            content = json.dumps({"transfer": "basic", "objects": objects}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/vnd.git-lfs+json")
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 

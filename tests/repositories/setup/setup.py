@@ -1,0 +1,1 @@
+"""A package, as far as repo2docker looks."""
