@@ -27,7 +27,8 @@ settings.register_profile("homeport", deadline=None, max_examples=25, suppress_h
 settings.load_profile("homeport")
 
 REAL_PARTS = ("tests/browser/", "tests/integration/", "tests/functional/test_local_endpoint.py")
-ON_THEIR_OWN = ("tests/integration/test_helper_builds.py",)  # of them, and they start parts of their own: they take long
+# Of them; they start parts of their own, since they take long.
+ON_THEIR_OWN = ("tests/integration/test_helper_builds.py",)
 OURS = ("HOMEPORT_NO_SKIPS", "HOMEPORT_EXAMPLES")  # what a test may be told
 FOREIGN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL")
 
