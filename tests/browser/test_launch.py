@@ -6,7 +6,6 @@ import re
 from contextlib import closing, suppress
 
 import docker
-import pytest
 from docker.errors import NotFound
 from playwright.sync_api import Browser, Page, expect
 

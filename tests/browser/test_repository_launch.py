@@ -1,4 +1,4 @@
-"""A visitor's whole way by a badge's link in a real browser: whose code it is, bundle, build, JupyterLab; and by a form."""
+"""A visitor's whole way by a badge's link in a real browser: whose code it is, bundle, build, JupyterLab."""
 
 from __future__ import annotations
 
@@ -96,7 +96,11 @@ def test_a_badge_leads_by_way_of_a_build_into_its_notebook_in_jupyterlab(
 ) -> None:
     follow_link(visitor, stack, course)
     heard: list[str] = []
-    visitor.expose_function("heard", lambda line: heard.append(line))
+
+    def hear(line: str) -> None:
+        heard.append(line)
+
+    visitor.expose_function("heard", hear)
     session = launch(visitor, stack, "by a badge")
     visitor.evaluate(HEAR)
     expect(visitor.locator("#steps [aria-current=step]")).to_have_text("Build", timeout=PATIENCE)

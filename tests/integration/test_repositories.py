@@ -1,4 +1,4 @@
-"""A repository, from its address to the output of a cell: real Git over TLS, real builds on a real engine, JupyterLab."""
+"""A repository, from its address to the output of a cell: real Git over TLS, real builds, JupyterLab."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import docker
 import pytest
 import requests
 from docker.errors import NotFound
 
+from chalicelib.notebook.helpers import PODMAN_SOCKET, PROGRAM, SOCKET
 from chalicelib.repository.tag import REPOSITORY
 from local import demo, processes
 from local.demo import DemoFailed, HubClient, Notebook
@@ -62,6 +64,32 @@ def test_a_link_leads_to_a_cells_output_and_the_same_version_is_not_built_again(
         assert (answer.status_code == 200 and "RUN echo of o/lessons" in answer.text) is (launch == 1)
         stop(hub, ready["id"])
     assert built_images(behind) == {ready["image"]}
+
+
+def test_neither_a_step_of_the_build_nor_the_notebook_has_the_engines_socket_or_the_helpers_program(
+    site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient, notebook_image: str
+) -> None:
+    look = f"ls {SOCKET} {PODMAN_SOCKET} {PROGRAM}"
+    dockerfile = f"FROM {notebook_image}\nRUN {look} > /home/jovyan/built.txt 2>&1 || true\n"
+    repository = lessons(site, "o/socket", notebook_image, Dockerfile=dockerfile)
+    ready, notebook = launched(hub, stack, "socket", repo=repository.address)
+    cell = f"import subprocess; print(open('/home/jovyan/built.txt').read(), subprocess.getoutput('{look}'))"
+    printed = demo.run_cell(notebook, cell)
+    assert printed.count("No such file") == 6
+    assert printed.count(SOCKET) == 2
+    stop(hub, ready["id"])
+
+
+def test_the_site_of_a_repository_is_asked_by_containers_of_the_endpoint_alone(
+    site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient
+) -> None:
+    repository = site.repository("o/asked")
+    repository.commit(a_dot_txt="one")
+    site.clients.clear()
+    ready, _ = launched(hub, stack, "asked", content=repository.address)
+    stop(hub, ready["id"])
+    assert site.clients
+    assert not site.clients & {urlsplit(site.address).hostname, "127.0.0.1"}, "the hub is on the machine of the site"
 
 
 def test_work_survives_and_is_never_overwritten(
