@@ -25,9 +25,13 @@ from chalicelib.environment import Variable, variables
 from chalicelib.errors import HomeportError
 from chalicelib.session import events
 from chalicelib.session.machine import (
+    BUILD_SLACK,
     EFFECTS,
+    HELPER_PAUSE,
+    HELPER_PAUSE_LIMIT,
     HUB_OUTAGE_ALLOWANCE,
     PATIENCE,
+    RESOLVE_SECONDS,
     TRANSITIONS,
     PullPatience,
     new_session,
@@ -131,6 +135,17 @@ def state_machine() -> str:
                 f"{_duration(pulls.stalled)} is given up (`HOMEPORT_PULL_STALL_MINUTES`), and so is a launch that has "
                 f"been in `pulling` for {_duration(pulls.longest)}, waiting for its turn included "
                 "(`HOMEPORT_PULL_HOURS`)."
+            ),
+            _paragraph(
+                "In `resolving`, `building` and `cloning` a helper is at work: a container on the visitor's endpoint "
+                "([ADR 20](adr/0020-repositories.md)). The effect starts the helper or finds it, and ends within "
+                "seconds, with `HelperStarted` or `HelperProgressed` while the helper goes on. It is looked at again "
+                f"after {HELPER_PAUSE:.0f} to {HELPER_PAUSE_LIMIT:.0f} seconds: the longer it works, the later. "
+                "Patience is for an endpoint that does not answer. The helper has a limit of its own: "
+                f"{RESOLVE_SECONDS:.0f} seconds in `resolving`, {_duration(pulls.build)} in `building` and in "
+                "`cloning` (`HOMEPORT_BUILD_MINUTES`). The helper that builds keeps it by itself; any is given up "
+                f"{_duration(BUILD_SLACK)} after it. Two launches of one version have one helper in `building`, and "
+                "wait for its image."
             ),
             "## How it is checked",
             "",

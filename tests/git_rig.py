@@ -9,9 +9,10 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 BACKEND = ("git", "http-backend")
@@ -62,10 +63,14 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class GitSite:
-    """A site: what is below /moved/, /private/, /limited/ and /broken/ is the repository of that name, in that way."""
+    """A site: what is below /moved/, /private/, /limited/ and /broken/ is the repository of that name, in that way.
+
+    `clients` are the IP addresses that have connected.
+    """
 
     root: Path
     address: str
+    clients: set[str] = field(default_factory=set)
 
     def repository(self, name: str) -> Repository:
         """Make a repository."""
@@ -81,17 +86,23 @@ class GitSite:
 def git_site(root: Path, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[GitSite]:
     """Serve the repositories below a folder, over TLS if it is given."""
     root.mkdir()
+    clients: set[str] = set()
 
     class Handler(_Handler):
         projects = root
 
-    server = ThreadingHTTPServer((host, 0), Handler)
+    class Server(ThreadingHTTPServer):
+        def process_request(self, request: Any, client_address: Any) -> None:
+            clients.add(client_address[0])
+            super().process_request(request, client_address)
+
+    server = Server((host, 0), Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield GitSite(root, f"http{'s' if tls else ''}://{host}:{server.server_address[1]}")
+        yield GitSite(root, f"http{'s' if tls else ''}://{host}:{server.server_address[1]}", clients)
     finally:
         server.shutdown()
         thread.join()

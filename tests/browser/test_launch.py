@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import closing, suppress
 
 import docker
-import pytest
 from docker.errors import NotFound
 from playwright.sync_api import Browser, Page, expect
 
 from local.run import Stack
-
-PATIENCE = 120_000  # milliseconds; a launch takes about three seconds
-
-
-@pytest.fixture
-def visitor(browser: Browser) -> Iterator[Page]:
-    """A fresh visitor. JupyterLab has warnings of its own, so this page does not count them as the hub's."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(PATIENCE)
-    yield context.new_page()
-    context.close()
+from tests.browser.conftest import PATIENCE
 
 
 def launch(page: Page, stack: Stack, name: str) -> str:

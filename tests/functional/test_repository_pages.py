@@ -153,6 +153,25 @@ def test_a_hostile_link_gets_the_parsers_sentence_and_not_its_own_words_back(hub
     assert "secret-token" not in page.text + problem.text
 
 
+@pytest.mark.parametrize("field", ["repo", "content"])
+def test_an_address_with_a_token_in_it_is_in_no_answer_no_log_and_no_store(
+    field: str, hub: HubRig, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO")
+    asked = {field: "https://ada:secret-token@github.com/u/r"}
+    answers = [
+        hub.upload(a_bundle(), **asked),
+        hub.upload(a_bundle(), "/bundles", **asked),
+        hub.ask("GET", f"/?{urlencode(asked)}", html=True),
+        hub.ask("GET", f"/repository?{urlencode(asked)}"),
+        hub.ask("GET", f"/badge?{urlencode(asked)}"),
+    ]
+    assert {answer.status for answer in answers} == {400}
+    printed = capfd.readouterr()
+    everything = "".join(answer.text for answer in answers) + caplog.text + printed.out + printed.err
+    assert "secret-token" not in everything + hub.everything_stored()
+
+
 # ── the form ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -1,78 +1,33 @@
-"""A repository, from its address to the output of a cell: real Git over TLS, real builds on a real engine, JupyterLab.
-
-The repositories are on the bridge of the test's own engine, where containers reach them; their images are built from
-the local notebook image, and nothing is downloaded.
-"""
+"""A repository, from its address to the output of a cell: real Git over TLS, real builds, JupyterLab."""
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import docker
 import pytest
 import requests
 from docker.errors import NotFound
 
+from chalicelib.notebook.helpers import PODMAN_SOCKET, PROGRAM, SOCKET
 from chalicelib.repository.tag import REPOSITORY
-from local import builder, demo, processes
+from local import demo, processes
 from local.demo import DemoFailed, HubClient, Notebook
 from local.run import Stack
-from tests.certificates import Ca
-from tests.functional.hostile_engine import load_leaf
-from tests.git_rig import GitSite, Repository, git_site
-from tests.integration.test_quick_start import an_image
-from tests.real_parts import BUILDER_IMAGE, KEPT_IMAGES
+from tests.git_rig import GitSite, Repository
+from tests.repository_rig import lessons
 
 READ: Final = "print(open('first.ipynb').read(), open('data/second.csv').read())"
-
-
-@pytest.fixture(scope="module")
-def site(stack: Stack, report: Callable[[str], None], tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitSite]:
-    """Repositories behind TLS on the engine's bridge, and a builder image that trusts their site."""
-    builder.provide_local(stack.engine_url, KEPT_IMAGES, report)
-    with closing(docker.DockerClient(base_url=stack.engine_url)) as client:
-        (network,) = client.networks.get("bridge").attrs["IPAM"]["Config"]
-    host = network.get("Gateway") or network["Subnet"].rpartition(".")[0] + ".1"
-    ca = Ca.new("Repositories")
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    load_leaf(tls, ca.issue("repositories", sans=(host,), server=True))
-    lines = ca.certificate.decode().strip().splitlines()
-    trusts = (
-        f"FROM {builder.LOCAL_BUILDER}\n"
-        f"RUN printf '%s\\n' {' '.join(repr(line) for line in lines)} > /repositories.pem\n"
-        "ENV GIT_SSL_CAINFO=/repositories.pem SSL_CERT_FILE=/repositories.pem\n"
-    )
-    name = BUILDER_IMAGE.removeprefix("homeport-").removesuffix("-test:latest")
-    with an_image(stack, name, trusts), git_site(tmp_path_factory.mktemp("git") / "site", host, tls) as served:
-        yield served
 
 
 @pytest.fixture
 def hub(stack: Stack) -> Iterator[HubClient]:
     with closing(HubClient(stack.hub_address)) as client:
         yield client
-
-
-@pytest.fixture
-def behind(stack: Stack) -> Iterator[docker.APIClient]:
-    """The engine, and no helper and no image of a repository on it afterwards."""
-    with closing(docker.APIClient(stack.engine_url, timeout=60)) as client:
-        yield client
-        assert client.containers(all=True, filters={"label": "homeport.task"}) == []
-        for image in client.images(name=REPOSITORY):
-            client.remove_image(image["Id"], force=True)
-
-
-def lessons(site: GitSite, name: str, image: str, **files: str) -> Repository:
-    """A repository with a Dockerfile, a notebook and data."""
-    repository = site.repository(name)
-    dockerfile = f"FROM {image}\nRUN echo of {name} > /home/jovyan/built.txt\n"
-    repository.commit(**{"Dockerfile": dockerfile, "first_dot_ipynb": "lesson", "data__second_dot_csv": "1,2"} | files)
-    return repository
 
 
 def launched(hub: HubClient, stack: Stack, name: str, **fields: str) -> tuple[dict[str, Any], Notebook]:
@@ -106,9 +61,35 @@ def test_a_link_leads_to_a_cells_output_and_the_same_version_is_not_built_again(
         assert ("The image of this version was built before" in log) is (launch == 2)
         log_url = f"{stack.hub_address}/{ready['log_url']}"
         answer = requests.get(log_url, headers=hub.headers, timeout=60)
-        assert (answer.status_code == 200 and "Step 2/2" in answer.text) is (launch == 1)
+        assert (answer.status_code == 200 and "RUN echo of o/lessons" in answer.text) is (launch == 1)
         stop(hub, ready["id"])
     assert built_images(behind) == {ready["image"]}
+
+
+def test_neither_a_step_of_the_build_nor_the_notebook_has_the_engines_socket_or_the_helpers_program(
+    site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient, notebook_image: str
+) -> None:
+    look = f"ls {SOCKET} {PODMAN_SOCKET} {PROGRAM}"
+    dockerfile = f"FROM {notebook_image}\nRUN {look} > /home/jovyan/built.txt 2>&1 || true\n"
+    repository = lessons(site, "o/socket", notebook_image, Dockerfile=dockerfile)
+    ready, notebook = launched(hub, stack, "socket", repo=repository.address)
+    cell = f"import subprocess; print(open('/home/jovyan/built.txt').read(), subprocess.getoutput('{look}'))"
+    printed = demo.run_cell(notebook, cell)
+    assert printed.count("No such file") == 6
+    assert printed.count(SOCKET) == 2
+    stop(hub, ready["id"])
+
+
+def test_the_site_of_a_repository_is_asked_by_containers_of_the_endpoint_alone(
+    site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient
+) -> None:
+    repository = site.repository("o/asked")
+    repository.commit(a_dot_txt="one")
+    site.clients.clear()
+    ready, _ = launched(hub, stack, "asked", content=repository.address)
+    stop(hub, ready["id"])
+    assert site.clients
+    assert not site.clients & {urlsplit(site.address).hostname, "127.0.0.1"}, "the hub is on the machine of the site"
 
 
 def test_work_survives_and_is_never_overwritten(

@@ -309,6 +309,17 @@ def test_an_archive_leads_no_file_out_of_its_folder(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "in").iterdir()} == {"files", "files.unpacked"}
 
 
+def test_an_archive_that_does_not_fit_on_the_disk_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "_free", lambda _folder: 4)
+    site = web(zenodo_files(**{"r.zip": archive(a="12", b="345")}))
+    with pytest.raises(Failed) as caught:
+        helper.fetch(_no_git(), site, Source("zenodo", "10.5281/zenodo.1"), "1", tmp_path / "files")
+    assert caught.value.code == "no-space"
+    assert not (tmp_path / "files.unpacked").exists()
+
+
 @pytest.mark.parametrize("name", ["../a", "/a", "a/../../b", "a//b", ".", "", "a\0b"])
 def test_a_record_has_no_file_outside_of_its_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(Failed) as caught:
