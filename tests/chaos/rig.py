@@ -266,7 +266,12 @@ def _fact(sid: str, what: str, name: str, is_helper: bool) -> Fact | None:
     """What happened to a container; nothing is said of a helper's start."""
     if not is_helper:
         return _ACTIONS[what](name)
-    return {"create": HelperMade(sid, name), "destroy": HelperRemoved(sid, name)}.get(what)
+    match what:
+        case "create":
+            return HelperMade(sid, name)
+        case "destroy":
+            return HelperRemoved(sid, name)
+    return None
 
 
 def import_notebook(behind: docker.APIClient) -> None:

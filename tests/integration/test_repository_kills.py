@@ -1,4 +1,4 @@
-"""Launchers that are killed while a repository is resolved and built, on a real engine: one build, and no helper is left."""
+"""Launchers that are killed while a repository is built, on a real engine: one build, and no helper is left."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from tests.chaos.rig import Launcher, Rig, chaos_rig
 from tests.chaos.seeds import Life
 from tests.git_rig import GitSite, Repository
 from tests.history import HelperMade
-from tests.integration.test_repositories import site as site
 
 KILLS: Final = range(7, 67, 10)  # instructions of a launch, from its first tick to its container's start
 WORKERS: Final = 2
