@@ -26,7 +26,7 @@ from chalicelib.repository.source import Provider, Source
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lanes import Lane
 from chalicelib.session.machine import HELPED, PullPatience
-from chalicelib.session.values import Limits, Session, State, Target
+from chalicelib.session.values import ALL_IMAGES, Limits, Session, State, Target
 from chalicelib.web.errors import CredentialsNeeded, LongestLifeReached, SessionNotReady
 from chalicelib.web.forms import Deletion, Launch
 from chalicelib.web.hub import Hub
@@ -237,6 +237,10 @@ class World:
         with self.acting("a visitor's request"), suppress(CredentialsNeeded, SessionNotReady):
             self.hub.save_as(self.store.load(sid), image)
 
+    def remove_images(self, sid: str, images: str = ALL_IMAGES) -> None:
+        with self.acting("a visitor's request"), suppress(CredentialsNeeded, SessionNotReady):
+            self.hub.remove_images(self.store.load(sid), images)
+
     def delete(self, sid: str) -> None:
         with self.acting("a visitor's request"):
             session = self.store.load(sid)
@@ -376,6 +380,9 @@ class World:
         elif state is State.SAVING:
             self._drive_to(sid, State.READY)
             self.save_as(sid)
+        elif state is State.TIDYING:
+            self._drive_to(sid, State.READY)
+            self.remove_images(sid)
         elif state is State.FORGETTING:
             self._drive_to(sid, State.READY)
             self.forget(sid)
