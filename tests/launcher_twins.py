@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import Redeemed, Route
 from chalicelib.aws.sessions import Due
 from chalicelib.aws.sign_ins import SignIn, SignOut, sign_outs
-from chalicelib.aws.slots import NOTE_RENEWAL_SECONDS, RENEWAL_SECONDS, Pool
+from chalicelib.aws.slots import NOTE_RENEWAL_SECONDS, RENEWAL_SECONDS
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.engine.endpoint import MISSING, NO_HELPER, ContainerStatus, EngineIdentity, HelperThere
 from chalicelib.engine.errors import (
@@ -413,32 +414,32 @@ class SlotStoreTwin:
     """SlotStore in dictionaries."""
 
     def __init__(self, clock: Callable[[], float], trouble: Trouble | None = None) -> None:
-        self.pools: dict[Pool, dict[str, Slot]] = {pool: {} for pool in Pool}
+        self.pools = defaultdict[str, dict[str, Slot]](dict)
         self.clock = clock
         self.trouble = trouble or Trouble()
         self.during: Callable[[str], None] = lambda call: None
 
-    def held(self, pool: Pool) -> dict[str, Slot]:
+    def held(self, pool: str) -> dict[str, Slot]:
         return {sid: slot for sid, slot in self.pools[pool].items() if slot.until > self.clock()}
 
-    def take(self, pool: Pool, sid: str, slot: Slot, quota: Quota) -> Crowd | None:
+    def take(self, pool: str, sid: str, slot: Slot, quota: Quota) -> Crowd | None:
         self.during("take")
         crowd = crowd_before(self.pools[pool], sid, slot, quota, self.clock())
         if crowd is None:
             self._write(pool, sid, slot, RENEWAL_SECONDS)
         return crowd
 
-    def put(self, pool: Pool, sid: str, slot: Slot) -> None:
+    def put(self, pool: str, sid: str, slot: Slot) -> None:
         self._write(pool, sid, slot, NOTE_RENEWAL_SECONDS)
 
-    def _write(self, pool: Pool, sid: str, slot: Slot, renewal: float) -> None:
+    def _write(self, pool: str, sid: str, slot: Slot, renewal: float) -> None:
         self.trouble.step()
         held = self.held(pool)
         if sid not in held or held[sid].until <= slot.until - renewal:
             self.pools[pool][sid] = slot
         self.trouble.step()
 
-    def give_back(self, pool: Pool, sid: str) -> None:
+    def give_back(self, pool: str, sid: str) -> None:
         self.trouble.step()
         self.pools[pool].pop(sid, None)
         self.trouble.step()

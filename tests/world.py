@@ -6,7 +6,7 @@ something happen at the n-th instruction of what follows, such as another tick, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
@@ -116,7 +116,8 @@ class _Effects(Effects):
 class World:
     """See the module. `down` and `lost` are services (Part); `skew` is how wrong the clock of who acts is."""
 
-    def __init__(self) -> None:
+    def __init__(self, environ: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.environ = environ
         self.time = Clock(NOW)
         self.trouble = Trouble()
         self.checker = Checker()
@@ -178,7 +179,7 @@ class World:
     @property
     def hub(self) -> Hub:
         return Hub(
-            config=Config.from_environ({"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net"}),
+            config=Config.from_environ({"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net", **self.environ}),
             sessions=self._part("store"),
             tokens=TokenStoreTwin(self.clock),
             credentials=self._part("credentials"),
@@ -257,7 +258,7 @@ class World:
         name = f"tick-{next(self.ticks)}"
         with self.acting(name, skew):
             effects = _Effects(
-                config=Config.from_environ({}),
+                config=Config.from_environ(self.environ),
                 credentials=self._part("credentials"),
                 routes=self._part("routes"),
                 slots=self._part("slots"),

@@ -28,7 +28,7 @@ from types import MappingProxyType
 from typing import Final, Protocol, assert_never
 
 from chalicelib.aws.errors import CredentialsMissing, StoreRefused, StoreUnavailable
-from chalicelib.aws.slots import TURNS, Pool
+from chalicelib.aws.slots import TURNS, Pool, repository_pool
 from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.bundle.errors import ForbiddenAddress
@@ -100,6 +100,7 @@ from chalicelib.notebook.helpers import (
 )
 from chalicelib.repository.address import content_folder, shown
 from chalicelib.repository.answers import CLONED, Report, report_of
+from chalicelib.repository.source import Source
 from chalicelib.repository.tag import image_name
 from chalicelib.session import events as e
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before, slot_of
@@ -158,6 +159,12 @@ class CredentialsForgotten(HomeportError):
 
 class VariablesMissing(HomeportError):
     """The credentials were uploaded again without the variables that the launch asked for, or by an older version."""
+
+    status = 409
+
+
+class RepositoryBusy(HomeportError):
+    """As many notebooks of the repository are launching or running as the hub allows."""
 
     status = 409
 
@@ -255,10 +262,10 @@ class Routes(Protocol):
 class Slots(Protocol):
     """What effects need of chalicelib.aws.slots.SlotStore."""
 
-    def held(self, pool: Pool) -> Mapping[str, Slot]: ...
-    def take(self, pool: Pool, sid: str, slot: Slot, quota: Quota) -> Crowd | None: ...
-    def put(self, pool: Pool, sid: str, slot: Slot) -> None: ...
-    def give_back(self, pool: Pool, sid: str) -> None: ...
+    def held(self, pool: str) -> Mapping[str, Slot]: ...
+    def take(self, pool: str, sid: str, slot: Slot, quota: Quota) -> Crowd | None: ...
+    def put(self, pool: str, sid: str, slot: Slot) -> None: ...
+    def give_back(self, pool: str, sid: str) -> None: ...
 
 
 class Images(Protocol):
@@ -370,6 +377,8 @@ class Effects:
             case e.ProbeNotebook():
                 yield self._probe(session)
             case e.PublishRoute():
+                if session.state is State.REPUBLISHING:  # its end may be another one
+                    self._take_places(session)
                 self._routes.publish(session)
                 yield e.RoutePublished()
             case e.LookAtNotebook():
@@ -385,11 +394,18 @@ class Effects:
                 yield e.RouteWithdrawn()
             case e.RemoveContainer():
                 yield from self._remove(session)
-            case e.ForgetCredentials() | e.PurgeCredentials():
+            case e.ForgetCredentials():
                 yield self._purge(session)
+            case e.PurgeCredentials():
+                purged = self._purge(session)
+                self._give_places_back(session)
+                yield purged
             case e.KeepCredentials():
                 is_there = self._credentials.holds(session.sid, session.credentials_of)
-                yield e.CredentialsKept() if is_there else self._purge(session)
+                ended = e.CredentialsKept() if is_there else self._purge(session)
+                if not (is_there and session.again):  # the next launch has its places
+                    self._give_places_back(session)
+                yield ended
             case e.LaunchAgain():
                 yield e.LaunchedAgain(self._config.session_lifetime)
             case _:
@@ -750,7 +766,28 @@ class Effects:
 
     # ── repositories (docs/adr/0020) ──
 
+    def _take_places(self, session: Session) -> Source | None:
+        """Count the launch among those of its repositories until it ends; gives one that has as many as are allowed."""
+        quota = self._config.repository_quota
+        if quota is None:
+            return None
+        slot = Slot(owner="", endpoint="", source="", until=session.expires_at)
+        for source in session.sources:
+            if self._slots.take(repository_pool(source), session.sid, slot, quota):
+                return source
+        return None
+
+    def _give_places_back(self, session: Session) -> None:
+        if self._config.repository_quota:
+            for source in session.sources:
+                self._slots.give_back(repository_pool(source), session.sid)
+
     def _resolve_versions(self, session: Session) -> Generator[Event, None, None]:
+        if (busy := self._take_places(session)) is not None:
+            raise RepositoryBusy(
+                f"{shown(busy)} has {self._config.repository_limit} notebooks on this hub, the most that it allows at "
+                "once. Launch it again when others have stopped"
+            )
         with self._endpoint(session) as endpoint:
             if session.repository is None:
                 helper = resolve_helper(session, hub_name=self._hub_of(session), engine={}, socket="")
@@ -1149,9 +1186,10 @@ def _how_removed(
         stays = (
             "is in use by a container, so it stays" if len(in_use) == 1 else "are in use by containers, so they stay"
         )
-        return f"{len(in_use)} of {len(wanted)} {stays}"
-    more = ". There may be more: remove all once more" if len(wanted) >= IMAGES_LENGTH else ""
-    return "No image that was built here is left on the endpoint" if not more else f"{len(wanted)} are removed{more}"
+        return f"{len(in_use)} of {len(wanted)} image{'s' if len(wanted) > 1 else ''} {stays}"
+    if len(wanted) >= IMAGES_LENGTH:
+        return f"{len(wanted)} images are removed. There may be more: remove all once more"
+    return "No image that was built here is left on the endpoint"
 
 
 def _container(session: Session) -> str:

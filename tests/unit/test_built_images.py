@@ -128,14 +128,14 @@ def test_what_a_container_uses_stays_and_is_told_also_the_notebooks_own() -> Non
     world, sid = two_built_and_a_notebook(of_image=False)
     world.remove_images(sid)
     after = at_rest(world, sid)
-    assert after.message == f"{READY}1 of 2 is in use by a container, so it stays"
+    assert after.message == f"{READY}1 of 2 images is in use by a container, so it stays"
     assert list(world.engine.built) == listed(world, sid) == [built(world, OTHER)]
     world.remove_images(sid, built(world, OTHER))
     told = at_rest(world, sid).message
     assert told.endswith("is in use by a container, so it stays. Stop that one first")
     at_rest(world, world.launch_repository("one"))
     world.remove_images(sid)
-    assert at_rest(world, sid).message == f"{READY}2 of 2 are in use by containers, so they stay"
+    assert at_rest(world, sid).message == f"{READY}2 of 2 images are in use by containers, so they stay"
 
 
 def test_what_the_list_forgot_is_removed_with_all_and_what_the_endpoint_lost_is_forgotten() -> None:
@@ -169,7 +169,7 @@ def test_more_than_are_listed_at_once_are_removed_by_asking_again(monkeypatch: p
     monkeypatch.setattr("chalicelib.launcher.effects.IMAGES_LENGTH", 2)
     world, sid = two_built_and_a_notebook()
     world.remove_images(sid)
-    assert at_rest(world, sid).message == f"{READY}2 are removed. There may be more: remove all once more"
+    assert at_rest(world, sid).message == f"{READY}2 images are removed. There may be more: remove all once more"
     world.remove_images(sid)
     assert at_rest(world, sid).message == READY + NONE_LEFT
 
