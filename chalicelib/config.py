@@ -43,6 +43,7 @@ LANE_SHARES: Final[Mapping[Lane, int]] = MappingProxyType(
 )
 SLOW_ENOUGH: Final = 20  # notes of one owner or network; the table keeps five times as many (aws/slots.py)
 PULL_SLOTS: Final = 80  # percent of the pull lane's functions; the others are for handovers
+REPOSITORY_MOST: Final = 500  # notebooks of one repository; their slots are one item of the table (aws/slots.py)
 LONGEST_SESSION_HOURS: Final = 168
 LONGEST_KEPT_HOURS: Final = 720  # the bucket's backstop deletes credentials after 32 days
 
@@ -60,6 +61,10 @@ def _size(text: str) -> int | None:
 
 def _cpus(text: str) -> float | None:
     return number(text) if text else None
+
+
+def _repository_limit(text: str) -> int | None:
+    return whole_number(text, most=REPOSITORY_MOST) if text else None
 
 
 def _image_patterns(text: str) -> tuple[str, ...]:
@@ -192,6 +197,14 @@ class Config:
     )
     banned_repositories: tuple[str, ...] = setting(
         Variable("HOMEPORT_BANNED_REPOSITORIES", REPOSITORIES, "those that they may not, written in the same way")
+    )
+    repository_limit: int | None = setting(
+        Variable(
+            "HOMEPORT_REPOSITORY_LIMIT",
+            Kind(f"a whole number from 1 to {REPOSITORY_MOST}", _repository_limit),
+            "how many notebooks of one repository may be launching or running at once, whoever launched them; at most "
+            f"{REPOSITORY_MOST}, no limit if empty",
+        )
     )
     build_longest: float = setting(
         Variable(
@@ -426,6 +439,12 @@ class Config:
             shared=self.shared_networks,
             shared_most=max(1, functions * 3 // 4),
         )
+
+    @property
+    def repository_quota(self) -> Quota | None:
+        """How many notebooks of one repository there may be, whose slots name nobody; None: any number."""
+        limit = self.repository_limit
+        return None if limit is None else Quota(per_owner=1, per_network=1, in_all=limit)
 
     def slow_quota(self, lane: Lane) -> Quota:
         """How often an owner or a network may have been slow lately before its sessions need turns in a lane."""

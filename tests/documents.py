@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from chalicelib.session.values import Phase, State, phase_of
-from chalicelib.web.json import Asked, Found, Listed, Repository, Session
+from chalicelib.web.json import Asked, Built, Found, Listed, Repository, Session
 
 SID = "0123456789abcdefghij"
 
@@ -30,6 +30,23 @@ def a_repository_document(**changes: Any) -> Repository:
         **changes,
     }
     return cast(Repository, document)
+
+
+def a_built_document(**changes: Any) -> Built:
+    """An image of a repository in a list."""
+    document: dict[str, Any] = {
+        "name": f"localhost/homeport-built:{40 * 'a'}",
+        "repository": "jupyterlab/jupyterlab-demo",
+        "place": "GitHub",
+        "page": "https://github.com/jupyterlab/jupyterlab-demo/tree/main",
+        "version": "3f786850e387550fdab836ed7e6dc881de23001b",
+        "endpoint": "tcp://docker.example.org:2376",
+        "size": 3 << 30,
+        "built_at": "2026-11-23T01:02:03Z",
+        "used_at": "2026-11-24T01:02:03Z",
+        **changes,
+    }
+    return cast(Built, document)
 
 
 def a_found_document(**changes: Any) -> Found:

@@ -9,19 +9,20 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections import defaultdict
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, Self, TypeVar
 
 from chalicelib.aws.errors import CredentialsMissing, LaunchWithdrawn, SessionNotFound, StaleSession
-from chalicelib.aws.images import SAVED_TTL
+from chalicelib.aws.images import BUILT_TTL, SAVED_TTL
 from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import Redeemed, Route
 from chalicelib.aws.sessions import Due
 from chalicelib.aws.sign_ins import SignIn, SignOut, sign_outs
-from chalicelib.aws.slots import NOTE_RENEWAL_SECONDS, RENEWAL_SECONDS, Pool
+from chalicelib.aws.slots import NOTE_RENEWAL_SECONDS, RENEWAL_SECONDS
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.engine.endpoint import MISSING, NO_HELPER, ContainerStatus, EngineIdentity, HelperThere
 from chalicelib.engine.errors import (
@@ -31,6 +32,7 @@ from chalicelib.engine.errors import (
     EndpointError,
     EndpointFailed,
     EndpointTimeout,
+    ImageInUse,
     ImageNotFound,
     LimitsRefused,
     VolumeConflict,
@@ -44,7 +46,7 @@ from chalicelib.errors import BadEnvelope
 from chalicelib.launcher.tick import Launcher, Sessions
 from chalicelib.notebook.certificates import HubTrust, issue_client, new_ca
 from chalicelib.notebook.container import CERTIFICATE, FOLDER, LABEL, SAVABLE, ImageConfig, Specification
-from chalicelib.notebook.helpers import DOCKER_SOCKET, TASK, HelperSpecification
+from chalicelib.notebook.helpers import BUILT, DOCKER_SOCKET, TASK, HelperSpecification
 from chalicelib.repository.answers import MARK
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before
 from chalicelib.session.errors import IllegalTransition
@@ -52,6 +54,7 @@ from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.looks import ASKED_SECONDS, ring_of, rings_at
 from chalicelib.session.narration import LOG_LINES
 from chalicelib.session.values import (
+    BuiltImage,
     Limits,
     Line,
     SavedImage,
@@ -255,6 +258,7 @@ class ImageStoreTwin:
 
     def __init__(self, clock: Callable[[], float] = lambda: NOW, trouble: Trouble | None = None) -> None:
         self.images: dict[tuple[str, str, str], SavedImage] = {}
+        self.built: dict[tuple[str, str, str], BuiltImage] = {}
         self.clock = clock
         self.trouble = trouble or Trouble()
 
@@ -270,6 +274,25 @@ class ImageStoreTwin:
             if image.owner == owner and image.saved_at + SAVED_TTL > self.clock()
         ]
         return sorted(found, key=lambda image: image.saved_at, reverse=True)
+
+    def put_built(self, image: BuiltImage, *, is_new: bool) -> None:
+        self.trouble.step()
+        key = image.owner, image.endpoint, image.name
+        known = self.built.get(key)
+        self.built[key] = image if is_new or known is None else replace(image, built_at=known.built_at)
+        self.trouble.step()
+
+    def built_of(self, owner: str) -> list[BuiltImage]:
+        found = [
+            image for image in self.built.values() if image.owner == owner and image.used_at + BUILT_TTL > self.clock()
+        ]
+        return sorted(found, key=lambda image: image.used_at, reverse=True)
+
+    def remove_built(self, owner: str, endpoint: str, names: Iterable[str]) -> None:
+        for name in names:
+            self.trouble.step()
+            self.built.pop((owner, endpoint, name), None)
+            self.trouble.step()
 
 
 class BuildLogTwin:
@@ -391,32 +414,32 @@ class SlotStoreTwin:
     """SlotStore in dictionaries."""
 
     def __init__(self, clock: Callable[[], float], trouble: Trouble | None = None) -> None:
-        self.pools: dict[Pool, dict[str, Slot]] = {pool: {} for pool in Pool}
+        self.pools = defaultdict[str, dict[str, Slot]](dict)
         self.clock = clock
         self.trouble = trouble or Trouble()
         self.during: Callable[[str], None] = lambda call: None
 
-    def held(self, pool: Pool) -> dict[str, Slot]:
+    def held(self, pool: str) -> dict[str, Slot]:
         return {sid: slot for sid, slot in self.pools[pool].items() if slot.until > self.clock()}
 
-    def take(self, pool: Pool, sid: str, slot: Slot, quota: Quota) -> Crowd | None:
+    def take(self, pool: str, sid: str, slot: Slot, quota: Quota) -> Crowd | None:
         self.during("take")
         crowd = crowd_before(self.pools[pool], sid, slot, quota, self.clock())
         if crowd is None:
             self._write(pool, sid, slot, RENEWAL_SECONDS)
         return crowd
 
-    def put(self, pool: Pool, sid: str, slot: Slot) -> None:
+    def put(self, pool: str, sid: str, slot: Slot) -> None:
         self._write(pool, sid, slot, NOTE_RENEWAL_SECONDS)
 
-    def _write(self, pool: Pool, sid: str, slot: Slot, renewal: float) -> None:
+    def _write(self, pool: str, sid: str, slot: Slot, renewal: float) -> None:
         self.trouble.step()
         held = self.held(pool)
         if sid not in held or held[sid].until <= slot.until - renewal:
             self.pools[pool][sid] = slot
         self.trouble.step()
 
-    def give_back(self, pool: Pool, sid: str) -> None:
+    def give_back(self, pool: str, sid: str) -> None:
         self.trouble.step()
         self.pools[pool].pop(sid, None)
         self.trouble.step()
@@ -575,6 +598,8 @@ class EngineTwin:
         assert self._found(container).certificate == b"", "the key must not get into the image"
         self.images.add(image)
         self.saved[image] = ImageThere(labels[SAVED_BY], labels[SAVED_AT], 1 << 30)
+        if labels.get(BUILT) == image:
+            self.built[image] = labels[f"{LABEL}hub"]
 
     def pull(self, image: str, *, answer_within: float = ANSWER_SECONDS) -> Generator[PullStatus, None, None]:
         self.pulls += 1
@@ -696,6 +721,21 @@ class EngineTwin:
 
     def built_image(self, image: str) -> int | None:
         return 1 << 30 if image in self.images and self.built.get(image) == self.hub_name else None
+
+    def built_images(self) -> list[str]:
+        self._acting("built_images")
+        return sorted(image for image in self.built if self.built_image(image) is not None)
+
+    def remove_built(self, image: str) -> bool:
+        self._acting("remove_built")
+        if self.built_image(image) is None:
+            return False
+        if any(container.specification.image == image for container in self.containers.values()):
+            raise ImageInUse("A container uses the image")
+        self.images.remove(image)
+        del self.built[image]
+        self.trouble.step()
+        return True
 
     def _helper(self, name: str) -> HelperTwin:
         found = self.helpers[name]

@@ -6,7 +6,7 @@ something happen at the n-th instruction of what follows, such as another tick, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import count
@@ -26,7 +26,7 @@ from chalicelib.repository.source import Provider, Source
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lanes import Lane
 from chalicelib.session.machine import HELPED, PullPatience
-from chalicelib.session.values import Limits, Session, State, Target
+from chalicelib.session.values import ALL_IMAGES, Limits, Session, State, Target
 from chalicelib.web.errors import CredentialsNeeded, LongestLifeReached, SessionNotReady
 from chalicelib.web.forms import Deletion, Launch
 from chalicelib.web.hub import Hub
@@ -116,7 +116,8 @@ class _Effects(Effects):
 class World:
     """See the module. `down` and `lost` are services (Part); `skew` is how wrong the clock of who acts is."""
 
-    def __init__(self) -> None:
+    def __init__(self, environ: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.environ = environ
         self.time = Clock(NOW)
         self.trouble = Trouble()
         self.checker = Checker()
@@ -178,7 +179,7 @@ class World:
     @property
     def hub(self) -> Hub:
         return Hub(
-            config=Config.from_environ({"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net"}),
+            config=Config.from_environ({"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net", **self.environ}),
             sessions=self._part("store"),
             tokens=TokenStoreTwin(self.clock),
             credentials=self._part("credentials"),
@@ -237,6 +238,10 @@ class World:
         with self.acting("a visitor's request"), suppress(CredentialsNeeded, SessionNotReady):
             self.hub.save_as(self.store.load(sid), image)
 
+    def remove_images(self, sid: str, images: str = ALL_IMAGES) -> None:
+        with self.acting("a visitor's request"), suppress(CredentialsNeeded, SessionNotReady):
+            self.hub.remove_images(self.store.load(sid), images)
+
     def delete(self, sid: str) -> None:
         with self.acting("a visitor's request"):
             session = self.store.load(sid)
@@ -253,7 +258,7 @@ class World:
         name = f"tick-{next(self.ticks)}"
         with self.acting(name, skew):
             effects = _Effects(
-                config=Config.from_environ({}),
+                config=Config.from_environ(self.environ),
                 credentials=self._part("credentials"),
                 routes=self._part("routes"),
                 slots=self._part("slots"),
@@ -376,6 +381,9 @@ class World:
         elif state is State.SAVING:
             self._drive_to(sid, State.READY)
             self.save_as(sid)
+        elif state is State.TIDYING:
+            self._drive_to(sid, State.READY)
+            self.remove_images(sid)
         elif state is State.FORGETTING:
             self._drive_to(sid, State.READY)
             self.forget(sid)

@@ -5,6 +5,7 @@
     session#<sid>        asked       when somebody asked for a look at it    web                   sessions.py
     session#<sid>        line#…      an earlier line of its log              web, launcher         sessions.py
     owner#<owner>        image#…     an image that a notebook was saved as   launcher              images.py
+    owner#<owner>        built#…     an image of a repository                launcher              images.py
     slots#<pool>         slots       who pulls, whose endpoint is silent     launcher              slots.py
     token#<sha256>       token       whose owner token this is               web                   tokens.py
     signed-out#<digest>  signed-out  a browser or an owner has signed out    web                   sign_ins.py
@@ -147,6 +148,11 @@ class Table:
             except self._dynamodb.exceptions.ConditionalCheckFailedException:
                 return None
         return answer["Attributes"]
+
+    def delete(self, pk: str, sk: str) -> None:
+        """Delete one item, if it is there. Raises StoreUnavailable."""
+        with _translated():
+            self._dynamodb.delete_item(TableName=self._name, Key={"pk": {"S": pk}, "sk": {"S": sk}})
 
     def query(
         self,

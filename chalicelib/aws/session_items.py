@@ -98,6 +98,7 @@ _ADDED: Final = (
     "sealed_in",
     "saving",
     "commits",
+    "tidying",
     "longest_until",
     "creations",
     "unsettled_until",
@@ -164,9 +165,9 @@ def _needed_format(session: Session) -> int:
     """The first format whose versions know what the session is.
 
     Those of format 1 would end a notebook, or find no credentials where they look for them; those of format 2 know no
-    repositories, and would leave a helper behind.
+    repositories and no images of theirs, and would leave a helper behind.
     """
-    if session.builder:
+    if session.builder or session.state is State.TIDYING:
         return 3
     return 2 if session.state in (State.KEPT, State.REPUBLISHING, State.SAVING) or session.sealed_in > 0 else FORMAT
 
@@ -451,6 +452,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "sealed_in": _count,
         "saving": _text,
         "commits": _count,
+        "tidying": _text,
         "longest_until": _moment,
         "address": _optional(_address),
         "container": _optional(_text),

@@ -6,11 +6,13 @@
     slots#slow      slots   what held a function for long lately
     slots#launch    slots   whose turn it is in that lane, among those of slow owners and networks;
                             slots#leave and slots#watch likewise
+    slots#repository-<hash of it>  slots   which sessions launch or run that repository (HOMEPORT_REPOSITORY_LIMIT)
 
 `slots` is JSON: for each session [owner, endpoint, source, until]. Slots whose time is over are left out at the next
 change, and the item goes with the last one (`ttl`). What cannot be read counts for no slot: all of them end by
-themselves. Nobody has a slot without a function, so their number bounds the items, and NOTES_MOST that of the slow: 100
-slots of 110 bytes.
+themselves. An item has 400 KB at most. Nobody pulls or has a turn without a function, so their number bounds those
+items; NOTES_MOST bounds that of the slow, 100 slots of 110 bytes, and config.REPOSITORY_MOST that of a repository, 500
+of 50.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 from chalicelib.aws.dynamodb import Clock, Item, Table
 from chalicelib.aws.errors import StoreUnavailable
+from chalicelib.repository.source import Source
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before
 from chalicelib.session.lanes import Lane
 
@@ -40,7 +43,7 @@ NOTES_MOST: Final = 100  # several times what it takes to make an owner or a net
 
 
 class Pool(StrEnum):
-    """What there are slots of."""
+    """What there are slots of, besides repositories (repository_pool)."""
 
     PULL = "pull"
     HANDOVER = "handover"
@@ -55,6 +58,11 @@ TURNS: Final[Mapping[Lane, Pool]] = MappingProxyType(
 )
 
 
+def repository_pool(source: Source) -> str:
+    """Name the pool of a repository, whatever its version and folder."""
+    return f"repository-{sha256(f'{source.provider} {source.address}'.encode()).hexdigest()[:40]}"
+
+
 class SlotStore:
     """The slots of one hub."""
 
@@ -65,11 +73,11 @@ class SlotStore:
         self._clock = clock
         self._sleep = sleep
 
-    def held(self, pool: Pool) -> dict[str, Slot]:
+    def held(self, pool: str) -> dict[str, Slot]:
         """The slots of a pool by session, those whose time is over left out."""
         return self._read(pool)[1]
 
-    def take(self, pool: Pool, sid: str, slot: Slot, quota: Quota) -> Crowd | None:
+    def take(self, pool: str, sid: str, slot: Slot, quota: Quota) -> Crowd | None:
         """Give the session its slot, or renew it; else say who is before it. Raises StoreUnavailable."""
         crowd: Crowd | None = None
 
@@ -83,7 +91,7 @@ class SlotStore:
         self._change(pool, sid, with_ours)
         return crowd
 
-    def put(self, pool: Pool, sid: str, slot: Slot) -> None:
+    def put(self, pool: str, sid: str, slot: Slot) -> None:
         """Give the session a slot, whoever else has one; the oldest make room. Raises StoreUnavailable."""
 
         def with_ours(held: Mapping[str, Slot]) -> Mapping[str, Slot]:
@@ -94,11 +102,11 @@ class SlotStore:
 
         self._change(pool, sid, with_ours)
 
-    def give_back(self, pool: Pool, sid: str) -> None:
+    def give_back(self, pool: str, sid: str) -> None:
         """Take the session's slot away, if it has one. Raises StoreUnavailable."""
         self._change(pool, sid, lambda held: {holder: slot for holder, slot in held.items() if holder != sid})
 
-    def _change(self, pool: Pool, sid: str, change: Callable[[Mapping[str, Slot]], Mapping[str, Slot]]) -> None:
+    def _change(self, pool: str, sid: str, change: Callable[[Mapping[str, Slot]], Mapping[str, Slot]]) -> None:
         for race in range(RACES):
             version, before = self._read(pool)
             after = change(before)
@@ -107,13 +115,13 @@ class SlotStore:
             self._sleep(_pause(sid, race))
         raise StoreUnavailable("Others change the hub's slots at the same time; try again in a moment")
 
-    def _read(self, pool: Pool) -> tuple[int, dict[str, Slot]]:
+    def _read(self, pool: str) -> tuple[int, dict[str, Slot]]:
         item = self._table.get(f"slots#{pool}", "slots")
         if item is None:
             return 0, {}
         return int(item["version"]["N"]), _slots_of(item, self._clock())
 
-    def _write(self, pool: Pool, version: int, slots: Mapping[str, Slot]) -> bool:
+    def _write(self, pool: str, version: int, slots: Mapping[str, Slot]) -> bool:
         item = {
             "pk": {"S": f"slots#{pool}"},
             "sk": {"S": "slots"},

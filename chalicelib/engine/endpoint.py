@@ -50,8 +50,16 @@ from chalicelib.engine.answers import (
 )
 from chalicelib.engine.client import ApiError, Client
 from chalicelib.engine.creation import container_config, helper_config
-from chalicelib.engine.messages import error_for, is_name_taken, pull_error, quoted, start_error_for
-from chalicelib.engine.ownership import LaunchThere, conflict, is_adoptable, is_helper_name, is_volume_of, launch_of
+from chalicelib.engine.messages import error_for, is_image_in_use, is_name_taken, pull_error, quoted, start_error_for
+from chalicelib.engine.ownership import (
+    LaunchThere,
+    built_name,
+    conflict,
+    is_adoptable,
+    is_helper_name,
+    is_volume_of,
+    launch_of,
+)
 from chalicelib.engine.pull import ANSWER_SECONDS, Pull
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.engine.saving import ImageThere, changes, image_there
@@ -67,6 +75,7 @@ HEARTBEAT_SECONDS: Final = 5.0  # after which whoever waits for a long call may 
 VERSION_LENGTH: Final = 40  # characters; it stands in the middle of a line of the log
 PODMAN: Final = "Podman Engine"  # what it calls itself among its components
 LIST_LENGTH: Final = 50  # containers of one owner and hub that are looked at, the newest first
+IMAGES_LENGTH: Final = 100  # images of repositories that are looked at
 
 _CONTAINER_ID: Final = re.compile(r"[0-9a-f]{64}")
 _IMAGE_ID: Final = re.compile(r"(?:sha256:)?[0-9a-f]{64}")
@@ -566,6 +575,31 @@ class DockerEndpoint:
         if found is None or labels.get(BUILT) != image or labels.get(f"{LABEL}hub") != self._hub_name:
             return None
         return count_of(found.get("Size"))
+
+    def built_images(self) -> list[str]:
+        """Name the images of repositories that this hub had built, whoever launched them; at most IMAGES_LENGTH."""
+        filters = {"label": [f"{LABEL}hub={self._hub_name}", BUILT]}
+        with self._calls() as docker:
+            listed = list_of(docker.images(filters=filters))
+        names = (built_name(image, self._hub_name) for image in listed)
+        return sorted({name for name in names if name})[:IMAGES_LENGTH]
+
+    def remove_built(self, image: str) -> bool:
+        """Remove the image of a repository that this hub had built, and say whether it was there; raises ImageInUse."""
+        if self.built_image(image) is None:
+            return False
+        with self._calls() as docker:
+            try:
+                docker.remove_image(image)
+            except ApiError as error:
+                if error.status == 404:
+                    return False
+                if is_image_in_use(error.status, error.text):
+                    raise errors.ImageInUse(
+                        "A container on the endpoint uses the image, so it stays. Stop that one first"
+                    ) from error
+                raise
+        return True
 
     def _check_helper(self, found: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         labels = labels_of(found)

@@ -266,6 +266,13 @@ class ImageNotWritten(EndpointError):
     title = "Image was not written"
 
 
+class ImageInUse(EndpointError):
+    """A container on the endpoint uses the image, so it is not removed."""
+
+    status = 409
+    title = "Image is in use"
+
+
 class ContainerMissing(EndpointError):
     """The session's container is not on the endpoint (any more)."""
 

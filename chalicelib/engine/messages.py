@@ -112,6 +112,11 @@ def is_name_taken(status: int, text: str) -> bool:
     return status == 409 or ("container name" in text and "is already in use" in text)
 
 
+def is_image_in_use(status: int, text: str) -> bool:
+    """Say whether an error answer to an image's removal means that a container uses it; Podman may say so with 500."""
+    return status == 409 or "image used by" in text or "in use by" in text
+
+
 def start_error_for(status: int, text: str, *, quote: bool) -> errors.EndpointError:
     """Say what an error answer to the start of a container means."""
     if "executable file not found" in text.lower():

@@ -18,7 +18,8 @@ from chalicelib.engine import errors
 from chalicelib.engine.answers import labels_of, part_of
 from chalicelib.engine.creation import CPU_PERIOD, GPU, cpu_quota
 from chalicelib.notebook.container import DATA, LABEL, Specification
-from chalicelib.notebook.helpers import TASK
+from chalicelib.notebook.helpers import BUILT, TASK
+from chalicelib.repository.tag import is_built
 from chalicelib.session.image import is_image
 from chalicelib.session.values import LARGEST_GENERATION, Ports, container_name
 
@@ -93,6 +94,17 @@ def launch_of(listed: object, wanted: Mapping[str, str]) -> LaunchThere | None:
 def is_helper_name(name: str) -> bool:
     """Say whether a container of that name can be a helper."""
     return _HELPER.fullmatch(name) is not None
+
+
+def built_name(listed: object, hub_name: str) -> str:
+    """The name of an image of a list, if this hub had it built of a repository; "" if not, or if it has that name not.
+
+    An image that was made of one has its labels, too.
+    """
+    entry = listed if isinstance(listed, dict) else {}
+    labels, names = part_of(entry, "Labels"), _words(entry.get("RepoTags")) or ()
+    name = _word(labels.get(BUILT))
+    return name if labels.get(f"{LABEL}hub") == hub_name and is_built(name) and name in names else ""
 
 
 def is_volume_of(found: Mapping[str, Any], sid: str, owner: str) -> bool:

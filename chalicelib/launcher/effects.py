@@ -18,7 +18,7 @@ table does not know is left alone: its labels may be all that is left of its ses
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -28,12 +28,19 @@ from types import MappingProxyType
 from typing import Final, Protocol, assert_never
 
 from chalicelib.aws.errors import CredentialsMissing, StoreRefused, StoreUnavailable
-from chalicelib.aws.slots import TURNS, Pool
+from chalicelib.aws.slots import TURNS, Pool, repository_pool
 from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.bundle.errors import ForbiddenAddress
 from chalicelib.config import Config
-from chalicelib.engine.endpoint import MISSING, ContainerStatus, DockerEndpoint, EngineIdentity, HelperThere
+from chalicelib.engine.endpoint import (
+    IMAGES_LENGTH,
+    MISSING,
+    ContainerStatus,
+    DockerEndpoint,
+    EngineIdentity,
+    HelperThere,
+)
 from chalicelib.engine.errors import (
     ContainerConflict,
     ContainerMissing,
@@ -41,6 +48,7 @@ from chalicelib.engine.errors import (
     EndpointError,
     EndpointForbidden,
     EndpointTimeout,
+    ImageInUse,
     ImageMissing,
     ImageNameTaken,
     ImageNotWritten,
@@ -90,8 +98,9 @@ from chalicelib.notebook.helpers import (
     program_file,
     resolve_helper,
 )
-from chalicelib.repository.address import content_folder
+from chalicelib.repository.address import content_folder, shown
 from chalicelib.repository.answers import CLONED, Report, report_of
+from chalicelib.repository.source import Source
 from chalicelib.repository.tag import image_name
 from chalicelib.session import events as e
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before, slot_of
@@ -101,6 +110,8 @@ from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import EFFECT_SECONDS, SAVE_SECONDS
 from chalicelib.session.options import shown_size
 from chalicelib.session.values import (
+    ALL_IMAGES,
+    BuiltImage,
     Failure,
     Limits,
     Phase,
@@ -152,6 +163,12 @@ class VariablesMissing(HomeportError):
     status = 409
 
 
+class RepositoryBusy(HomeportError):
+    """As many notebooks of the repository are launching or running as the hub allows."""
+
+    status = 409
+
+
 class NotItsTurn(HomeportError):
     """Other endpoints or notebooks of this owner or network are slow to answer; this one is asked after them."""
 
@@ -190,6 +207,8 @@ class Engine(Protocol):
     def helper_log(self, name: str, lines: int, /) -> str: ...
     def remove_helper(self, name: str, label: str, /) -> bool: ...
     def built_image(self, image: str, /) -> int | None: ...
+    def built_images(self) -> list[str]: ...
+    def remove_built(self, image: str, /) -> bool: ...
     def image_config(self, image: str, /) -> ImageConfig: ...
     def saved_image(self, image: str, /) -> ImageThere | None: ...
     def check_savable(self, container: str, /) -> None: ...
@@ -243,16 +262,19 @@ class Routes(Protocol):
 class Slots(Protocol):
     """What effects need of chalicelib.aws.slots.SlotStore."""
 
-    def held(self, pool: Pool) -> Mapping[str, Slot]: ...
-    def take(self, pool: Pool, sid: str, slot: Slot, quota: Quota) -> Crowd | None: ...
-    def put(self, pool: Pool, sid: str, slot: Slot) -> None: ...
-    def give_back(self, pool: Pool, sid: str) -> None: ...
+    def held(self, pool: str) -> Mapping[str, Slot]: ...
+    def take(self, pool: str, sid: str, slot: Slot, quota: Quota) -> Crowd | None: ...
+    def put(self, pool: str, sid: str, slot: Slot) -> None: ...
+    def give_back(self, pool: str, sid: str) -> None: ...
 
 
 class Images(Protocol):
     """What effects need of chalicelib.aws.images.ImageStore."""
 
     def put(self, image: SavedImage) -> None: ...
+    def put_built(self, image: BuiltImage, *, is_new: bool) -> None: ...
+    def built_of(self, owner: str) -> Sequence[BuiltImage]: ...
+    def remove_built(self, owner: str, endpoint: str, names: Iterable[str]) -> None: ...
 
 
 class BuildLogs(Protocol):
@@ -355,12 +377,16 @@ class Effects:
             case e.ProbeNotebook():
                 yield self._probe(session)
             case e.PublishRoute():
+                if session.state is State.REPUBLISHING:  # its end may be another one
+                    self._take_places(session)
                 self._routes.publish(session)
                 yield e.RoutePublished()
             case e.LookAtNotebook():
                 yield from self._look(session)
             case e.SaveImage():
                 yield from self._save_image(session)
+            case e.RemoveImages():
+                yield from self._remove_images(session)
             case e.WithdrawRoute():
                 self._routes.withdraw(session)
                 if session.progressed_at and session.container is None:  # it pulled; no tick may be at work on it
@@ -368,11 +394,18 @@ class Effects:
                 yield e.RouteWithdrawn()
             case e.RemoveContainer():
                 yield from self._remove(session)
-            case e.ForgetCredentials() | e.PurgeCredentials():
+            case e.ForgetCredentials():
                 yield self._purge(session)
+            case e.PurgeCredentials():
+                purged = self._purge(session)
+                self._give_places_back(session)
+                yield purged
             case e.KeepCredentials():
                 is_there = self._credentials.holds(session.sid, session.credentials_of)
-                yield e.CredentialsKept() if is_there else self._purge(session)
+                ended = e.CredentialsKept() if is_there else self._purge(session)
+                if not (is_there and session.again):  # the next launch has its places
+                    self._give_places_back(session)
+                yield ended
             case e.LaunchAgain():
                 yield e.LaunchedAgain(self._config.session_lifetime)
             case _:
@@ -733,7 +766,28 @@ class Effects:
 
     # ── repositories (docs/adr/0020) ──
 
+    def _take_places(self, session: Session) -> Source | None:
+        """Count the launch among those of its repositories until it ends; gives one that has as many as are allowed."""
+        quota = self._config.repository_quota
+        if quota is None:
+            return None
+        slot = Slot(owner="", endpoint="", source="", until=session.expires_at)
+        for source in session.sources:
+            if self._slots.take(repository_pool(source), session.sid, slot, quota):
+                return source
+        return None
+
+    def _give_places_back(self, session: Session) -> None:
+        if self._config.repository_quota:
+            for source in session.sources:
+                self._slots.give_back(repository_pool(source), session.sid)
+
     def _resolve_versions(self, session: Session) -> Generator[Event, None, None]:
+        if (busy := self._take_places(session)) is not None:
+            raise RepositoryBusy(
+                f"{shown(busy)} has {self._config.repository_limit} notebooks on this hub, the most that it allows at "
+                "once. Launch it again when others have stopped"
+            )
         with self._endpoint(session) as endpoint:
             if session.repository is None:
                 helper = resolve_helper(session, hub_name=self._hub_of(session), engine={}, socket="")
@@ -774,8 +828,9 @@ class Effects:
     def _build_image(self, session: Session) -> Generator[Event, None, None]:
         with self._endpoint(session) as endpoint:
             at_work = session.helps and endpoint.helper(session.helper).status != "missing"
-            if not at_work and endpoint.built_image(session.image) is not None:
+            if not at_work and (size := endpoint.built_image(session.image)) is not None:
                 endpoint.remove_helper(session.helper, session.label)
+                self._note_built(session, size, is_new=False)
                 yield e.ImageBuilt(built=False)
                 return
             helper = build_helper(
@@ -787,9 +842,28 @@ class Effects:
             )
             if (yield from self._helped(endpoint, session, helper)) is None:
                 return
-            if endpoint.built_image(session.image) is None:
+            if (size := endpoint.built_image(session.image)) is None:
                 raise HelperFailed(f"The build ended well, and its image is not there. {BROKEN}")
+            self._note_built(session, size, is_new=True)
             yield e.ImageBuilt(built=True)
+
+    def _note_built(self, session: Session, size: int, *, is_new: bool) -> None:
+        """Write down for the owner that the image of the launch's repository is on its endpoint."""
+        if session.repository is None:
+            raise IllegalTransition("a session without a repository cannot be in this state")
+        now = self._clock()
+        image = BuiltImage(
+            owner=session.owner,
+            name=session.image,
+            endpoint=session.endpoint,
+            repository=session.repository,
+            version=session.versions[0],
+            size=size,
+            built_at=now,
+            used_at=now,
+        )
+        with self._asking(False):
+            self._images.put_built(image, is_new=is_new)
 
     def _clone_files(self, session: Session) -> Generator[Event, None, None]:
         if session.content is None:
@@ -852,6 +926,33 @@ class Effects:
         with self._asking(False):
             found = self._find_session(there.sid)
         return found is None or found.label != there.label or found.phase in (Phase.LEAVING, Phase.STOPPED)
+
+    # ── removing images that were built there ──
+
+    def _remove_images(self, session: Session) -> Generator[Event, None, None]:
+        """Remove the image that is named, or all that the endpoint has; what is gone is listed no longer."""
+        with self._asking(False):
+            known = {image.name: image for image in self._images.built_of(session.owner)}
+        listed = [name for name, image in known.items() if image.endpoint == session.endpoint]
+        with self._endpoint(session) as endpoint:
+            wanted = endpoint.built_images() if session.tidying == ALL_IMAGES else [session.tidying]
+            if session.tidying == ALL_IMAGES and len(wanted) < IMAGES_LENGTH:
+                self._unlist(session, [name for name in listed if name not in wanted])
+            in_use = []
+            for name in wanted:
+                try:
+                    was_there = endpoint.remove_built(name)
+                except ImageInUse:
+                    in_use.append(name)
+                    continue
+                self._unlist(session, [name])
+                if was_there:
+                    yield e.ImageRemoved(f"{_called(name, known)} is removed")
+            yield e.ImagesRemoved(_how_removed(session, wanted, in_use, known))
+
+    def _unlist(self, session: Session, names: Sequence[str]) -> None:
+        with self._asking(False):
+            self._images.remove_built(session.owner, session.endpoint, names)
 
     # ── saving it as an image (docs/adr/0018) ──
 
@@ -1066,6 +1167,29 @@ def _number(launch: LaunchThere) -> int:
 def _save_of(session: Session) -> str:
     """What tells this save from all others of its owner: when it began."""
     return f"{session.sid}-{session.entered_at:.3f}"
+
+
+def _called(name: str, known: Mapping[str, BuiltImage]) -> str:
+    """The image of a repository as its owner knows it."""
+    image = known.get(name)
+    return f"The image of {shown(image.repository)} at {image.version}" if image else f"The image {name}"
+
+
+def _how_removed(
+    session: Session, wanted: Sequence[str], in_use: Sequence[str], known: Mapping[str, BuiltImage]
+) -> str:
+    """What is told when all has been removed that can be."""
+    if session.tidying != ALL_IMAGES:
+        how = "is in use by a container, so it stays. Stop that one first" if in_use else "is on the endpoint no longer"
+        return f"{_called(session.tidying, known)} {how}"
+    if in_use:
+        stays = (
+            "is in use by a container, so it stays" if len(in_use) == 1 else "are in use by containers, so they stay"
+        )
+        return f"{len(in_use)} of {len(wanted)} image{'s' if len(wanted) > 1 else ''} {stays}"
+    if len(wanted) >= IMAGES_LENGTH:
+        return f"{len(wanted)} images are removed. There may be more: remove all once more"
+    return "No image that was built here is left on the endpoint"
 
 
 def _container(session: Session) -> str:

@@ -79,6 +79,11 @@ class SaveImage:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveImages:
+    """Remove images that were built on the endpoint, all or one; what a container uses stays."""
+
+
+@dataclass(frozen=True, slots=True)
 class ForgetCredentials:
     """Delete the stored credentials of a running session and verify that they are gone."""
 
@@ -124,6 +129,7 @@ Effect = (
     | PublishRoute
     | LookAtNotebook
     | SaveImage
+    | RemoveImages
     | ForgetCredentials
     | WithdrawRoute
     | RemoveContainer
@@ -371,6 +377,27 @@ class ImageSaved:
 
 
 @dataclass(frozen=True, slots=True)
+class TidyRequested:
+    """The visitor wants `images` that were built on the endpoint of a ready session removed: one's name, or all."""
+
+    images: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRemoved:
+    """An image is removed, and others are to follow; `line` says which."""
+
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagesRemoved:
+    """The images are removed that can be; `line` says which stay."""
+
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
 class SessionExpired:
     """The session expired."""
 
@@ -450,6 +477,9 @@ Event = (
     | CommitSent
     | SaveProgressed
     | ImageSaved
+    | TidyRequested
+    | ImageRemoved
+    | ImagesRemoved
     | SessionExpired
     | ForgetRequested
     | CredentialsRenewed

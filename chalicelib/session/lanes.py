@@ -32,6 +32,7 @@ _READY_LANES: Final[Mapping[State, Lane]] = MappingProxyType(
         State.READY: Lane.WATCH,
         State.REPUBLISHING: Lane.LAUNCH,
         State.SAVING: Lane.LAUNCH,  # a certificate is signed
+        State.TIDYING: Lane.LAUNCH,
         State.FORGETTING: Lane.LEAVE,
     }
 )

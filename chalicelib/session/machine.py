@@ -26,9 +26,9 @@ Rules
    back to PURGING. Who wants the volume deleted goes that way, too, or from wherever they are on it back to REMOVING.
    Credentials that are to outlive the container, because their owner chose so or is to be launched again, are not
    purged in PURGING: it leads to KEPT then, which ends as the session would have, by expiring, or in the next launch.
-3. READY is left only through WITHDRAWING. (REPUBLISHING, after its end or its port has changed, FORGETTING and SAVING
-   keep the notebook running and come back. From SAVING even what fails for good, or takes too long, leads back: it is
-   told, and takes no notebook away.)
+3. READY is left only through WITHDRAWING. (REPUBLISHING, after its end or its port has changed, FORGETTING, SAVING and
+   TIDYING keep the notebook running and come back. From SAVING and TIDYING even what fails for good, or takes too long,
+   leads back: it is told, and takes no notebook away.)
 4. The first failure is kept and shown; later ones only add a line to the log. (Who wants it all deleted has done with
    that one: what is told from then on is what keeps it from being deleted.)
 5. Effects are safe to repeat, so a lost save costs nothing but the repetition.
@@ -106,8 +106,11 @@ _AGAIN: Final[Mapping[State, Mapping[type[Event], State]]] = {
         State.STARTING,
         State.PROBING,
         State.SAVING,
+        State.TIDYING,
     )
 }
+
+_SERVES: Final = frozenset({State.SAVING, State.TIDYING})  # its notebook is ready, and its visitor watches (rule 3)
 
 HELPED: Final = frozenset({State.RESOLVING, State.BUILDING, State.CLONING})  # in which a helper is at work
 _HELPS: Final[Mapping[State, Mapping[type[Event], State]]] = {
@@ -157,6 +160,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
                         e.ExtendRequested: State.REPUBLISHING,
                         e.ForgetRequested: State.FORGETTING,
                         e.SaveRequested: State.SAVING,
+                        e.TidyRequested: State.TIDYING,
                         e.ContainerExited: State.WITHDRAWING,
                         e.EffectDelayed: State.READY, **_LEAVE},
     State.REPUBLISHING: {e.RoutePublished: State.READY,
@@ -170,6 +174,12 @@ TRANSITIONS: Final[Mapping[State, Mapping[type[Event], State]]] = MappingProxyTy
                         e.ImageSaved: State.READY,
                         e.ForgetRequested: State.FORGETTING,
                         **_AGAIN[State.SAVING], **_LEAVE,
+                        e.EffectFailed: State.READY,
+                        e.PatienceExpired: State.READY},
+    State.TIDYING:     {e.ImageRemoved: State.TIDYING,
+                        e.ImagesRemoved: State.READY,
+                        e.ForgetRequested: State.FORGETTING,
+                        **_AGAIN[State.TIDYING], **_LEAVE,
                         e.EffectFailed: State.READY,
                         e.PatienceExpired: State.READY},
     State.WITHDRAWING: {e.RouteWithdrawn: State.REMOVING,
@@ -219,6 +229,7 @@ EFFECTS: Final[Mapping[State, Effect]] = MappingProxyType({
     State.REPUBLISHING: e.PublishRoute(),
     State.FORGETTING:  e.ForgetCredentials(),
     State.SAVING:      e.SaveImage(),
+    State.TIDYING:     e.RemoveImages(),
     State.WITHDRAWING: e.WithdrawRoute(),
     State.REMOVING:    e.RemoveContainer(),
     State.PURGING:     e.PurgeCredentials(),
@@ -238,6 +249,7 @@ PATIENCE: Final[Mapping[State, float]] = MappingProxyType({
     State.PROBING:     180,   # large images import slowly the first time
     State.PUBLISHING:  300,   # ours: DynamoDB has to take one small write
     State.SAVING:      900,   # tens of gigabytes on a slow disk; then the notebook goes on, and the visitor is told
+    State.TIDYING:     300,   # removing one large image on a slow disk
     State.REMOVING:    600,   # then the visitor is told which container to remove
 })
 # fmt: on
@@ -526,9 +538,11 @@ def _facts(session: Session, event: Event) -> dict[str, Any]:  # noqa: C901 - on
             return {"saving": image, "commits": 0}
         case e.CommitSent():
             return {"commits": session.commits + 1}
+        case e.TidyRequested(images=images):
+            return {"tidying": images}
         case e.ForgetRequested() | e.SessionExpired():
             return {"keeps": False, "again": ""}
-        case e.EffectFailed() | e.PatienceExpired() if session.state is State.SAVING:  # the notebook has not failed
+        case e.EffectFailed() | e.PatienceExpired() if session.state in _SERVES:  # the notebook has not failed
             return {}
         case e.ContainerExited(failure=failure) | e.EffectFailed(failure=failure) | e.PatienceExpired(failure=failure):
             return {"failure": session.failure or failure}
@@ -586,8 +600,7 @@ def _entered(session: Session, now: float) -> Session:
     """The session having just entered its state."""
     session = replace(session, entered_at=now, admitted=False, steady=False, helps=False)
     session = _heard(session, now)
-    if session.state is not State.SAVING:
-        session = replace(session, saving="", commits=0)
+    session = _without_wishes(session)
     match session.state:
         case State.PULLING:
             return replace(session, fraction=None)
@@ -607,6 +620,13 @@ def _entered(session: Session, now: float) -> Session:
             return replace(session, source="")
         case _:
             return session
+
+
+def _without_wishes(session: Session) -> Session:
+    """The session without what it is not doing (any more)."""
+    if session.state is not State.SAVING:
+        session = replace(session, saving="", commits=0)
+    return session if session.state is State.TIDYING else replace(session, tidying="")
 
 
 def _heard(session: Session, now: float) -> Session:
@@ -648,7 +668,7 @@ def _delayed(before: Session, after: Session, problem: Failure | None, now: floa
     """
     keeps_failing = before.admitted and before.attempts >= PULL_ATTEMPTS
     is_first = problem is not None and before.last_problem is None and not keeps_failing
-    is_watched = before.phase is Phase.LAUNCHING or before.state is State.SAVING
+    is_watched = before.phase is Phase.LAUNCHING or before.state in _SERVES
     limit = RETRY_LIMIT if is_watched else UNWATCHED_RETRY_LIMIT
     pause = min(0.5 * 2.0 ** min(before.attempts, 10), limit)
     return replace(

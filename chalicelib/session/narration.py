@@ -44,6 +44,7 @@ MESSAGES: Final[Mapping[State, str]] = MappingProxyType({
     State.REPUBLISHING: "Publishing your notebook's address again",
     State.FORGETTING:  "Deleting your credentials; the notebook keeps running",
     State.SAVING:      "Saving your notebook as an image; it stands still until its files are written",
+    State.TIDYING:     "Removing images from your endpoint; the notebook keeps running",
     State.WITHDRAWING: "Withdrawing your notebook's address",
     State.REMOVING:    "Stopping and removing the container",
     State.PURGING:     "Deleting your credentials",
@@ -61,10 +62,10 @@ PROGRESS: Final[Mapping[State, float]] = MappingProxyType({
     State.VERIFYING: 0.02, State.PULLING: 0.08, State.RESOLVING: 0.14, State.BUILDING: 0.16, State.CREATING: 0.75,
     State.CLONING: 0.78, State.STARTING: 0.80,
     State.PROBING: 0.85, State.PUBLISHING: 0.97, State.READY: 1.0, State.REPUBLISHING: 1.0, State.FORGETTING: 1.0,
-    State.SAVING: 1.0,
+    State.SAVING: 1.0, State.TIDYING: 1.0,
 })
 
-_PROGRESS: Final = (e.PullProgressed, e.HelperProgressed, e.Queued, e.PullQueued)
+_PROGRESS: Final = (e.PullProgressed, e.HelperProgressed, e.ImageRemoved, e.Queued, e.PullQueued)
 
 _HEADLINES: Final[Mapping[Phase, str]] = MappingProxyType({
     Phase.LAUNCHING: "Launching", Phase.READY: "Ready", Phase.LEAVING: "Stopping", Phase.STOPPED: "Stopped",
@@ -196,6 +197,8 @@ def _minutes(seconds: float) -> str:
 def _message_after(before: Session, event: Event, after: Session) -> str:  # noqa: C901 - one arm per event
     if before.state is State.SAVING and after.state is State.READY:
         return f"{MESSAGES[State.READY]}. {_how_saving_ended(before, event)}"
+    if before.state is State.TIDYING and after.state is State.READY:
+        return f"{MESSAGES[State.READY]}. {_how_tidying_ended(event)}"
     if after.state is not before.state or before.newer:
         return _message_of(after)
     match event:
@@ -203,7 +206,7 @@ def _message_after(before: Session, event: Event, after: Session) -> str:  # noq
             return before.message
         case e.PullProgressed(line=line, pace=pace):
             return one_line(f"{line}{pace}", LINE_LENGTH)
-        case e.Queued(line=line) | e.PullQueued(line=line):
+        case e.Queued(line=line) | e.PullQueued(line=line) | e.ImageRemoved(line=line):
             return one_line(line, LINE_LENGTH)
         case e.PullAdmitted():
             return "Pulling the builder's image" if before.wanted_image == before.builder else "Pulling the image"
@@ -225,6 +228,16 @@ def _how_saving_ended(before: Session, event: Event) -> str:
             return f"It was not saved as an image: {one_line(failure.message, LINE_LENGTH)}"
         case _:
             return f"It is saved as the image {before.saving}"
+
+
+def _how_tidying_ended(event: Event) -> str:
+    match event:
+        case e.EffectFailed(failure=failure) | e.PatienceExpired(failure=failure):
+            return f"Not all images could be removed: {one_line(failure.message, LINE_LENGTH)}"
+        case e.ImagesRemoved(line=line):
+            return one_line(line, LINE_LENGTH)
+        case _:
+            return MESSAGES[State.READY]
 
 
 def _message_of(session: Session) -> str:
@@ -274,7 +287,7 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
         case e.FilesCloned(line=line):
             yield line
             yield after.message
-        case e.PullProgressed() | e.HelperProgressed() | e.Queued() | e.PullQueued():
+        case e.PullProgressed() | e.HelperProgressed() | e.ImageRemoved() | e.Queued() | e.PullQueued():
             if after.message and after.message != before.message:
                 yield after.message
         case e.EffectDelayed(failure=failure):
@@ -286,6 +299,8 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
             yield f"Saved as the image {before.saving}" + (f", {shown_size(size)} in all" if size else "")
         case e.EffectFailed() | e.PatienceExpired() if before.state is State.SAVING:
             yield _how_saving_ended(before, event)
+        case e.EffectFailed() | e.PatienceExpired() | e.ImagesRemoved() if before.state is State.TIDYING:
+            yield _how_tidying_ended(event)
         case e.EffectFailed(failure=failure) | e.PatienceExpired(failure=failure):
             yield failure.message
             if before.state is State.REMOVING:

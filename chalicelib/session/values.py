@@ -18,6 +18,7 @@ from chalicelib.repository.source import Source
 _ALPHABET: Final = "0123456789abcdefghijklmnopqrstuv"  # of ids and labels, 5 bits each
 _ID_LENGTH: Final = 20
 LARGEST_GENERATION: Final = 999_999  # that is believed of an endpoint
+ALL_IMAGES: Final = "all"  # that were built on an endpoint, where one may be named
 
 
 class State(StrEnum):
@@ -36,6 +37,7 @@ class State(StrEnum):
     REPUBLISHING = "republishing"
     FORGETTING = "forgetting"
     SAVING = "saving"
+    TIDYING = "tidying"
     WITHDRAWING = "withdrawing"
     REMOVING = "removing"
     PURGING = "purging"
@@ -67,7 +69,7 @@ PHASES: Final[Mapping[Phase, frozenset[State]]] = MappingProxyType(
                 State.PUBLISHING,
             }
         ),
-        Phase.READY: frozenset({State.READY, State.REPUBLISHING, State.FORGETTING, State.SAVING}),
+        Phase.READY: frozenset({State.READY, State.REPUBLISHING, State.FORGETTING, State.SAVING, State.TIDYING}),
         Phase.LEAVING: frozenset({State.WITHDRAWING, State.REMOVING, State.PURGING}),
         Phase.STOPPED: frozenset({State.KEPT, State.STOPPED}),
     }
@@ -183,6 +185,23 @@ class SavedImage:
 
 
 @dataclass(frozen=True, slots=True)
+class BuiltImage:
+    """An image that was built of a repository's version: on which endpoint, when, and when a launch used it last.
+
+    `size` is that of all of it; what it shares with other images counts for each of them.
+    """
+
+    owner: str
+    name: str
+    endpoint: str
+    repository: Source
+    version: str
+    size: int
+    built_at: float
+    used_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """What a list shows of a session; `failed` as soon as it has a failure, also while it is still leaving.
 
@@ -221,6 +240,7 @@ class Session:
     helper       the name of the `helper` that is at work for it or may be ("": none is); it was seen if it `helps`.
                  `versions` are those that repository and content were resolved to, in this order.
     saved as     the image `saving`, which its container is being written to, and how many `commits` were sent for that.
+    removed      `tidying`: the image that is being removed of those built on its endpoint, or ALL_IMAGES.
     how it goes  `state`, since `entered_at`; `steady` while it is ready and there has been no news for long; `queued`
                  while it waits for its turn, with `pull_waits` if that is one to pull; `fraction` of the pull, once it
                  is `admitted`, which grew last at `progressed_at`; `failure` is the first one and final, `last_problem`
@@ -258,6 +278,7 @@ class Session:
     sealed_in: int = 0
     saving: str = ""
     commits: int = 0
+    tidying: str = ""
     address: str | None = None
     container: str | None = None
     creations: int = 0

@@ -26,9 +26,10 @@ from chalicelib.repository.address import (
     suggested_name,
 )
 from chalicelib.repository.source import Source
+from chalicelib.repository.tag import is_built
 from chalicelib.session.image import image_to_save, parse_image
 from chalicelib.session.options import data_folder, ports, shown_size, size_of, variables
-from chalicelib.session.values import Limits, Options, PullPolicy
+from chalicelib.session.values import ALL_IMAGES, Limits, Options, PullPolicy
 from chalicelib.text import BLANK, one_line
 from chalicelib.web.errors import BadField, BadForm, BadName, BodyTooLarge, MissingField
 
@@ -259,6 +260,15 @@ def parse_save(content_type: str, body: bytes) -> str:
         return image_to_save(text.strip())
     except ValueError as error:
         raise BadField(f"The field “image” {error}") from None
+
+
+def parse_removal(content_type: str, body: bytes) -> str:
+    """The image that a form, or a JSON object, asks to be removed, or ALL_IMAGES; raises BadForm, BadField."""
+    match _pairs(content_type, body, SAVE_LIMIT):
+        case [("image", str(text))] if len(body) <= SAVE_LIMIT and (text == ALL_IMAGES or is_built(text)):
+            return text
+        case _:
+            raise BadField("The only field here is “image”: one that was built here, by its name, or “all”")
 
 
 def _pairs(content_type: str, body: bytes, limit: int) -> Any:

@@ -45,6 +45,7 @@ from chalicelib.session.events import (
     ForgetRequested,
     SaveRequested,
     StopRequested,
+    TidyRequested,
 )
 from chalicelib.session.image import is_allowed, parse_image
 from chalicelib.session.lanes import Lane, lane_of
@@ -52,6 +53,7 @@ from chalicelib.session.lease import LEASE_SECONDS, released
 from chalicelib.session.machine import accepts, advance, is_purged, new_session
 from chalicelib.session.narration import LOG_LINES
 from chalicelib.session.values import (
+    BuiltImage,
     Failure,
     Limits,
     Line,
@@ -118,6 +120,7 @@ class Images(Protocol):
     """What the hub needs of chalicelib.aws.images.ImageStore."""
 
     def of_owner(self, owner: str) -> Sequence[SavedImage]: ...
+    def built_of(self, owner: str) -> Sequence[BuiltImage]: ...
 
 
 class BuildLogs(Protocol):
@@ -291,6 +294,12 @@ class Hub:
         found = [image for owner in owners for image in self._images.of_owner(owner)]
         return sorted(found, key=lambda image: image.saved_at, reverse=True)[:LISTED]
 
+    def built(self, owners: Collection[str], endpoint: str | None = None) -> list[BuiltImage]:
+        """The images that were built for the owners, on that endpoint or on all (None), the last used first."""
+        found = [image for owner in owners for image in self._images.built_of(owner)]
+        there = [image for image in found if endpoint in (None, image.endpoint)]
+        return sorted(there, key=lambda image: image.used_at, reverse=True)
+
     def enter(self, session: Session, sign_in: SignIn) -> Entry:
         """Make a one-time ticket of 60 seconds for a browser that is signed in; raises SessionNotReady."""
         if session.phase is not Phase.READY:
@@ -377,6 +386,25 @@ class Hub:
             )
         self._check_image(image)
         return self._have_done(session, SaveRequested(image))
+
+    def remove_images(self, session: Session, images: str) -> Session:
+        """Have images that were built on the endpoint of a ready notebook removed: one by its name, or ALL_IMAGES.
+
+        Raises SessionOfLaterVersion, SessionNotReady, CredentialsNeeded.
+        """
+        _refuse_newer(session)
+        if session.state is State.TIDYING and session.tidying == images:
+            return session
+        if session.state is not State.READY:
+            raise SessionNotReady(
+                "Images are removed through a notebook on their endpoint that is ready, and not busy with anything else"
+            )
+        if not session.credentials_held:
+            raise CredentialsNeeded(
+                "This hub has no credentials for this notebook any more. Launch a notebook on that endpoint, or this "
+                "one with its bundle and the same name, then remove the images"
+            )
+        return self._have_done(session, TidyRequested(images))
 
     def delete(self, session: Session, form: Deletion) -> Session:
         """Have the notebook stopped, and its volume removed with all files in it.

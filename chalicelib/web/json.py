@@ -16,8 +16,8 @@ from chalicelib.repository.badge import snippets
 from chalicelib.repository.source import Provider, Source
 from chalicelib.session.image import suggested_image
 from chalicelib.session.narration import headline, progress, warning
+from chalicelib.session.values import BuiltImage, Phase, SavedImage, State, Summary
 from chalicelib.session.values import Line as LineValue
-from chalicelib.session.values import Phase, SavedImage, State, Summary
 from chalicelib.session.values import Session as SessionValue
 
 # Where a repository is, to a person; the name of what is elsewhere says it (chalicelib/repository/address.py, `shown`).
@@ -177,6 +177,23 @@ class Image(TypedDict):
     notebook: str
     saved_at: str
     size: int | None
+
+
+class Built(TypedDict):
+    """An image of a repository: `repository`, `place` and `page` are as a Repository's `name`, `place` and `page`.
+
+    `size` in bytes, None if the endpoint did not say it; `used_at` is when a launch used it last.
+    """
+
+    name: str
+    repository: str
+    place: str
+    page: str
+    version: str
+    endpoint: str
+    size: int | None
+    built_at: str
+    used_at: str
 
 
 class Line(TypedDict):
@@ -358,6 +375,21 @@ def image_json(image: SavedImage) -> Image:
         "notebook": image.notebook,
         "saved_at": _time(image.saved_at),
         "size": image.size or None,
+    }
+
+
+def built_json(image: BuiltImage) -> Built:
+    """An image of a repository in a list."""
+    return {
+        "name": image.name,
+        "repository": shown(image.repository),
+        "place": PLACES.get(image.repository.provider, ""),
+        "page": web_address(image.repository),
+        "version": image.version,
+        "endpoint": image.endpoint,
+        "size": image.size or None,
+        "built_at": _time(image.built_at),
+        "used_at": _time(image.used_at),
     }
 
 

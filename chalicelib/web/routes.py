@@ -48,6 +48,7 @@ from chalicelib.web.forms import (
     parse_choice,
     parse_deletion,
     parse_launch,
+    parse_removal,
     parse_save,
     parse_wanted,
 )
@@ -55,6 +56,7 @@ from chalicelib.web.hub import Hub, Listing, not_signed_in
 from chalicelib.web.json import (
     Badge,
     badge_json,
+    built_json,
     check_json,
     found_json,
     image_json,
@@ -192,15 +194,16 @@ def launch_session(site: Site, request: Request) -> Response:
 
 
 def list_sessions(site: Site, request: Request) -> Response:
-    """The owner's sessions, newest first, a page of them, and the images that notebooks were saved as."""
+    """The owner's sessions, newest first, a page of them, and the images that were saved and built."""
     before = _position(request)
     sign_ins = (_present_sign_ins if _wants_json(request) else _sign_ins)(site, request)
     listing = site.hub.sessions(sign_ins, before)
     sessions, older = list(map(listed_json, listing.sessions)), _older(listing)
     images = list(map(image_json, site.hub.images(sign_ins)))
+    built = list(map(built_json, site.hub.built(sign_ins)))
     if _wants_json(request):
-        return _json(site, {"sessions": sessions, "next": older, "images": images})
-    return _html(site, pages.SessionsPage(root="", sessions=sessions, older=older, images=images))
+        return _json(site, {"sessions": sessions, "next": older, "images": images, "built": built})
+    return _html(site, pages.SessionsPage(root="", sessions=sessions, older=older, images=images, built=built))
 
 
 def show_session(site: Site, request: Request, sid: str) -> Response:
@@ -209,8 +212,13 @@ def show_session(site: Site, request: Request, sid: str) -> Response:
     if _wants_json(request):
         return _json(site, _shown(site, session))
     site.hub.ask_for_look(session)
-    log = lines_json(site.hub.lines(session))
-    return _html(site, pages.SessionPage(root="../", session=_shown(site, session), log=log))
+    page = pages.SessionPage(
+        root="../",
+        session=_shown(site, session),
+        log=lines_json(site.hub.lines(session)),
+        built=list(map(built_json, site.hub.built([session.owner], session.endpoint))),
+    )
+    return _html(site, page)
 
 
 def stop_session(site: Site, request: Request, sid: str) -> Response:
@@ -278,6 +286,14 @@ def save_session(site: Site, request: Request, sid: str) -> Response:
     return _accepted(site, request, site.hub.save_as(session, image))
 
 
+def remove_images(site: Site, request: Request, sid: str) -> Response:
+    """Remove images that were built on the endpoint of a ready notebook: one, or all; what is in use stays."""
+    _refuse_other_sites(site, request)
+    session = _session(site, request, sid)
+    images = parse_removal(request.headers.get("content-type", ""), _body(request))
+    return _accepted(site, request, site.hub.remove_images(session, images))
+
+
 def delete_files(site: Site, request: Request, sid: str) -> Response:
     """Stop the notebook and remove its volume: its name has to be typed, and its bundle sent if the hub has none."""
     _refuse_other_sites(site, request)
@@ -332,6 +348,7 @@ ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
     ("POST", "/sessions/{sid}/start", BUTTON, start_session),
     ("POST", "/sessions/{sid}/keep", BUTTON, keep_session),
     ("POST", "/sessions/{sid}/save", BUTTON, save_session),
+    ("POST", "/sessions/{sid}/images", BUTTON, remove_images),
     ("POST", "/sessions/{sid}/forget", BUTTON, forget_credentials),
     ("POST", "/sessions/{sid}/delete", FORM, delete_files),
     ("GET", "/sign-out", ANYTHING, ask_to_sign_out),

@@ -17,6 +17,7 @@ from chalicelib.engine.errors import (
     ContainerNotSavable,
     EndpointFailed,
     EndpointTooOld,
+    ImageInUse,
     ImageNotFound,
     LimitsRefused,
     LimitsUnsupported,
@@ -27,7 +28,7 @@ from chalicelib.engine.saving import SAVED, SAVED_AT, SAVED_BY
 from chalicelib.launcher.effects import Engine
 from chalicelib.notebook.certificates import Leaf
 from chalicelib.notebook.container import LABEL, SAVABLE, Specification, certificate_file, injected_files
-from chalicelib.notebook.helpers import HELPER_LABELS, PROGRAM, HelperSpecification, program_file
+from chalicelib.notebook.helpers import BUILT, HELPER_LABELS, PROGRAM, HelperSpecification, program_file
 from chalicelib.repository.answers import report_of
 from chalicelib.session.values import DataFolder, Limits, helper_name
 from tests.builders import LABEL as LAUNCH
@@ -66,8 +67,9 @@ class EngineContract(ABC):
     """`opened` is a fixture of the inheriting class: an engine with an image.
 
     So are `spec`, a container of that image for nobody's launch yet, which runs until it is removed, `pullable`, an
-    image that a registry has and the engine has not, `saved_as`, the name of one to write, and `keeps_limits`: a
-    rootless engine may have no control groups. `helper` is one of that image (`a_helper`), at work for nobody yet.
+    image that a registry has and the engine has not, `saved_as`, the name of one to write, `built_as`, that of one of a
+    repository, and `keeps_limits`: a rootless engine may have no control groups. `helper` is one of that image
+    (`a_helper`), at work for nobody yet.
     """
 
     @abstractmethod
@@ -353,6 +355,52 @@ class EngineContract(ABC):
     def test_only_an_image_with_our_labels_counts_as_built_here(self, opened: Engine, spec: Specification) -> None:
         assert opened.built_image(spec.image) is None
         assert opened.built_image(ABSENT) is None
+
+    # ── images of repositories ──
+
+    def test_images_that_this_hub_had_built_are_listed_and_removed_and_no_others(
+        self, opened: Engine, spec: Specification, built_as: str
+    ) -> None:
+        hub = spec.labels[f"{LABEL}hub"]
+        opened.create(spec)
+        opened.put_files(spec.name, FILES)
+        opened.start(spec.name)
+        opened.put_files(spec.name, certificate_file(None, NOW))
+        for labels in ({f"{LABEL}hub": "another"}, {f"{LABEL}hub": hub, BUILT: "another"}, {f"{LABEL}hub": hub}):
+            saved = {SAVED_BY: "ab", SAVED_AT: "one"}
+            for _ in opened.commit(spec.name, built_as, {BUILT: built_as} | saved | labels):
+                pass
+            is_ours = labels == {f"{LABEL}hub": hub}
+            assert (opened.built_image(built_as) is not None) is is_ours
+            assert (built_as in opened.built_images()) is is_ours
+            assert opened.remove_built(built_as) is is_ours
+            assert opened.image_present(built_as) is not is_ours
+        assert not opened.remove_built(built_as)
+        assert not opened.remove_built(spec.image)
+        assert opened.image_present(spec.image)
+
+    def test_an_image_that_a_container_uses_is_not_removed_whether_it_runs_or_not(
+        self, opened: Engine, spec: Specification, built_as: str
+    ) -> None:
+        labels = {f"{LABEL}hub": spec.labels[f"{LABEL}hub"], BUILT: built_as, SAVED_BY: "ab", SAVED_AT: "one"}
+        opened.create(spec)
+        opened.put_files(spec.name, FILES)
+        opened.start(spec.name)
+        opened.put_files(spec.name, certificate_file(None, NOW))
+        for _ in opened.commit(spec.name, built_as, labels):
+            pass
+        opened.remove(spec.name)
+        opened.create(replace(spec, image=built_as))
+        with pytest.raises(ImageInUse):
+            opened.remove_built(built_as)
+        opened.put_files(spec.name, FILES)
+        opened.start(spec.name)
+        with pytest.raises(ImageInUse):
+            opened.remove_built(built_as)
+        assert opened.built_images() == [built_as]
+        opened.remove(spec.name)
+        assert opened.remove_built(built_as)
+        assert opened.built_images() == []
 
     def _ended(self, opened: Engine, name: str) -> HelperThere:
         for _ in range(600):

@@ -5,14 +5,27 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
-from chalicelib.aws.images import SAVED_TTL
+from chalicelib.aws.images import BUILT_TTL, SAVED_TTL
 from chalicelib.launcher import effects
-from chalicelib.session.values import SavedImage
+from chalicelib.repository.source import Provider, Source
+from chalicelib.session.values import BuiltImage, SavedImage
 from chalicelib.web import hub
 from tests.builders import NOW, OWNER
 
 IMAGE = SavedImage(
     OWNER, "localhost/lessons:2026-11-29", "tcp://[2001:db8::1]:2376", "Übung 笔记 🛳", NOW + 0.25, 1 << 33
+)
+
+
+BUILT = BuiltImage(
+    OWNER,
+    f"localhost/homeport-built:{40 * 'a'}",
+    "tcp://[2001:db8::1]:2376",
+    Source(Provider.GITHUB, "https://github.com/somebody/lessons", "main", "Übung"),
+    40 * "b",
+    1 << 33,
+    NOW + 0.25,
+    NOW + 0.5,
 )
 
 
@@ -49,3 +62,37 @@ class ImageStoreContract:
         assert images.of_owner(OWNER) == [IMAGE]
         self.now = IMAGE.saved_at + SAVED_TTL
         assert images.of_owner(OWNER) == []
+
+    def test_an_image_that_was_built_is_in_its_owners_list_beside_the_saved_ones(self, images: Images) -> None:
+        images.put(IMAGE)
+        images.put_built(BUILT, is_new=True)
+        assert images.built_of(OWNER) == [BUILT]
+        assert images.built_of("cd" * 32) == []
+        assert images.of_owner(OWNER) == [IMAGE]
+
+    def test_a_built_image_that_is_used_again_keeps_when_it_was_built_unless_it_was_built_anew(
+        self, images: Images
+    ) -> None:
+        later = replace(BUILT, built_at=NOW + 7, used_at=NOW + 7, size=7)
+        images.put_built(BUILT, is_new=False)
+        images.put_built(later, is_new=False)
+        assert images.built_of(OWNER) == [replace(later, built_at=BUILT.built_at)]
+        images.put_built(later, is_new=True)
+        assert images.built_of(OWNER) == [later]
+
+    def test_built_images_are_taken_out_of_one_endpoints_list_and_the_last_used_is_first(self, images: Images) -> None:
+        other = replace(BUILT, endpoint="tcp://docker.example.org:2376", used_at=NOW + 1)
+        third = replace(BUILT, name=BUILT.name.replace("a", "c"), used_at=NOW)
+        for image in (BUILT, other, third):
+            images.put_built(image, is_new=True)
+        assert images.built_of(OWNER) == [other, BUILT, third]
+        for _ in range(2):
+            images.remove_built(OWNER, BUILT.endpoint, [BUILT.name, third.name])
+            assert images.built_of(OWNER) == [other]
+
+    def test_a_built_image_is_listed_for_its_time_after_its_last_use_and_no_longer(self, images: Images) -> None:
+        images.put_built(BUILT, is_new=True)
+        self.now = BUILT.used_at + BUILT_TTL - 1
+        assert images.built_of(OWNER) == [BUILT]
+        self.now = BUILT.used_at + BUILT_TTL
+        assert images.built_of(OWNER) == []

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from chalicelib.aws.slots import Pool
+from dataclasses import replace
+
+from chalicelib.aws.slots import Pool, repository_pool
 from chalicelib.launcher.effects import Slots
+from chalicelib.repository.source import Provider, Source
 from chalicelib.session.admission import Crowd, Quota, Slot
 from tests.builders import NOW
 
@@ -44,6 +47,18 @@ class SlotStoreContract:
             slots.put(Pool.SLOW, "one", a_slot(seconds=60.0 + later))
             assert slots.held(Pool.PULL)["one"].until == NOW + pulls
             assert slots.held(Pool.SLOW)["one"].until == NOW + slow
+
+    def test_a_repository_has_a_pool_of_its_own_whatever_its_version_and_folder(self, slots: Slots) -> None:
+        quota, nobody = Quota(per_owner=1, per_network=1, in_all=2), a_slot(owner="", endpoint="")
+        lessons = Source(Provider.GITHUB, "https://github.com/somebody/lessons")
+        other = replace(lessons, address="https://github.com/somebody/other")
+        for sid, source in (("one", lessons), ("two", replace(lessons, ref="main", folder="a"))):
+            assert slots.take(repository_pool(source), sid, nobody, quota) is None
+        assert slots.take(repository_pool(lessons), "three", nobody, quota) == Crowd(2, "on this hub")
+        assert slots.take(repository_pool(other), "three", nobody, quota) is None
+        assert slots.take(repository_pool(lessons), "one", a_slot(owner="", endpoint="", seconds=600), quota) is None
+        slots.give_back(repository_pool(lessons), "two")
+        assert slots.take(repository_pool(lessons), "three", nobody, quota) is None
 
     def test_a_slot_that_was_given_back_is_free(self, slots: Slots) -> None:
         for sid in ("one", "two"):

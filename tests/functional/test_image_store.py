@@ -38,4 +38,6 @@ class TestImageStore(ImageStoreContract):
         for number, changes in enumerate(({"size": {"S": "7"}}, {"saved_at": {"N": "1"}, "notebook": {"N": "2"}}, {})):
             item = {"pk": {"S": f"owner#{OWNER}"}, "sk": {"S": f"image#{number}#a"}, **changes}
             self._dynamodb.put_item(TableName=TABLE, Item=item)
+            self._dynamodb.put_item(TableName=TABLE, Item={**item, "sk": {"S": f"built#{number}#a"}})
         assert images.of_owner(OWNER) == [IMAGE]
+        assert images.built_of(OWNER) == []

@@ -81,6 +81,13 @@ class TestDockerEndpoint(EngineContract):
             rig.behind.remove_image(name, force=True)
 
     @pytest.fixture
+    def built_as(self, rig: Rig) -> Iterator[str]:
+        name = f"localhost/homeport-built:{40 * 'c'}"
+        yield name
+        with suppress(NotFound):
+            rig.behind.remove_image(name, force=True)
+
+    @pytest.fixture
     def pullable(self, rig: Rig) -> Iterator[str]:
         with GatedRegistry(3, host=rig.loopback) as registry:
             registry.open_gates()

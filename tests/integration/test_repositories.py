@@ -223,3 +223,33 @@ def test_a_build_that_is_stopped_ends_and_leaves_nothing_but_the_engines_cache(
     assert built_images(behind) == set()
     with pytest.raises(NotFound):
         behind.inspect_container(f"homeport-{sid}-1")
+
+
+def test_images_built_here_are_listed_and_removed_once_no_container_uses_them(
+    site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient, notebook_image: str
+) -> None:
+    repository = lessons(site, "o/housekeeping", notebook_image)
+
+    def listed() -> list[dict[str, Any]]:
+        answer = requests.get(f"{stack.hub_address}/sessions", headers=hub.headers, timeout=60)
+        return [image for image in answer.json()["built"] if image["version"] == repository.head()]
+
+    def remove(sid: str, image: str) -> str:
+        address = f"{stack.hub_address}/sessions/{sid}/images"
+        answer = requests.post(address, headers=hub.headers, json={"image": image}, timeout=60)
+        assert (answer.status_code, answer.json()["state"]) == (202, "tidying")
+        return str(demo.follow(hub, sid, "ready")["message"])
+
+    ready, _ = launched(hub, stack, "housekeeping", repo=repository.address)
+    (image,) = listed()
+    assert (image["name"], image["endpoint"]) == (ready["image"], ready["endpoint"])
+    assert image["size"] == behind.inspect_image(ready["image"])["Size"]
+    for which in ("all", ready["image"]):
+        assert "in use by a container, so it stays" in remove(ready["id"], which)
+    assert built_images(behind) == {ready["image"]}
+    stop(hub, ready["id"])
+    beside, _ = launched(hub, stack, "beside", image=notebook_image)
+    assert remove(beside["id"], "all").endswith("No image that was built here is left on the endpoint")
+    assert (built_images(behind), listed()) == (set(), [])
+    assert "No image that was built here is left on the endpoint" in hub.log(beside["id"])
+    stop(hub, beside["id"])

@@ -27,7 +27,7 @@ NAMES = st.sampled_from(["lessons", "notes"])
 INSTRUCTIONS = st.integers(1, 40)  # a tick has about as many at most; after its last one nothing happens
 SOURCES = st.sampled_from([(REPOSITORY, None), (None, CONTENT), (REPOSITORY, CONTENT)])
 NUMBERS = st.integers(0, 5)
-ASKS = ["stop", "stop_and_keep", "launch_again", "keep_longer", "save_as", "forget", "delete"]
+ASKS = ["stop", "stop_and_keep", "launch_again", "keep_longer", "save_as", "remove_images", "forget", "delete"]
 SKEWS = st.sampled_from([0.0, 0.0, 120.0, -120.0])
 PAUSES = st.sampled_from([1.0, LEASE_SECONDS + 1, 600.0])
 

@@ -1307,9 +1307,9 @@ def test_a_slot_that_cannot_be_given_back_keeps_no_other_one() -> None:
     stage = Stage()
     mine = stage.session.owner[:16]
     others(stage, Pool.SLOW, 20, owner=mine)
-    given_back: list[Pool] = []
+    given_back: list[str] = []
 
-    def refuse(pool: Pool, sid: str) -> None:
+    def refuse(pool: str, sid: str) -> None:
         given_back.append(pool)
         raise StoreUnavailable("The table does not answer")
 

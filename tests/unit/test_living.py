@@ -128,7 +128,17 @@ def _can(world: World, sid: str, what: str) -> bool:
 
 @pytest.mark.parametrize("what", PRESSED)
 @pytest.mark.parametrize(
-    "state", [State.PULLING, State.CREATING, State.READY, State.SAVING, State.REMOVING, State.PURGING, State.KEPT]
+    "state",
+    [
+        State.PULLING,
+        State.CREATING,
+        State.READY,
+        State.SAVING,
+        State.TIDYING,
+        State.REMOVING,
+        State.PURGING,
+        State.KEPT,
+    ],
 )
 def test_the_launcher_may_be_killed_at_any_instruction_of_it(what: str, state: State) -> None:
     for at in range(1, 60):

@@ -33,6 +33,7 @@ from chalicelib.session.machine import (
 )
 from chalicelib.session.narration import LINE_LENGTH, MESSAGES, progress
 from chalicelib.session.values import (
+    ALL_IMAGES,
     PHASES,
     Failure,
     Phase,
@@ -68,6 +69,9 @@ EXAMPLES: dict[type, e.Event] = {
     e.LaunchedAgain: e.LaunchedAgain(LIFETIME),
     e.SaveRequested: e.SaveRequested("localhost/lessons:2026-11-29"),
     e.ImageSaved: e.ImageSaved(1 << 30),
+    e.TidyRequested: e.TidyRequested(ALL_IMAGES),
+    e.ImageRemoved: e.ImageRemoved("An image is removed"),
+    e.ImagesRemoved: e.ImagesRemoved("No image that was built here is left on the endpoint"),
     e.ContainerExited: e.ContainerExited(FAILURE),
     e.EffectDelayed: e.EffectDelayed(FAILURE),
     e.EffectFailed: e.EffectFailed(FAILURE),
@@ -133,9 +137,10 @@ def test_there_is_one_way_out() -> None:
 
 
 def test_ready_is_left_only_by_withdrawing_the_route() -> None:
-    stays = {State.READY, State.REPUBLISHING, State.FORGETTING, State.SAVING}
+    stays = {State.READY, State.REPUBLISHING, State.FORGETTING, State.SAVING, State.TIDYING}
     assert set(TRANSITIONS[State.READY].values()) == {*stays, State.WITHDRAWING}
-    assert set(TRANSITIONS[State.SAVING].values()) == {State.READY, State.SAVING, State.FORGETTING, State.WITHDRAWING}
+    for state in (State.SAVING, State.TIDYING):
+        assert set(TRANSITIONS[state].values()) == {State.READY, state, State.FORGETTING, State.WITHDRAWING}
     assert set(TRANSITIONS[State.FORGETTING].values()) == {State.READY, State.FORGETTING, State.WITHDRAWING}
 
 
@@ -208,7 +213,7 @@ def test_a_silent_endpoint_holds_no_state_longer_than_its_patience(state: State)
         now = due(session)
     assert missed == e.PatienceExpired(FAILURE)
     assert now - NOW <= PATIENCE[state] + 61
-    assert advance(session, missed, now).failure == (None if state is State.SAVING else FAILURE)
+    assert advance(session, missed, now).failure == (None if state in (State.SAVING, State.TIDYING) else FAILURE)
 
 
 @pytest.mark.parametrize("state", sorted(PATIENCE))

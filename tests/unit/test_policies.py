@@ -145,7 +145,7 @@ def test_nobody_writes_certificates() -> None:
                 "ticket": set(),
                 "route": {"proxy"},
                 "grant": {"proxy"},
-                "owner": set(),
+                "owner": {Lane.LAUNCH},
             },
         ),
         (
@@ -184,7 +184,7 @@ def test_nobody_writes_certificates() -> None:
                 "route": set(),
                 "grant": set(),
                 "slots": set(),
-                "owner": set(),
+                "owner": {Lane.LAUNCH},
             },
         ),
         (
@@ -225,7 +225,7 @@ def test_of_the_table_itself_a_sessions_log_and_an_owners_images_alone_are_queri
     readers = {kind: who("dynamodb:Query", TABLE, item(kind)) for kind in kinds}
     assert readers == {
         "session": {"web"},
-        "owner": {"web"},
+        "owner": {"web", Lane.LAUNCH},
         "token": set(),
         "ticket": set(),
         "route": set(),

@@ -562,6 +562,7 @@ CHANGED: Final[Mapping[str, Any]] = {
     "sealed_in": 2,
     "saving": "localhost/lessons:2026-11-29",
     "commits": 1,
+    "tidying": "all",
     "longest_until": NOW + 2.3,
     "queued": True,
     "pull_waits": True,

@@ -114,6 +114,10 @@ class TestEngineTwin(EngineContract):
         return "localhost/homeport-saved:latest"
 
     @pytest.fixture
+    def built_as(self) -> str:
+        return f"localhost/homeport-built:{40 * 'c'}"
+
+    @pytest.fixture
     def pullable(self) -> str:
         return "registry.example.org/notebook:latest"
 

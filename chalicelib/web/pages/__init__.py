@@ -33,7 +33,7 @@ from chalicelib.repository.source import Provider
 from chalicelib.repository.source import Source as RepositorySource
 from chalicelib.session.options import Allowance, shown_limits, shown_size
 from chalicelib.session.values import Limits
-from chalicelib.web.json import Asked, Badge, Check, Found, Image, Line, Listed, Repository, Session
+from chalicelib.web.json import Asked, Badge, Built, Check, Found, Image, Line, Listed, Repository, Session
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -88,22 +88,24 @@ class HomePage(Page):
 class SessionsPage(Page):
     """`GET /sessions`: a page of the owner's sessions, newest first; `older` is the next's address, below `root`.
 
-    `images` are what notebooks were saved as.
+    `images` are what notebooks were saved as, and `built` the images of repositories.
     """
 
     template: ClassVar[str] = "sessions.html"
     sessions: Sequence[Listed]
     older: str | None = None
     images: Sequence[Image] = ()
+    built: Sequence[Built] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionPage(Page):
-    """`GET /sessions/{id}`; `log` is oldest first."""
+    """`GET /sessions/{id}`; `log` is oldest first, `built` are the images of repositories on its endpoint."""
 
     template: ClassVar[str] = "session.html"
     session: Session
     log: Sequence[Line]
+    built: Sequence[Built] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

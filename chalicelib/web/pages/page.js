@@ -427,6 +427,7 @@
       session.headline === "Deleted" ? "deleted" : "not-deleted",
       session.warning ? "ending" : "not-ending",
       session.save_as ? "savable" : "not-savable",
+      session.state === "ready" && session.credentials_held ? "tidiable" : "not-tidiable",
       session.log_url ? "logged" : "not-logged",
       session.error ? "failed" : "not-failed",
     ]);
@@ -449,7 +450,9 @@
     };
 
     const show = (session) => {
+      const isTidied = state === "tidying" && session.state === "ready";
       ({phase, state} = session);
+      if (isTidied) location.reload();  // the list of images is the hub's
       showPhase(session);
       showSteps(session.steps);
       showVersions(session);
