@@ -27,6 +27,8 @@ settings.register_profile("homeport", deadline=None, max_examples=25, suppress_h
 settings.load_profile("homeport")
 
 REAL_PARTS = ("tests/browser/", "tests/integration/", "tests/functional/test_local_endpoint.py")
+# Of them; they start parts of their own, since they take long.
+ON_THEIR_OWN = ("tests/integration/test_helper_builds.py",)
 OURS = ("HOMEPORT_NO_SKIPS", "HOMEPORT_EXAMPLES")  # what a test may be told
 FOREIGN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL")
 
@@ -42,7 +44,8 @@ class ByParts(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist is not
     """What needs the real parts goes to one of pytest-xdist's processes, which starts them once; the rest by module."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "real parts" if nodeid.startswith(REAL_PARTS) else nodeid.partition("::")[0]
+        module = nodeid.partition("::")[0]
+        return "real parts" if module.startswith(REAL_PARTS) and module not in ON_THEIR_OWN else module
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByParts:

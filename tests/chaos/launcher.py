@@ -41,11 +41,12 @@ from chalicelib.engine.endpoint import DockerEndpoint
 from chalicelib.errors import HomeportError
 from chalicelib.launcher.effects import Effects
 from chalicelib.launcher.tick import Launcher
+from chalicelib.repository.address import parse_repository
 from chalicelib.session.lanes import Lane
 from chalicelib.session.values import Limits
 from chalicelib.web.forms import Deletion, Launch
 from chalicelib.web.hub import Hub
-from chalicelib.wiring import aws_client
+from chalicelib.wiring import HELPER, aws_client
 from tests.chaos.recorded_aws import BY
 
 WRITES: Final = (
@@ -62,6 +63,8 @@ WRITES: Final = (
 class Command:
     """What a process is to do: "tick" (with `lane` and `body`), or what a visitor does (Parts.run; `name`, `sid`).
 
+    A launch is that of a `repository`, if one is named.
+
     At the instruction `kill_at`, counted from 1, it is killed (None: never), or at the first that is called `kill_on`.
     """
 
@@ -73,6 +76,7 @@ class Command:
     offset: float = 0.0
     kill_at: int | None = None
     kill_on: str = ""
+    repository: str = ""
 
 
 @dataclass(slots=True)
@@ -162,7 +166,7 @@ class Parts:
             case "tick":
                 self.launcher(Lane(command.lane)).tick(TickMessage.from_body(command.body))
             case "launch":
-                self.hub().launch(self.form(command.name))
+                self.hub().launch(self.form(command.name, command.repository))
             case "stop":
                 self.hub().stop(self.sessions().load(command.sid))
             case "forget":
@@ -177,8 +181,16 @@ class Parts:
                 session = self.sessions().load(command.sid)
                 self.hub().delete(session, Deletion(name=session.name, bundle=self.bundle))
 
-    def form(self, name: str) -> Launch:
-        return Launch(bundle=self.bundle, name=name, host=None, image=self.image, limits=Limits(), open_path="")
+    def form(self, name: str, repository: str) -> Launch:
+        return Launch(
+            bundle=self.bundle,
+            name=name,
+            host=None,
+            image=None if repository else self.image,
+            repository=parse_repository(repository).source if repository else None,
+            limits=Limits(),
+            open_path="",
+        )
 
     def clock(self) -> float:
         return time.time() + self.offset
@@ -217,6 +229,7 @@ class Parts:
             clock=self.clock,
             sleep=time.sleep,
             connect=self.connect,
+            program=HELPER.read_bytes(),
         )
         return Launcher(
             sessions=self.sessions(),

@@ -36,8 +36,9 @@ from local.endpoint import LocalEndpoint, endpoint, write_bundle
 from local.engine import Engine
 from tests.chaos.launcher import Command, Outcome
 from tests.chaos.recorded_aws import entries
-from tests.history import Created, Entry, Removed, Started, sid_of
+from tests.history import Created, Entry, Fact, HelperMade, HelperRemoved, Removed, Started, sid_of
 from tests.integration.gated_registry import a_tar
+from tests.real_parts import BUILDER_IMAGE
 
 IMAGE: Final = "homeport-chaos-test:latest"
 NOTEBOOK: Final = b"""\
@@ -61,9 +62,12 @@ _ACTIONS: Final[Mapping[str, type[Created | Started | Removed]]] = {
 
 @dataclass
 class Events:
-    """What the engine says, from the moment it is listened to: containers by name, and volumes that are gone."""
+    """What the engine says, from the moment it is listened to: containers of sessions, and volumes that are gone.
 
-    containers: list[tuple[int, str, str]] = field(default_factory=list)
+    Of a container: when, what, the session that its label names, its name, and whether it is a helper.
+    """
+
+    containers: list[tuple[int, str, str, str, bool]] = field(default_factory=list)
     volumes: set[str] = field(default_factory=set)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -74,7 +78,8 @@ class Events:
                 if event["Type"] == "volume" and event["Action"] == "destroy":
                     self.volumes.add(event["Actor"]["ID"])
                 elif event["Type"] == "container" and event["Action"] in _ACTIONS:
-                    self.containers.append((event["timeNano"], event["Action"], attributes["name"]))
+                    sid, is_helper = attributes.get("homeport.session", ""), "homeport.task" in attributes
+                    self.containers.append((event["timeNano"], event["Action"], sid, attributes["name"], is_helper))
                 self.changed.notify_all()
 
     def await_volume(self, name: str) -> None:
@@ -166,9 +171,12 @@ class Rig:
             self._read = end
             told = list(self._journal[sid])
         with self.events.changed:
-            seen = [
-                (at, Entry(_ACTIONS[what](name))) for at, what, name in self.events.containers if f"-{sid}-" in name
-            ]
+            of_session = [told for told in self.events.containers if told[2] == sid]
+        seen = [
+            (at, Entry(fact))
+            for at, what, _, name, is_helper in of_session
+            if (fact := _fact(sid, what, name, is_helper))
+        ]
         return [entry for _, entry in sorted([*told, *seen], key=lambda one: one[0])]
 
     def _catch_up(self) -> None:
@@ -181,7 +189,15 @@ class Rig:
     @contextmanager
     def launchers(self, count: int) -> Iterator[list[Launcher]]:
         """Processes that start others, each for one thread; see launcher.py."""
-        environ = own_environ(os.environ) | dict(self.environ) | {"HOMEPORT_ENDPOINT_NETWORKS": "127.0.0.0/8"}
+        environ = (
+            own_environ(os.environ)
+            | dict(self.environ)
+            | {
+                "HOMEPORT_ENDPOINT_NETWORKS": "127.0.0.0/8",
+                "HOMEPORT_ENGINE_SOCKET": str(self.engine.socket),
+                "HOMEPORT_BUILDER_IMAGE": BUILDER_IMAGE,
+            }
+        )
         pairs = [socket.socketpair() for _ in range(count)]
         theirs = [pair[1].fileno() for pair in pairs]
         command = [sys.executable, "-m", "tests.chaos.launcher", str(self.folder / "bundle.zip"), IMAGE]
@@ -244,6 +260,18 @@ def rig_of(folder: Path, running: Engine, cloud: Aws) -> Iterator[Rig]:
             behind.remove_image(IMAGE, force=True)
             behind.close()
             listener.close()
+
+
+def _fact(sid: str, what: str, name: str, is_helper: bool) -> Fact | None:
+    """What happened to a container; nothing is said of a helper's start."""
+    if not is_helper:
+        return _ACTIONS[what](name)
+    match what:
+        case "create":
+            return HelperMade(sid, name)
+        case "destroy":
+            return HelperRemoved(sid, name)
+    return None
 
 
 def import_notebook(behind: docker.APIClient) -> None:

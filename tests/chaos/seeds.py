@@ -64,12 +64,16 @@ def live(
 
 @dataclass
 class Life:
-    """What becomes of one seed; `run` gives the instructions at which processes were killed."""
+    """What becomes of one seed; `run` gives the instructions at which processes were killed.
+
+    `repository` is the address of what is launched, if that is no image.
+    """
 
     rig: Rig
     launcher: Launcher
     seed: int
     kill_on: str = ""
+    repository: str = ""
     offset: float = 0.0
     killed: list[str] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
@@ -205,7 +209,7 @@ class Life:
         return self._perform("tick", lane=lane, body=body)
 
     def _perform(self, do: str, lane: str = "", body: str = "") -> Outcome:
-        command = Command(do, self.sid, self.name, lane, body, self.offset, self.kill_in, self.kill_on)
+        command = Command(do, self.sid, self.name, lane, body, self.offset, self.kill_in, self.kill_on, self.repository)
         outcome = self.launcher.run(command)
         self.commands.append(f"{do} {lane} {body} at +{self.offset:.1f}: {outcome}")
         assert not outcome.error, outcome.error

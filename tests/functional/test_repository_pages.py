@@ -158,7 +158,7 @@ def test_an_address_with_a_token_in_it_is_in_no_answer_no_log_and_no_store(
     field: str, hub: HubRig, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level("INFO")
-    asked = {field: "https://ada:secret-token@github.com/u/r"}
+    asked: dict[str, Any] = {field: "https://ada:secret-token@github.com/u/r"}
     answers = [
         hub.upload(a_bundle(), **asked),
         hub.upload(a_bundle(), "/bundles", **asked),
