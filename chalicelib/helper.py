@@ -988,6 +988,7 @@ _STEPS: Final = (
     re.compile(r"(?:Step|STEP) (?P<done>\d+)/(?P<of>\d+) ?:"),  # the classic builder; Podman's
     re.compile(r"#\d+ \[(?:(?P<stage>[^\]]*?) +)?(?P<done>\d+)/(?P<of>\d+)\] "),  # BuildKit, plain
 )
+_STEP_DIGEST: Final = re.compile(r"#\d+ sha256:[0-9a-f]{64}")  # what BuildKit once printed behind each step
 _BUILD_FAILURES: Final = (
     ("no-space", r"no space left on device|disk quota exceeded"),
     (
@@ -1020,7 +1021,9 @@ class Progress:
         self._count = 0
 
     def see(self, line: str) -> None:
-        """Print a line, and an answer if it is that of a further step."""
+        """Print a line, and an answer if it is that of a further step; the digest of a step tells nobody anything."""
+        if _STEP_DIGEST.fullmatch(line.strip()):
+            return
         self._count += 1
         if self._count <= MOST_LINES or self._count % EVERY == 0:
             say(line)

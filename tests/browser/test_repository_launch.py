@@ -17,7 +17,7 @@ from tests.browser.conftest import PATIENCE
 from tests.git_rig import GitSite, Repository
 from tests.repository_rig import lessons
 
-PARTS: Final = 8  # that the build prints, one a second
+PARTS: Final = 5  # that the build prints, one a second
 LESSON: Final = "The first lesson of this course"
 NOTEBOOK: Final = json.dumps(
     {

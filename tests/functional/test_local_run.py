@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,15 @@ def test_the_demo_ends_at_the_first_failure_with_its_sentence() -> None:
 def test_the_demo_does_not_wait_for_a_session_that_stopped_by_itself() -> None:
     with pytest.raises(DemoFailed, match="stopped, not ready"):
         demo.follow(Hub(a_session("stopped")), "sid", "ready", lambda _session: None)  # type: ignore[arg-type]
+
+
+def test_the_demo_is_of_the_repository_that_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    monkeypatch.setattr(run, "stop_on_signal", lambda: None)
+    monkeypatch.setattr(demo, "some_stack", lambda *_: nullcontext())
+    monkeypatch.setattr(demo, "demonstrate", lambda *_, repository: shown.append(repository))
+    assert [demo.main({}), demo.main({"REPO": " owner/name "})] == [0, 0]
+    assert shown == ["", "owner/name"]
 
 
 def test_progress_is_one_line_each_and_only_when_it_changed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -90,6 +91,16 @@ def test_the_site_of_a_repository_is_asked_by_containers_of_the_endpoint_alone(
     stop(hub, ready["id"])
     assert site.clients
     assert not site.clients & {urlsplit(site.address).hostname, "127.0.0.1"}, "the hub is on the machine of the site"
+
+
+def test_the_demo_shows_a_repository(
+    site: GitSite, stack: Stack, behind: docker.APIClient, notebook_image: str
+) -> None:
+    repository = lessons(site, "o/demo", notebook_image)
+    steps: list[str] = []
+    demo.demonstrate(stack, "demo", steps.append, io.StringIO(), repository=repository.address)
+    assert f"ready: {repository.address} is at {repository.head()}" in steps
+    assert steps[-1] == "stopped; no container, no route, no stored credential is left"
 
 
 def test_work_survives_and_is_never_overwritten(
