@@ -1658,7 +1658,7 @@ def test_of_the_images_that_are_listed_those_of_this_hub_are_told_and_no_more_th
         assert endpoint.built_images() == [built_as(number) for number in range(100)]
         (sent,) = (request for request in engine.heard if "/images/json" in request.path)
     (filters,) = parse_qs(sent.path.partition("?")[2])["filters"]
-    assert json.loads(filters) == {"label": ["homeport.hub=hub", "homeport.built"]}
+    assert json.loads(filters) == {"label": ["homeport.hub=hub"]}
 
 
 @pytest.mark.parametrize("listed", [of_json({}), of_json("x"), http(b"[" * 9999), of_json(["x" * ANSWER_BYTES])])
