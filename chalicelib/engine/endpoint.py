@@ -578,7 +578,7 @@ class DockerEndpoint:
 
     def built_images(self) -> list[str]:
         """Name the images of repositories that this hub had built, whoever launched them; at most IMAGES_LENGTH."""
-        filters = {"label": [f"{LABEL}hub={self._hub_name}", BUILT]}
+        filters = {"label": f"{LABEL}hub={self._hub_name}"}  # of two labels Podman 4 finds no image at all
         with self._calls() as docker:
             listed = list_of(docker.images(filters=filters))
         names = (built_name(image, self._hub_name) for image in listed)

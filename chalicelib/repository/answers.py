@@ -19,6 +19,7 @@ MOST_STEPS: Final = 10_000
 
 _VERSION: Final = re.compile(r"[0-9A-Za-z][0-9A-Za-z._:/+-]{0,199}", re.ASCII)
 _CODE: Final = re.compile(r"[a-z]{2,20}(?:-[a-z]{1,20}){0,4}", re.ASCII)
+_NUMBER: Final = re.compile(r"#[0-9]+ (?:[0-9]+\.[0-9]+ )?", re.ASCII)  # BuildKit's, of a step and when it was said
 # What the classic builder says between what a person wants to read.
 _NOISE: Final = re.compile(r"|-+> (?:Running in )?[0-9a-f]{12}|Removing intermediate container [0-9a-f]{12}", re.ASCII)
 _ENDS: Final = frozenset({"resolved", "built", "cloned", "failed"})
@@ -76,7 +77,8 @@ def report_of(log: str) -> Report:
     for text in log.split("\n"):  # no other character ends a line: what a repository prints must not begin one
         answer = _answer(text)
         if answer is None:
-            line = line if _NOISE.fullmatch(text.strip()) else text.strip()
+            said = _NUMBER.sub("", text.strip())
+            line = line if _NOISE.fullmatch(said) else said
         elif answer.get("answer") == "step":
             fraction = _fraction(answer) if _fraction(answer) is not None else fraction
         elif answer.get("answer") in _ENDS:

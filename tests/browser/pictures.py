@@ -33,7 +33,7 @@ BUILDING: Final = a_session_document(
     state="building",
     progress=0.46,
     steps=STEPS,
-    message="#9 [5/9] RUN mamba env update -p /srv/conda -f binder/environment.yml",
+    message="[5/9] RUN mamba env update -p /srv/conda -f binder/environment.yml",
     image="localhost/homeport-built:0",
     repository=a_repository_document(),
     endpoint=ENDPOINT,
@@ -42,7 +42,7 @@ LOG: Final = (
     f"Launch 1 of “jupyterlab-demo” on {ENDPOINT}",
     "Connected to Docker 27.3.1 at 203.0.113.7",
     "jupyterlab/jupyterlab-demo is at 3f786850e387550fdab836ed7e6dc881de23001b",
-    "#9 [5/9] RUN mamba env update -p /srv/conda -f binder/environment.yml",
+    "[5/9] RUN mamba env update -p /srv/conda -f binder/environment.yml",
 )
 
 

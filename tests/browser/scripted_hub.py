@@ -22,7 +22,7 @@ from chalicelib.session.options import Allowance
 from chalicelib.session.values import Limits
 from chalicelib.web import pages
 from chalicelib.web.forms import LINK_FIELDS, Wanted, parse_wanted
-from chalicelib.web.json import Badge, Check, Found, Line, Session, badge_json, found_json, problem_json
+from chalicelib.web.json import Badge, Built, Check, Found, Line, Session, badge_json, found_json, problem_json
 from tests.documents import SID, a_session_document
 
 STAGE = "/stage"
@@ -52,6 +52,7 @@ class Script:
     bundles: list[tuple[int, Any]] = field(default_factory=lambda: [(200, CHECK)])
     launches: list[tuple[int, Any]] = field(default_factory=lambda: [(201, a_session_document())])
     state: Session = field(default_factory=a_session_document)
+    built: list[Built] = field(default_factory=list)
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     lines: int = 1
 
@@ -115,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/badge.svg":
             self._send(200, "image/svg+xml", badge_svg())
         elif path == f"/sessions/{SID}":
-            self._page(pages.SessionPage(root="../", session=script.state, log=[a_line(1)]))
+            self._page(pages.SessionPage(root="../", session=script.state, log=[a_line(1)], built=script.built))
         elif path == f"/sessions/{SID}/events":
             script.lines += 1
             lines = [a_line(number) for number in range(int(query["after"]) + 1, script.lines + 1)]

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from tests.browser.scripted_hub import Script, a_problem, scripted_hub
-from tests.documents import SID, a_session_document
+from tests.documents import SID, a_built_document, a_session_document
 
 MISSING = a_problem("endpoint-missing", "The bundle names no endpoint: type its address")
 MISMATCH = a_problem("key-mismatch", "key.pem does not belong to cert.pem: export the bundle again")
@@ -170,6 +170,21 @@ def test_a_session_is_followed_and_entered_once_when_it_gets_ready(page: Page, h
     page.go_back()
     expect(page.get_by_role("button", name="Open the notebook")).to_be_visible()
     assert len(script.asked("POST", f"/sessions/{SID}/enter")) == 1
+
+
+def test_the_list_of_images_built_here_is_open_where_a_link_leads_to_it_and_new_when_they_are_removed(
+    page: Page, hub: str, script: Script
+) -> None:
+    script.state, script.built = a_session_document(state="ready"), [a_built_document()]
+    page.goto(f"{hub}sessions/{SID}#images")
+    expect(page.get_by_role("button", name="Remove jupyterlab/jupyterlab-demo at 3f78685")).to_be_visible()
+    script.state = a_session_document(state="tidying")
+    page.reload()
+    expect(page.locator("#images")).to_be_hidden()
+    script.state, script.built = a_session_document(state="ready"), []
+    expect(page.locator("#images")).to_have_count(0)
+    expect(page.locator("#chip")).to_have_text("Ready")
+    assert script.asked("POST", f"/sessions/{SID}/enter") == []
 
 
 def test_a_session_that_was_ready_before_is_not_entered_unasked(page: Page, hub: str, script: Script) -> None:

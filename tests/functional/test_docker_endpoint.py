@@ -1624,3 +1624,79 @@ def test_what_is_not_the_launchs_own_container_is_not_committed(pki: Pki, found:
     with HostileEngine(pki, answers) as engine:
         assert code_of(an_endpoint(engine), lambda endpoint: list(commit(endpoint))) == code
         assert not [request for request in engine.heard if request.method == "POST"]
+
+
+# ── images of repositories are removed ───────────────────────────────────────────────────────────────────────────────
+
+
+def built_as(number: int) -> str:
+    return f"localhost/homeport-built:{number:040x}"
+
+
+def a_built_image(name: str, **labels: str) -> dict[str, Any]:
+    """What an engine says of it, in a list and by itself."""
+    said = {"homeport.hub": "hub", "homeport.built": name, **labels}
+    return {"RepoTags": [name], "Labels": said, "Config": {"Labels": said}, "Size": 7}
+
+
+def removing(answer: Answer, **labels: str) -> dict[str, Answer]:
+    found = of_json(a_built_image(built_as(1), **labels))
+    return {f"GET /images/{built_as(1)}/json": found, f"DELETE /images/{built_as(1)}": answer}
+
+
+def test_of_the_images_that_are_listed_those_of_this_hub_are_told_and_no_more_than_a_hundred(pki: Pki) -> None:
+    ours = [a_built_image(built_as(number)) for number in range(120)]
+    others: list[object] = [
+        a_built_image(built_as(0), **{"homeport.hub": "another"}),
+        {},
+        [],
+        None,
+        {"Labels": 7, "RepoTags": 7},
+    ]
+    answers: dict[str, Answer] = {"GET /images/json": of_json([*others, *ours])}
+    with HostileEngine(pki, answers) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.built_images() == [built_as(number) for number in range(100)]
+        (sent,) = (request for request in engine.heard if "/images/json" in request.path)
+    (filters,) = parse_qs(sent.path.partition("?")[2])["filters"]
+    assert json.loads(filters) == {"label": ["homeport.hub=hub"]}
+
+
+@pytest.mark.parametrize("listed", [of_json({}), of_json("x"), http(b"[" * 9999), of_json(["x" * ANSWER_BYTES])])
+def test_a_list_of_images_that_is_none_or_too_long_is_no_engines(pki: Pki, listed: bytes) -> None:
+    assert code_with(pki, {"GET /images/json": listed}, DockerEndpoint.built_images) == "not-a-docker-engine"
+
+
+def test_an_image_is_removed_without_force(pki: Pki) -> None:
+    with HostileEngine(pki, removing(of_json([{"Untagged": built_as(1)}]))) as engine, an_endpoint(engine) as endpoint:
+        assert endpoint.remove_built(built_as(1))
+        (sent,) = (request for request in engine.heard if request.method == "DELETE")
+    assert parse_qs(sent.path.partition("?")[2])["force"] == ["False"]
+
+
+def test_an_image_that_is_gone_meanwhile_is_no_failure(pki: Pki) -> None:
+    with HostileEngine(pki, removing(refusal(404, "No such image"))) as engine, an_endpoint(engine) as endpoint:
+        assert not endpoint.remove_built(built_as(1))
+
+
+@pytest.mark.parametrize("labels", [{"homeport.hub": "another"}, {"homeport.built": built_as(2)}])
+def test_an_image_that_is_not_this_hubs_is_not_removed(pki: Pki, labels: dict[str, str]) -> None:
+    with HostileEngine(pki, removing(of_json([]), **labels)) as engine, an_endpoint(engine) as endpoint:
+        assert not endpoint.remove_built(built_as(1))
+        assert not [request for request in engine.heard if request.method == "DELETE"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (refusal(409, "conflict: unable to remove repository reference (must force)"), "image-in-use"),
+        (refusal(500, "image used by 0123: image is in use by a container"), "image-in-use"),
+        (refusal(500, "it broke"), "endpoint-failed"),
+        (refusal(403, "denied"), "endpoint-forbidden"),
+        (lambda connection: connection.wait(), "endpoint-timeout"),
+        (http(status=307, headers=[("Location", "https://elsewhere.example.org/")]), "endpoint-redirected"),
+    ],
+)
+def test_a_removal_that_goes_wrong_has_its_code(pki: Pki, answer: Answer, code: str) -> None:
+    deadline = 1.0 if code == "endpoint-timeout" else 20.0
+    call: Call = lambda endpoint: endpoint.remove_built(built_as(1))  # noqa: E731
+    assert code_with(pki, removing(answer), call, deadline=deadline) == code

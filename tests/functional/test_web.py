@@ -12,10 +12,11 @@ from typing import Any, NoReturn
 import pytest
 
 from chalicelib.bundle.errors import BundleUnreadable
+from chalicelib.repository.source import Provider, Source
 from chalicelib.session import events as e
 from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.session.machine import advance
-from chalicelib.session.values import Failure, Line, SavedImage, Session, State, Target, session_id
+from chalicelib.session.values import BuiltImage, Failure, Line, SavedImage, Session, State, Target, session_id
 from chalicelib.web.hub import LISTED
 from tests.builders import NOW
 from tests.functional.hub_rig import HubRig, a_bundle, a_hub, away, hub_rig, once
@@ -631,6 +632,43 @@ def test_nobody_sees_or_saves_anybody_elses_images(hub: HubRig) -> None:
     other = {**json_form, "Sec-Fetch-Site": "cross-site"}
     assert hub.ask("POST", path, body=body, token=session["owner_token"], headers=other).status == 403
     assert "one:1" not in hub.ask("GET", "/", html=True).text
+
+
+def test_images_built_here_are_listed_and_removed_by_their_owner_through_a_ready_notebook(hub: HubRig) -> None:
+    session = hub.upload(a_bundle(), name="<one>").json
+    sid, token = session["id"], session["owner_token"]
+    name, form = f"localhost/homeport-built:{40 * 'a'}", {"Content-Type": "application/x-www-form-urlencoded"}
+    path = f"/sessions/{sid}/images"
+    refused = hub.ask("POST", path, body=b"image=all", token=token, headers=form)
+    assert (refused.status, refused.json["code"]) == (409, "session-not-ready")
+    ready = made_ready(hub, sid)
+    source = Source(Provider.GITHUB, "https://github.com/somebody/lessons")
+    for endpoint in (ready.endpoint, "tcp://elsewhere:2376"):
+        image = BuiltImage(ready.owner, name, endpoint, source, "v1", 3 << 30, time.time(), time.time())
+        hub.parts.images.put_built(image, is_new=True)
+    built = hub.ask("GET", "/sessions", token=token).json["built"]
+    assert [(image["name"], image["repository"], image["size"]) for image in built] == [
+        (name, "somebody/lessons", 3 << 30)
+    ] * 2
+    listed = hub.ask("GET", "/sessions", token=token, html=True).text
+    assert f'<a href="sessions/{sid}#images"><bdi>&lt;one&gt;</bdi></a>' in listed
+    assert listed.count("launch a notebook there") == 1
+    page = hub.ask("GET", f"/sessions/{sid}", token=token, html=True).text
+    assert page.count(f'<button name="image" value="{name}"') == 1, "the other one is elsewhere"
+    hub.messages()
+    stranger = hub.upload(a_bundle(1), name="one").json["owner_token"]
+    assert hub.ask("GET", "/sessions", token=stranger).json["built"] == []
+    for who, headers, status in (
+        (stranger, form, 404),
+        ("", form, 401),
+        (token, {**form, "Sec-Fetch-Site": "cross-site"}, 403),
+    ):
+        assert hub.ask("POST", path, body=b"image=all", token=who, headers=headers).status == status
+    assert hub.ask("POST", path, body=b"image=python", token=token, headers=form).status == 400
+    hub.messages()
+    answer = hub.ask("POST", path, body=f"image={name}".encode(), token=token, headers=form)
+    assert (answer.status, answer.json["state"], answer.json["phase"]) == (202, "tidying", "ready")
+    assert hub.messages(Lane.LAUNCH) == [{"session": sid}]
 
 
 def test_what_the_operator_does_not_allow_is_refused_before_a_file_is_chosen() -> None:

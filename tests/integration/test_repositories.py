@@ -254,7 +254,8 @@ def test_images_built_here_are_listed_and_removed_once_no_container_uses_them(
     ready, _ = launched(hub, stack, "housekeeping", repo=repository.address)
     (image,) = listed()
     assert (image["name"], image["endpoint"]) == (ready["image"], ready["endpoint"])
-    assert image["size"] == behind.inspect_image(ready["image"])["Size"]  # type: ignore[no-untyped-call]
+    found = behind.inspect_image(ready["image"])  # type: ignore[no-untyped-call]
+    assert image["size"] == found["Size"]
     for which in ("all", ready["image"]):
         assert "in use by a container, so it stays" in remove(ready["id"], which)
     assert built_images(behind) == {ready["image"]}

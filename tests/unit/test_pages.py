@@ -21,6 +21,7 @@ from chalicelib.web import pages
 from chalicelib.web.forms import LINK_FIELDS
 from tests.builders import a_session
 from tests.documents import (
+    a_built_document,
     a_found_document,
     a_listed_document,
     a_repository_document,
@@ -103,6 +104,9 @@ def every_page(text: str) -> Iterator[pages.Page]:
     step: documents.Step = {"name": text, "status": "now"}
     built = a_session_document(repository=repository, content=repository, steps=[step], log_url="sessions/x/build-log")
     yield pages.SessionPage(root="../", session=built, log=[])
+    image = a_built_document(repository=text, place=text, version=text, endpoint=text)
+    yield pages.SessionsPage(root="", sessions=[{**listed, "phase": "ready"}], built=[image])
+    yield pages.SessionPage(root="../", session=built, log=[], built=[image])
     found = a_found_document(repo=text, ref=text, folder=text, name=text, shown=text, place=text, summary=text)
     yield a_home(text, repository=found, content=found, open=text)
     yield a_home(text, image=f"{text}!", content=found)
@@ -377,6 +381,33 @@ def test_session_page_offers_what_the_state_allows(state: State) -> None:
     if state is State.KEPT:
         expected |= {"start", "forget"}
     assert offered(a_document_in(state)) == expected
+
+
+@pytest.mark.parametrize("state", [State.READY, State.TIDYING, State.SAVING, State.BUILDING, State.STOPPED])
+def test_images_built_here_are_removed_from_a_ready_page_that_has_any(state: State) -> None:
+    for held in (True, False):
+        for built in ([], [a_built_document()]):
+            session = a_document_in(state, credentials_held=held)
+            page = pages.SessionPage(root="../", session=session, log=[], built=built)
+            acts = [
+                element for element in Outline(page.html()).elements if element.attributes.get("data-act") == "images"
+            ]
+            assert [act.hidden for act in acts] == [not (state is State.READY and held)] * len(built)
+
+
+def test_images_built_here_are_summed_by_endpoint() -> None:
+    near, far = "tcp://docker.example.org:2376", "tcp://[2001:db8::1]:2376"
+    images = [
+        a_built_document(endpoint=near),
+        a_built_document(endpoint=near, size=None),
+        a_built_document(endpoint=far),
+    ]
+    ready = a_listed_document(endpoint=near, state="ready")
+    shown = words(pages.SessionsPage(root="", sessions=[ready], built=images))
+    assert f"open the page of {ready['name']}, which is ready there" in shown
+    assert "2 images, together up to 3 GiB. To remove them, open" in shown
+    assert "1 image, 3 GiB. To remove it, launch a notebook there" in shown
+    assert "Images built here" not in words(pages.SessionsPage(root="", sessions=[ready]))
 
 
 def test_without_credentials_nothing_is_offered_that_needs_them() -> None:

@@ -149,3 +149,18 @@ def test_any_log_is_read(log: str) -> None:
     assert all(isinstance(text, str) for text in (*report.failure, report.cloned, report.line))
     assert report.versions(1) is None or isinstance(report.versions(1), tuple)
     assert report.free_disk is None or report.free_disk >= 0
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        ("Step 2/3 : RUN x\n ---> Running in 0123456789ab\n", "Step 2/3 : RUN x"),
+        ("cached\nRemoving intermediate container 0123456789ab\n ---> 0123456789ab\n\n", "cached"),
+        ("#9 [5/9] RUN mamba env update\n", "[5/9] RUN mamba env update"),
+        ("#9 12.34 Solving environment\n", "Solving environment"),
+        ("# a comment of a program's\n", "# a comment of a program's"),
+        ("#12\n", "#12"),
+    ],
+)
+def test_a_line_is_what_a_person_wants_to_read_of_it(log: str, line: str) -> None:
+    assert report_of(log).line == line
