@@ -1182,13 +1182,13 @@ def _how_removed(
     if session.tidying != ALL_IMAGES:
         how = "is in use by a container, so it stays. Stop that one first" if in_use else "is on the endpoint no longer"
         return f"{_called(session.tidying, known)} {how}"
+    more = ". There may be more: remove all once more" if len(wanted) >= IMAGES_LENGTH else ""
     if in_use:
-        stays = (
-            "is in use by a container, so it stays" if len(in_use) == 1 else "are in use by containers, so they stay"
-        )
-        return f"{len(in_use)} of {len(wanted)} image{'s' if len(wanted) > 1 else ''} {stays}"
-    if len(wanted) >= IMAGES_LENGTH:
-        return f"{len(wanted)} images are removed. There may be more: remove all once more"
+        one = len(in_use) == 1
+        stays = "is in use by a container, so it stays" if one else "are in use by containers, so they stay"
+        return f"{len(in_use)} of {len(wanted)} image{'s' if len(wanted) > 1 else ''} {stays}{more}"
+    if more:
+        return f"{len(wanted)} images are removed{more}"
     return "No image that was built here is left on the endpoint"
 
 

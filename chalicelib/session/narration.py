@@ -22,7 +22,7 @@ from chalicelib.repository.address import shown
 from chalicelib.session import events as e
 from chalicelib.session.events import Event
 from chalicelib.session.options import shown_size
-from chalicelib.session.values import Failure, Line, Phase, Session, State, Summary, volume_name
+from chalicelib.session.values import ALL_IMAGES, Failure, Line, Phase, Session, State, Summary, volume_name
 from chalicelib.text import one_line
 
 LOG_LINES: Final = 40  # of a launch are kept, the newest; whatever an endpoint does, it makes no more
@@ -66,6 +66,7 @@ PROGRESS: Final[Mapping[State, float]] = MappingProxyType({
 })
 
 _PROGRESS: Final = (e.PullProgressed, e.HelperProgressed, e.ImageRemoved, e.Queued, e.PullQueued)
+_ENDS_TIDYING: Final = (e.ImagesRemoved, e.EffectFailed, e.PatienceExpired)
 
 _HEADLINES: Final[Mapping[Phase, str]] = MappingProxyType({
     Phase.LAUNCHING: "Launching", Phase.READY: "Ready", Phase.LEAVING: "Stopping", Phase.STOPPED: "Stopped",
@@ -197,8 +198,8 @@ def _minutes(seconds: float) -> str:
 def _message_after(before: Session, event: Event, after: Session) -> str:  # noqa: C901 - one arm per event
     if before.state is State.SAVING and after.state is State.READY:
         return f"{MESSAGES[State.READY]}. {_how_saving_ended(before, event)}"
-    if before.state is State.TIDYING and after.state is State.READY:
-        return f"{MESSAGES[State.READY]}. {_how_tidying_ended(event)}"
+    if before.state is State.TIDYING and isinstance(event, _ENDS_TIDYING):
+        return f"{MESSAGES[State.READY]}. {_how_tidying_ended(before, event)}"
     if after.state is not before.state or before.newer:
         return _message_of(after)
     match event:
@@ -230,14 +231,11 @@ def _how_saving_ended(before: Session, event: Event) -> str:
             return f"It is saved as the image {before.saving}"
 
 
-def _how_tidying_ended(event: Event) -> str:
-    match event:
-        case e.EffectFailed(failure=failure) | e.PatienceExpired(failure=failure):
-            return f"Not all images could be removed: {one_line(failure.message, LINE_LENGTH)}"
-        case e.ImagesRemoved(line=line):
-            return one_line(line, LINE_LENGTH)
-        case _:
-            return MESSAGES[State.READY]
+def _how_tidying_ended(before: Session, event: e.ImagesRemoved | e.EffectFailed | e.PatienceExpired) -> str:
+    if isinstance(event, e.ImagesRemoved):
+        return one_line(event.line, LINE_LENGTH)
+    what = "Not all images could" if before.tidying == ALL_IMAGES else "The image could not"
+    return f"{what} be removed: {one_line(event.failure.message, LINE_LENGTH)}"
 
 
 def _message_of(session: Session) -> str:
@@ -300,7 +298,7 @@ def _lines_about(before: Session, event: Event, after: Session) -> Iterator[str]
         case e.EffectFailed() | e.PatienceExpired() if before.state is State.SAVING:
             yield _how_saving_ended(before, event)
         case e.EffectFailed() | e.PatienceExpired() | e.ImagesRemoved() if before.state is State.TIDYING:
-            yield _how_tidying_ended(event)
+            yield _how_tidying_ended(before, event)
         case e.EffectFailed(failure=failure) | e.PatienceExpired(failure=failure):
             yield failure.message
             if before.state is State.REMOVING:

@@ -21,7 +21,7 @@ from chalicelib.aws.images import ImageStore
 from chalicelib.aws.queues import Handover, TickMessage
 from chalicelib.aws.routes import Grant, ProxyStore, RouteStore
 from chalicelib.aws.sessions import SessionStore
-from chalicelib.aws.slots import Pool, SlotStore
+from chalicelib.aws.slots import Pool, SlotStore, repository_pool
 from chalicelib.aws.tokens import TokenStore
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
@@ -36,6 +36,7 @@ from chalicelib.wiring import Wiring
 from infra.certificates import ensure_certificates
 from infra.stack import deploy_stack
 from tests.builders import LIFETIME, NOW, SIGN_IN, a_session
+from tests.contract.images import BUILT
 from tests.policies import REGION, ROOT, STAGE, Context, Document, allows, function_policy, proxy_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
@@ -195,7 +196,9 @@ def test_the_web_function_may_do_all_that_a_visitor_asks_of_it(
     tokens.put_ticket("ticket", SESSION, SIGN_IN, path="/lab", expires_at=NOW + 60)
     tokens.sign_out(SIGN_IN.browser, [SIGN_IN.owner])
     assert store.may_ask_for_look(SESSION.sid)
-    ImageStore(web("dynamodb"), outputs["Table"], lambda: NOW).of_owner(SESSION.owner)
+    images = ImageStore(web("dynamodb"), outputs["Table"], lambda: NOW)
+    images.of_owner(SESSION.owner)
+    images.built_of(SESSION.owner)
     for lane in (Lane.LAUNCH, Lane.LEAVE, Lane.WATCH):
         _wiring(web, outputs).queues.enqueue(TickMessage(SESSION.sid), lane=lane, delay=0.0)
 
@@ -216,6 +219,7 @@ def test_each_lane_may_do_all_that_its_sessions_need(
     assert kept == list(verified.log[:-1])
     slots = SlotStore(role("dynamodb"), outputs["Table"], lambda: NOW)
     slots.put(Pool.SLOW, other.sid, slot_of(other, NOW + 60))
+    slots.give_back(repository_pool(BUILT.repository), other.sid)
     assert credentials_store(role, outputs).get(SESSION.sid, 7, SESSION.owner) == CREDENTIALS
     with pytest.raises(CredentialsMissing):
         credentials_store(role, outputs).get(other.sid, 1, SESSION.owner)
@@ -225,7 +229,12 @@ def test_each_lane_may_do_all_that_its_sessions_need(
     if lane is Lane.LAUNCH:
         routes.publish(a_session(state=State.PUBLISHING, target=Target("203.0.113.7", 32768)))
         image = SavedImage(SESSION.owner, "localhost/a:1", SESSION.endpoint, SESSION.name, NOW, 1 << 30)
-        ImageStore(role("dynamodb"), outputs["Table"], lambda: NOW).put(image)
+        images = ImageStore(role("dynamodb"), outputs["Table"], lambda: NOW)
+        images.put(image)
+        for is_new in (True, False):
+            images.put_built(BUILT, is_new=is_new)
+        assert images.built_of(BUILT.owner) == [BUILT]
+        images.remove_built(BUILT.owner, BUILT.endpoint, [BUILT.name])
     if lane is Lane.LEAVE:
         routes.withdraw(SESSION)
         credentials_store(role, outputs).purge(SESSION.sid, 7)

@@ -7,8 +7,10 @@ wrong any more, every session comes to rest. HOMEPORT_EXAMPLES is how many lives
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
+from typing import ClassVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -35,9 +37,11 @@ PAUSES = st.sampled_from([1.0, LEASE_SECONDS + 1, 600.0])
 class AnyOrder(RuleBasedStateMachine):
     """Two notebooks of one visitor, and all that can happen to them."""
 
+    environ: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = World(self.environ)
 
     # ── the visitor ──
 
@@ -199,6 +203,7 @@ class AnyOrder(RuleBasedStateMachine):
         world.assert_at_rest()
         assert {session.phase for session in world.store.sessions.values()} <= {Phase.STOPPED}
         assert world.engine.helpers == {}
+        assert not any(held for pool, held in world.slots.pools.items() if pool.startswith("repository-"))
 
     def _sid(self, number: int) -> str:
         sids = list(self.world.store.sessions)
@@ -210,10 +215,22 @@ class AnyOrder(RuleBasedStateMachine):
             act()
 
 
+class AnyOrderWithALimit(AnyOrder):
+    """The same, where one notebook of each repository may be launching or running."""
+
+    environ = MappingProxyType({"HOMEPORT_REPOSITORY_LIMIT": "1"})
+
+
+def _settings(examples: int) -> settings:
+    return settings(
+        max_examples=int(os.environ.get("HOMEPORT_EXAMPLES", examples)),
+        stateful_step_count=40,
+        derandomize=True,
+        database=None,
+    )
+
+
 TestAnyOrder = AnyOrder.TestCase
-TestAnyOrder.settings = settings(
-    max_examples=int(os.environ.get("HOMEPORT_EXAMPLES", "150")),
-    stateful_step_count=40,
-    derandomize=True,
-    database=None,
-)
+TestAnyOrder.settings = _settings(150)
+TestAnyOrderWithALimit = AnyOrderWithALimit.TestCase
+TestAnyOrderWithALimit.settings = _settings(50)

@@ -224,6 +224,10 @@ def test_whatever_fails_keeps_the_notebook_and_is_told() -> None:
         assert after.message == f"{READY}Not all images could be removed: {error}"
         assert len(listed(world, sid)) == 2
         assert seconds <= world.time.now - begun < seconds + 120
+    world, sid = two_built_and_a_notebook()
+    failing(world, RequestRejected("No"), lambda number: True)
+    world.remove_images(sid, built(world))
+    assert at_rest(world, sid).message == f"{READY}The image could not be removed: No"
 
 
 @pytest.mark.parametrize("ask", ["stop", "forget", "delete"])
