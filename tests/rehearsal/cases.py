@@ -66,6 +66,7 @@ EXPIRE: Final = Step("expire")  # nobody does anything, and the session's time i
 STOPPED: Final = (launch(), press("stop"))
 KEPT: Final = (launch(), press("stop", keep="yes"))
 SEALED: Final = (launch(keep="yes"), press("stop"))  # the next launch has the credentials of this one
+REPOSITORY: Final = "https://git.example.org/lessons"
 PULLED: Final = "127.0.0.1:5000/pulled:latest"  # an image that is not there yet
 
 # How a session comes into each state, and stands there with nothing of it done.
@@ -73,7 +74,10 @@ INTO: Final[Mapping[State, tuple[Step, ...]]] = MappingProxyType(
     {
         S.VERIFYING: (launch("after verifying"),),
         S.PULLING: (launch("after pulling"),),
+        S.RESOLVING: (launch("after resolving", repo=REPOSITORY),),
+        S.BUILDING: (launch("after building", repo=REPOSITORY),),
         S.CREATING: (launch("after creating"),),
+        S.CLONING: (launch("after cloning", content=REPOSITORY),),
         S.STARTING: (launch("after starting"),),
         S.PROBING: (launch("after probing"),),
         S.PUBLISHING: (launch("after publishing"),),
@@ -93,7 +97,10 @@ INTO: Final[Mapping[State, tuple[Step, ...]]] = MappingProxyType(
 # The same with its effect done, and the function killed before it could say so.
 DONE: Final[Mapping[State, tuple[Step, ...]]] = MappingProxyType(
     {
+        S.RESOLVING: (launch("before building", repo=REPOSITORY),),
+        S.BUILDING: (launch("before creating", repo=REPOSITORY),),
         S.CREATING: (launch("before starting"),),
+        S.CLONING: (launch("before starting", content=REPOSITORY),),
         S.STARTING: (launch("before probing"),),
         S.PUBLISHING: (launch("before ready"),),
         S.REPUBLISHING: (launch(), press("keep", "before ready")),

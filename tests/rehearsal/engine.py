@@ -25,7 +25,10 @@ from socketserver import ThreadingUnixStreamServer
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from chalicelib.notebook.helpers import TASK
+from chalicelib.repository.answers import MARK
 from local.engine import Engine
+from tests.real_parts import BUILDER_IMAGE
 
 VERSION: Final = {"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12", "Os": "linux"}
 LOOPBACK: Final = "127.0.0.1"
@@ -42,6 +45,7 @@ _ROUTES: Final = (
     ("GET", r"/containers/json", "list_containers"),
     ("POST", r"/containers/create", "create"),
     ("GET", r"/containers/([^/]+)/json", "inspect"),
+    ("GET", r"/containers/([^/]+)/logs", "logs"),
     ("PUT", r"/containers/([^/]+)/archive", "put_files"),
     ("POST", r"/containers/([^/]+)/start", "start"),
     ("POST", r"/containers/([^/]+)/stop", "stop"),
@@ -110,6 +114,15 @@ class Container:
     status: str = "created"
     started_at: int = 0
     notebook: Notebook | None = None
+    log: str = ""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return self.body.get("Labels") or {}
+
+    @property
+    def mounts(self) -> list[dict[str, Any]]:
+        return self.body["HostConfig"].get("Mounts") or []
 
 
 class MemoryEngine:
@@ -118,6 +131,7 @@ class MemoryEngine:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.images: dict[str, dict[str, Any]] = {}
+        self._add_image(BUILDER_IMAGE, {})
         self.containers: dict[str, Container] = {}
         self.volumes: dict[str, dict[str, str]] = {}
         self.happened: list[dict[str, Any]] = []
@@ -144,7 +158,7 @@ class MemoryEngine:
         return VERSION
 
     def info(self, query: dict[str, str], body: bytes) -> Any:
-        return {"NCPU": 4, "MemTotal": 8 << 30}
+        return {"ID": "memory", "NCPU": 4, "MemTotal": 8 << 30}
 
     def events(self, query: dict[str, str], body: bytes) -> Iterator[dict[str, Any]]:
         return self._events_after(len(self.happened))
@@ -158,7 +172,8 @@ class MemoryEngine:
             yield from news
 
     def _happens(self, kind: str, action: str, name: str) -> None:
-        actor = {"ID": name, "Attributes": {"name": name}}
+        labels = self.containers[name].labels if kind == "container" else {}
+        actor = {"ID": name, "Attributes": {"name": name, **labels}}
         self.happened.append({"Type": kind, "Action": action, "Actor": actor, "timeNano": time.time_ns()})
         self.changed.notify_all()
 
@@ -219,8 +234,9 @@ class MemoryEngine:
             raise Refused(409, f'Conflict. The container name "/{name}" is already in use')
         if asked["Image"] not in self.images:
             raise Refused(404, f"No such image: {asked['Image']}")
-        for mount in asked["HostConfig"]["Mounts"]:
-            self.volumes.setdefault(mount["Source"], mount["VolumeOptions"]["Labels"])
+        for mount in asked["HostConfig"].get("Mounts") or []:
+            if mount["Type"] == "volume":
+                self.volumes.setdefault(mount["Source"], mount["VolumeOptions"].get("Labels") or {})
         container = self.containers[name] = Container(name, asked, self.images[asked["Image"]]["Id"])
         self._happens("container", "create", name)
         return {"Id": container.identity, "Warnings": []}
@@ -237,7 +253,8 @@ class MemoryEngine:
             "HostConfig": host,
             "Mounts": [
                 {"Type": "volume", "Name": mount["Source"], "Destination": mount["Target"], "RW": True}
-                for mount in host["Mounts"]
+                for mount in container.mounts
+                if mount["Type"] == "volume"
             ],
             "State": {
                 "Status": container.status,
@@ -256,11 +273,29 @@ class MemoryEngine:
 
     def start(self, query: dict[str, str], body: bytes, name: str) -> Any:
         container = self._found(name)
-        if container.status != "running":
+        if TASK in container.labels:
+            self._help(container)
+        elif container.status != "running":
             container.notebook = Notebook(self.folder, container.files)
             container.status, container.started_at = "running", time.time_ns()
             self._happens("container", "start", name)
         return {}
+
+    def _help(self, container: Container) -> None:
+        """A helper is done at once."""
+        task = json.loads(container.body["Entrypoint"][-1])
+        match container.labels[TASK]:
+            case "resolve":
+                answer = {"answer": "resolved", "versions": ["c" * 40 for _ in task["sources"]], "disk": 1 << 40}
+            case "build":
+                self._add_image(task["image"], task["labels"])
+                answer = {"answer": "built", "size": 1000}
+            case _:
+                answer = {"answer": "cloned", "state": "new"}
+        container.status, container.log = "exited", f"{MARK}{json.dumps(answer)}\n"
+
+    def logs(self, query: dict[str, str], body: bytes, name: str) -> Any:
+        return self._found(name).log.encode()
 
     def stop(self, query: dict[str, str], body: bytes, name: str) -> Any:
         _end(self._found(name))
@@ -269,8 +304,8 @@ class MemoryEngine:
     def remove(self, query: dict[str, str], body: bytes, name: str) -> Any:
         container = self._found(name)
         _end(container)
-        del self.containers[container.name]
         self._happens("container", "destroy", container.name)
+        del self.containers[container.name]
         return {}
 
     def _found(self, name: str) -> Container:
@@ -291,7 +326,7 @@ class MemoryEngine:
         return {"Name": name, "Labels": self.volumes[name]}
 
     def remove_volume(self, query: dict[str, str], body: bytes, name: str) -> Any:
-        mounts = [mount for container in self.containers.values() for mount in container.body["HostConfig"]["Mounts"]]
+        mounts = [mount for container in self.containers.values() for mount in container.mounts]
         if any(mount["Source"] == name for mount in mounts):
             raise Refused(409, "volume is in use")
         if self.volumes.pop(name, None) is None:
@@ -345,7 +380,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _answer
 
     def _send(self, status: int, answer: Any) -> None:
-        content = json.dumps(answer).encode()
+        content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self._head(status)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()

@@ -46,6 +46,7 @@ from local.processes import LOOPBACK
 from tests.certificates import Ca
 from tests.chaos.rig import IMAGE, Rig
 from tests.history import Entry, Saved, violations
+from tests.real_parts import BUILDER_IMAGE
 from tests.rehearsal.cases import EXPIRE, NAME, REST, UNTOUCHED, Case, Step
 from tests.rehearsal.commands import Command, Outcome
 
@@ -267,7 +268,7 @@ class Rehearsal:
         path = f"/sessions/{life.sid}/{step.what}"
         if step.what == "launch":
             path = "/sessions"
-            fields |= {"name": life.name, "image": step.image or IMAGE}
+            fields |= {"name": life.name} | ({} if "repo" in fields else {"image": step.image or IMAGE})
         if step.what == "launch" or step.bundle:
             fields["credentials"] = ("credentials.zip", life.bundle)
         if step.what in ("launch", "delete"):
@@ -432,7 +433,8 @@ def running(cloud: Aws, folder: Path, name: str, code: Path) -> Iterator[Version
     """Run a version whose code is in a folder, for as long as the block lasts."""
     limits = {"HOMEPORT_FUNCTIONS": "400", "HOMEPORT_OWNER_LIMIT": "100", "HOMEPORT_NETWORK_LIMIT": "100"}
     environ = own_environ(os.environ) | dict(cloud.environ) | limits
-    environ |= {"HOMEPORT_ENDPOINT_NETWORKS": "127.0.0.0/8", "PYTHONPATH": f"{code}{os.pathsep}{ROOT}"}
+    environ |= {"HOMEPORT_ENDPOINT_NETWORKS": "127.0.0.0/8", "HOMEPORT_BUILDER_IMAGE": BUILDER_IMAGE}
+    environ |= {"PYTHONPATH": f"{code}{os.pathsep}{ROOT}"}
     pairs = [socket.socketpair() for _ in range(WORKERS)]
     theirs = [pair[1].fileno() for pair in pairs]
     command = [sys.executable, "-P", "-m", "tests.rehearsal.worker", *map(str, theirs)]
