@@ -24,8 +24,9 @@ Rules
 7. A session that comes to REMOVING has no route. One that comes to STOPPED or KEPT has no container unless it says so.
    In KEPT it has the credentials that it says, in STOPPED none but what was stored while it was purging, for which it
    has to purge again.
-8. A helper is made by a launch that has written it down, while it resolves, builds or clones, or leaves after that.
-   None is left when the session is ready or has stopped, unless it says so.
+8. A helper is made by a launch that has written it down, as the only one of its name. None is left when the session
+   has stopped, unless it says so. (Two ticks may have been at work at once, by clocks that differ. Then one's helper
+   may be made when the other's has done its work; it goes with the launch.)
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from chalicelib.session.lease import LEASE_SECONDS
-from chalicelib.session.machine import HELPED, TRANSITIONS
+from chalicelib.session.machine import TRANSITIONS
 from chalicelib.session.values import PHASES, Phase, Session, State, container_name
 
 OWNER = "the endpoint's owner"  # who removes containers by hand
@@ -137,6 +138,7 @@ class _Seen:
     containers: set[int] = field(default_factory=set)
     started: set[int] = field(default_factory=set)
     helpers: set[str] = field(default_factory=set)
+    wanted_helpers: set[str] = field(default_factory=set)  # that were written down
     created: Counter[int] = field(default_factory=Counter)
     removed_by_owner: set[int] = field(default_factory=set)
     told: set[int] = field(default_factory=set)  # launches that ended and said that their container may be there
@@ -232,6 +234,7 @@ def violations(history: Iterable[Entry]) -> list[str]:
 def _saved(seen: _Seen, after: Session) -> Iterator[str]:
     before, seen.session = seen.session, after
     seen.hosts[after.host] = after.generation
+    seen.wanted_helpers |= {after.helper} - {""}
     if after.version != (before.version if before else 0) + 1:
         yield f"version {after.version} was saved upon {before.version if before else 'none'}"
     if before is not None and before.state is State.VERIFYING and after.state in (State.PULLING, State.STARTING):
@@ -353,10 +356,8 @@ def _removed(seen: _Seen, generation: int, by_owner: bool) -> Iterator[str]:
 
 def _helper_made(seen: _Seen, name: str) -> Iterator[str]:
     session = seen.known
-    if name != session.helper and session.phase is Phase.LAUNCHING:
-        yield f"{name} was made, and it is {session.helper or 'no helper'} that is written down in {session.state}"
-    elif session.state not in HELPED and session.phase is not Phase.LEAVING:
-        yield f"{name} was made in {session.state}"
+    if name not in seen.wanted_helpers:
+        yield f"{name} was made in {session.state}, and is not written down"
     if name in seen.helpers:
         yield f"{name} was made and is there"
     seen.helpers.add(name)
@@ -414,7 +415,7 @@ def _unrest(seen: _Seen) -> Iterator[str]:
         case state:
             yield f"still {state}"
             return
-    if seen.helpers and not session.helper:
+    if seen.helpers and not session.helper and session.state is not State.READY:
         yield f"{session.state}, and {', '.join(sorted(seen.helpers))} is there"
     for what, there, wanted in (
         ("containers", seen.containers - (seen.told - container), container),

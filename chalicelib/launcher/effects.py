@@ -1038,14 +1038,17 @@ class Effects:
                 endpoint.put_files(_container(session), certificate_file(self._leaf(session), self._clock()))
 
     def _remove(self, session: Session) -> Generator[Event, None, None]:
-        if session.container is None and not session.helper and not session.deletes:
+        helped = session.helper != "" or session.versions != ()
+        if session.container is None and not helped and not session.deletes:
             yield e.ContainerRemoved()
             return
         if not session.credentials_held:
             raise CredentialsForgotten("Your credentials were deleted, so the hub could not remove the container")
         with self._endpoint(session) as endpoint:
-            if session.helper:
-                self._remove_settled(session, partial(self._remove_helper, endpoint, session))
+            if session.helper or (helped and session.creations > 1):
+                self._remove_settled(session, partial(self._remove_helpers, endpoint, session))
+            elif helped:
+                self._remove_helpers(endpoint, session)
             if session.container is not None:
                 self._remove_settled(session, partial(self._remove_own, endpoint, session, session.container))
             if session.deletes:
@@ -1063,12 +1066,18 @@ class Effects:
                 "hub looks for it for some minutes and removes it"
             )
 
-    def _remove_helper(self, endpoint: Engine, session: Session) -> bool:
-        """Remove the session's helper, and say whether it was there; another launch's stays."""
-        try:
-            return endpoint.remove_helper(session.helper, session.label)
-        except ContainerConflict:
-            return False  # somebody else's
+    def _remove_helpers(self, endpoint: Engine, session: Session) -> bool:
+        """Remove the helpers of the launch, and say whether there were any; another launch's stay.
+
+        Two ticks may have been at work at once, by clocks that differ: then one's helper may be made when the other's
+        has done its work and is gone.
+        """
+        names = {launch.helper for launch in endpoint.launches(session.owner) if launch.label == session.label}
+        removed = False
+        for name in sorted((names | {session.helper}) - {""}):
+            with suppress(ContainerConflict):  # somebody else's
+                removed |= endpoint.remove_helper(name, session.label)
+        return removed
 
     def _remove_own(self, endpoint: Engine, session: Session, container: str) -> bool:
         """Remove the session's container, and say whether it was there."""

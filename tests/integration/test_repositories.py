@@ -107,11 +107,11 @@ def test_work_survives_and_is_never_overwritten(
     site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient, notebook_image: str
 ) -> None:
     repository = lessons(site, "o/work", notebook_image)
-    ready, notebook = launched(hub, stack, "work", repo=repository.address)
+    ready, notebook = launched(hub, stack, "work of a repository", repo=repository.address)
     demo.run_cell(notebook, "open('first.ipynb', 'w').write('changed')")
     stop(hub, ready["id"])
     repository.commit(first_dot_ipynb="another lesson")
-    again, notebook = launched(hub, stack, "work", repo=repository.address)
+    again, notebook = launched(hub, stack, "work of a repository", repo=repository.address)
     assert again["repository"]["version"] == repository.head() != ready["repository"]["version"]
     assert demo.run_cell(notebook, READ).strip() == "changed 1,2"
     stop(hub, ready["id"])
@@ -125,7 +125,7 @@ def test_files_are_cloned_beside_an_image_and_brought_up_to_date_while_nobody_ha
     read = "print(open('Data/a.txt').read())"
 
     def launch() -> tuple[str, str, str]:
-        ready, notebook = launched(hub, stack, "files", content=repository.address, open="Data/a.txt")
+        ready, notebook = launched(hub, stack, "files of a repository", content=repository.address, open="Data/a.txt")
         printed = demo.run_cell(notebook, read).strip()
         told = next(line for line in reversed(hub.log(ready["id"])) if "work folder" in line)
         if printed == "two":
