@@ -442,7 +442,7 @@ def test_a_step_that_says_nothing_is_the_last_that_was_told(capsys: pytest.Captu
     progress = helper.Progress()
     for line in ("#6 [3/3] RUN sleep 300", f"#6 sha256:{'3c' * 32}"):
         progress.see(line)
-    assert report_of(capsys.readouterr().out).line == "#6 [3/3] RUN sleep 300"
+    assert report_of(capsys.readouterr().out).line == "[3/3] RUN sleep 300"
 
 
 def test_a_build_that_prints_without_end_is_printed_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
