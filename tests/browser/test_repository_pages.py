@@ -183,6 +183,8 @@ def test_files_are_put_into_an_image_and_what_to_open_is_in_their_folder(page: P
     expect(page.locator("#content-found")).to_have_text(
         "u/course on GitHub, version v1, opens course/lessons/one.ipynb"
     )
+    page.get_by_label("Repository with the files", exact=True).dispatch_event("change")  # as when it is left
+    page.wait_for_load_state("networkidle")
     assert launched(page, script) == {
         "credentials": "bundle",
         "what": "image",

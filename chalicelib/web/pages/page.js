@@ -143,8 +143,10 @@
       }
     };
 
+    // A browser also tells of a change when the visitor leaves a field that was filled in meanwhile: nothing was typed.
+    const isTyped = () => Object.entries(fields).some(([name, field]) => field === address && field.value !== filled[name]);
     for (const field of sent) {
-      field.addEventListener("change", () => describe(field === address ? [address] : sent));
+      field.addEventListener("change", () => describe(field === address && isTyped() ? [address] : sent));
     }
     address.addEventListener("input", (event) => {
       if (event.inputType === "insertFromPaste") describe([address]);
