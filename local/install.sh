@@ -37,6 +37,7 @@ if [ "$mode" != run ]; then
     need chromium chromium
     need busybox busybox
     need curl curl
+    need git git
     need strace strace
     need podman podman
     need rootlesskit rootlesskit # these three for rootless Docker
