@@ -133,10 +133,6 @@ class HelperThere:
 NO_HELPER: Final = HelperThere("missing")
 
 
-class _NameTaken(Exception):
-    """A container of that name is there."""
-
-
 class DockerEndpoint:
     """One visitor's engine: `deadline` seconds from now, or from `renew`, for all calls but `pull` together.
 
@@ -520,13 +516,12 @@ class DockerEndpoint:
 
         `program` is the tar that is unpacked in it first.
         """
-        with self._calls() as docker, suppress(_NameTaken):
+        with self._calls() as docker:
             try:
                 docker.create_container_from_config(helper_config(docker, spec), spec.name)  # type: ignore[no-untyped-call]
             except ApiError as error:
-                if is_name_taken(error.status, error.text):
-                    raise _NameTaken from None
-                raise
+                if not is_name_taken(error.status, error.text):
+                    raise
         if self.helper(spec.name).status == "created":
             self.put_files(spec.name, program)
             self.start(spec.name)
