@@ -29,6 +29,7 @@ COMPARED: Final[Mapping[str, Callable[[Result], None]]] = {
     "proxy": bench_proxy.measure,
     "launch": bench_launch.measure,
     "at_once": bench_at_once.measure,
+    "at_once_plain": bench_at_once.measure_plain,
 }
 PRINTED: Final[Mapping[str, Callable[[], int]]] = {
     "bundles": bench_bundles.main,

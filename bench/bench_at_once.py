@@ -1,6 +1,6 @@
 """Measure many launches at once, beside as many `docker run` and as many of JupyterHub.
 
-`make bench PART=at_once` uses what bench_launch.py uses: the same image, engine and question. So many are started at
+`make bench PART=at_once` (and `PART=at_once_plain` without the quick start, docs/adr/0014) uses what bench_launch.py uses: the same image, engine and question. So many are started at
 the same moment, and all stay until the last one answers. Each looks PAUSE after its last look, as a page does.
 """
 
@@ -28,17 +28,20 @@ def together(result: Result, title: str, starts: Mapping[str, Start], count: int
 
 
 def measure(result: Result) -> None:
-    """Measure everything."""
-    with bench(result) as ready:
-        with ready.three(users=max(COUNTS)) as (_, starts):
-            in_turn(result, starts, rounds=1)  # the first of each is not like the others
-            for count in COUNTS:
-                rows = together(result, f"{count} launches at once", starts, count)
-                for other in ("docker run", "JupyterHub"):
-                    name = f"{count} at once: Homeport / {other}"
-                    result.compare(name, rows["Homeport"], rows[other], aim=1.0)
-        with ready.two() as starts:
-            in_turn(result, starts, rounds=1)
-            count = COUNTS[0]
-            ours, theirs = together(result, f"{count} launches at once without the quick start", starts, count).values()
-            result.compare(f"{count} at once: Homeport without quick start / docker run", ours, theirs)
+    """Measure Homeport and both peers."""
+    with bench(result) as ready, ready.three(users=max(COUNTS)) as (_, starts):
+        in_turn(result, starts, rounds=1)  # the first of each is not like the others
+        for count in COUNTS:
+            rows = together(result, f"{count} launches at once", starts, count)
+            for other in ("docker run", "JupyterHub"):
+                name = f"{count} at once: Homeport / {other}"
+                result.compare(name, rows["Homeport"], rows[other], aim=1.0)
+
+
+def measure_plain(result: Result) -> None:
+    """Measure Homeport without the quick start beside `docker run`."""
+    with bench(result) as ready, ready.two() as starts:
+        in_turn(result, starts, rounds=1)
+        count = COUNTS[0]
+        ours, theirs = together(result, f"{count} launches at once without the quick start", starts, count).values()
+        result.compare(f"{count} at once: Homeport without quick start / docker run", ours, theirs)

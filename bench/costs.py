@@ -22,7 +22,8 @@ from chalicelib.aws.routes import RouteStore
 from chalicelib.aws.sessions import SessionStore
 from chalicelib.aws.slots import Pool, SlotStore
 from chalicelib.engine.errors import NotebookSilent
-from chalicelib.launcher.effects import Effects, Probe
+from chalicelib.launcher.effects import Effects
+from chalicelib.launcher.outside import Probe
 from chalicelib.launcher.tick import Launcher
 from chalicelib.notebook.certificates import HubTrust
 from chalicelib.session.admission import Quota, Slot

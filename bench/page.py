@@ -16,6 +16,7 @@ PAGE: Final = "docs/benchmarks.md"
 PARTS: Final = {  # what each part measures, in the page's order
     "launch": "Launching, beside `docker run` and JupyterHub",
     "at_once": "Many launches at once, beside `docker run` and JupyterHub",
+    "at_once_plain": "Many launches at once without the quick start, beside `docker run`",
     "proxy": "The proxy, beside configurable-http-proxy and a bare HAProxy",
     "lanes": "Launching while others attack",
     "limits": "The proxy's limits",

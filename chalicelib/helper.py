@@ -58,8 +58,8 @@ LINE_LENGTH: Final = 500  # characters of a line of the log
 DETAIL_LENGTH: Final = 300  # characters of a failure's detail
 VERSION_LENGTH: Final = 200  # characters of a version
 ADDRESS_LENGTH: Final = 500  # characters of an address that is told
-MOST_LINES: Final = 50_000  # of the log that are printed each; later ones
-EVERY: Final = 1_000  # are printed only now and then
+MOST_BYTES: Final = 2_500_000  # of a build's log that are printed; of later lines
+EVERY: Final = 1_000  # only one of so many is
 LAST_LINES: Final = 60  # of a program's output, where the reason of its failure is looked for
 
 ENGINE_SECONDS: Final = 5  # an engine on the other side of a Unix socket
@@ -399,14 +399,17 @@ def git_failure(lines: Sequence[str], otherwise: str = "fetch-failed") -> Failed
     return Failed(otherwise, said[-1] if said else "")
 
 
-def resolve_git(git: Git, web: Web, source: Source) -> Resolved:
+def resolve_git(git: Git, web: Web, source: Source, where: bool = False) -> Resolved:
     """Find the commit that a branch, a tag, or the beginning of a commit is at."""
     ref = source.ref
-    if _COMMIT.fullmatch(ref):
+    is_commit = _COMMIT.fullmatch(ref) is not None
+    if is_commit and not where:
         return Resolved(ref, source.address)
-    wanted = _names_of(ref)
-    found, where = git.refs(source.git_address, *wanted, *(f"{name}^{{}}" for name in wanted))
-    address = source.address if _bare(where).lower() == _bare(source.address).lower() else _bare(where)
+    wanted = _names_of("" if is_commit else ref)
+    found, now = git.refs(source.git_address, *wanted, *(f"{name}^{{}}" for name in wanted))
+    address = source.address if _bare(now).lower() == _bare(source.address).lower() else _bare(now)
+    if is_commit:
+        return Resolved(ref, address)
     for name in wanted:
         commit = found.get(f"{name}^{{}}") or found.get(name)
         if commit:
@@ -950,7 +953,7 @@ def resolve(task: Mapping[str, Any], folder: Path, engine: Engine, web: Web) -> 
         source = Source.read(value)
         late = Failed("provider-unreachable", f"{source.address} gave no answer in {RESOLVE_SECONDS} seconds")
         with deadline(RESOLVE_SECONDS, late):
-            found.append(resolve_one(git, web, source))
+            found.append(resolve_one(git, web, source, bool(task.get("where"))))
         say(f"{source.address} {source.ref or 'as it is now'}: {found[-1].version}")
     addresses = [now.address[:ADDRESS_LENGTH] for now in found]
     return {
@@ -961,10 +964,10 @@ def resolve(task: Mapping[str, Any], folder: Path, engine: Engine, web: Web) -> 
     }
 
 
-def resolve_one(git: Git, web: Web, source: Source) -> Resolved:
-    """Find out the version that a source is at."""
+def resolve_one(git: Git, web: Web, source: Source, where: bool = False) -> Resolved:
+    """Find out the version that a source is at; of a commit, where its repository is only if that is wanted."""
     if source.is_git:
-        return resolve_git(git, web, source)
+        return resolve_git(git, web, source, where)
     if source.provider not in RESOLVERS:
         raise Failed("repository-not-found", f"Unknown kind of repository: {source.provider}")
     with _understood(source.provider):
@@ -1019,13 +1022,19 @@ class Progress:
         self._stages: dict[str, tuple[int, int]] = {}
         self._told = (0, 0)
         self._count = 0
+        self._bytes = 0
 
     def see(self, line: str) -> None:
         """Print a line, and an answer if it is that of a further step; the digest of a step tells nobody anything."""
         if _STEP_DIGEST.fullmatch(line.strip()):
             return
         self._count += 1
-        if self._count <= MOST_LINES or self._count % EVERY == 0:
+        if self._bytes <= MOST_BYTES:
+            self._bytes += len(clean(line).encode())
+            say(line)
+            if self._bytes > MOST_BYTES:
+                say(f"… The build prints very much: from here on only one line of {EVERY:,} is kept")
+        elif self._count % EVERY == 0:
             say(line)
         for form in _STEPS:
             step = form.match(line)

@@ -221,7 +221,7 @@ FAMILIES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "engine.errors": ("The visitor's endpoint", "The launcher, when the Docker engine or the notebook fails it."),
     "launcher.helped": ("Repositories", "The launcher, when what resolves, builds or clones on the endpoint fails."),
-    "launcher.effects": ("Launching", "The launcher, about a session that cannot go on."),
+    "launcher.errors": ("Launching", "The launcher, about a session that cannot go on."),
     "aws.errors": (
         "The hub's own stores",
         "The web function and the launcher, when AWS or what is stored there fails.",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,17 @@ class GitSite:
         return Repository(folder, f"{self.address}/{name}")
 
 
+def commit_in_lfs(site: GitSite, repository: Repository, name: str, content: bytes) -> str:
+    """Commit a file that is in Git LFS, which the site has below /info/lfs; give the commit."""
+    identity = sha256(content).hexdigest()
+    (site.root / "lfs").mkdir(exist_ok=True)
+    (site.root / "lfs" / identity).write_bytes(content)
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{identity}\nsize {len(content)}\n"
+    (repository.folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (repository.folder / name).write_text(pointer)
+    return repository.commit(_dot_gitattributes=f"{name} filter=lfs diff=lfs merge=lfs -text\n")
+
+
 @contextmanager
 def git_site(root: Path, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> Iterator[GitSite]:
     """Serve the repositories below a folder, over TLS if it is given."""
@@ -90,6 +103,7 @@ def git_site(root: Path, host: str = "127.0.0.1", tls: ssl.SSLContext | None = N
 
     class Handler(_Handler):
         projects = root
+        scheme = "https" if tls else "http"
 
     class Server(ThreadingHTTPServer):
         def process_request(self, request: Any, client_address: Any) -> None:
@@ -102,7 +116,7 @@ def git_site(root: Path, host: str = "127.0.0.1", tls: ssl.SSLContext | None = N
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
-        yield GitSite(root, f"http{'s' if tls else ''}://{host}:{server.server_address[1]}", clients)
+        yield GitSite(root, f"{Handler.scheme}://{host}:{server.server_address[1]}", clients)
     finally:
         server.shutdown()
         thread.join()
@@ -111,6 +125,7 @@ def git_site(root: Path, host: str = "127.0.0.1", tls: ssl.SSLContext | None = N
 
 class _Handler(BaseHTTPRequestHandler):
     projects: Path
+    scheme: str
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
@@ -157,14 +172,18 @@ class _Handler(BaseHTTPRequestHandler):
                 "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
             }
         )
-        done = subprocess.run(BACKEND, input=body, env=environ, capture_output=True)
-        head, _, content = done.stdout.partition(b"\r\n\r\n")
-        headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n") if ": " in line)
-        self.send_response(int(headers.pop("Status", "200").split()[0]))
-        for name, value in (headers | {"Content-Length": str(len(content))}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
+        with subprocess.Popen(BACKEND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as backend:
+            assert backend.stdin is not None
+            assert backend.stdout is not None
+            backend.stdin.write(body)
+            backend.stdin.close()
+            head = iter(backend.stdout.readline, b"\r\n")
+            headers = dict(line.decode().rstrip("\r\n").split(": ", 1) for line in head)
+            self.send_response(int(headers.pop("Status", "200").split()[0]))
+            for name, value in (headers | {"Connection": "close"}).items():  # what is behind it is sent as it comes
+                self.send_header(name, value)
+            self.end_headers()
+            shutil.copyfileobj(backend.stdout, self.wfile)
 
     def _serve_large_file(self) -> None:
         """Git LFS's API, which gives the file of an object's own name in the folder `lfs`."""
@@ -172,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "GET":
             content = (self.projects / "lfs" / self.path.rpartition("/")[2]).read_bytes()
         else:
-            where = f"http://{self.headers['Host']}/info/lfs"
+            where = f"{self.scheme}://{self.headers['Host']}/info/lfs"
             objects = [
                 {**one, "actions": {"download": {"href": f"{where}/{one['oid']}"}}}
                 for one in json.loads(asked)["objects"]

@@ -538,6 +538,7 @@ class EngineTwin:
     version: str = "c0ffee" + 34 * "0"  # at which every repository is
     built: dict[str, str] = field(default_factory=dict)  # the images of repositories: which hub had them built
     builds: int = 0
+    moved: dict[str, str] = field(default_factory=dict)  # where a repository is by now
     cloned: dict[str, str] = field(default_factory=dict)  # by volume: the version of the files in it
     rootless: bool = False
     node: str = ""  # where it says that containers run, if it is a cluster
@@ -704,7 +705,7 @@ class EngineTwin:
         labels = found.specification.labels
         return HelperThere(found.status, found.exit_code, labels[f"{LABEL}session"], labels[f"{LABEL}label"])
 
-    def helper_log(self, name: str, lines: int) -> str:
+    def helper_log(self, name: str, lines: int | None) -> str:
         return self.helpers[name].log if name in self.helpers else ""
 
     def remove_helper(self, name: str, label: str) -> bool:
@@ -751,7 +752,8 @@ class EngineTwin:
         match labels[TASK]:
             case "resolve":
                 versions = [self.version for _ in task["sources"]]
-                found.end(0, answer(answer="resolved", versions=versions, disk=1 << 40))
+                addresses = [self.moved.get(source["address"], source["address"]) for source in task["sources"]]
+                found.end(0, answer(answer="resolved", versions=versions, addresses=addresses, disk=1 << 40))
             case "build":
                 self.builds += 1
                 self.images.add(task["image"])

@@ -19,7 +19,8 @@ from chalicelib.bundle.address import AddressPolicy, Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
 from chalicelib.engine.errors import EndpointTimeout, NotebookSilent
-from chalicelib.launcher.effects import Effects, InternalError
+from chalicelib.launcher.effects import Effects
+from chalicelib.launcher.errors import InternalError
 from chalicelib.launcher.tick import Launcher
 from chalicelib.notebook.certificates import HubTrust
 from chalicelib.repository.source import Provider, Source

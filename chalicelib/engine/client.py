@@ -21,7 +21,7 @@ from urllib3 import BaseHTTPResponse, HTTPConnectionPool
 from chalicelib.engine import errors
 from chalicelib.engine.answers import json_of, minor_version
 from chalicelib.engine.messages import message_of
-from chalicelib.engine.transport import Channel
+from chalicelib.engine.transport import ANSWER_BYTES, Channel
 
 
 class ApiError(Exception):
@@ -73,9 +73,10 @@ class Client(APIClient):
         version = response.headers.get("Api-Version")
         return version if minor_version(version) is not None else None
 
-    def get_bytes(self, path: str, name: str, params: Mapping[str, Any]) -> bytes:
-        """GET what is not JSON."""
-        response = self.get(self.url(path, name), params=params)
+    def get_bytes(self, path: str, name: str, params: Mapping[str, Any], *, most: int = ANSWER_BYTES) -> bytes:
+        """GET what is not JSON, of at most so many bytes."""
+        with self._channel.budget.answers_of(most):
+            response = self.get(self.url(path, name), params=params)
         self._raise_for_status(response)
         return bytes(response.content)
 

@@ -10,7 +10,7 @@ from docker.types import DeviceRequest, HostConfig, LogConfig, Mount
 from chalicelib.engine.answers import image_name, minor_version
 from chalicelib.engine.client import Client
 from chalicelib.notebook.container import DATA, LABEL, LOG_OPTIONS, Specification
-from chalicelib.notebook.helpers import SOCKET, WORK, HelperSpecification
+from chalicelib.notebook.helpers import HELPER_LOG_OPTIONS, SOCKET, WORK, HelperSpecification
 from chalicelib.session.values import Limits
 
 CPU_PERIOD: Final = 100_000  # microseconds; the kernel's default
@@ -46,7 +46,7 @@ def helper_config(docker: Client, spec: HelperSpecification) -> dict[str, Any]:
         options = {"binds": {spec.volume: {"bind": WORK, "mode": "rw"}} if spec.volume else None}
     host_config = docker.create_host_config(
         restart_policy={"Name": "no"},
-        log_config=LogConfig(type=LogConfig.types.JSON, config=dict(LOG_OPTIONS)),
+        log_config=LogConfig(type=LogConfig.types.JSON, config=dict(HELPER_LOG_OPTIONS)),
         security_opt=["label=disable"] if spec.socket else None,
         **options,
     )

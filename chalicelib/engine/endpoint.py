@@ -74,6 +74,7 @@ POLL_SECONDS: Final = 0.1
 HEARTBEAT_SECONDS: Final = 5.0  # after which whoever waits for a long call may look at something else
 VERSION_LENGTH: Final = 40  # characters; it stands in the middle of a line of the log
 PODMAN: Final = "Podman Engine"  # what it calls itself among its components
+HELPER_LOG_BYTES: Final = 4 << 20  # above what a helper prints
 LIST_LENGTH: Final = 50  # containers of one owner and hub that are looked at, the newest first
 IMAGES_LENGTH: Final = 100  # images of repositories that are looked at
 
@@ -543,12 +544,12 @@ class DockerEndpoint:
             label=label if isinstance(label, str) else "",
         )
 
-    def helper_log(self, name: str, lines: int) -> str:
-        """Give so many lines of the end of a helper's log; "" when there is none to read."""
-        params = {"stdout": 1, "stderr": 1, "follow": 0, "tail": lines}
+    def helper_log(self, name: str, lines: int | None) -> str:
+        """Give so many lines of the end of a helper's log, or all (None); "" when there is none to read."""
+        params = {"stdout": 1, "stderr": 1, "follow": 0, "tail": "all" if lines is None else lines}
         with self._calls() as docker:
             try:
-                return frames_text(docker.get_bytes("/containers/{0}/logs", name, params))
+                return frames_text(docker.get_bytes("/containers/{0}/logs", name, params, most=HELPER_LOG_BYTES))
             except (ApiError, errors.NotADockerEngine):
                 return ""
 

@@ -53,6 +53,7 @@ class Budget:
         self._clock = clock
         self._ends_at: float | None = clock() + seconds
         self._idle = seconds
+        self._most = ANSWER_BYTES
         self._bytes: int | None = ANSWER_BYTES
 
     def seconds(self) -> float:
@@ -74,14 +75,23 @@ class Budget:
             self._bytes -= count
             if self._bytes < 0:
                 raise errors.NotADockerEngine(
-                    f"The endpoint's answer is larger than {ANSWER_BYTES >> 10} KiB, which no Docker Engine needs. "
+                    f"The endpoint's answer is larger than {self._most >> 10} KiB, which no Docker Engine needs. "
                     "Check that the address is your Docker endpoint's"
                 )
 
     def begin_call(self) -> None:
         """Allow a whole answer's bytes again; the time goes on."""
         if self._bytes is not None:
-            self._bytes = ANSWER_BYTES
+            self._bytes = self._most
+
+    @contextmanager
+    def answers_of(self, most: int) -> Iterator[None]:
+        """Allow answers of so many bytes in the block."""
+        before, self._most = self._most, most
+        try:
+            yield
+        finally:
+            self._most = before
 
     def stream(self, idle: float) -> None:
         """From now on bound only the silence, to `idle` seconds: the answer is a stream that its reader bounds."""

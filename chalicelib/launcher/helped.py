@@ -77,6 +77,18 @@ class BuiltImageTooLarge(HomeportError):
     status = 409
 
 
+class RepositoryMoved(HomeportError):
+    """The repository's site leads to another address, which the hub's operator does not allow."""
+
+    status = 403
+
+
+class RepositoryBusy(HomeportError):
+    """As many notebooks of the repository are launching or running as the hub allows."""
+
+    status = 409
+
+
 _FAILURES: Final[dict[str, tuple[type[HomeportError], str]]] = {
     "repository-not-found": (
         RepositoryNotFound,

@@ -8,8 +8,9 @@ Rules (docs/adr/0020)
    repository's code runs in them. The one that clones gets the notebook's volume instead, and is the notebook's user.
 3. Labels say whose a helper is, what for, and for which launch. They are not those of a notebook's container, so that
    nobody takes one for the other.
-4. It writes no more than LOG_OPTIONS allow, and has no port, no restart, and the engine's default confinement but for
-   SELinux's, under which a socket that is mounted could not be used.
+4. Its log is kept whole, as far as a helper writes one (MOST_BYTES in chalicelib/helper.py). It has no port, no
+   restart, and the engine's default confinement but for SELinux's, under which a socket that is mounted could not be
+   used.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import tarfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from chalicelib.notebook.container import LABEL
@@ -32,6 +34,8 @@ PODMAN_SOCKET: Final = "/run/podman/podman.sock"  # and Podman's
 WORK: Final = "/work"  # where the helper that clones finds the volume: a folder that no image has
 TASK: Final = f"{LABEL}task"
 BUILT: Final = f"{LABEL}built"  # the image's own name, on an image that was built here
+# Each line has about 80 bytes around it there.
+HELPER_LOG_OPTIONS: Final[Mapping[str, str]] = MappingProxyType({"max-size": "16m", "max-file": "2"})
 HELPER_LABELS: Final = tuple(f"{LABEL}{key}" for key in ("hub", "owner", "session", "generation", "label", "task"))
 
 
@@ -51,10 +55,15 @@ class HelperSpecification:
     user: str = ""
 
 
-def resolve_helper(session: Session, *, hub_name: str, engine: Mapping[str, str], socket: str) -> HelperSpecification:
-    """The helper that finds out versions; `engine` is what the engine says of itself, to be known again by."""
+def resolve_helper(
+    session: Session, *, hub_name: str, engine: Mapping[str, str], socket: str, where: bool = False
+) -> HelperSpecification:
+    """The helper that finds out versions; `engine` is what the engine says of itself, to be known again by.
+
+    `where` is whether each site has to be asked where the repository is by now, for a commit too, which says itself.
+    """
     builds = session.repository is not None
-    task = {"sources": list(map(_source, session.sources)), "engine": dict(engine) if builds else None}
+    task = {"sources": list(map(_source, session.sources)), "engine": dict(engine) if builds else None, "where": where}
     return HelperSpecification(
         name=helper_name(session.sid, session.generation, "resolve"),
         image=session.builder,

@@ -129,6 +129,15 @@ def parse_repository(text: str) -> Asked:
     return _binder(link[1].lower(), link[2], first_of_each(link[3])) if link else _pasted(text)
 
 
+def moved(source: Source, address: str) -> Source:
+    """The repository at the address to which its site leads by now: a Git server's, if it is no other provider's."""
+    try:
+        found = parse_repository(address).source
+    except ValueError:
+        found = Source(Provider.GIT, address)
+    return replace(source, provider=found.provider, address=found.address)
+
+
 def parse_ref(text: str) -> str:
     """Check a branch, a tag or a commit as git-check-ref-format(1) does; raises ValueError."""
     if len(text) > REF_LENGTH or not text or not is_visible(text) or _NO_REF.search(text):

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 MARK: Final = "homeport "
 ANSWER_LENGTH: Final = 2500  # characters; a helper's own limit is below
+LOG_LENGTH: Final = 200_000  # characters
 DETAIL_LENGTH: Final = 160  # of what is quoted of a failure
 MOST_STEPS: Final = 10_000
 
@@ -56,6 +57,13 @@ class Report:
         good = all(isinstance(version, str) and _VERSION.fullmatch(version) for version in found)
         return tuple(found) if good else None
 
+    def addresses(self, count: int) -> tuple[str, ...]:
+        """The addresses at which so many sources are by now; none if it does not say them."""
+        found = (self.end or {}).get("addresses")
+        if not isinstance(found, list) or len(found) != count or not all(isinstance(one, str) for one in found):
+            return ()
+        return tuple(found)
+
     @property
     def free_disk(self) -> int | None:
         """Bytes that are free where the engine keeps its data; None if it does not say it."""
@@ -70,7 +78,9 @@ class Report:
 
 
 def report_of(log: str) -> Report:
-    """Read a helper's log, or the end of it."""
+    """Read a helper's log, or the end of it: its last LOG_LENGTH characters say all there is."""
+    if len(log) > LOG_LENGTH:
+        log = log[-LOG_LENGTH:].partition("\n")[2]  # what is left of a cut line is no line
     end: Mapping[str, Any] | None = None
     fraction: float | None = None
     line = ""

@@ -345,7 +345,7 @@ def test_a_build_is_followed_step_by_step(page: Page, hub: str, script: Script) 
     expect(page.locator("#message")).to_have_text("Step 3/8 : RUN mamba env update")
     expect(page.get_by_role("progressbar")).to_have_js_property("value", 43)
     expect(page.locator("#repository-at")).to_have_text(", at 3f78685")
-    expect(page.locator("#built")).to_have_text("built from jupyterlab/jupyterlab-demo@3f78685")
+    expect(page.locator("#built")).to_have_text("from jupyterlab/jupyterlab-demo@3f78685")
     expect(page.get_by_role("link", name="Download the build’s log")).to_have_count(0)
 
 

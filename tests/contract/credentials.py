@@ -8,7 +8,7 @@ import pytest
 
 from chalicelib.aws.errors import CredentialsMissing
 from chalicelib.errors import BadEnvelope
-from chalicelib.launcher.effects import CredentialsAccess
+from chalicelib.launcher.outside import CredentialsAccess
 from chalicelib.web.hub import CredentialsSink
 from tests.builders import OWNER, some_credentials
 

@@ -25,7 +25,7 @@ from chalicelib.engine.errors import (
 )
 from chalicelib.engine.ownership import LaunchThere
 from chalicelib.engine.saving import SAVED, SAVED_AT, SAVED_BY
-from chalicelib.launcher.effects import Engine
+from chalicelib.launcher.outside import Engine
 from chalicelib.notebook.certificates import Leaf
 from chalicelib.notebook.container import LABEL, SAVABLE, Specification, certificate_file, injected_files
 from chalicelib.notebook.helpers import BUILT, HELPER_LABELS, PROGRAM, HelperSpecification, program_file

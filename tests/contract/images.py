@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from chalicelib.aws.images import BUILT_TTL, SAVED_TTL
-from chalicelib.launcher import effects
+from chalicelib.launcher import outside
 from chalicelib.repository.source import Provider, Source
 from chalicelib.session.values import BuiltImage, SavedImage
 from chalicelib.web import hub
@@ -29,7 +29,7 @@ BUILT = BuiltImage(
 )
 
 
-class Images(effects.Images, hub.Images, Protocol):
+class Images(outside.Images, hub.Images, Protocol):
     """All that anybody needs of a store of images: the launcher writes, the hub reads."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from chalicelib.aws.slots import Pool, repository_pool
-from chalicelib.launcher.effects import Slots
+from chalicelib.launcher.outside import Slots
 from chalicelib.repository.source import Provider, Source
 from chalicelib.session.admission import Crowd, Quota, Slot
 from tests.builders import NOW

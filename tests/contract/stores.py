@@ -11,7 +11,7 @@ import pytest
 
 from chalicelib.aws.errors import LaunchWithdrawn, SessionNotFound, StaleSession
 from chalicelib.aws.sessions import Due
-from chalicelib.launcher.effects import Routes
+from chalicelib.launcher.outside import Routes
 from chalicelib.session import events as e
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane

@@ -33,7 +33,8 @@ from chalicelib.bundle.parse import parse
 from chalicelib.engine.endpoint import DockerEndpoint
 from chalicelib.engine.errors import EndpointError, EndpointFailed, NotADockerEngine
 from chalicelib.errors import BadEnvelope, HomeportError
-from chalicelib.launcher.effects import CredentialsAccess, Effects
+from chalicelib.launcher.effects import Effects
+from chalicelib.launcher.outside import CredentialsAccess
 from chalicelib.launcher.tick import Launcher
 from chalicelib.session.events import ContainerCreated, CreateContainer, EffectDelayed, EffectFailed, VerifyEndpoint
 from chalicelib.session.lanes import Lane

@@ -122,6 +122,15 @@ def test_a_repository_that_has_moved_is_followed_and_its_address_told(
     assert ended.answer["addresses"] == [repository.address]
 
 
+def test_where_the_repository_of_a_commit_is_by_now_is_asked_only_if_it_is_wanted(
+    site: GitSite, repository: Repository, tmp_path: Path
+) -> None:
+    moved = source(f"{site.address}/moved/o/r", repository.head())
+    for where, address in ((False, moved["address"]), (True, repository.address)):
+        ended = run("resolve", {"sources": [moved], "engine": None, "where": where}, tmp_path)
+        assert (ended.answer["versions"], ended.answer["addresses"]) == ([repository.head()], [address])
+
+
 @pytest.mark.parametrize(
     ("path", "ref", "code"),
     [

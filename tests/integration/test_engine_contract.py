@@ -12,7 +12,7 @@ from docker.errors import NotFound
 from chalicelib.engine.endpoint import DockerEndpoint
 from chalicelib.engine.errors import NotebookSilent, NotebookUnreachable
 from chalicelib.engine.probe import probe
-from chalicelib.launcher.effects import Engine
+from chalicelib.launcher.outside import Engine
 from chalicelib.notebook.container import Specification
 from chalicelib.notebook.helpers import HelperSpecification
 from local.engine import Engine as LocalEngine

@@ -6,7 +6,6 @@ the local notebook image, and nothing is downloaded.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import signal
@@ -26,7 +25,7 @@ from chalicelib.repository.answers import Report, report_of
 from local import builder, image, processes
 from local.engine import Engine
 from tests import engines
-from tests.git_rig import GitSite, Repository, git_site
+from tests.git_rig import GitSite, Repository, commit_in_lfs, git_site
 from tests.real_parts import KEPT_IMAGES
 
 PROGRAM: Final = Path(str(helper.__file__)).read_bytes()
@@ -345,15 +344,8 @@ def test_the_notebooks_user_clones_into_its_volume(place: Place, repository: Rep
 
 def test_files_in_git_lfs_are_fetched(place: Place, site: GitSite, repository: Repository) -> None:
     large = b"a large file"
-    oid = hashlib.sha256(large).hexdigest()
-    (site.root / "lfs").mkdir()
-    (site.root / "lfs" / oid).write_bytes(large)
-    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(large)}\n"
-    version = repository.commit(
-        Dockerfile=f"FROM {place.notebook}\n",
-        _dot_gitattributes="*.bin filter=lfs diff=lfs merge=lfs -text\n",
-        large_dot_bin=pointer,
-    )
+    repository.commit(Dockerfile=f"FROM {place.notebook}\n")
+    version = commit_in_lfs(site, repository, "large.bin", large)
     code, _, log = place.build(repository)
     assert code == 0, log
     assert place.inside("cat /home/jovyan/work/large.bin") == large.decode()

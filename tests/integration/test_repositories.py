@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,7 +21,7 @@ from chalicelib.repository.tag import REPOSITORY
 from local import demo, processes
 from local.demo import DemoFailed, HubClient, Notebook
 from local.run import Stack
-from tests.git_rig import GitSite, Repository
+from tests.git_rig import GitSite, Repository, commit_in_lfs, git
 from tests.repository_rig import lessons
 
 READ: Final = "print(open('first.ipynb').read(), open('data/second.csv').read())"
@@ -65,6 +67,50 @@ def test_a_link_leads_to_a_cells_output_and_the_same_version_is_not_built_again(
         assert (answer.status_code == 200 and "RUN echo of o/lessons" in answer.text) is (launch == 1)
         stop(hub, ready["id"])
     assert built_images(behind) == {ready["image"]}
+
+
+def test_a_branch_a_tag_and_a_commit_of_a_folder_are_one_image_with_submodules_and_large_files(
+    site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient, notebook_image: str
+) -> None:
+    part = site.repository("o/part")
+    part.commit(a_dot_txt="of the submodule")
+    repository = site.repository("o/course")
+    commit_in_lfs(site, repository, "week/large.bin", b"of Git LFS")
+    git(repository.folder, "submodule", "add", "--quiet", "../part", "week/part")
+    commit = repository.commit(week__Dockerfile=f"FROM {notebook_image}\n", week__first_dot_ipynb="lesson")
+    git(repository.folder, "branch", "spring")
+    git(repository.folder, "tag", "--annotate", "--message", "The first", "v1")
+    repository.commit(week__Dockerfile="FROM scratch\n")
+    read = "print(*(open(name).read() for name in ('first.ipynb', 'part/a.txt', 'large.bin')), sep=', ')"
+    images = set()
+    for ref in ("spring", "v1", commit):
+        ready, notebook = launched(hub, stack, f"course {ref}", repo=repository.address, ref=ref, folder="week")
+        assert ready["repository"]["version"] == commit
+        assert demo.run_cell(notebook, read).strip() == "lesson, of the submodule, of Git LFS"
+        images.add(ready["image"])
+        stop(hub, ready["id"])
+    assert built_images(behind) == images
+    assert len(images) == 1
+
+
+def test_a_repository_of_500_mb_is_built_and_cloned(
+    site: GitSite, hub: HubClient, stack: Stack, behind: docker.APIClient, notebook_image: str
+) -> None:
+    repository = site.repository("o/large")
+    git(repository.folder, "config", "core.compression", "0")
+    (repository.folder / "data").mkdir()
+    for number in range(5):
+        (repository.folder / "data" / f"{number}.bin").write_bytes(os.urandom(100_000_000))
+    repository.commit(Dockerfile=f"FROM {notebook_image}\n")
+    size = "print(sum(file.stat().st_size for file in __import__('pathlib').Path('{}data').glob('*.bin')))"
+    try:
+        for fields, where in (({"repo": repository.address}, ""), ({"content": repository.address}, "large/")):
+            ready, notebook = launched(hub, stack, f"large {where}", **fields)
+            assert demo.run_cell(notebook, size.format(where)).strip() == "500000000"
+            stop(hub, ready["id"])
+            behind.remove_volume(f"homeport-{ready['id']}")
+    finally:
+        shutil.rmtree(repository.folder)
 
 
 def test_neither_a_step_of_the_build_nor_the_notebook_has_the_engines_socket_or_the_helpers_program(

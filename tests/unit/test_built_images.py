@@ -166,7 +166,7 @@ def test_another_hubs_image_is_never_touched() -> None:
 
 
 def test_more_than_are_listed_at_once_are_removed_by_asking_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chalicelib.launcher.effects.IMAGES_LENGTH", 2)
+    monkeypatch.setattr("chalicelib.launcher.repositories.IMAGES_LENGTH", 2)
     world, sid = two_built_and_a_notebook()
     world.remove_images(sid)
     assert at_rest(world, sid).message == f"{READY}2 images are removed. There may be more: remove all once more"

@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import helper
+from chalicelib.engine.endpoint import HELPER_LOG_BYTES
 from chalicelib.helper import Failed, Source, Web
 from chalicelib.launcher.helped import _FAILURES
 from chalicelib.notebook import container, helpers
@@ -447,9 +448,13 @@ def test_a_step_that_says_nothing_is_the_last_that_was_told(capsys: pytest.Captu
 
 def test_a_build_that_prints_without_end_is_printed_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     progress = helper.Progress()
-    for _ in range(helper.MOST_LINES + 10 * helper.EVERY):
-        progress.see("noise")
-    assert len(capsys.readouterr().out.splitlines()) == helper.MOST_LINES + 10
+    count = helper.MOST_BYTES // 500 + 1
+    for _ in range(count + 10 * helper.EVERY):
+        progress.see("noise" * 100)
+    printed = capsys.readouterr().out
+    assert len(printed.splitlines()) == count + 1 + 10
+    assert "only one line of 1,000 is kept" in printed
+    assert len(printed.encode()) + 8 * len(printed.splitlines()) < HELPER_LOG_BYTES  # each is a frame of its own
 
 
 @pytest.mark.parametrize(

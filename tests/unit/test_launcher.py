@@ -25,16 +25,10 @@ from chalicelib.engine.errors import (
     NotebookUnreachable,
     NotebookWrongCertificate,
 )
-from chalicelib.launcher.effects import (
-    HUNG_SECONDS,
-    LEAST_SECONDS,
-    NOTED_SECONDS,
-    PROBE_SECONDS,
-    SLOW_SECONDS,
-    Effects,
-    Resolve,
-)
+from chalicelib.launcher.effects import LEAST_SECONDS, PROBE_SECONDS, Effects
+from chalicelib.launcher.outside import Resolve
 from chalicelib.launcher.tick import HANDOVER_SECONDS, PROGRESS_SECONDS, Launcher
+from chalicelib.launcher.visit import HUNG_SECONDS, NOTED_SECONDS, SLOW_SECONDS
 from chalicelib.notebook.certificates import HubTrust
 from chalicelib.session import events as e
 from chalicelib.session.admission import Slot, slot_of

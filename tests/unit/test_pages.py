@@ -476,7 +476,7 @@ def of_repository(**changes: Any) -> str:
 
 
 def test_the_session_page_says_what_an_image_was_built_from_and_not_what_it_is_called() -> None:
-    assert "built from jupyterlab/jupyterlab-demo@3f78685 " in of_repository()
+    assert "from jupyterlab/jupyterlab-demo@3f78685 " in of_repository()
     assert "@10.5281/zenodo.3242074 " in of_repository(version="10.5281/zenodo.3242074")
     assert "not built yet" in of_repository(version=None)
     assert "homeport-built" not in of_repository()

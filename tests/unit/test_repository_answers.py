@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chalicelib.repository.answers import ANSWER_LENGTH, CLONED, MARK, Report, report_of
+from chalicelib.repository.answers import ANSWER_LENGTH, CLONED, LOG_LENGTH, MARK, Report, report_of
 
 
 def line(**answer: Any) -> str:
@@ -47,6 +47,20 @@ def test_the_last_answer_that_ends_it_is_its_end() -> None:
     assert report.failure == ("no-space", "full")
     assert report.versions(0) is None
     assert report_of(log + "\n" + line(answer="built", size=2)).failure == ("", "")
+
+
+def test_only_the_end_of_a_long_log_is_read_and_what_is_left_of_a_cut_line_is_no_answer() -> None:
+    said = line(answer="built", size=1)
+    rest = "x\n" * ((LOG_LENGTH - len(said)) // 2)
+    short = LOG_LENGTH - len(said + rest) - 1
+    assert report_of(f"{said}{' ' * short}\n{rest}").end is not None
+    assert report_of(f"printed by a repository: {said}{' ' * short}\n{rest}").end is None
+
+
+@pytest.mark.parametrize("found", [None, "https://x", [], ["https://x", 1], ["https://x"]])
+def test_addresses_are_those_of_all_sources_or_none(found: Any) -> None:
+    assert report_of(line(answer="resolved", addresses=found)).addresses(2) == ()
+    assert report_of(line(answer="resolved", addresses=["https://x", "y"])).addresses(2) == ("https://x", "y")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from tests.launcher_twins import HelperTwin, answer
 from tests.world import BUILDER, CONTENT, IMAGE, REPOSITORY, World
 
 OTHER = Source(Provider.GITHUB, "https://github.com/somebody/other")
+ALLOWED = "gh/somebody/*, git/https://git.example.org/data"
 BOTH = [(REPOSITORY, None), (None, CONTENT), (REPOSITORY, CONTENT)]
 
 
@@ -287,6 +288,32 @@ def test_each_failure_of_a_helper_is_told_in_a_sentence_and_leaves_nothing(task:
     assert world.engine.containers == {}
     if task == "build":
         assert world.hub.build_log(after) == log
+
+
+@pytest.mark.parametrize(
+    ("to", "environ", "shown"),
+    [
+        ("https://github.com/evil/lessons", {"HOMEPORT_BANNED_REPOSITORIES": "gh/evil/*"}, "repository-moved"),
+        ("https://git.example.org/x.git", {"HOMEPORT_REPOSITORIES": ALLOWED}, "repository-moved"),
+        ("file:///etc/passwd", {"HOMEPORT_REPOSITORIES": ALLOWED}, "repository-moved"),
+        ("https://github.com/somebody/New", {"HOMEPORT_REPOSITORIES": ALLOWED}, None),
+        ("https://git.example.org/x.git", {}, None),
+    ],
+)
+def test_what_the_operator_does_not_allow_is_not_launched_either_when_its_site_leads_to_it(
+    to: str, environ: dict[str, str], shown: str | None
+) -> None:
+    for repository, content in BOTH:
+        world = World(environ)
+        asked = content or repository
+        assert asked is not None
+        world.engine.moved = {asked.address: to}
+        sid = world.launch_repository("lessons", repository, content)
+        after = at_rest(world, sid)
+        assert (after.failure and after.failure.code) == shown
+        if after.failure is not None:
+            assert after.failure.message.endswith(f" has moved to {to}, which this hub does not allow")
+            assert (world.engine.builds, world.engine.cloned) == (0, {})
 
 
 @pytest.mark.parametrize("log", ["", "Killed\n", answer(answer="resolved", versions=["-x"]), answer(answer="failed")])

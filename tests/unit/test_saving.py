@@ -10,7 +10,7 @@ import pytest
 from chalicelib.aws.queues import TickMessage
 from chalicelib.engine.errors import EndpointError, EndpointFailed, EndpointTimeout, NoSpace
 from chalicelib.engine.saving import SAVED, SAVED_AT, SAVED_BY, ImageThere, changes, image_there
-from chalicelib.launcher.effects import COMMITS
+from chalicelib.launcher.saving import COMMITS
 from chalicelib.notebook.container import HUB_VARIABLES, SAVABLE
 from chalicelib.session import events as e
 from chalicelib.session.image import image_to_save, suggested_image

@@ -8,7 +8,7 @@ import pytest
 
 from chalicelib.aws.queues import Enqueue, TickMessage
 from chalicelib.aws.routes import Redeemed
-from chalicelib.launcher.effects import Engine
+from chalicelib.launcher.outside import Engine
 from chalicelib.notebook.container import Specification, specification
 from chalicelib.notebook.helpers import HelperSpecification
 from chalicelib.session.lanes import Lane

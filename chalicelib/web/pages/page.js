@@ -401,7 +401,7 @@
         byId(id).hidden = !source.version;
       }
       if (!repository) return;
-      byId("built").textContent = repository.version ? `built from ${repository.name}@${short(repository.version)}` : "not built yet";
+      byId("built").textContent = repository.version ? `from ${repository.name}@${short(repository.version)}` : "not built yet";
     };
 
     const showPhase = (session) => {
