@@ -1,7 +1,8 @@
 """Measure many launches at once, beside as many `docker run` and as many of JupyterHub.
 
-`make bench PART=at_once` (and `PART=at_once_plain` without the quick start, docs/adr/0014) uses what bench_launch.py uses: the same image, engine and question. So many are started at
-the same moment, and all stay until the last one answers. Each looks PAUSE after its last look, as a page does.
+`make bench PART=at_once` (and `PART=at_once_plain` without the quick start, docs/adr/0014) uses what bench_launch.py
+uses: the same image, engine and question. So many are started at the same moment, and all stay until the last one
+answers. Each looks PAUSE after its last look, as a page does.
 """
 
 from __future__ import annotations
