@@ -752,7 +752,8 @@ class EngineTwin:
         match labels[TASK]:
             case "resolve":
                 versions = [self.version for _ in task["sources"]]
-                addresses = [self.moved.get(source["address"], source["address"]) for source in task["sources"]]
+                named = [source.get("address", "") for source in task["sources"]]
+                addresses = [self.moved.get(address, address) for address in named]
                 found.end(0, answer(answer="resolved", versions=versions, addresses=addresses, disk=1 << 40))
             case "build":
                 self.builds += 1

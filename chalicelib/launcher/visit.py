@@ -17,7 +17,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Final
 
-from chalicelib.aws.errors import StoreUnavailable
+from chalicelib.aws.errors import CredentialsMissing, StoreUnavailable
 from chalicelib.aws.slots import TURNS, Pool
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
@@ -82,7 +82,7 @@ class Visit:
         """Give the endpoint, until the effect has to be done; raises NotItsTurn, and what opening it raises."""
         self.await_turn(session)
         if self._opened is None:
-            self._opened = self._credentials.get(session.sid, session.credentials_of, session.owner)
+            self._opened = self._credentials_of(session)
         with self.asking():
             address = self._resolve(self._opened.endpoint, self._config.address_policy)
             deadline = self.ends_by - self._clock()
@@ -93,6 +93,16 @@ class Visit:
             except BaseException:  # what is still to come of a broken answer is not the next one
                 self._disconnect()
                 raise
+
+    def _credentials_of(self, session: Session) -> Credentials:
+        """Open the session's credentials, which are for its endpoint.
+
+        Others are there if an upload for another launch of it was cut off before that was written down.
+        """
+        credentials = self._credentials.get(session.sid, session.credentials_of, session.owner)
+        if str(credentials.endpoint) != session.endpoint:
+            raise CredentialsMissing("The credentials that are stored are for another endpoint. Upload them again")
+        return credentials
 
     def _engine(self, credentials: Credentials, address: str, deadline: float, hub_name: str) -> Engine:
         """The endpoint at that address, for `deadline` seconds; still connected if the effect before was there."""

@@ -317,6 +317,7 @@ def new_session(
 ) -> Session:
     """Begin a launch; `previous` is the stopped session of the same owner and name, if there is one.
 
+    If that one's credentials were kept, those of this launch are where they were, in their place.
     It lasts for `lifetime` seconds, and for `longest` at most if its visitor keeps it longer. `request` names the web
     request, so that it recognises its own write when the answer to it was lost; `label` is a fresh one
     (values.launch_label); `source` is the network the request came from (admission.network_of).
@@ -339,6 +340,7 @@ def new_session(
         content=content,
         builder=builder,
         keeps=keeps,
+        sealed_in=previous.credentials_of if previous is not None and previous.state is State.KEPT else 0,
         written_by=request,
         log=previous.log if previous else (),
         created_at=now,
@@ -373,12 +375,7 @@ def _launched_again(session: Session, lifetime: float, now: float) -> Session:
         previous=session,
     )
     until = session.longest_until or session.expires_at
-    return replace(
-        launched,
-        sealed_in=session.credentials_of,
-        expires_at=min(launched.expires_at, until),
-        longest_until=until,
-    )
+    return replace(launched, expires_at=min(launched.expires_at, until), longest_until=until)
 
 
 def next_effect(session: Session) -> Effect | None:

@@ -526,6 +526,13 @@ class Hub:
         return self._rejoin(present, bundle, form)
 
     def _begin(self, form: Launch, bundle: Bundle, source: str, request: str, previous: Session | None) -> Launched:
+        """Write a launch down, then store its credentials, so that there are none that no session names.
+
+        Where credentials were kept there is a session that names them, and the new ones replace them first.
+        """
+        replaces = previous is not None and previous.state is State.KEPT
+        if previous is not None and replaces:
+            self._store_credentials(previous, bundle, form.environment)
         session = new_session(
             owner=bundle.owner,
             name=form.name,
@@ -548,7 +555,10 @@ class Hub:
         )
         self._sessions.save(session)
         self._metrics.put({Metric.LAUNCHES: 1}, session=session.sid)
-        return self._store_and_start(session, bundle, form)
+        if not replaces:
+            return self._store_and_start(session, bundle, form)
+        self._wake(session)
+        return Launched(session, bundle, created=True)
 
     def _store_and_start(self, session: Session, bundle: Bundle, form: Launch) -> Launched:
         """Seal the credentials for a session that is already written down, and have it driven on."""
@@ -624,7 +634,7 @@ class Hub:
         # While they were sealed, somebody may have pressed Stop or Forget, and the launcher may have purged already:
         # then what was just stored would stay. So the session is read once more, and purged once more if need be.
         present = self._sessions.load(sid)
-        if present.phase in (Phase.LEAVING, Phase.STOPPED):
+        if present.phase in (Phase.LEAVING, Phase.STOPPED) and present.state is not State.KEPT:
             self._have_done(present, CredentialsStoredLate())
         elif present.state is State.FORGETTING or not present.credentials_held:
             self._have_done(present, ForgetRequested())

@@ -12,7 +12,7 @@ import pytest
 from chalicelib.bundle.errors import EndpointsDisagree
 from chalicelib.engine.errors import EndpointTimeout
 from chalicelib.engine.ownership import LaunchThere
-from chalicelib.session.values import PHASES, Phase, Session, State, container_name, phase_of, volume_name
+from chalicelib.session.values import PHASES, Limits, Phase, Session, State, container_name, phase_of, volume_name
 from chalicelib.web.errors import (
     CredentialsNeeded,
     LongestLifeReached,
@@ -20,11 +20,11 @@ from chalicelib.web.errors import (
     OwnersDisagree,
     SessionNotReady,
 )
-from chalicelib.web.forms import Deletion
+from chalicelib.web.forms import Deletion, Launch
 from tests import bundles
 from tests.bundles import Pki
 from tests.launcher_twins import ContainerTwin
-from tests.world import World, pki
+from tests.world import IMAGE, World, pki
 
 HOUR = 3600.0
 # The states that hold credentials, and do not delete them.
@@ -264,17 +264,37 @@ def test_another_upload_launches_what_was_kept_and_its_end_leaves_nothing() -> N
     world = World()
     sid = world.launched(State.KEPT)
     world.launch("lessons")
-    session = at_rest_but_for_earlier_credentials(world, sid)
-    assert (session.state, session.generation, session.sealed_in) == (State.READY, 2, 0)
+    session = at_rest(world, sid)
+    assert (session.state, session.generation, session.sealed_in) == (State.READY, 2, 1)
     world.stop(sid)
     assert at_rest(world, sid).state is State.STOPPED
     assert is_there(world, sid) == (False, True, False)
 
 
-def at_rest_but_for_earlier_credentials(world: World, sid: str) -> Session:
-    world.settle()
-    assert world.checker.violations == []
-    return world.session(sid)
+def test_an_upload_over_what_was_kept_may_be_cut_off_and_no_endpoint_sees_the_credentials_of_another() -> None:
+    other = "tcp://other.example.org:2376"
+    form = Launch(
+        bundle=bundles.carina(pki(), other), name="lessons", host=None, image=IMAGE, limits=Limits(), open_path=""
+    )
+    ends: set[tuple[State, bool, str | None]] = set()
+    for at in range(1, 15):
+        world = World()
+        sid = world.launched(State.KEPT)
+        with world.interrupted(at):
+            world.hub.launch(form)
+        if world.session(sid).state is State.KEPT:
+            world.launch_again(sid)
+        after = at_rest(world, sid)
+        ends.add((after.state, after.endpoint == other, after.failure.code if after.failure else None))
+        world.stop(sid)
+        at_rest(world, sid)
+        world.hub.launch(form)
+        assert (at_rest(world, sid).state, world.session(sid).endpoint) == (State.READY, other)
+    assert ends == {
+        (State.READY, False, None),  # cut off before anything was stored: launched again with what was kept
+        (State.KEPT, False, "credentials-missing"),  # stored, and not written down
+        (State.READY, True, None),
+    }
 
 
 def test_credentials_get_no_older_by_being_used_again() -> None:
