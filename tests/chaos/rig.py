@@ -27,6 +27,7 @@ import docker
 from docker.errors import NotFound
 
 from chalicelib.aws.queues import TickMessage
+from chalicelib.aws.session_items import pk_of
 from chalicelib.aws.sessions import SessionStore
 from chalicelib.bundle.parse import parse
 from chalicelib.session.lanes import Lane, queue_of
@@ -149,7 +150,13 @@ class Rig:
         return False
 
     def clear(self, sid: str) -> None:
-        """Remove what is left of a session on the engine, as the endpoint's owner."""
+        """Remove what is left of a session on the engine, as its owner, and in the table, whose emulation gets slow."""
+        table, pk = self.environ["HOMEPORT_TABLE"], {"S": pk_of(sid)}
+        listed = self.dynamodb.query(
+            TableName=table, KeyConditionExpression="pk = :pk", ExpressionAttributeValues={":pk": pk}
+        )
+        for item in listed["Items"]:
+            self.dynamodb.delete_item(TableName=table, Key={"pk": pk, "sk": item["sk"]})
         for name, _ in self.containers(sid):
             self.behind.remove_container(name, force=True)
         with suppress(NotFound):
@@ -164,11 +171,9 @@ class Rig:
         """What happened to a session up to now."""
         self._catch_up()
         with self._lock:
-            log = self.cloud.child.log.read_text() if self.cloud.child else ""
-            end = log.rfind("\n") + 1
-            for at, entry in entries(log[self._read : end].splitlines()):
+            log = self._more_of_the_log()
+            for at, entry in entries(log.decode().splitlines()):
                 self._journal[sid_of(entry.fact)].append((at, entry))
-            self._read = end
             told = list(self._journal[sid])
         with self.events.changed:
             of_session = [told for told in self.events.containers if told[2] == sid]
@@ -178,6 +183,17 @@ class Rig:
             if (fact := _fact(sid, what, name, is_helper))
         ]
         return [entry for _, entry in sorted([*told, *seen], key=lambda one: one[0])]
+
+    def _more_of_the_log(self) -> bytes:
+        """The whole lines that the embedded AWS has written since the last time."""
+        if self.cloud.child is None:
+            return b""
+        with self.cloud.child.log.open("rb") as log:
+            log.seek(self._read)
+            more = log.read()
+        whole = more[: more.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return whole
 
     def _catch_up(self) -> None:
         """Wait until the engine has said all that has happened up to now."""
