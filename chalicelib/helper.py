@@ -64,6 +64,7 @@ LAST_LINES: Final = 60  # of a program's output, where the reason of its failure
 
 ENGINE_SECONDS: Final = 5  # an engine on the other side of a Unix socket
 IMAGE_SECONDS: Final = 300  # the same while it tags or removes an image
+PERCENT_SECONDS: Final = 2  # between two lines of Git's that say how far it is
 SITE_SECONDS: Final = 30  # a site may be silent
 RESOLVE_SECONDS: Final = 120  # for one source
 CLONE_SECONDS: Final = 3600
@@ -96,6 +97,7 @@ class Failed(Exception):
 # ── what is printed ──────────────────────────────────────────────────────────────────────────────────────────────
 
 _ESCAPES: Final = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
+_PERCENT: Final = re.compile(r":\s+([0-9]{1,3})% \(")
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]*@")
 
 
@@ -116,6 +118,21 @@ def say(text: str) -> None:
 def answer(**fields: object) -> None:
     """Print an answer."""
     print(MARK + json.dumps(fields, ensure_ascii=False), flush=True)
+
+
+class Percentages:
+    """Says lines, but of those that say how far something is only the last, and one now and then."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said_at = clock()
+
+    def __call__(self, line: str) -> None:
+        """Say the line, if it is one that is to be said."""
+        percent = _PERCENT.search(line)
+        if percent is None or percent[1] == "100" or self._clock() >= self._said_at + PERCENT_SECONDS:
+            self._said_at = self._clock()
+            say(line)
 
 
 class Log(logging.Handler):
@@ -167,14 +184,14 @@ def run(
 
 
 def _lines(output: IO[bytes]) -> Iterator[str]:
-    """Give its lines; of a line that is too long to be one, the beginning."""
-    whole = True
-    while raw := output.readline(8 * LINE_LENGTH):
-        if whole:
-            for part in re.split(r"[\r\n]+", raw.decode("utf-8", "replace")):
-                if part.strip():
-                    yield part
-        whole = raw.endswith(b"\n")
+    """Give its lines as they come, one that is written over another too; of a line that is too long, the beginning."""
+    rest = b""
+    while chunk := output.read1(CHUNK):  # type: ignore[attr-defined]  # what Popen gives has it
+        *whole, rest = re.split(rb"[\r\n]+", rest + chunk)
+        yield from (line[: 8 * LINE_LENGTH].decode("utf-8", "replace") for line in whole if line.strip())
+        rest = rest[: 8 * LINE_LENGTH]
+    if rest.strip():
+        yield rest.decode("utf-8", "replace")
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -280,8 +297,8 @@ _CONFIG: Final = """\
 [safe]
     directory = *
 [http]
-    lowSpeedLimit = 1000
-    lowSpeedTime = 60
+    lowSpeedLimit = 1
+    lowSpeedTime = 300
 [advice]
     detachedHead = false
 [gc]
@@ -349,7 +366,7 @@ class Git:
 
     def must(self, *arguments: str, folder: Path | None = None) -> list[str]:
         """Run Git; give its last lines, or raise what its failure means."""
-        code, lines = self.run(*arguments, folder=folder)
+        code, lines = self.run(*arguments, folder=folder, see=Percentages())
         if code != 0:
             raise git_failure(lines)
         return lines
@@ -468,9 +485,9 @@ def fetch_git(git: Git, source: Source, version: str, folder: Path) -> Path:
         raise Failed("version-not-found", "That is no commit")
     git.must("init", "--quiet", "--", str(folder))
     git.must("remote", "add", "--", "origin", source.git_address, folder=folder)
-    git.must("fetch", "--quiet", "--no-recurse-submodules", "--tags", "origin", folder=folder)
+    git.must("fetch", "--quiet", "--progress", "--no-recurse-submodules", "--tags", "origin", folder=folder)
     if git.ask("cat-file", "-e", f"{version}^{{commit}}", folder=folder) is None:
-        git.must("fetch", "--quiet", "--no-recurse-submodules", "origin", version, folder=folder)
+        git.must("fetch", "--quiet", "--progress", "--no-recurse-submodules", "origin", version, folder=folder)
     branch = _branch(git, source, version, folder)
     if branch:
         git.must("checkout", "--quiet", "-B", branch, version, folder=folder)
@@ -1413,9 +1430,18 @@ def update(git: Git, source: Source, version: str, target: Path) -> str:
     if head == [version]:
         return "current"
     if git.ask("cat-file", "-e", f"{version}^{{commit}}", folder=target) is None:
-        git.must("fetch", "--quiet", "--no-recurse-submodules", "--no-auto-gc", "origin", folder=target)
+        git.must("fetch", "--quiet", "--progress", "--no-recurse-submodules", "--no-auto-gc", "origin", folder=target)
         if git.ask("cat-file", "-e", f"{version}^{{commit}}", folder=target) is None:
-            git.must("fetch", "--quiet", "--no-recurse-submodules", "--no-auto-gc", "origin", version, folder=target)
+            git.must(
+                "fetch",
+                "--quiet",
+                "--progress",
+                "--no-recurse-submodules",
+                "--no-auto-gc",
+                "origin",
+                version,
+                folder=target,
+            )
     if git.ask("merge-base", "--is-ancestor", "HEAD", version, folder=target) is None:
         return _kept(target, "it has commits that the version has not")
     if any(

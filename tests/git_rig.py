@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import ssl
 import subprocess
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 BACKEND = ("git", "http-backend")
+CHUNK = 1 << 16  # bytes
 _IDENTITY = {
     "GIT_AUTHOR_NAME": "A. Author",
     "GIT_AUTHOR_EMAIL": "author@example.org",
@@ -180,10 +180,12 @@ class _Handler(BaseHTTPRequestHandler):
             head = iter(backend.stdout.readline, b"\r\n")
             headers = dict(line.decode().rstrip("\r\n").split(": ", 1) for line in head)
             self.send_response(int(headers.pop("Status", "200").split()[0]))
-            for name, value in (headers | {"Connection": "close"}).items():  # what is behind it is sent as it comes
+            for name, value in (headers | {"Transfer-Encoding": "chunked"}).items():
                 self.send_header(name, value)
             self.end_headers()
-            shutil.copyfileobj(backend.stdout, self.wfile)
+            while chunk := backend.stdout.read(CHUNK):
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            self.wfile.write(b"0\r\n\r\n")
 
     def _serve_large_file(self) -> None:
         """Git LFS's API, which gives the file of an object's own name in the folder `lfs`."""

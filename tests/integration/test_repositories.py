@@ -98,6 +98,7 @@ def test_a_repository_of_500_mb_is_built_and_cloned(
 ) -> None:
     repository = site.repository("o/large")
     git(repository.folder, "config", "core.compression", "0")
+    git(repository.folder, "config", "core.bigFileThreshold", "1m")  # sites have looked for deltas long before
     (repository.folder / "data").mkdir()
     for number in range(5):
         (repository.folder / "data" / f"{number}.bin").write_bytes(os.urandom(100_000_000))

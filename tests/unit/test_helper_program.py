@@ -573,3 +573,34 @@ def test_a_folder_is_one_of_the_repository(folder: str) -> None:
     with pytest.raises(Failed) as caught:
         Source.read({"provider": "gh", "address": "https://github.com/o/r", "folder": folder})
     assert caught.value.code == "fetch-failed"
+
+
+def lines_of(*chunks: bytes) -> list[str]:
+    """The lines of a program that printed these chunks, one after the other."""
+    left = iter(chunks)
+    output = io.BytesIO()
+    output.read1 = lambda _size=-1: next(left, b"")  # type: ignore[method-assign]
+    return list(helper._lines(output))
+
+
+def test_lines_come_as_they_are_printed_and_of_one_that_is_too_long_its_beginning() -> None:
+    assert lines_of(b"Receiving:  1%\rReceiv", b"ing:  2%\r\n\nlast") == ["Receiving:  1%", "Receiving:  2%", "last"]
+    long = b"x" * helper.CHUNK
+    (first, second) = lines_of(long, long, b"y\nnext\n")
+    assert (first, second) == ("x" * 8 * helper.LINE_LENGTH, "next")
+    assert lines_of(b"\xff\n") == ["\ufffd"]
+    assert lines_of() == []
+
+
+def test_of_how_far_something_is_a_line_is_said_now_and_then_and_the_last_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = 0.0
+    see = helper.Percentages(lambda: now)
+    for percent in range(0, 101, 10):
+        now += helper.PERCENT_SECONDS / 2
+        see(f"Receiving objects: {percent:3d}% ({percent}/100), 1.00 MiB | 2.00 MiB/s")
+    see("remote: Total 100 (delta 0)")
+    said = capsys.readouterr().out.splitlines()
+    assert [line.partition("%")[0][-3:].strip() for line in said[:-1]] == ["10", "30", "50", "70", "90", "100"]
+    assert said[-1] == "remote: Total 100 (delta 0)"
