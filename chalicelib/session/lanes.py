@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, assert_never
 
 from chalicelib.session.values import Phase, Session, State
 
@@ -47,6 +47,8 @@ def lane_of(session: Session) -> Lane:
             return _READY_LANES[session.state]
         case Phase.LEAVING | Phase.STOPPED:
             return Lane.LEAVE
+        case _:
+            assert_never(session.phase)
 
 
 def queue_of(prefix: str, lane: Lane) -> str:

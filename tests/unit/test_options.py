@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from chalicelib.aws.envelope import LARGEST_PLAINTEXT
 from chalicelib.bundle.files import FILE_LIMIT
 from chalicelib.session.options import (
+    NAMES_BYTES,
     VARIABLES,
     VARIABLES_BYTES,
     Allowance,
@@ -155,6 +156,10 @@ def test_there_are_bounds_to_how_many_and_how_large_variables_are() -> None:
     for text in (f"{most}\nMORE=", "A=" + "ü" * (VARIABLES_BYTES // 2)):
         with pytest.raises(ValueError, match="at most 64 variables, and 6 KiB together"):
             variables(text)
+    many = "\n".join(f"{number:N>{NAMES_BYTES // 32}}=" for number in range(32))
+    assert len(variables(many)) == 32
+    with pytest.raises(ValueError, match="names of at most 2 KiB together"):
+        variables(f"{many}\nM=")
 
 
 def test_the_largest_credentials_and_the_largest_variables_together_fit_into_an_envelope() -> None:
