@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from chalicelib.aws.build_logs import LOG_BYTES, LOG_TTL, PART_BYTES, BuildLogStore
 from tests.builders import NOW
-from tests.table import TABLE, create_table
+from tests.table import TABLE
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 SID = "0123456789abcdef0123456789abcdef"
 NOISE = random.Random(7).randbytes(4 << 20).decode("latin-1")  # what cannot be packed
-
-
-@pytest.fixture
-def dynamodb() -> Iterator[DynamoDBClient]:
-    with mock_aws():
-        client = boto3.client("dynamodb", "eu-west-1", aws_access_key_id="test", aws_secret_access_key="test")
-        create_table(client)
-        yield client
-        client.close()
 
 
 @pytest.fixture

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from chalicelib.aws.slots import NOTES_MOST, Pool, SlotStore
 from tests.contract.slots import SlotStoreContract, a_slot
-from tests.table import TABLE, create_table
+from tests.table import TABLE
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
-
-
-@pytest.fixture
-def dynamodb() -> Iterator[DynamoDBClient]:
-    with mock_aws():
-        client = boto3.client("dynamodb", "eu-west-1", aws_access_key_id="test", aws_secret_access_key="test")
-        create_table(client)
-        yield client
-        client.close()
 
 
 class TestSlotStore(SlotStoreContract):
