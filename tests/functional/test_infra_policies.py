@@ -13,6 +13,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
+from chalicelib.aws.build_logs import PART_BYTES, BuildLogStore
 from chalicelib.aws.credentials import CredentialsStore
 from chalicelib.aws.dynamodb import digest_of
 from chalicelib.aws.errors import CredentialsMissing
@@ -44,6 +45,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 SESSION: Final = a_session()
 # Not a real key: nothing here reads it.
 CREDENTIALS: Final = Credentials(Endpoint("203.0.113.7", 2376), b"a CA", b"certificate", b"key")
+LONG_LOG: Final = "x" * 2 * PART_BYTES
 
 S3_ACTIONS: Final = {  # operations whose action has another name
     "HeadObject": "s3:GetObject",
@@ -199,6 +201,8 @@ def test_the_web_function_may_do_all_that_a_visitor_asks_of_it(
     images = ImageStore(web("dynamodb"), outputs["Table"], lambda: NOW)
     images.of_owner(SESSION.owner)
     images.built_of(SESSION.owner)
+    BuildLogStore(_plain_client("dynamodb"), outputs["Table"], lambda: NOW).put(SESSION.sid, 1, LONG_LOG)
+    assert BuildLogStore(web("dynamodb"), outputs["Table"], lambda: NOW).get(SESSION.sid, 1) == LONG_LOG
     for lane in (Lane.LAUNCH, Lane.LEAVE, Lane.WATCH):
         _wiring(web, outputs).queues.enqueue(TickMessage(SESSION.sid), lane=lane, delay=0.0)
 
@@ -235,6 +239,7 @@ def test_each_lane_may_do_all_that_its_sessions_need(
             images.put_built(BUILT, is_new=is_new)
         assert images.built_of(BUILT.owner) == [BUILT]
         images.remove_built(BUILT.owner, BUILT.endpoint, [BUILT.name])
+        BuildLogStore(role("dynamodb"), outputs["Table"], lambda: NOW).put(SESSION.sid, 7, LONG_LOG)
     if lane is Lane.LEAVE:
         routes.withdraw(SESSION)
         credentials_store(role, outputs).purge(SESSION.sid, 7)
