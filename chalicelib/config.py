@@ -29,7 +29,8 @@ from chalicelib.environment import (
     whole_number,
 )
 from chalicelib.repository.allowed import is_pattern as is_repository_pattern
-from chalicelib.session.admission import SHARED_FACTOR, Quota
+from chalicelib.session.admission import SHARED_FACTOR, Quota, is_shared
+from chalicelib.session.door import Rate
 from chalicelib.session.image import is_pattern
 from chalicelib.session.lanes import Lane
 from chalicelib.session.machine import PullPatience
@@ -44,6 +45,7 @@ LANE_SHARES: Final[Mapping[Lane, int]] = MappingProxyType(
 SLOW_ENOUGH: Final = 20  # notes of one owner or network; the table keeps five times as many (aws/slots.py)
 PULL_SLOTS: Final = 80  # percent of the pull lane's functions; the others are for handovers
 REPOSITORY_MOST: Final = 500  # notebooks of one repository; their slots are one item of the table (aws/slots.py)
+SESSIONS_MOST: Final = 200  # of one owner that are counted
 LONGEST_SESSION_HOURS: Final = 168
 LONGEST_KEPT_HOURS: Final = 720  # the bucket's backstop deletes credentials after 32 days
 
@@ -65,6 +67,19 @@ def _cpus(text: str) -> float | None:
 
 def _repository_limit(text: str) -> int | None:
     return whole_number(text, most=REPOSITORY_MOST) if text else None
+
+
+def _limit(text: str) -> int | None:
+    return whole_number(text) if text else None
+
+
+def _owner_sessions(text: str) -> int | None:
+    return whole_number(text, least=0, most=SESSIONS_MOST) or None
+
+
+def _rate(text: str) -> Rate | None:
+    count = whole_number(text, least=0)
+    return Rate(count) if count else None
 
 
 def _image_patterns(text: str) -> tuple[str, ...]:
@@ -307,6 +322,39 @@ class Config:
             default="16",
         )
     )
+    owner_sessions: int | None = setting(
+        Variable(
+            "HOMEPORT_OWNER_NOTEBOOKS",
+            Kind(f"a whole number from 0 to {SESSIONS_MOST}", _owner_sessions),
+            f"how many notebooks one key may have that have not ended; at most {SESSIONS_MOST}, no limit if 0",
+            default="20",
+        )
+    )
+    sessions_limit: int | None = setting(
+        Variable(
+            "HOMEPORT_NOTEBOOKS",
+            Kind("a whole number above 0", _limit),
+            "how many notebooks there may be on the hub that have not ended, as the schedule counts them each minute; "
+            "no limit if empty",
+        )
+    )
+    owner_rate: Rate | None = setting(
+        Variable(
+            "HOMEPORT_OWNER_LAUNCHES",
+            Kind("a whole number", _rate),
+            "how many launches one key may ask for in an hour, all at once if need be; no limit if 0",
+            default="60",
+        )
+    )
+    network_rate: Rate | None = setting(
+        Variable(
+            "HOMEPORT_NETWORK_UPLOADS",
+            Kind("a whole number", _rate),
+            "how many bundles may be uploaded from one address (/64 of IPv6) in an hour, all at once if need be; no "
+            "limit if 0",
+            default="300",
+        )
+    )
     shared_networks: tuple[Network, ...] = setting(
         Variable(
             "HOMEPORT_SHARED_NETWORKS",
@@ -405,6 +453,13 @@ class Config:
             data=self.data_folders,
             images=self.images,
         )
+
+    def upload_rate(self, network: str) -> Rate | None:
+        """How many uploads a network may make; None for any number."""
+        if self.network_rate is None:
+            return None
+        factor = SHARED_FACTOR if is_shared(network, self.shared_networks) else 1
+        return Rate(self.network_rate.count * factor)
 
     def functions_of(self, lane: Lane) -> int:
         """How many functions a lane may have at work at once."""

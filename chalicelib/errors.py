@@ -25,6 +25,7 @@ class HomeportError(Exception):
     code: ClassVar[str] = "internal"
     title: ClassVar[str] = "Something is wrong with this hub"
     retryable: ClassVar[bool] = False
+    retry_after: int = 5  # seconds, if it is retryable
 
     def __init_subclass__(cls) -> None:
         words = re.findall("[A-Z][a-z0-9]*", cls.__name__)

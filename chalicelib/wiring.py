@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chalicelib.aws.build_logs import BuildLogStore
 from chalicelib.aws.credentials import CredentialsStore
+from chalicelib.aws.door import DoorStore
 from chalicelib.aws.images import ImageStore
 from chalicelib.aws.queues import TickMessage, TickQueues, batches
 from chalicelib.aws.routes import RouteStore
@@ -58,6 +59,7 @@ class Wiring:
             credentials=self.credentials,
             images=self.images,
             build_logs=self.build_logs,
+            door=self.door,
             enqueue=self._enqueue,
             clock=CLOCK,
             secret=lambda: secrets.token_urlsafe(32),
@@ -105,6 +107,8 @@ class Wiring:
         One that was sent is not sent again for a while, however long its lane's queue is. While the watch lane is
         behind, only some of the looks are sent, by chance: what expires is in the same queue.
         """
+        if self.config.sessions_limit is not None:
+            self.door.count(self.sessions.count(self.config.sessions_limit))
         backlog = Backlog(now := CLOCK())
         for lane, found in groupby(self.sessions.due(now), key=lambda due: due.lane):
             for batch in batches(found):
@@ -132,6 +136,11 @@ class Wiring:
     def sessions(self) -> SessionStore:
         """The hub's sessions."""
         return SessionStore(self.client("dynamodb"), self.config.table, CLOCK)
+
+    @cached_property
+    def door(self) -> DoorStore:
+        """Who may launch at the moment."""
+        return DoorStore(self.client("dynamodb"), self.config.table, CLOCK)
 
     @cached_property
     def build_logs(self) -> BuildLogStore:

@@ -39,7 +39,7 @@ from local.gate import AccessKey
 from local.hub import hub
 from local.processes import LOOPBACK, Child, StackError
 from local.pump import pump
-from local.settings import Settings
+from local.settings import NO_RATES, Settings
 
 FUNCTIONS: Final = "20"  # of all lanes together, unless the environment says otherwise: one machine has few CPUs
 WATCH_INTERVAL: Final = 0.5  # seconds between two looks at the children
@@ -149,6 +149,7 @@ def hub_environ(settings: Settings, cloud: Aws, image_name: str, environ: Mappin
         "HOMEPORT_IMAGE": image_name,
         ENDPOINT_NETWORKS.name: networks,
         "HOMEPORT_FUNCTIONS": environ.get("HOMEPORT_FUNCTIONS") or FUNCTIONS,
+        **{name: environ.get(name) or value for name, value in NO_RATES.items()},
     }
 
 

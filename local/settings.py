@@ -6,12 +6,18 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from chalicelib import environment
 from chalicelib.environment import PORT, Kind, Variable, setting
 
 ROOT: Final = Path(__file__).parent.parent
+
+# Who uses one machine alone guards it against nobody; everybody's address is the same here.
+NO_RATES: Final[Mapping[str, str]] = MappingProxyType(
+    {"HOMEPORT_OWNER_LAUNCHES": "0", "HOMEPORT_OWNER_NOTEBOOKS": "0", "HOMEPORT_NETWORK_UPLOADS": "0"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

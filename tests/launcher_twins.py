@@ -49,6 +49,7 @@ from chalicelib.notebook.container import CERTIFICATE, FOLDER, LABEL, SAVABLE, I
 from chalicelib.notebook.helpers import BUILT, DOCKER_SOCKET, TASK, HelperSpecification
 from chalicelib.repository.answers import MARK
 from chalicelib.session.admission import Crowd, Quota, Slot, crowd_before
+from chalicelib.session.door import Door, Rate
 from chalicelib.session.errors import IllegalTransition
 from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.looks import ASKED_SECONDS, ring_of, rings_at
@@ -309,6 +310,35 @@ class BuildLogTwin:
 
     def get(self, sid: str, generation: int) -> str | None:
         return self.logs.get((sid, generation))
+
+
+class DoorTwin:
+    """DoorStore in a dictionary."""
+
+    def __init__(self, clock: Callable[[], float], trouble: Trouble | None = None) -> None:
+        self.door = Door()
+        self.full_at: dict[str, float] = {}
+        self.clock = clock
+        self.trouble = trouble or Trouble()
+
+    def read(self) -> Door:
+        return self.door
+
+    def close(self, message: str) -> None:
+        self.door = replace(self.door, message=message)
+
+    def open(self) -> None:
+        self.door = replace(self.door, message="")
+
+    def count(self, sessions: int) -> None:
+        self.door = replace(self.door, sessions=sessions, counted_at=self.clock())
+
+    def take(self, whose: str, rate: Rate) -> float:
+        self.trouble.step()
+        full_at, late = rate.taken(self.full_at.get(whose, 0.0), self.clock())
+        self.full_at[whose] = full_at
+        self.trouble.step()
+        return late
 
 
 class CredentialsTwin:

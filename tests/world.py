@@ -32,6 +32,7 @@ from chalicelib.web.errors import CredentialsNeeded, LongestLifeReached, Session
 from chalicelib.web.forms import Deletion, Launch
 from chalicelib.web.hub import Hub
 from chalicelib.wiring import SENT_SECONDS
+from local.settings import NO_RATES
 from tests import bundles
 from tests.builders import NOW
 from tests.bundles import Pki
@@ -40,6 +41,7 @@ from tests.launcher_twins import (
     BuildLogTwin,
     Clock,
     CredentialsTwin,
+    DoorTwin,
     EngineTwin,
     ImageStoreTwin,
     Killed,
@@ -70,6 +72,7 @@ _NEEDS: Final = MappingProxyType(
         "slots": {"": {"dynamodb"}},
         "images": {"": {"dynamodb"}},
         "build_logs": {"": {"dynamodb"}},
+        "door": {"": {"dynamodb"}},
         "credentials": {"": {"s3", "kms"}, "purge": {"s3"}, "holds": {"s3"}},
         "queue": {"": {"sqs"}},
     }
@@ -118,7 +121,7 @@ class World:
     """See the module. `down` and `lost` are services (Part); `skew` is how wrong the clock of who acts is."""
 
     def __init__(self, environ: Mapping[str, str] = MappingProxyType({})) -> None:
-        self.environ = environ
+        self.environ = {**NO_RATES, **environ}
         self.time = Clock(NOW)
         self.trouble = Trouble()
         self.checker = Checker()
@@ -133,6 +136,7 @@ class World:
         self.slots = SlotStoreTwin(self.clock, self.trouble)
         self.images = ImageStoreTwin(self.clock, self.trouble)
         self.build_logs = BuildLogTwin(self.trouble)
+        self.door = DoorTwin(self.clock, self.trouble)
         self.queue = QueueTwin(self.trouble)
         self.engine = EngineTwin(self.trouble, images={IMAGE, BUILDER}, during=self.in_time, renewed=self.renewed)
         for twin in (self.store, self.routes, self.credentials, self.engine):
@@ -186,6 +190,7 @@ class World:
             credentials=self._part("credentials"),
             images=self._part("images"),
             build_logs=self._part("build_logs"),
+            door=self._part("door"),
             enqueue=self.enqueue,
             clock=self.clock,
             secret=lambda: f"secret-{next(self.secrets)}",

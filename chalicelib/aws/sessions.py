@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Any
 
 from chalicelib.aws.dynamodb import Clock, Item, Table
@@ -113,6 +113,12 @@ class SessionStore:
             values = {":shard": {"S": shard}, ":now": {"N": repr(now)}}
             for item in self._table.query("redrive", "redrive = :shard AND redrive_at <= :now", values):
                 yield Due(sid_of(item), lane, item["redrive_at"]["N"])
+
+    def count(self, most: int) -> int:
+        """Count the sessions that have not ended, up to `most` (eventually consistent)."""
+        shards = [*map(shard_of, Lane), "watch"]
+        every = (self._table.query("redrive", "redrive = :shard", {":shard": {"S": shard}}) for shard in shards)
+        return sum(1 for _ in islice(chain.from_iterable(every), most))
 
     def to_look_at(self, now: float) -> Iterator[str]:
         """Yield the ids of the ready sessions that are looked at in this minute (session/looks.py)."""

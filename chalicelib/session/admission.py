@@ -55,9 +55,15 @@ class Quota:
 
     def of_network(self, network: str) -> int:
         """How many slots this network may have."""
-        mine = ip_network(network)
-        is_shared = any(mine.version == one.version and mine.subnet_of(one) for one in self.shared)  # type: ignore[arg-type]  # one version
-        return min(self.per_network * SHARED_FACTOR, self.shared_most) if is_shared else self.per_network
+        if is_shared(network, self.shared):
+            return min(self.per_network * SHARED_FACTOR, self.shared_most)
+        return self.per_network
+
+
+def is_shared(network: str, shared: Iterable[IPv4Network | IPv6Network]) -> bool:
+    """Say whether a network is part of one that many share."""
+    mine = ip_network(network)
+    return any(mine.version == one.version and mine.subnet_of(one) for one in shared)  # type: ignore[arg-type]  # one version
 
 
 @dataclass(frozen=True, slots=True)

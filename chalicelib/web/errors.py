@@ -146,6 +146,41 @@ class LongestLifeReached(HomeportError):
     status = 409
 
 
+class LaunchesClosed(HomeportError):
+    """The hub's operator lets nobody launch at the moment."""
+
+    title = "No launches at the moment"
+    status = 503
+    retryable = True
+    retry_after = 300
+
+
+class HubFull(HomeportError):
+    """There are as many notebooks on this hub as its operator allows."""
+
+    title = "The hub is full"
+    status = 503
+    retryable = True
+    retry_after = 60
+
+
+class TooManyNotebooks(HomeportError):
+    """There are as many notebooks of this key as the hub's operator allows."""
+
+    status = 429
+
+
+class TooManyLaunches(HomeportError):
+    """A key, or a network, has launched more often than the hub's operator allows."""
+
+    status = 429
+    retryable = True
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class SessionLeaving(HomeportError):
     """The session of this name is being stopped; it can be launched again in a moment."""
 

@@ -12,6 +12,7 @@ Rules
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,11 +30,12 @@ from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.bundle.errors import EndpointsDisagree
 from chalicelib.bundle.parse import Bundle, parse
-from chalicelib.config import Config
+from chalicelib.config import SESSIONS_MOST, Config
 from chalicelib.metrics import SILENT, Metric, Metrics
 from chalicelib.repository.address import shown
 from chalicelib.repository.allowed import is_allowed as is_repository_allowed
 from chalicelib.repository.source import Source
+from chalicelib.session.door import Door, Rate
 from chalicelib.session.events import (
     AgainRequested,
     CredentialsRenewed,
@@ -71,7 +73,9 @@ from chalicelib.text import one_line
 from chalicelib.web.errors import (
     CredentialsNeeded,
     DataNotAllowed,
+    HubFull,
     ImageNotAllowed,
+    LaunchesClosed,
     LimitTooHigh,
     LongestLifeReached,
     NameNotTyped,
@@ -82,6 +86,8 @@ from chalicelib.web.errors import (
     SessionLeaving,
     SessionNotReady,
     SessionOfLaterVersion,
+    TooManyLaunches,
+    TooManyNotebooks,
     VariablesWouldBeSaved,
 )
 from chalicelib.web.forms import Deletion, Launch
@@ -129,6 +135,13 @@ class BuildLogs(Protocol):
     def get(self, sid: str, generation: int) -> str | None: ...
 
 
+class Doorkeeper(Protocol):
+    """What the hub needs of chalicelib.aws.door.DoorStore."""
+
+    def read(self) -> Door: ...
+    def take(self, whose: str, rate: Rate) -> float: ...
+
+
 class CredentialsSink(Protocol):
     """What the hub needs of chalicelib.aws.credentials.CredentialsStore: it can store, and not read."""
 
@@ -159,6 +172,11 @@ class Entry:
     action: str
     ticket: str
     path: str
+
+
+def _in(seconds: float) -> str:
+    """When something can be tried again, in words."""
+    return "in a minute" if seconds <= 60 else f"in {math.ceil(seconds / 60)} minutes"
 
 
 def _refuse_newer(session: Session) -> None:
@@ -206,6 +224,7 @@ class Hub:
         credentials: CredentialsSink,
         images: Images,
         build_logs: BuildLogs,
+        door: Doorkeeper,
         enqueue: Enqueue,
         clock: Callable[[], float],
         secret: Callable[[], str],
@@ -217,6 +236,7 @@ class Hub:
         self._credentials = credentials
         self._images = images
         self._build_logs = build_logs
+        self._door = door
         self._enqueue = enqueue
         self._clock = clock
         self._secret = secret
@@ -225,6 +245,16 @@ class Hub:
     def now(self) -> float:
         """The hub's time, in seconds since the epoch."""
         return self._clock()
+
+    def let_upload(self, source: str) -> None:
+        """Count the upload of a bundle from a network, empty if it is not known; raises TooManyLaunches."""
+        rate = self.config.upload_rate(source) if source else None
+        if rate is not None and (late := self._door.take(f"network {source}", rate)):
+            raise TooManyLaunches(
+                f"More bundles were uploaded from your network than this hub takes in an hour ({rate.count}). Try "
+                f"again {_in(late)}",
+                math.ceil(late),
+            )
 
     def check(self, form: Launch) -> Bundle:
         """Look into the bundle and store nothing; raises BadBundle, BadEndpoint, and what `_check_allowed` raises."""
@@ -345,6 +375,7 @@ class Hub:
             )
         self._check_asked(session.limits, session.options)
         self.check_program(session.repository, session.content, session.image)
+        self._admit(session.owner, session)
         after = self._have_done(session, AgainRequested(launch_label(self._secret()), source))
         self._metrics.put({Metric.LAUNCHES: 1}, session=session.sid)
         return after
@@ -525,11 +556,43 @@ class Hub:
             raise SessionLeaving(f"“{present.name}” is being stopped. Launch it again in a few seconds")
         return self._rejoin(present, bundle, form)
 
+    def _admit(self, owner: str, session: Session | None) -> None:
+        """Count another launch, of a session that is there already or is not.
+
+        Raises LaunchesClosed, HubFull, TooManyNotebooks, TooManyLaunches.
+        """
+        door = self._door.read()
+        if door.message:
+            raise LaunchesClosed(f"This hub launches no notebooks at the moment. {door.message}")
+        if (session is None or session.state is State.STOPPED) and door.holds(
+            self.config.sessions_limit, self._clock()
+        ):
+            raise HubFull(
+                f"This hub has {self.config.sessions_limit} notebooks, the most that it allows at once. Launch yours "
+                "again when others have ended"
+            )
+        most = self.config.owner_sessions
+        if most is not None and (session is None or session.phase is Phase.STOPPED):
+            latest = self._sessions.of_owner(owner, SESSIONS_MOST, None)
+            if sum(summary.phase is not Phase.STOPPED for summary in latest) >= most:
+                raise TooManyNotebooks(
+                    f"You have {most} notebooks that have not ended, the most that this hub allows for one key. Stop "
+                    "one of them first"
+                )
+        rate = self.config.owner_rate
+        if rate is not None and (late := self._door.take(f"owner {owner}", rate)):
+            raise TooManyLaunches(
+                f"You have launched more often than this hub allows for one key in an hour ({rate.count}). Try again "
+                f"{_in(late)}",
+                math.ceil(late),
+            )
+
     def _begin(self, form: Launch, bundle: Bundle, source: str, request: str, previous: Session | None) -> Launched:
         """Write a launch down, then store its credentials, so that there are none that no session names.
 
         Where credentials were kept there is a session that names them, and the new ones replace them first.
         """
+        self._admit(bundle.owner, previous)
         replaces = previous is not None and previous.state is State.KEPT
         if previous is not None and replaces:
             self._store_credentials(previous, bundle, form.environment)

@@ -173,6 +173,7 @@ def health(site: Site, request: Request) -> Response:
 def check_bundle(site: Site, request: Request) -> Response:
     """Say what is in a bundle; nothing is stored."""
     _refuse_other_sites(site, request)
+    site.hub.let_upload(_source(request))
     bundle = site.hub.check(_form(request))
     if _wants_json(request):
         return _json(site, check_json(bundle))
@@ -182,6 +183,7 @@ def check_bundle(site: Site, request: Request) -> Response:
 def launch_session(site: Site, request: Request) -> Response:
     """Launch a notebook, or come back to the one of the same key and name."""
     _refuse_other_sites(site, request)
+    site.hub.let_upload(_source(request))
     launched = site.hub.launch(_form(request), _source(request))
     token = site.hub.token_for(launched.bundle.owner, _sign_ins(site, request))
     cookie = _cookie(token, max_age=int(site.config.session_lifetime))
@@ -299,6 +301,8 @@ def delete_files(site: Site, request: Request, sid: str) -> Response:
     _refuse_other_sites(site, request)
     session = _session(site, request, sid)
     form = parse_deletion(request.headers.get("content-type", ""), _body(request))
+    if form.bundle is not None:
+        site.hub.let_upload(_source(request))
     return _accepted(site, request, site.hub.delete(session, form))
 
 
@@ -449,7 +453,7 @@ def _error_of_chalice(response: Response) -> HomeportError | None:
 
 
 def _error_response(site: Site, request: Request, error: HomeportError) -> Response:
-    extra = {"Retry-After": "5"} if error.retryable else {}
+    extra = {"Retry-After": str(error.retry_after)} if error.retryable else {}
     if not _wants_json(request):
         page = pages.ErrorPage(
             root=_root(request), status=error.status, title=error.title, code=error.code, message=error.message

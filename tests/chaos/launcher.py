@@ -27,6 +27,7 @@ import requests
 
 from chalicelib.aws.build_logs import BuildLogStore
 from chalicelib.aws.credentials import CredentialsStore
+from chalicelib.aws.door import DoorStore
 from chalicelib.aws.hub_certificates import load_trust
 from chalicelib.aws.images import ImageStore
 from chalicelib.aws.queues import TickMessage, TickQueues
@@ -210,6 +211,7 @@ class Parts:
             credentials=self.credentials(),
             images=ImageStore(dynamodb, self.config.table, self.clock),
             build_logs=BuildLogStore(dynamodb, self.config.table, self.clock),
+            door=DoorStore(dynamodb, self.config.table, self.clock),
             enqueue=self.enqueue,
             clock=self.clock,
             secret=lambda: secrets.token_urlsafe(32),

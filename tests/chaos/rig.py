@@ -35,6 +35,7 @@ from chalicelib.session.values import session_id, volume_name
 from local.aws import ROOT, Aws, aws, own_environ
 from local.endpoint import LocalEndpoint, endpoint, write_bundle
 from local.engine import Engine
+from local.settings import NO_RATES
 from tests.chaos.launcher import Command, Outcome
 from tests.chaos.recorded_aws import entries
 from tests.history import Created, Entry, Fact, HelperMade, HelperRemoved, Removed, Started, sid_of
@@ -208,6 +209,7 @@ class Rig:
         environ = (
             own_environ(os.environ)
             | dict(self.environ)
+            | dict(NO_RATES)
             | {
                 "HOMEPORT_ENDPOINT_NETWORKS": "127.0.0.0/8",
                 "HOMEPORT_ENGINE_SOCKET": str(self.engine.socket),

@@ -29,6 +29,7 @@ from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.web.hub import Hub
 from chalicelib.web.routes import attach
 from chalicelib.wiring import Wiring
+from local.settings import NO_RATES
 from tests.certificates import Ca, shared_key
 from tests.table import TABLE, create_table
 
@@ -195,6 +196,7 @@ def a_hub(parts: Wiring, *, clock: Callable[[], float]) -> Hub:
         credentials=parts.credentials,
         images=parts.images,
         build_logs=parts.build_logs,
+        door=parts.door,
         enqueue=parts.queues.enqueue,
         clock=clock,
         secret=lambda: secrets.token_urlsafe(32),
@@ -205,7 +207,7 @@ def a_hub(parts: Wiring, *, clock: Callable[[], float]) -> Hub:
 def hub_rig(**environment: str) -> Iterator[HubRig]:
     """A hub of its own, from nothing."""
     with mock_aws():
-        environ = {**ENVIRONMENT, "HOMEPORT_QUEUE_URLS": made_resources(), **environment}
+        environ = {**ENVIRONMENT, **NO_RATES, "HOMEPORT_QUEUE_URLS": made_resources(), **environment}
         parts = Wiring(Config.from_environ(environ), aws_client)
         app = Chalice(app_name="homeport", configure_logs=False)
         attach(app, config=lambda: parts.config, hub=lambda: rig.hub, metrics=lambda: parts.metrics)

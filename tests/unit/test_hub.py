@@ -40,7 +40,9 @@ from chalicelib.session.values import (
 )
 from chalicelib.web.errors import (
     DataNotAllowed,
+    HubFull,
     ImageNotAllowed,
+    LaunchesClosed,
     LimitTooHigh,
     NoBuildLog,
     NotAuthenticated,
@@ -48,6 +50,8 @@ from chalicelib.web.errors import (
     SessionLeaving,
     SessionNotReady,
     SessionOfLaterVersion,
+    TooManyLaunches,
+    TooManyNotebooks,
 )
 from chalicelib.web.forms import Launch
 from chalicelib.web.hub import LISTED, OWNERS_PER_TOKEN, RACES, TICKET_SECONDS, Hub
@@ -59,6 +63,7 @@ from tests.launcher_twins import (
     BuildLogTwin,
     Clock,
     CredentialsTwin,
+    DoorTwin,
     ImageStoreTwin,
     Killed,
     QueueTwin,
@@ -95,6 +100,7 @@ class Stage:
         self.tokens = TokenStoreTwin(self.clock, find_session=self.store.find)
         self.images = ImageStoreTwin(self.clock)
         self.build_logs = BuildLogTwin()
+        self.door = DoorTwin(self.clock)
         secrets = count()
         self.hub = Hub(
             config=Config.from_environ({"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net", **self.environ}),
@@ -103,6 +109,7 @@ class Stage:
             credentials=self.credentials,
             images=self.images,
             build_logs=self.build_logs,
+            door=self.door,
             enqueue=self.queue.enqueue,
             clock=self.clock,
             secret=lambda: f"secret-{next(secrets)}",
@@ -895,3 +902,67 @@ def test_a_ready_notebook_is_entered_by_a_ticket_of_a_minute() -> None:
     late = stage.hub.enter(session, SIGN_IN)
     stage.clock.now += TICKET_SECONDS
     assert stage.tokens.redeem_ticket(late.ticket, session.host) is None
+
+
+# ── who may launch at the moment ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_closed_door_lets_nobody_launch_and_says_why_and_takes_nothing_away() -> None:
+    stage = launched(State.READY)
+    stage.door.close("We are moving to another region. Back at noon")
+    with pytest.raises(LaunchesClosed, match="no notebooks at the moment\\. We are moving to another region"):
+        stage.hub.launch(a_form(name="another"))
+    assert not stage.hub.launch(a_form()).created  # it runs: its visitor comes back to it
+    with pytest.raises(LaunchesClosed):
+        stage.hub.launch_again(stage.session)
+    assert list(stage.store.sessions) == [stage.session.sid]
+    stage.door.open()
+    assert stage.hub.launch(a_form(name="another")).created
+
+
+def test_a_full_hub_lets_nobody_launch_until_the_schedule_counts_less() -> None:
+    stage = Stage(environ={"HOMEPORT_NOTEBOOKS": "3"})
+    stage.door.count(3)
+    with pytest.raises(HubFull, match="This hub has 3 notebooks"):
+        stage.hub.launch(a_form())
+    assert (stage.store.sessions, stage.credentials.objects) == ({}, {})
+    stage.door.count(2)
+    stage.hub.launch(a_form())
+    stage.door.count(3)
+    assert not stage.hub.launch(a_form()).created
+
+
+def test_a_key_has_so_many_notebooks_that_have_not_ended() -> None:
+    stage = Stage(environ={"HOMEPORT_OWNER_NOTEBOOKS": "2"})
+    sids = [stage.hub.launch(a_form(name=name)).session.sid for name in ("one", "two")]
+    with pytest.raises(TooManyNotebooks, match="You have 2 notebooks that have not ended"):
+        stage.hub.launch(a_form(name="three"))
+    first = stage.store.sessions[sids[0]]
+    stage.store.save(replace(first, state=State.STOPPED, version=first.version + 1, next_attempt_at=None))
+    assert stage.hub.launch(a_form(name="three")).created
+    with pytest.raises(TooManyNotebooks):
+        stage.hub.launch(a_form(name="one"))  # it has stopped, and would be one more
+
+
+def test_a_key_may_launch_so_often_in_an_hour() -> None:
+    stage = Stage(environ={"HOMEPORT_OWNER_LAUNCHES": "2", "HOMEPORT_OWNER_NOTEBOOKS": "0"})
+    for name in ("one", "two"):
+        stage.hub.launch(a_form(name=name))
+    with pytest.raises(TooManyLaunches, match=r"for one key in an hour \(2\). Try again in 30 minutes") as refused:
+        stage.hub.launch(a_form(name="three"))
+    assert refused.value.retry_after == 1800
+    assert not stage.hub.launch(a_form(name="one")).created  # coming back is no launch
+    stage.clock.now += 1800
+    assert stage.hub.launch(a_form(name="three")).created
+
+
+def test_so_many_bundles_are_uploaded_from_a_network_and_more_from_one_that_is_shared() -> None:
+    stage = Stage(environ={"HOMEPORT_NETWORK_UPLOADS": "2", "HOMEPORT_SHARED_NETWORKS": "198.51.100.0/24"})
+    for source, most in (("203.0.113.7/32", 2), ("2001:db8::/64", 2), ("198.51.100.9/32", 20)):
+        for _ in range(most):
+            stage.hub.let_upload(source)
+        with pytest.raises(TooManyLaunches, match=rf"from your network than this hub takes in an hour \({most}\)"):
+            stage.hub.let_upload(source)
+    stage.hub.let_upload("")  # it is not known
+    for _ in range(1000):
+        Stage(environ={"HOMEPORT_NETWORK_UPLOADS": "0"}).hub.let_upload("203.0.113.7/32")

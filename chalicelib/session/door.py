@@ -1,0 +1,45 @@
+"""Who may launch at the moment: the door that the operator closes, and rates that nobody exceeds.
+
+A rate is a bucket of tokens: a launch takes one, and they come back evenly, all of them in `seconds`. What is stored is
+one number, the moment at which the bucket will be full again. It is at most `seconds` ahead; each token moves it on by
+one token's share. (This is the generic cell rate algorithm of ITU-T I.371.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+HOUR: Final = 3600.0
+COUNT_SECONDS: Final = 600.0  # for which a count of sessions is believed; the schedule counts each minute
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What the operator says ("": nothing, the door is open), and how many `sessions` there were at `counted_at`."""
+
+    message: str = ""
+    sessions: int = 0
+    counted_at: float = 0.0
+
+    def holds(self, limit: int | None, now: float) -> bool:
+        """Say whether there are as many sessions as are allowed; None allows any number."""
+        return limit is not None and self.sessions >= limit and now < self.counted_at + COUNT_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many in so many seconds, all of them at once if need be."""
+
+    count: int
+    seconds: float = HOUR
+
+    def taken(self, full_at: float, now: float) -> tuple[float, float]:
+        """Take a token of a bucket that is full at `full_at`: when it is full then, and 0.
+
+        If it has none, unchanged, and in how many seconds it will have one.
+        """
+        share = self.seconds / self.count
+        after = max(full_at, now) + share
+        late = after - now - self.seconds
+        return (after, 0.0) if late <= 1e-6 * share else (full_at, late)
