@@ -12,7 +12,7 @@ PURE := chalicelib/session/*,chalicelib/bundle/*,chalicelib/notebook/*,chaliceli
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-apt setup-test-apt setup-bench-apt venv lock run demo test test-unit test-functional test-integration test-browser \
-	chaos coverage lint format docs bench deploy doctor clean
+	chaos coverage lint format docs bench deploy doctor close open clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -105,6 +105,14 @@ deploy: venv ## Deploy to AWS: make deploy STAGE=prod
 doctor: venv ## Look at a stage and say what is wrong, so far of its domains: make doctor STAGE=prod
 	@test -n "$(STAGE)" || { echo 'Name the stage: make doctor STAGE=prod' >&2; exit 1; }
 	$(RUN) -m infra.doctor --stage $(STAGE)
+
+close: venv ## Let nobody launch on a stage: make close STAGE=prod MESSAGE='We are moving. Back at noon.'
+	@test -n "$(STAGE)" || { echo 'Name the stage: make close STAGE=prod MESSAGE=…' >&2; exit 1; }
+	@$(RUN) -m infra.door --stage $(STAGE) --close "$$MESSAGE"  # what is said on the command line is exported
+
+open: venv ## Let visitors launch on a stage again: make open STAGE=prod
+	@test -n "$(STAGE)" || { echo 'Name the stage: make open STAGE=prod' >&2; exit 1; }
+	@$(RUN) -m infra.door --stage $(STAGE)
 
 clean: ## Remove the virtual environment, the state of `make run`, and what the tools left
 	rm -rf $(VENV) .homeport .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis .coverage .coverage.* build

@@ -15,6 +15,7 @@ from moto import mock_aws
 
 from chalicelib.aws.build_logs import PART_BYTES, BuildLogStore
 from chalicelib.aws.credentials import CredentialsStore
+from chalicelib.aws.door import DoorStore
 from chalicelib.aws.dynamodb import digest_of
 from chalicelib.aws.errors import CredentialsMissing
 from chalicelib.aws.hub_certificates import load_trust
@@ -28,6 +29,7 @@ from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
 from chalicelib.config import Config
 from chalicelib.session.admission import slot_of
+from chalicelib.session.door import Door, Rate
 from chalicelib.session.events import EndpointVerified, StopRequested
 from chalicelib.session.lanes import Lane
 from chalicelib.session.looks import OFTEN
@@ -203,6 +205,9 @@ def test_the_web_function_may_do_all_that_a_visitor_asks_of_it(
     images.built_of(SESSION.owner)
     BuildLogStore(_plain_client("dynamodb"), outputs["Table"], lambda: NOW).put(SESSION.sid, 1, LONG_LOG)
     assert BuildLogStore(web("dynamodb"), outputs["Table"], lambda: NOW).get(SESSION.sid, 1) == LONG_LOG
+    door, rate = DoorStore(web("dynamodb"), outputs["Table"], lambda: NOW), Rate(2)
+    assert [door.take("anybody", rate) > 0 for _ in range(3)] == [False, False, True]
+    assert door.read() == Door()
     for lane in (Lane.LAUNCH, Lane.LEAVE, Lane.WATCH):
         _wiring(web, outputs).queues.enqueue(TickMessage(SESSION.sid), lane=lane, delay=0.0)
 
@@ -261,6 +266,21 @@ def test_the_schedule_may_find_what_is_due_and_enqueue_it(
     assert due.sid not in set(_wiring(as_role("redrive"), outputs).redrive()), "it was sent a moment ago"
 
 
+def test_the_schedule_may_count_the_sessions_of_a_hub_that_has_a_limit(
+    outputs: dict[str, str], as_role: Callable[[str], Client]
+) -> None:
+    store = SessionStore(_plain_client("dynamodb"), outputs["Table"], lambda: NOW)
+    for number, state in enumerate((State.PULLING, State.READY, State.REMOVING, State.KEPT, State.STOPPED)):
+        due = None if state is State.STOPPED else 4e9
+        store.save(a_session(name=f"counted {number}", state=state, next_attempt_at=due))
+    before = store.count(1000)
+    assert before >= 4
+    list(_wiring(as_role("redrive"), outputs, HOMEPORT_NOTEBOOKS="1000").redrive())
+    counted = DoorStore(_plain_client("dynamodb"), outputs["Table"], lambda: NOW).read()
+    assert (counted.sessions, counted.message) == (before, "")
+    assert store.count(2) == 2
+
+
 def test_the_proxy_may_follow_look_up_redeem_and_remember(
     outputs: dict[str, str], as_role: Callable[[str], Client]
 ) -> None:
@@ -278,7 +298,7 @@ def test_the_proxy_may_follow_look_up_redeem_and_remember(
         queues.enqueue(TickMessage(SESSION.sid), lane=Lane.LAUNCH, delay=0.0)
 
 
-def _wiring(client: Client, outputs: dict[str, str]) -> Wiring:
+def _wiring(client: Client, outputs: dict[str, str], **environment: str) -> Wiring:
     """A process's parts, on guarded clients."""
-    environ = {"HOMEPORT_QUEUE_URLS": outputs["QueueUrls"], "HOMEPORT_TABLE": outputs["Table"]}
+    environ = {"HOMEPORT_QUEUE_URLS": outputs["QueueUrls"], "HOMEPORT_TABLE": outputs["Table"], **environment}
     return Wiring(Config.from_environ(environ), client)

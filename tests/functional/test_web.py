@@ -687,3 +687,24 @@ def test_a_hub_that_launches_no_repositories_has_no_fields_for_them() -> None:
             assert (page.status, 'name="repo"' in page.text) == (200, False)
             assert 'name="image"' in page.text
         assert hub.ask("GET", "/?repo=u/r", html=True).status == 403
+
+
+# ── who may launch at the moment ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_who_launches_at_a_closed_door_reads_why_on_the_page_and_in_json(hub: HubRig) -> None:
+    hub.parts.door.close("We are moving. Back at noon.")
+    refused = hub.upload(a_bundle(), name="one")
+    assert (refused.status, refused.json["code"], refused.headers["retry-after"]) == (503, "launches-closed", "300")
+    assert "Back at noon." in refused.json["detail"]
+    assert "Back at noon." in hub.upload(a_bundle(), html=True, name="one").text
+    assert hub.objects() == []
+
+
+def test_who_uploads_too_often_is_told_when_to_come_back() -> None:
+    with hub_rig(HOMEPORT_NETWORK_UPLOADS="2") as hub:
+        assert [hub.upload(a_bundle(), name=name).status for name in ("one", "two")] == [201, 201]
+        for path in ("/sessions", "/bundles"):
+            refused = hub.upload(a_bundle(), path, name="three")
+            assert (refused.status, refused.json["code"]) == (429, "too-many-launches")
+            assert 0 < int(refused.headers["retry-after"]) <= 1800
