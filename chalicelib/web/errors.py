@@ -176,7 +176,7 @@ class TooManyLaunches(HomeportError):
     status = 429
     retryable = True
 
-    def __init__(self, message: str, retry_after: int) -> None:
+    def __init__(self, message: str, retry_after: int = 60) -> None:
         super().__init__(message)
         self.retry_after = retry_after
 
