@@ -95,12 +95,12 @@ class Visit:
                 raise
 
     def _credentials_of(self, session: Session) -> Credentials:
-        """Open the session's credentials, which are for its endpoint.
+        """Open the session's credentials, which are for its endpoint, if that can be read.
 
         Others are there if an upload for another launch of it was cut off before that was written down.
         """
         credentials = self._credentials.get(session.sid, session.credentials_of, session.owner)
-        if str(credentials.endpoint) != session.endpoint:
+        if session.endpoint and str(credentials.endpoint) != session.endpoint:
             raise CredentialsMissing("The credentials that are stored are for another endpoint. Upload them again")
         return credentials
 

@@ -53,8 +53,8 @@ def test_the_code_follows_from_the_classes_name_and_so_does_a_title_that_is_not_
 
 
 def test_a_status_says_whose_problem_it_is() -> None:
-    assert {error.status for error in ERRORS} <= {400, 401, 403, 404, 405, 409, 413, 415, 500, 502, 503}
-    assert all(error.status >= 500 or error.status == 409 for error in ERRORS if error.retryable)
+    assert {error.status for error in ERRORS} <= {400, 401, 403, 404, 405, 409, 413, 415, 429, 500, 502, 503}
+    assert all(error.status >= 500 or error.status in (409, 429) for error in ERRORS if error.retryable)
 
 
 def test_an_error_carries_its_message() -> None:
