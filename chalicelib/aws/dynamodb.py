@@ -89,15 +89,38 @@ class Table:
 
         In the condition `#name` stands for the attribute. Raises StoreUnavailable.
         """
+        return self.update(
+            pk,
+            sk,
+            "SET #name = :value",
+            condition=f"attribute_exists(pk) AND ({condition})",
+            names={"#name": name},
+            values={":value": value, **values},
+        )
+
+    def update(
+        self,
+        pk: str,
+        sk: str,
+        expression: str,
+        *,
+        condition: str,
+        names: Mapping[str, str],
+        values: Mapping[str, Any],
+    ) -> bool:
+        """Change an item by an expression, or make it; False when it does not meet the condition.
+
+        Raises StoreUnavailable; whether it was changed is then unknown.
+        """
         with _translated():
             try:
                 self._dynamodb.update_item(
                     TableName=self._name,
                     Key={"pk": {"S": pk}, "sk": {"S": sk}},
-                    UpdateExpression="SET #name = :value",
-                    ConditionExpression=f"attribute_exists(pk) AND ({condition})",
-                    ExpressionAttributeNames={"#name": name},
-                    ExpressionAttributeValues={":value": value, **values},
+                    UpdateExpression=expression,
+                    ConditionExpression=condition,
+                    ExpressionAttributeNames=names,
+                    ExpressionAttributeValues=values,
                 )
             except self._dynamodb.exceptions.ConditionalCheckFailedException:
                 return False

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 HOUR: Final = 3600.0
+SLACK: Final = 1e-6  # of a token's share, which is what adding numbers may lose
 COUNT_SECONDS: Final = 600.0  # for which a count of sessions is believed; the schedule counts each minute
 
 
@@ -42,4 +43,4 @@ class Rate:
         share = self.seconds / self.count
         after = max(full_at, now) + share
         late = after - now - self.seconds
-        return (after, 0.0) if late <= 1e-6 * share else (full_at, late)
+        return (after, 0.0) if late <= SLACK * share else (full_at, late)
