@@ -12,7 +12,7 @@ PURE := chalicelib/session/*,chalicelib/bundle/*,chalicelib/notebook/*,chaliceli
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-apt setup-test-apt setup-bench-apt venv lock run demo test test-unit test-functional test-integration test-browser \
-	chaos coverage lint format docs bench deploy doctor close open clean
+	chaos coverage lint format docs bench deploy doctor close open rotate clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -113,6 +113,10 @@ close: venv ## Let nobody launch on a stage: make close STAGE=prod MESSAGE='We a
 open: venv ## Let visitors launch on a stage again: make open STAGE=prod
 	@test -n "$(STAGE)" || { echo 'Name the stage: make open STAGE=prod' >&2; exit 1; }
 	@$(RUN) -m infra.door --stage $(STAGE)
+
+rotate: venv ## Replace one of the hub's CAs, notebook or client, step by step: make rotate STAGE=prod CA=client STEP=begin
+	@test -n "$(STAGE)" -a -n "$(CA)" -a -n "$(STEP)" || { echo 'Say make rotate STAGE=… CA=notebook|client STEP=begin|switch|end' >&2; exit 1; }
+	$(RUN) -m infra.rotate --stage $(STAGE) --ca $(CA) --step $(STEP) $(if $(FORCE),--force)
 
 clean: ## Remove the virtual environment, the state of `make run`, and what the tools left
 	rm -rf $(VENV) .homeport .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis .coverage .coverage.* build

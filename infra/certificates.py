@@ -10,9 +10,8 @@ Rules
 
 1. Nothing that exists is ever overwritten; what is missing is made, as a whole set. The notebook CA is one set, the
    client CA with the certificates it signed the other.
-2. The client CA's private key is not kept anywhere. A lost client certificate therefore means a new set: delete all
-   three parameters, run this again, and launch the notebooks again (docs/operations.md, "Rotating the hub's own
-   certificates").
+2. The client CA's private key is not kept anywhere. A lost client certificate therefore means a new set; infra/rotate.py
+   makes one beside the old one.
 3. A set is written in an order that makes an interrupted run visible: half a set is refused, not completed.
 """
 
@@ -77,15 +76,27 @@ def _is_missing(existing: frozenset[str], prefix: str, names: tuple[str, ...]) -
     return bool(missing)
 
 
+def certificates_of(name: str, now: float) -> Mapping[str, str]:
+    """Make a new CA, `notebook` or `client`: its certificate as `ca`, and by their names the parameters that use it."""
+    if name == "notebook":
+        made = certificates.new_ca("Homeport notebooks", now=now, lifetime=LIFETIME)
+        used = {"notebook-ca": made.to_json()}
+    else:
+        made = certificates.new_ca("Homeport clients", now=now, lifetime=LIFETIME)
+        used = {
+            f"{client}-client": certificates.issue_client(
+                made, f"Homeport {client}", now=now, lifetime=LIFETIME
+            ).to_json()
+            for client in ("launcher", "proxy")
+        }
+    return {"ca": made.certificate.decode("ascii"), **used}
+
+
 def _notebook_set(now: float) -> Mapping[str, str]:
-    ca = certificates.new_ca("Homeport notebooks", now=now, lifetime=LIFETIME)
-    return {"notebook-ca": ca.to_json(), "notebook-ca-certificate": Pair(ca.certificate).to_json()}
+    made = dict(certificates_of("notebook", now))
+    return {"notebook-ca-certificate": Pair(made.pop("ca").encode()).to_json(), **made}
 
 
 def _client_set(now: float) -> Mapping[str, str]:
-    ca = certificates.new_ca("Homeport clients", now=now, lifetime=LIFETIME)
-    return {
-        "client-ca": Pair(ca.certificate).to_json(),
-        "launcher-client": certificates.issue_client(ca, "Homeport launcher", now=now, lifetime=LIFETIME).to_json(),
-        "proxy-client": certificates.issue_client(ca, "Homeport proxy", now=now, lifetime=LIFETIME).to_json(),
-    }
+    made = dict(certificates_of("client", now))
+    return {"client-ca": Pair(made.pop("ca").encode()).to_json(), **made}
