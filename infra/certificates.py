@@ -10,8 +10,8 @@ Rules
 
 1. Nothing that exists is ever overwritten; what is missing is made, as a whole set. The notebook CA is one set, the
    client CA with the certificates it signed the other.
-2. The client CA's private key is not kept anywhere. A lost client certificate therefore means a new set; infra/rotate.py
-   makes one beside the old one.
+2. The client CA's private key is not kept anywhere. A lost client certificate therefore means a new set;
+   infra/rotate.py makes one beside the old one.
 3. A set is written in an order that makes an interrupted run visible: half a set is refused, not completed.
 """
 
