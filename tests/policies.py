@@ -77,7 +77,13 @@ _Loader.add_multi_constructor("!", _tag)
 
 
 def _resolve(value: Any, outputs: Mapping[str, str]) -> Any:
-    pseudo = {"AWS::Partition": "aws", "AWS::Region": REGION, "AWS::AccountId": ACCOUNT, "Stage": STAGE}
+    pseudo = {
+        "Bucket.Arn": outputs["BucketArn"],
+        "AWS::Partition": "aws",
+        "AWS::Region": REGION,
+        "AWS::AccountId": ACCOUNT,
+        "Stage": STAGE,
+    }
     match value:
         case {"Fn::ImportValue": name}:
             return outputs[_resolve(name, outputs).removeprefix(f"homeport-{STAGE}-")]
@@ -85,12 +91,18 @@ def _resolve(value: Any, outputs: Mapping[str, str]) -> Any:
             return _fill(text, pseudo | {name: _resolve(names[name], outputs) for name in names})
         case {"Fn::Sub": str(text)}:
             return _fill(text, pseudo)
+        case {"Fn::If": [_, _, otherwise]}:  # the conditions are about what a stage need not have
+            return _resolve(otherwise, outputs)
+        case {"Ref": "AWS::NoValue"}:
+            return None
         case {"Ref": name}:
             return pseudo[name]
+        case {"Fn::GetAtt": name}:
+            return outputs[str(name).replace(".", "")]
         case dict():
             return {key: _resolve(inner, outputs) for key, inner in value.items()}
         case list():
-            return [_resolve(inner, outputs) for inner in value]
+            return [inner for inner in (_resolve(one, outputs) for one in value) if inner is not None]
         case _:
             return value
 
@@ -112,6 +124,23 @@ def listed(value: str | list[str]) -> list[str]:
 def allows(document: Document, action: str, resource: str, context: Context | None = None) -> bool:
     """Whether the policy allows the action on the resource; `context` holds the request's condition keys."""
     return any(_applies(statement, action, resource, context or {}) for statement in statements(document))
+
+
+def denied(document: Document, principal: str, action: str, resource: str, context: Context | None = None) -> bool:
+    """Whether a resource's own policy denies it to a role or user, whatever theirs allow."""
+    known = {**(context or {}), "aws:PrincipalArn": principal}
+    denials = [statement for statement in statements(document) if statement["Effect"] == "Deny"]
+    assert all(statement["Principal"] in ("*", {"AWS": "*"}) for statement in denials)
+    plain = [{**statement, "Effect": "Allow"} for statement in denials]
+    return any(
+        _applies({key: part for key, part in statement.items() if key != "Principal"}, action, resource, known)
+        for statement in plain
+    )
+
+
+def resource_policy(resource: str, name: str, outputs: Mapping[str, str] = OUTPUTS) -> Document:
+    """The policy of a resource of infra/resources.yaml, called so among its properties."""
+    return dict(_resolve(template("resources.yaml")["Resources"][resource]["Properties"][name], outputs))
 
 
 def _applies(statement: Mapping[str, Any], action: str, resource: str, context: Context) -> bool:
@@ -138,6 +167,10 @@ def _holds(operator: str, key: str, values: list[str], context: Context) -> bool
             return present and all(one in values for one in given)
         case "StringLike":
             return present and _all_like(given, values)
+        case "StringNotLike":
+            return not (present and any(_like(one, pattern) for one in given for pattern in values))
+        case "Bool":
+            return [str(one).lower() for one in given] == values
         case "StringEqualsIfExists":
             return all(one in values for one in given)
         case "ForAllValues:StringEquals":

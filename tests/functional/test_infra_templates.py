@@ -59,7 +59,7 @@ def test_credentials_that_nobody_purged_expire_all_the_same() -> None:
 
 @pytest.mark.parametrize(("policy", "action"), [("BucketPolicy", "s3:*"), ("QueuePolicy", "sqs:*")])
 def test_nothing_is_spoken_to_without_tls(policy: str, action: str) -> None:
-    (statement,) = properties(policy)["PolicyDocument"]["Statement"]
+    statement, *_ = properties(policy)["PolicyDocument"]["Statement"]
     assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", action)
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 

@@ -7,7 +7,20 @@ import re
 import pytest
 
 from chalicelib.session.lanes import Lane
-from tests.policies import OUTPUTS, ROOT, Context, Document, allows, function_policy, listed, proxy_policy, statements
+from tests.policies import (
+    ACCOUNT,
+    OUTPUTS,
+    ROOT,
+    Context,
+    Document,
+    allows,
+    denied,
+    function_policy,
+    listed,
+    proxy_policy,
+    resource_policy,
+    statements,
+)
 
 ROLES: dict[str, Document] = {
     "web": function_policy("web"),
@@ -288,3 +301,50 @@ def test_every_placeholder_of_a_policy_is_an_output_of_the_stack() -> None:
         re.findall(r'ImportValue": !Sub "homeport-\$\{Stage}-(\w+)"', (ROOT / "infra/proxy.yaml").read_text())
     )
     assert imported == exported - {"AuthorityArn"}  # which proxy stacks of before import
+
+
+# ── whoever has everything ──
+
+
+ADMINISTRATORS = [
+    f"arn:aws:iam::{ACCOUNT}:role/admin",
+    f"arn:aws:iam::{ACCOUNT}:root",
+    f"arn:aws:iam::{ACCOUNT}:role/homeport-other-launch",  # another stage's
+    f"arn:aws:iam::{ACCOUNT}:role/homeport-test",
+    f"arn:aws:iam::{ACCOUNT}:role/homeport-test-redrive",
+    f"arn:aws:iam::{ACCOUNT}:role/homeport-test-proxy-TaskRole-1A2B",
+]
+LAUNCHERS = [f"arn:aws:iam::{ACCOUNT}:role/homeport-test-{lane}" for lane in Lane]
+PROXY_START = f"arn:aws:iam::{ACCOUNT}:role/homeport-test-proxy-ExecutionRole-1A2B"
+
+
+@pytest.mark.parametrize("context", [sealed(*NAMES), sealed(), through_s3(OBJECT), {}])
+def test_credentials_are_opened_by_the_launchers_functions_alone_whoever_has_everything(context: Context) -> None:
+    key, bucket = resource_policy("Key", "KeyPolicy"), resource_policy("BucketPolicy", "PolicyDocument")
+    for principal in [*ADMINISTRATORS, PROXY_START]:
+        assert denied(key, principal, "kms:Decrypt", KEY, context)
+        assert denied(key, principal, "kms:ReEncryptFrom", KEY, context)
+        assert denied(bucket, principal, "s3:GetObject", OBJECT)
+        assert not denied(key, principal, "kms:GenerateDataKey", KEY, context)
+        assert not denied(key, principal, "kms:PutKeyPolicy", KEY)  # or nobody could change it any more
+    for principal in LAUNCHERS:
+        assert not denied(key, principal, "kms:Decrypt", KEY, context)
+        assert not denied(bucket, principal, "s3:GetObject", OBJECT)
+
+
+def test_private_keys_of_the_hub_are_read_by_who_uses_them_alone_whoever_has_everything() -> None:
+    key = resource_policy("Key", "KeyPolicy")
+    for name in ("notebook-ca", "launcher-client", "proxy-client"):
+        for principal in ADMINISTRATORS:
+            assert denied(key, principal, "kms:Decrypt", KEY, through_ssm(name))
+        for principal in (LAUNCHERS[0], PROXY_START):
+            assert not denied(key, principal, "kms:Decrypt", KEY, through_ssm(name))
+    for name in ("notebook-ca-certificate", "client-ca", "notebook-ca-next", "client-ca-next"):
+        assert not denied(key, ADMINISTRATORS[0], "kms:Decrypt", KEY, through_ssm(name))
+
+
+def test_nobody_speaks_to_the_bucket_in_the_clear() -> None:
+    bucket = resource_policy("BucketPolicy", "PolicyDocument")
+    for principal in LAUNCHERS:
+        assert denied(bucket, principal, "s3:GetObject", OBJECT, {"aws:SecureTransport": "false"})
+        assert not denied(bucket, principal, "s3:GetObject", OBJECT, {"aws:SecureTransport": "true"})
