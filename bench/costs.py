@@ -136,6 +136,7 @@ class Visit:
         plain = boto3.client("dynamodb", region, aws_access_key_id="test", aws_secret_access_key="test")
         self._unseen = SessionStore(plain, TABLE, self.clock)
         self.ticks = 0
+        self.token = ""
 
     @contextmanager
     def counted(self) -> Iterator[None]:
@@ -167,7 +168,9 @@ class Visit:
 
     def launch(self) -> str:
         """Upload the bundle; gives the session's id."""
-        return str(self.request(lambda: self.hub.upload(a_bundle(), name="hostile")).json["id"])
+        launched = self.request(lambda: self.hub.upload(a_bundle(), name="hostile")).json
+        self.token = str(launched["owner_token"])
+        return str(launched["id"])
 
     def session(self, sid: str) -> Session:
         """As it is stored; read by nobody who counts."""

@@ -1,7 +1,8 @@
 "use strict";
 (() => {
-  const POLL = 1000;           // milliseconds between looks at a session that moves
-  const POLL_AT_REST = 15000;  // ... at one that is ready
+  const POLL = [1000, 6000];   // milliseconds between looks at a session that moves: at first, and at most;
+  const POLL_AT_REST = [15000, 60000];  // the same at one that is ready;
+  const POLL_SHARE = 0.1;      // in between, this share of the time that it is in its state already
   const POLL_HIDDEN = 10000;   // ... while nobody looks at the page; at rest four times as long as otherwise
   const POLL_LIMIT = 30000;    // ... at most, after failures
   const LARGEST = 65536;       // bytes of a bundle that the hub reads
@@ -361,6 +362,7 @@
     let {phase, state} = page.dataset;
     let last = Number(page.dataset.last);
     let failures = 0;
+    let since = performance.now();  // in its state
     let timer = 0;
     let looking = false;
     let mayEnter = launchedHere || phase === "launching";
@@ -453,6 +455,7 @@
 
     const show = (session) => {
       const isTidied = state === "tidying" && session.state === "ready";
+      if (state !== session.state) since = performance.now();
       ({phase, state} = session);
       if (isTidied) location.reload();  // the list of images is the hub's
       showPhase(session);
@@ -491,9 +494,11 @@
     };
 
     const wait = () => {
-      if (failures) return Math.min(POLL * 2 ** failures, POLL_LIMIT);
-      if (document.hidden) return state === "ready" ? 4 * POLL_AT_REST : POLL_HIDDEN;
-      return state === "ready" ? POLL_AT_REST : POLL;
+      const [least, most] = state === "ready" ? POLL_AT_REST : POLL;
+      if (failures) return Math.min(POLL[0] * 2 ** failures, POLL_LIMIT);
+      const pause = Math.min(least + POLL_SHARE * (performance.now() - since), most);
+      if (document.hidden) return state === "ready" ? 4 * pause : Math.max(pause, POLL_HIDDEN);
+      return pause;
     };
 
     const watch = async (returned = false) => {
