@@ -179,8 +179,8 @@ def page() -> Iterator[str]:
     visitors = of_visitors()
     yield table("a thousand times | dollars", [f"{name} | {dollars:.2f}" for name, dollars in visitors.items()])
     yield paragraph(
-        "Visitors' computers do the computing, so a notebook that runs costs the looks at it. A page that is watched asks "
-        "once a second at first, and less often the longer its session is in one state: every 6 seconds at last, every "
+        "Visitors' computers do the computing, so a notebook that runs costs the looks at it. A page that is watched "
+        "asks once a second at first, and less often the longer its session is in one state: every 6 seconds at last, every "
         "minute if it is ready; one in a hidden tab more seldom. A function has 0.5 GB."
     )
     yield "## A month without visitors"
@@ -202,8 +202,8 @@ def page() -> Iterator[str]:
     yield paragraph(
         "There the notebooks run on the operator's machine, and its size is how many there can be. Here a month with a "
         f"thousand visitors, each for three hours, costs ${sum(hub.values()) + small + visits:.2f} with the proxy on a "
-        f"small virtual machine, and ${sum(hub.values()) + fargate + visits:.2f} with it on Fargate; nine thousand more "
-        f"cost ${9 * visits:.2f}."
+        f"small virtual machine, and ${sum(hub.values()) + fargate + visits:.2f} with it on Fargate; nine thousand "
+        f"more cost ${9 * visits:.2f}."
     )
 
 
