@@ -180,8 +180,8 @@ def page() -> Iterator[str]:
     yield table("a thousand times | dollars", [f"{name} | {dollars:.2f}" for name, dollars in visitors.items()])
     yield paragraph(
         "Visitors' computers do the computing, so a notebook that runs costs the looks at it. A page that is watched "
-        "asks once a second at first, and less often the longer its session is in one state: every 6 seconds at last, every "
-        "minute if it is ready; one in a hidden tab more seldom. A function has 0.5 GB."
+        "asks once a second at first, and less often the longer its session is in one state: every 6 seconds at last, "
+        "every minute if it is ready; one in a hidden tab more seldom. A function has 0.5 GB."
     )
     yield "## A month without visitors"
     hub = of_a_hub()
