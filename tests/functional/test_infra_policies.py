@@ -6,7 +6,7 @@ turned into the request IAM would see and held against the role's statements bef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import boto3
@@ -40,7 +40,18 @@ from infra.certificates import ensure_certificates
 from infra.stack import deploy_stack
 from tests.builders import LIFETIME, NOW, SIGN_IN, a_session
 from tests.contract.images import BUILT
-from tests.policies import REGION, ROOT, STAGE, Context, Document, allows, function_policy, proxy_policy
+from tests.policies import (
+    REGION,
+    ROOT,
+    STAGE,
+    Context,
+    Document,
+    allows,
+    function_policy,
+    listed,
+    proxy_policy,
+    statements,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 
@@ -55,6 +66,11 @@ S3_ACTIONS: Final = {  # operations whose action has another name
     "ListObjectsV2": "s3:ListBucket",
 }
 Client = Callable[[str], Any]
+Granted = tuple[str, str, str, str]  # role, statement, action, and of the table the kind of items ("" for all else)
+GRANTED_TO_LAMBDA: Final = {"Logs", "TakeTicks"}  # used by Lambda itself
+# Purging names the version "null" in a bucket without versions: S3 asks for DeleteObjectVersion then, and for this if
+# such a bucket is no exception to how it deletes what has no versions. To be wrong here would be to keep credentials.
+KEPT_FOR_SURE: Final = {("leave", "LoadAndPurgeSealedCredentials", "s3:DeleteObject", "")}
 
 
 @pytest.fixture(scope="module")
@@ -69,12 +85,17 @@ def outputs() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def as_role(outputs: dict[str, str]) -> Callable[[str], Client]:
+def used() -> set[Granted]:
+    """What of the roles' policies the test has used."""
+    return set()
+
+
+@pytest.fixture
+def as_role(outputs: dict[str, str], used: set[Granted]) -> Callable[[str], Client]:
     """Clients that make only the calls the role's policy allows, and say which one it does not."""
 
     def clients(role: str) -> Client:
-        policy = proxy_policy("TaskRole", outputs) if role == "proxy" else function_policy(role, outputs)
-        return lambda service: _guarded(_plain_client(service), policy, outputs)
+        return lambda service: _guarded(_plain_client(service), role, outputs, used)
 
     return clients
 
@@ -85,14 +106,49 @@ def _plain_client(service: str) -> Any:
     )
 
 
-def _guarded(client: Any, policy: Document, outputs: dict[str, str]) -> Any:
+def _policy_of(role: str, outputs: dict[str, str]) -> Document:
+    return proxy_policy("TaskRole", outputs) if role == "proxy" else function_policy(role, outputs)
+
+
+def _guarded(client: Any, role: str, outputs: dict[str, str], used: set[Granted]) -> Any:
+    policy = _policy_of(role, outputs)
+
     def check(params: dict[str, Any], model: Any, **_: Any) -> None:
         for action, resource, context in _requests(model.service_model.service_name, model.name, params, outputs):
             if not allows(policy, action, resource, context):
                 raise AssertionError(f"not allowed: {action} on {resource} with {context}")
+            used.update(_grants(role, policy, action, resource, context))
 
     client.meta.events.register("provide-client-params.*", check)
     return client
+
+
+def _grants(role: str, policy: Document, action: str, resource: str, context: Context) -> Iterator[Granted]:
+    """What of the policy allows a request."""
+    for statement in statements(policy):
+        if allows({"Statement": [statement]}, action, resource, context):
+            keys = listed(context.get("dynamodb:LeadingKeys", []))
+            for kind in _kinds(statement):
+                if not kind or any(key.startswith(kind.rstrip("*")) for key in keys):
+                    yield role, statement["Sid"], action, kind
+
+
+def _kinds(statement: Mapping[str, Any]) -> list[str]:
+    """The kinds of items that a statement is about."""
+    conditions = statement.get("Condition", {})
+    found = [kind for keys in conditions.values() for kind in listed(keys.get("dynamodb:LeadingKeys", []))]
+    return [kind for kind in found if kind not in ("true", "false")] or [""]
+
+
+def _granted(role: str, outputs: dict[str, str]) -> set[Granted]:
+    """All that the role's policy grants to the hub's own code."""
+    return {
+        (role, statement["Sid"], action, kind)
+        for statement in statements(_policy_of(role, outputs))
+        if statement["Sid"] not in GRANTED_TO_LAMBDA
+        for action in listed(statement["Action"])
+        for kind in _kinds(statement)
+    }
 
 
 def _requests(
@@ -107,7 +163,7 @@ def _requests(
             key = f"/{params['Key']}" if "Key" in params else ""
             action = S3_ACTIONS.get(operation, f"s3:{operation}")
             yield ("s3:DeleteObjectVersion" if "VersionId" in params else action), outputs["BucketArn"] + key, {}
-            if operation == "HeadObject":  # to learn that an object is gone, and not merely hidden
+            if operation in ("HeadObject", "GetObject"):  # to learn that an object is gone, and not merely hidden
                 yield "s3:ListBucket", outputs["BucketArn"], {}
             if operation in ("PutObject", "GetObject"):
                 assert not params.get("BucketKeyEnabled"), "its encryption context would be the bucket, not the object"
@@ -296,6 +352,20 @@ def test_the_proxy_may_follow_look_up_redeem_and_remember(
     queues.enqueue(TickMessage(SESSION.sid), lane=Lane.WATCH, delay=0.0)
     with pytest.raises(AssertionError, match="not allowed: sqs:SendMessage"):
         queues.enqueue(TickMessage(SESSION.sid), lane=Lane.LAUNCH, delay=0.0)
+
+
+def test_no_role_may_do_what_nothing_does(
+    outputs: dict[str, str], as_role: Callable[[str], Client], used: set[Granted]
+) -> None:
+    test_the_web_function_may_do_all_that_a_visitor_asks_of_it(outputs, as_role)
+    for lane in Lane:
+        test_each_lane_may_do_all_that_its_sessions_need(outputs, as_role, lane)
+    test_the_schedule_may_find_what_is_due_and_enqueue_it(outputs, as_role)
+    test_the_schedule_may_count_the_sessions_of_a_hub_that_has_a_limit(outputs, as_role)
+    test_the_proxy_may_follow_look_up_redeem_and_remember(outputs, as_role)
+    roles = ("web", *map(str, Lane), "redrive", "proxy")
+    unused = {grant for role in roles for grant in _granted(role, outputs)} - used - KEPT_FOR_SURE
+    assert not unused, "\n".join(map(str, sorted(unused)))
 
 
 def _wiring(client: Client, outputs: dict[str, str], **environment: str) -> Wiring:
