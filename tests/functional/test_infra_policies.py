@@ -73,7 +73,7 @@ GRANTED_TO_LAMBDA: Final = {"Logs", "TakeTicks"}  # used by Lambda itself
 KEPT_FOR_SURE: Final = {("leave", "LoadAndPurgeSealedCredentials", "s3:DeleteObject", "")}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def outputs() -> Iterator[dict[str, str]]:
     """The deployed stack's outputs, with the hub's certificates made."""
     with mock_aws():
