@@ -43,10 +43,10 @@ if [ "$mode" != run ]; then
     need rootlesskit rootlesskit # these three for rootless Docker
     need uidmap newuidmap
     need slirp4netns slirp4netns
+    need nodejs node # these two for a second DynamoDB
+    need npm npm
 fi
 if [ "$mode" = bench ]; then # the peers that Homeport is measured beside, and what asks them
-    need nodejs node
-    need npm npm
     need docker-registry docker-registry
     need wrk wrk
 fi
