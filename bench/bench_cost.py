@@ -44,6 +44,7 @@ MONTHLY: Final[Mapping[str, float]] = {  # dollars a month; list prices of us-ea
     "KMS key": 1.0,
     "alarm's metric": 0.10,
     "custom metric": 0.30,
+    "dashboard": 3.0,
     "million of SQS requests": 0.40,
     "Fargate vCPU, ARM": 0.03238 * 730,
     "Fargate GB, ARM": 0.00356 * 730,
@@ -123,6 +124,7 @@ def of_a_hub() -> dict[str, float]:
         f"{alarms} metrics that alarms look at": alarms * MONTHLY["alarm's metric"],
         f"{metrics} metrics of its own": metrics * MONTHLY["custom metric"],
         "the KMS key; $1 more after each of its first two rotations": MONTHLY["KMS key"],
+        "the dashboard; an account's first three cost nothing": MONTHLY["dashboard"],
         f"the lanes' queues, asked {polled:.1f} million times": polled * MONTHLY["million of SQS requests"],
         f"the schedule, {minutes:,.0f} times": minutes * schedule,
     }

@@ -142,6 +142,26 @@ def test_alarms_are_on_figures_that_the_functions_write_with_just_their_dimensio
     assert sum(name == Metric.LANE_AGE for name, _ in ours()) == len(Lane)
 
 
+def test_the_dashboard_shows_every_figure_of_the_hubs_own_and_functions_and_queues_that_exist() -> None:
+    body = properties("Dashboard")["DashboardBody"]["Fn::Sub"].replace("${Stage}", "test")
+    shown = [metric for widget in json.loads(body)["widgets"] for metric in widget["properties"]["metrics"]]
+    ours = {(name, *dimensions) for space, name, *dimensions in map(plain, shown) if space == NAMESPACE}
+    assert {name for name, *_ in ours} == set(Metric)
+    assert {tuple(dimensions) for _, *dimensions in ours} <= {
+        ("Stage", "test"),
+        *(("Stage", "test", "Lane", lane.value) for lane in Lane),
+    }
+    functions = {metric[3] for metric in shown if metric[0] == "AWS/Lambda"}
+    assert functions == {"homeport-test", *(f"homeport-test-{lane}" for lane in Lane), "homeport-test-redrive"}
+    queues = {metric[3] for metric in shown if metric[0] == "AWS/SQS"}
+    assert queues == {*(f"homeport-test-{lane}" for lane in Lane), "homeport-test-dead-letter"}
+
+
+def plain(metric: list[Any]) -> list[str]:
+    """A dashboard's metric without how it is drawn."""
+    return [part for part in metric if isinstance(part, str)]
+
+
 def test_a_schedule_that_does_not_run_is_an_alarm() -> None:
     assert [name for name, alarm in ALARMS.items() if alarm["TreatMissingData"] == "breaching"] == ["LaneAgeAlarm"]
 
