@@ -34,7 +34,7 @@ $(STATE)/%: requirements-%.txt
 lock: venv ## Lock pyproject.toml's dependencies with their hashes; RAISE="name …" or RAISE=all raises what they need
 	$(LOCK) --group dev -o requirements-dev.txt
 	$(LOCK) --group local -c requirements-dev.txt -o requirements-local.txt
-	$(LOCK) --group lambda -c requirements-dev.txt -o requirements.txt
+	$(LOCK) --group lambda -c requirements-dev.txt -o requirements-lambda.txt
 	$(LOCK) --group proxy -c requirements-dev.txt -o proxy/requirements.txt
 	$(LOCK) --group image -c requirements-dev.txt -o local/requirements-image.txt
 	$(LOCK) --group builder -c requirements-dev.txt -o local/requirements-builder.txt

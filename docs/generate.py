@@ -17,7 +17,7 @@ from textwrap import fill
 from typing import Any, Final
 
 import chalicelib
-import infra.deploy
+import infra.request
 import local.settings
 import proxy.settings
 from chalicelib.config import Config
@@ -301,7 +301,7 @@ def deployment_variables() -> str:
     """What the functions read, as a deployment sets it."""
     read = sorted(variables(Config), key=lambda known: bool(known.output))
     chosen = sum(not known.output for known in read)
-    return _table(_COLUMNS, map(_deployed, (*read[:chosen], infra.deploy.ALARM_EMAIL, *read[chosen:])))
+    return _table(_COLUMNS, map(_deployed, (*read[:chosen], *infra.request.OF_DEPLOYMENT, *read[chosen:])))
 
 
 def _variable(variable: Variable[Any]) -> tuple[str, ...]:
@@ -311,7 +311,7 @@ def _variable(variable: Variable[Any]) -> tuple[str, ...]:
 
 def _deployed(variable: Variable[Any]) -> tuple[str, ...]:
     name, default, meaning = _variable(variable)
-    default = "set by the deployment" if variable.output else infra.deploy.DEFAULTS.get(variable.name, default)
+    default = "set by the deployment" if variable.output else infra.request.DEFAULTS.get(variable.name, default)
     return name, default, meaning
 
 

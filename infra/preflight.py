@@ -1,0 +1,224 @@
+"""Look, before anything is touched, at what a deployment needs: `make preflight STAGE=prod`. `make deploy` begins so.
+
+It asks AWS and changes nothing there. What is WRONG stops a deployment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from chalicelib.config import FUNCTIONS, Config
+from chalicelib.errors import BadConfiguration, HomeportError
+from chalicelib.session.lanes import Lane
+from infra.doctor import look_at_domains
+from infra.findings import Finding
+from infra.packages import PYTHON
+from infra.quota import LEAST_UNRESERVED, Quota, fit, read_quota, reserved_for_leaving
+from infra.request import Request, read_request
+
+OPERATOR_POLICY: Final = Path(__file__).with_name("operator-policy.json")
+MORE_FUNCTIONS: Final = (
+    "Ask AWS for more; it costs nothing and takes a day or two: aws service-quotas request-service-quota-increase "
+    "--service-code lambda --quota-code L-B99A9384 --desired-value 1000"
+)
+ACTIONS_AT_ONCE: Final = 100  # of SimulatePrincipalPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What was found, the functions' options as they fit the account, and what is reserved of its functions."""
+
+    findings: tuple[Finding, ...]
+    options: Mapping[str, str]
+    reserved: Mapping[str, int]
+
+    @property
+    def wrong(self) -> tuple[Finding, ...]:
+        """What stops a deployment."""
+        return tuple(finding for finding in self.findings if finding.good is False)
+
+
+def preflight(request: Request, session: boto3.Session) -> Preflight:
+    """Look at all of it; raises BadConfiguration without credentials or a region, and botocore's errors."""
+    where = _where(session)
+    quota = read_quota(session.client("lambda"), request.stage)
+    known = quota if isinstance(quota, Quota) else None
+    options = fit(request.options, known)
+    findings = (
+        where,
+        _python(),
+        *_functions(quota, request, options),
+        *_permissions(session),
+        *look_at_domains(request),
+        *_certificates(session.client("acm"), request),
+    )
+    return Preflight(findings, options, reserved_for_leaving(options, known))
+
+
+def _where(session: boto3.Session) -> Finding:
+    """The account and region, which also proves that there are credentials; raises BadConfiguration."""
+    if session.region_name is None:
+        raise BadConfiguration("No AWS region. Set AWS_DEFAULT_REGION, or a region in the profile named by AWS_PROFILE")
+    if session.get_credentials() is None:
+        raise BadConfiguration("No AWS credentials. Run `aws configure`, or set AWS_PROFILE or AWS_ACCESS_KEY_ID")
+    account = session.client("sts").get_caller_identity()["Account"]
+    known = session.get_available_regions("lambda", session.get_partition_for_region(session.region_name))
+    if session.region_name not in known:
+        what = f"{session.region_name} is no region of AWS Lambda that this version of boto3 knows"
+        return Finding(False, what, "Is AWS_DEFAULT_REGION misspelled?")
+    return Finding(True, f"account {account}, region {session.region_name}")
+
+
+def _python() -> Finding:
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return Finding(True, f"the functions are built for Python {PYTHON} on Amazon Linux 2023; this is Python {here}")
+
+
+def _functions(quota: Quota | str, request: Request, options: Mapping[str, str]) -> Iterator[Finding]:
+    """What the account's concurrent functions allow."""
+    if not isinstance(quota, Quota):
+        what = f"the account's quota of concurrent functions cannot be read ({quota}): none are reserved"
+        yield Finding(None, what, "The lanes get HOMEPORT_FUNCTIONS; set it to 80 percent of the quota at most.")
+        return
+    config = Config.from_environ(options)
+    if config.functions > quota.free:
+        what = f"HOMEPORT_FUNCTIONS is {config.functions}, and the account has {quota.free} that are not reserved"
+        yield Finding(None, f"{what}: pages fail while launches use them up", MORE_FUNCTIONS)
+    elif quota.free < LEAST_UNRESERVED:
+        each = ", ".join(f"{lane} {config.functions_of(lane)}" for lane in Lane)
+        new = " (a new account's quota)" if quota.in_all <= 10 else ""
+        what = (
+            f"the account may have {quota.in_all} functions at work at once{new}, {quota.free} of them not reserved: "
+            f"the lanes share {config.functions} ({each}), and the pages have what is left. That is enough to try the "
+            f"hub out: {config.pull_quota.in_all} pull at once, and a workshop would wait"
+        )
+        yield Finding(None, what, f"{MORE_FUNCTIONS}; then deploy again")
+    else:
+        yield Finding(True, f"{config.functions} of the account's {quota.in_all} concurrent functions are the lanes'")
+    if not reserved_for_leaving(options, quota) and quota.free >= LEAST_UNRESERVED:
+        wanted = config.functions_of(Lane.LEAVE) + LEAST_UNRESERVED
+        what = (
+            f"no functions are reserved for deleting credentials: the account has {quota.free} that are not reserved, "
+            f"and {wanted} are needed for that. Under full load they are deleted late"
+        )
+        yield Finding(None, what, f"{MORE_FUNCTIONS}; or lower {FUNCTIONS.name}")
+
+
+def _permissions(session: boto3.Session) -> Iterator[Finding]:
+    """Whether who deploys may do all of it, if IAM says."""
+    actions = operator_actions()
+    caller = session.client("sts").get_caller_identity()["Arn"]
+    if caller.endswith(":root"):
+        mend = "Make a user or a role with infra/operator-policy.json, and deploy as that."
+        yield Finding(None, "these are the credentials of the account's root user, who may do everything", mend)
+        return
+    try:
+        refused = sorted(_refused(session.client("iam"), _principal(caller), actions))
+    except (ClientError, BotoCoreError) as error:
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
+        what = f"whether {caller} may do all that a deployment does is unknown: IAM does not say ({code})"
+        yield Finding(None, what, "infra/operator-policy.json has what it needs; with it, this can be asked, too.")
+        return
+    if refused:
+        mend = "infra/operator-policy.json has what a deployment needs: docs/deploy.md."
+        yield Finding(False, f"{caller} may not: {', '.join(refused)}", mend)
+    else:
+        yield Finding(True, f"{caller} may do what a deployment does ({len(actions)} actions)")
+
+
+def operator_actions() -> tuple[str, ...]:
+    """The actions of infra/operator-policy.json."""
+    statements = json.loads(OPERATOR_POLICY.read_text())["Statement"]
+    return tuple(action for statement in statements for action in statement["Action"])
+
+
+def _principal(arn: str) -> str:
+    """The user or role whose policies are asked about; of an assumed role, the role."""
+    parts = arn.split(":", 5)
+    kind, _, name = parts[5].partition("/")
+    if kind != "assumed-role":
+        return arn
+    return f"{':'.join(parts[:2])}:iam::{parts[4]}:role/{name.partition('/')[0]}"
+
+
+def _refused(iam: Any, principal: str, actions: tuple[str, ...]) -> Iterator[str]:
+    """The actions that the principal's policies do not allow on the hub's own things."""
+    statements = json.loads(OPERATOR_POLICY.read_text())["Statement"]
+    partition, account = principal.split(":")[1], principal.split(":")[4]
+    for statement in statements:
+        resources = [
+            resource.replace("arn:*:", f"arn:{partition}:").replace(":*:*:", f":us-east-1:{account}:")
+            for resource in [statement["Resource"]]
+            if resource != "*"
+        ]
+        for start in range(0, len(statement["Action"]), ACTIONS_AT_ONCE):
+            some = statement["Action"][start : start + ACTIONS_AT_ONCE]
+            asked: dict[str, Any] = {"PolicySourceArn": principal, "ActionNames": some}
+            if resources:
+                asked["ResourceArns"] = resources
+            for result in iam.simulate_principal_policy(**asked)["EvaluationResults"]:
+                if result["EvalDecision"] != "allowed":
+                    yield result["EvalActionName"]
+
+
+def _certificates(acm: Any, request: Request) -> Iterator[Finding]:
+    """Whether ACM has a certificate for each domain that the operator has chosen."""
+    wanted = {f"*.{request.notebook_domain}": "the notebooks"}
+    if request.hub_domain:
+        wanted[request.hub_domain] = "the hub"
+    try:
+        pages = acm.get_paginator("list_certificates").paginate(CertificateStatuses=["ISSUED"])
+        covered = [name for page in pages for found in page["CertificateSummaryList"] for name in _names(found)]
+    except ClientError as error:
+        yield Finding(
+            None, f"ACM's certificates cannot be listed ({error.response['Error']['Code']})", "Look yourself."
+        )
+        return
+    for name, whose in wanted.items():
+        if any(covers(pattern, name) for pattern in covered):
+            yield Finding(True, f"ACM has a certificate for {name}")
+        else:
+            what = f"ACM has no certificate for {name} in this region, which {whose} will need before visitors come"
+            mend = f"aws acm request-certificate --domain-name '{name}' --validation-method DNS"
+            yield Finding(None, what, mend)
+
+
+def _names(summary: Mapping[str, Any]) -> list[str]:
+    return [summary["DomainName"], *summary.get("SubjectAlternativeNameSummaries", [])]
+
+
+def covers(pattern: str, name: str) -> bool:
+    """Whether a certificate's name is, or stands for, a host or a wildcard; a wildcard is one label."""
+    if pattern == name:
+        return True
+    return pattern.startswith("*.") and not name.startswith("*.") and pattern[1:] == name[name.find(".") :]
+
+
+def main(arguments: list[str], environ: Mapping[str, str]) -> int:
+    """Print what was found; the exit status is 1 if something is wrong, 2 if nothing could be looked at."""
+    parser = argparse.ArgumentParser(prog="python -m infra.preflight", description="Look before a deployment.")
+    parser.add_argument("--stage", required=True, help="the stage's name, such as dev or prod")
+    try:
+        found = preflight(read_request(parser.parse_args(arguments).stage, environ), boto3.Session())
+    except HomeportError as error:
+        print(f"Not looked at. {error.message}", file=sys.stderr)
+        return 2
+    except (BotoCoreError, ClientError) as error:
+        print(f"Not looked at. AWS said: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(map(str, found.findings)))
+    return int(bool(found.wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ))
