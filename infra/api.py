@@ -172,6 +172,14 @@ def ensure_logging(apigateway: Any, role: str, sleep: Callable[[float], None]) -
             sleep(ROLE_PAUSE)
 
 
+def forget_logging(apigateway: Any, role: str) -> bool:
+    """Take the role out of the account's settings, if it is the one there; other APIs log no more then."""
+    if apigateway.get_account().get("cloudwatchRoleArn") != role:
+        return False
+    apigateway.update_account(patchOperations=[_replace("/cloudwatchRoleArn", "")])
+    return True
+
+
 def finish_api(apigateway: Any, api: str, *, log_group: str, rate: int, domain: str) -> bool:
     """Give the API that Chalice has filled the rest; returns whether its address at execute-api is closed.
 

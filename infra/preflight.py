@@ -50,12 +50,12 @@ class Preflight:
 
 def preflight(request: Request, session: boto3.Session) -> Preflight:
     """Look at all of it; raises BadConfiguration without credentials or a region, and botocore's errors."""
-    where = _where(session)
+    place = where(session)
     quota = read_quota(session.client("lambda"), request.stage)
     known = quota if isinstance(quota, Quota) else None
     options = fit(request.options, known)
     findings = (
-        where,
+        place,
         _python(),
         *_functions(quota, request, options),
         *_permissions(session),
@@ -65,7 +65,7 @@ def preflight(request: Request, session: boto3.Session) -> Preflight:
     return Preflight(findings, options, reserved_for_leaving(options, known))
 
 
-def _where(session: boto3.Session) -> Finding:
+def where(session: boto3.Session) -> Finding:
     """The account and region, which also proves that there are credentials; raises BadConfiguration."""
     if session.region_name is None:
         raise BadConfiguration("No AWS region. Set AWS_DEFAULT_REGION, or a region in the profile named by AWS_PROFILE")

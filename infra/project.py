@@ -45,6 +45,11 @@ def function_name(stage: str, function: str) -> str:
     return f"{APP}-{stage}" if function == API_HANDLER else f"{APP}-{stage}-{function}"
 
 
+def role_name(stage: str, function: str) -> str:
+    """What a function's role is called."""
+    return f"{APP}-{stage}-{function}"
+
+
 def stage_project(
     source: Path,
     target: Path,
@@ -159,6 +164,6 @@ def _event_source(lambda_: Any, name: str, lane: Lane, queue_arn: str) -> list[d
 
 
 def event_sources(lambda_: Any, **of: str) -> list[dict[str, Any]]:
-    """The event source mappings of a queue (EventSourceArn) or function (FunctionName) that are not being deleted."""
+    """The event source mappings, all or those of a queue (EventSourceArn), that are not being deleted."""
     pages = lambda_.get_paginator("list_event_source_mappings").paginate(**of)
     return [mapping for page in pages for mapping in page["EventSourceMappings"] if mapping["State"] != "Deleting"]

@@ -1,7 +1,8 @@
 """A deployment of the hub against moto's server: the server, what of it is asked for, and the commands run on it.
 
 moto's gaps are filled on the way in: it reads OpenAPI 3 only, where Chalice (as API Gateway does) speaks Swagger 2, and
-it knows neither Lambda's account settings nor IAM's simulation. Templates, deployer and the `chalice` command are those of a real deployment.
+it knows neither Lambda's account settings nor IAM's simulation. Templates, deployer and the `chalice` command are those
+of a real deployment. Each rig is an account of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -49,13 +51,14 @@ class Gateway:
     """moto's application, its gaps filled.
 
     `refused` is a call that is refused: its method and path, or its action, by name. `calls` are all that were made,
-    in that form. `quota` is how many functions the account may have at work; None: it may not ask. `denied` are the
-    actions that the caller's policies do not allow, as far as IAM's simulation says.
+    in that form, each with its body. `quota` is how many functions the account may have at work; None: it may not ask.
+    `denied` are the actions that the caller's policies do not allow, as far as IAM's simulation says.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, account: str) -> None:
+        self.account = account
         self.refused = ""
-        self.calls: list[str] = []
+        self.calls: list[tuple[str, bytes]] = []
         self.quota: int | None = 1000
         self.denied: set[str] = set()
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -63,7 +66,7 @@ class Gateway:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         call = _call(environ, body)
-        self.calls.append(call)
+        self.calls.append((call, body))
         if self.refused and re.fullmatch(self.refused, call):
             return _refusal(environ)(environ, start_response)
         if call == "GET /2016-08-19/account-settings":
@@ -75,8 +78,13 @@ class Gateway:
             info = {"description": "", **swagger["info"]}
             body = json.dumps({"openapi": "3.0.1", "info": info, "paths": swagger["paths"]}).encode()
         environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+        environ["HTTP_X_MOTO_ACCOUNT_ID"] = self.account
         answer: Iterable[bytes] = self._moto(environ, start_response)
         return answer
+
+    def bodies(self, call: str) -> list[str]:
+        """What was sent with each of these calls so far."""
+        return [body.decode() for made, body in self.calls if re.fullmatch(call, made)]
 
     def _account(self) -> Response:
         if self.quota is None:
@@ -122,13 +130,16 @@ def _json(status: int, value: Any, error: str | None = None) -> Response:
 
 @dataclass
 class Rig:
-    """A moto server, a copy of the project whose lock names one package, and what is run there."""
+    """A moto server, a copy of the project whose lock names one package, and what is run there.
+
+    `said` is what the first deployment printed.
+    """
 
     endpoint: str
     gateway: Gateway
     project: Path
     wheels: Path
-    outputs_of: dict[str, str] = field(default_factory=dict)
+    said: str = ""
 
     def client(self, service: str) -> Any:
         """A client of the server."""
@@ -155,13 +166,17 @@ class Rig:
 
     def chalice(self, command: str, *arguments: str, stage: str = "test", **environ: str) -> Done:
         """Run the `chalice` command."""
-        return self._run(
-            [str(COMMANDS / "chalice"), command, "--stage", stage, *arguments], self.environ(**environ)
-        )
+        return self._run([str(COMMANDS / "chalice"), command, "--stage", stage, *arguments], self.environ(**environ))
 
     def _run(self, command: list[str], environ: Mapping[str, str]) -> Done:
         return subprocess.run(
-            command, cwd=self.project, env=environ, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL
+            command,
+            cwd=self.project,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
         )
 
     def outputs(self, stage: str = "test") -> dict[str, str]:
@@ -208,7 +223,7 @@ class Rig:
             "parameters": sorted(one["Name"] for one in self.client("ssm").describe_parameters()["Parameters"]),
             "logs": sorted(one["logGroupName"] for one in self.client("logs").describe_log_groups()["logGroups"]),
             "buckets": sorted(_unsuffixed(one["Name"]) for one in self.client("s3").list_buckets()["Buckets"]),
-            "queues": sorted(self.client("sqs").list_queues().get("QueueUrls", [])),
+            "queues": sorted(url.rpartition("/")[2] for url in self.client("sqs").list_queues().get("QueueUrls", [])),
             "tables": sorted(_unsuffixed(name) for name in self.client("dynamodb").list_tables()["TableNames"]),
             "alarms": sorted(
                 alarm["AlarmName"] for alarm in self.client("cloudwatch").describe_alarms()["MetricAlarms"]
@@ -237,16 +252,18 @@ def aws_environment(endpoint: str) -> dict[str, str]:
     }
 
 
+_accounts = count(200_000_000_001)
+
+
 @contextmanager
 def rig(folder: Path) -> Iterator[Rig]:
     """A server of its own, empty, and a project in the folder."""
     project, wheels = _project(folder)
-    gateway = Gateway()
+    gateway = Gateway(f"{next(_accounts):012}")
     server = make_server("127.0.0.1", 0, gateway, threaded=True, request_handler=MotoRequestHandler)
     thread = Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     url = f"http://127.0.0.1:{server.server_port}"
-    urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()
     try:
         yield Rig(url, gateway, project, wheels)
     finally:
