@@ -66,16 +66,18 @@ def preflight(request: Request, session: boto3.Session) -> Preflight:
 
 
 def where(session: boto3.Session) -> Finding:
-    """The account and region, which also proves that there are credentials; raises BadConfiguration."""
+    """Say the account and region, which also proves that there are credentials; raises BadConfiguration."""
     if session.region_name is None:
         raise BadConfiguration("No AWS region. Set AWS_DEFAULT_REGION, or a region in the profile named by AWS_PROFILE")
     if session.get_credentials() is None:
         raise BadConfiguration("No AWS credentials. Run `aws configure`, or set AWS_PROFILE or AWS_ACCESS_KEY_ID")
-    account = session.client("sts").get_caller_identity()["Account"]
     known = session.get_available_regions("lambda", session.get_partition_for_region(session.region_name))
     if session.region_name not in known:
-        what = f"{session.region_name} is no region of AWS Lambda that this version of boto3 knows"
-        return Finding(False, what, "Is AWS_DEFAULT_REGION misspelled?")
+        raise BadConfiguration(
+            f"AWS Lambda has no region {session.region_name}, as far as this version of boto3 knows. Is "
+            "AWS_DEFAULT_REGION misspelled?"
+        )
+    account = session.client("sts").get_caller_identity()["Account"]
     return Finding(True, f"account {account}, region {session.region_name}")
 
 

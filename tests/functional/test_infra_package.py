@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
@@ -55,8 +56,8 @@ def expanded(out: Path) -> dict[str, Any]:
     for resource in sam["Resources"].values():  # where `aws cloudformation package` puts the zip
         if "CodeUri" in resource["Properties"]:
             resource["Properties"]["CodeUri"] = "s3://bucket/deployment.zip"
-    translator = Translator({}, Parser())
-    translated = translator.translate(sam, {"AWS::Region": REGION}, feature_toggle=None)
+    translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=REGION))
+    translated = translator.translate(sam, {})
     return dict(translated["Resources"])
 
 
