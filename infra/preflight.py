@@ -58,7 +58,7 @@ def preflight(request: Request, session: boto3.Session) -> Preflight:
         place,
         _python(),
         *_functions(quota, request, options),
-        *_permissions(session),
+        *_permissions(session, request.stage),
         *look_at_domains(request),
         *_certificates(session.client("acm"), request),
     )
@@ -116,16 +116,15 @@ def _functions(quota: Quota | str, request: Request, options: Mapping[str, str])
         yield Finding(None, what, f"{MORE_FUNCTIONS}; or lower {FUNCTIONS.name}")
 
 
-def _permissions(session: boto3.Session) -> Iterator[Finding]:
+def _permissions(session: boto3.Session, stage: str) -> Iterator[Finding]:
     """Whether who deploys may do all of it, if IAM says."""
-    actions = operator_actions()
     caller = session.client("sts").get_caller_identity()["Arn"]
     if caller.endswith(":root"):
         mend = "Make a user or a role with infra/operator-policy.json, and deploy as that."
         yield Finding(None, "these are the credentials of the account's root user, who may do everything", mend)
         return
     try:
-        refused = sorted(_refused(session.client("iam"), _principal(caller), actions))
+        refused = sorted(_refused(session.client("iam"), principal_of(caller), session.region_name or "", stage))
     except (ClientError, BotoCoreError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
         what = f"whether {caller} may do all that a deployment does is unknown: IAM does not say ({code})"
@@ -135,16 +134,15 @@ def _permissions(session: boto3.Session) -> Iterator[Finding]:
         mend = "infra/operator-policy.json has what a deployment needs: docs/deploy.md."
         yield Finding(False, f"{caller} may not: {', '.join(refused)}", mend)
     else:
-        yield Finding(True, f"{caller} may do what a deployment does ({len(actions)} actions)")
+        yield Finding(True, f"{caller} may do what a deployment does ({len(operator_actions())} actions)")
 
 
 def operator_actions() -> tuple[str, ...]:
     """The actions of infra/operator-policy.json."""
-    statements = json.loads(OPERATOR_POLICY.read_text())["Statement"]
-    return tuple(action for statement in statements for action in statement["Action"])
+    return tuple(action for statement in _statements() for action in statement["Action"])
 
 
-def _principal(arn: str) -> str:
+def principal_of(arn: str) -> str:
     """The user or role whose policies are asked about; of an assumed role, the role."""
     parts = arn.split(":", 5)
     kind, _, name = parts[5].partition("/")
@@ -153,24 +151,39 @@ def _principal(arn: str) -> str:
     return f"{':'.join(parts[:2])}:iam::{parts[4]}:role/{name.partition('/')[0]}"
 
 
-def _refused(iam: Any, principal: str, actions: tuple[str, ...]) -> Iterator[str]:
-    """The actions that the principal's policies do not allow on the hub's own things."""
-    statements = json.loads(OPERATOR_POLICY.read_text())["Statement"]
-    partition, account = principal.split(":")[1], principal.split(":")[4]
-    for statement in statements:
-        resources = [
-            resource.replace("arn:*:", f"arn:{partition}:").replace(":*:*:", f":us-east-1:{account}:")
-            for resource in [statement["Resource"]]
-            if resource != "*"
-        ]
+def _refused(iam: Any, principal: str, region: str, stage: str) -> Iterator[str]:
+    """The actions of the operator's policy that the principal's do not allow on the stage's own things."""
+    for statement in _statements():
+        resources = [_own(pattern, principal, region, stage) for pattern in _listed(statement["Resource"])]
         for start in range(0, len(statement["Action"]), ACTIONS_AT_ONCE):
-            some = statement["Action"][start : start + ACTIONS_AT_ONCE]
-            asked: dict[str, Any] = {"PolicySourceArn": principal, "ActionNames": some}
-            if resources:
-                asked["ResourceArns"] = resources
-            for result in iam.simulate_principal_policy(**asked)["EvaluationResults"]:
-                if result["EvalDecision"] != "allowed":
+            actions = statement["Action"][start : start + ACTIONS_AT_ONCE]
+            answer = iam.simulate_principal_policy(
+                PolicySourceArn=principal, ActionNames=actions, ResourceArns=resources
+            )
+            for result in answer["EvaluationResults"]:
+                each = [one["EvalResourceDecision"] for one in result.get("ResourceSpecificResults", [])]
+                if {result["EvalDecision"], *each} != {"allowed"}:
                     yield result["EvalActionName"]
+
+
+def _own(pattern: str, principal: str, region: str, stage: str) -> str:
+    """An ARN of the stage that a pattern of the policy stands for; "*" stays."""
+    if pattern == "*":
+        return pattern
+    _, _, service, _, account, name = pattern.split(":", 5)
+    whose = principal.split(":")
+    account = whose[4] if account else ""
+    return ":".join(
+        ["arn", whose[1], service, region if pattern.split(":")[3] else "", account, name.replace("*", stage)]
+    )
+
+
+def _statements() -> list[dict[str, Any]]:
+    return list(json.loads(OPERATOR_POLICY.read_text())["Statement"])
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    return [value] if isinstance(value, str) else value
 
 
 def _certificates(acm: Any, request: Request) -> Iterator[Finding]:
