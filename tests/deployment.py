@@ -1,8 +1,8 @@
 """A deployment of the hub against moto's server: the server, what of it is asked for, and the commands run on it.
 
 moto's gaps are filled on the way in: it reads OpenAPI 3 only, where Chalice (as API Gateway does) speaks Swagger 2, and
-it knows neither Lambda's account settings nor IAM's simulation. Templates, deployer and the `chalice` command are those
-of a real deployment. Each rig is an account of its own.
+it knows neither Lambda's account settings nor its quota's increase, nor IAM's simulation. Templates, deployer and the
+`chalice` command are those of a real deployment. Each rig is an account of its own.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ class Gateway:
             return _refusal(environ)(environ, start_response)
         if call == "GET /2016-08-19/account-settings":
             return self._account()(environ, start_response)
+        if call == "RequestServiceQuotaIncrease":
+            return _json(200, {})(environ, start_response)
         if call == "SimulatePrincipalPolicy":
             return self._simulated(parse_qs(body.decode()))(environ, start_response)
         if re.fullmatch("(POST|PUT) /restapis(/[^/]+)?", call) and b'"swagger"' in body:
