@@ -14,7 +14,7 @@ from moto.awslambda.models import lambda_backends
 
 from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane
-from infra.api import ANSWERS
+from infra.api import ANSWERS, finish_api
 from infra.project import POLICIES, function_name, role_name
 from infra.request import FROM_OUTPUTS, read_request
 from tests.deployment import CARGO, ON_LAMBDA, OPTIONS, Rig, rig
@@ -174,7 +174,10 @@ def test_a_second_stage_shares_nothing_and_is_taken_away_again_whatever_fails(hu
     (api,) = [found for found in hub.apis() if found["tags"] == {"homeport": "prod"}]
     assert api["disableExecuteApiEndpoint"] is False
     domain.create_domain_name(domainName="hub.example.com")
+    assert not finish_api(domain, api["id"], log_group="", rate=7, domain="other.example.com")
     domain.create_base_path_mapping(domainName="hub.example.com", restApiId=api["id"], stage="api")
+    assert finish_api(domain, api["id"], log_group="", rate=7, domain="hub.example.com")
+    assert domain.get_rest_api(restApiId=api["id"])["disableExecuteApiEndpoint"] is True
     bucket = hub.outputs("prod")["Bucket"]
     hub.client("s3").put_object(Bucket=bucket, Key="credentials/x", Body=b"sealed")
     unasked = hub.make("destroy", stage="prod", CONFIRM="test")
