@@ -128,6 +128,7 @@ def deploy_resources(request: Request, session: boto3.Session, *, now: float) ->
         name=f"{APP}-{request.stage}",
         template=(ROOT / "infra" / "resources.yaml").read_text(),
         parameters=parameters,
+        capabilities=["CAPABILITY_IAM"],
     )
     _say(f"Stack {APP}-{request.stage} is up to date")
     apigateway = session.client("apigateway")

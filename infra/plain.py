@@ -16,6 +16,7 @@ from typing import Final
 from infra.packages import LOCK, PYTHON
 
 BY_CHALICE: Final = "AWS_CHALICE_CLI_MODE"  # the `chalice` command sets it
+SHIPS: Final = frozenset({"deploy", "package"})  # its commands that do; `chalice local` needs nothing of this
 RECORD: Final = Path(".chalice") / "packages.json"  # what vendor/ was filled for
 PYTHONS: Final = ("3.11", "3.12", "3.13")  # Lambda's runtimes that were tried
 DIFFERENCES: Final[Mapping[str, str]] = {
@@ -73,8 +74,8 @@ def _digest(project: Path) -> str:
 
 
 def stop_or_say(project: Path, environ: Mapping[str, str] = os.environ) -> None:
-    """When the `chalice` command imports app.py: end it if it cannot go on, say what differs if it can."""
-    if environ.get(BY_CHALICE) != "true":
+    """When the `chalice` command imports app.py to ship it: end it if it cannot go on, say what differs if it can."""
+    if environ.get(BY_CHALICE) != "true" or SHIPS.isdisjoint(sys.argv):
         return
     python = this_python()
     if reason := check(project, environ, python=python):
