@@ -6,14 +6,19 @@ Chalice takes the functions' runtime from the Python that runs it. What `make de
 
 from __future__ import annotations
 
+import importlib
+import json
+import sys
 import warnings
 from collections.abc import MutableMapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from chalice.cli.factory import CLIFactory
+from botocore.session import Session
+from chalice.awsclient import TypedAWSClient
 from chalice.config import Config
+from chalice.deploy.deployer import create_default_deployer
+from chalice.package import PackageOptions, create_app_packager
 from chalice.utils import UI
 
 from infra.packages import PYTHON
@@ -33,11 +38,10 @@ class _Config(Config):
 def deploy_functions(project: Path, stage: str, environ: MutableMapping[str, str]) -> str:
     """Deploy the project's functions and API and return the API's address.
 
-    `environ` is what app.py reads when Chalice imports it. Raises botocore's errors and ChaliceDeploymentError.
+    `environ` is what app.py reads when it is imported. Raises botocore's errors and ChaliceDeploymentError.
     """
-    factory = CLIFactory(str(project), environ=environ)
-    config = _config(factory, project, stage)
-    deployer = factory.create_default_deployer(factory.create_botocore_session(), config, UI())
+    config = _config(project, stage, environ)
+    deployer = create_default_deployer(Session(), config, UI())
     with warnings.catch_warnings():  # that another Python runs this, which vendor/ is not for
         warnings.filterwarnings("ignore", "You are currently running python", UserWarning)
         deployed = deployer.deploy(config, chalice_stage_name=stage)
@@ -48,21 +52,22 @@ def package_functions(
     project: Path, stage: str, environ: MutableMapping[str, str], *, merge: Path, target: Path
 ) -> None:
     """Write the functions' zip and their SAM template, with the template `merge` in it, to the folder `target`."""
-    factory = CLIFactory(str(project), environ=environ)
-    config = _config(factory, project, stage)
-    options = factory.create_package_options()
-    packager = factory.create_app_packager(config, options, "cloudformation", "json", merge_template=str(merge))
+    config = _config(project, stage, environ)
+    options = PackageOptions(TypedAWSClient(Session()))
+    packager = create_app_packager(config, options, "cloudformation", "json", merge_template=str(merge))
     packager.package_app(config, str(target), stage)
 
 
-def _config(factory: CLIFactory, project: Path, stage: str) -> _Config:
-    """What CLIFactory.create_config_obj gives, but of our own class."""
-    given: dict[str, Any] = {}
-    config = _Config(
-        chalice_stage=stage,
-        user_provided_params=given,
-        config_from_disk=factory.load_project_config(),
-        default_params={"project_dir": str(project)},
-    )
-    given["chalice_app"] = partial(factory.load_chalice_app, config.environment_variables)
+def _config(project: Path, stage: str, environ: MutableMapping[str, str]) -> _Config:
+    """The configuration as the `chalice` command makes it, but of our own class, and without that command."""
+    given: dict[str, Any] = {"project_dir": str(project)}
+    from_disk = json.loads((project / ".chalice" / "config.json").read_text())
+    config = _Config(chalice_stage=stage, user_provided_params=given, config_from_disk=from_disk)
+
+    def app() -> Any:
+        environ.update(config.environment_variables)
+        sys.path.insert(0, str(project))
+        return importlib.import_module("app").app
+
+    given["chalice_app"] = app
     return config

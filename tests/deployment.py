@@ -35,7 +35,7 @@ from tests.wheels import write_wheel
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-PROJECT = ("app.py", "chalicelib", "infra", "local", "proxy", ".chalice")
+PROJECT = ("app.py", "chalicelib", "infra", "local", "proxy")
 OPTIONS = {
     "HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.org",
     "HOMEPORT_IMAGE": "quay.io/jupyter/scipy-notebook:2026-11-02",
@@ -278,13 +278,16 @@ def rig(folder: Path) -> Iterator[Rig]:
 def _project(folder: Path) -> tuple[Path, Path]:
     """The project, its lock naming a single package: what the real ones weigh and hold is test_package's."""
     project, wheels = folder / "project", folder / "wheels"
-    ignore = shutil.ignore_patterns("__pycache__", "deployed", "deployments")
     project.mkdir()
     for name in PROJECT:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, project / name, ignore=ignore)
+            shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(ROOT / name, project / name)
+    config = json.loads((ROOT / ".chalice" / "config.json").read_text())
+    config.pop("stages", None)  # those of whoever runs the tests
+    (project / ".chalice").mkdir()
+    (project / ".chalice" / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     wheels.mkdir()
     tags = sorted({ELSEWHERE, ON_LAMBDA, ON_OLDER_LAMBDA})
     hashes = [f"--hash=sha256:{write_wheel(wheels, *CARGO, tag)}" for tag in tags]

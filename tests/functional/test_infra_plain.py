@@ -14,8 +14,9 @@ import pytest
 from chalicelib.config import Config
 from chalicelib.session.lanes import Lane
 from infra.plain import check, difference, record_packages, this_python
-from infra.project import POLICIES, function_name, role_name
+from infra.project import POLICIES, configure_stage, forget_stage, function_name, record_deployed, role_name
 from tests.deployment import COMMANDS, Rig, rig
+from tests.policies import OUTPUTS, ROOT
 
 TIMES = {"api_handler": 30, "launch": 120, "pull": 900, "leave": 120, "watch": 60, "redrive": 60}
 
@@ -130,3 +131,21 @@ def test_what_differs_with_an_older_python_is_said() -> None:
     assert "support in June 2027" in (difference("3.11") or "")
     assert "Amazon Linux 2023" in (difference("3.12") or "")
     assert difference("3.13") is None
+
+
+def test_a_stage_that_is_taken_away_leaves_the_project_as_it_was(tmp_path: Path) -> None:
+    config = tmp_path / ".chalice" / "config.json"
+    config.parent.mkdir()
+    shutil.copyfile(ROOT / ".chalice" / "config.json", config)
+    before = config.read_bytes()
+    for stage in ("test", "prod"):
+        configure_stage(ROOT, tmp_path, outputs={**OUTPUTS, "Stage": stage}, environment={"A": "b"})
+        record_deployed(tmp_path, stage, [])
+    assert json.loads(config.read_text())["stages"].keys() >= {"test", "prod"}
+    forget_stage(tmp_path, "test")
+    assert not (config.parent / "test").exists()
+    assert (config.parent / "prod" / "policy-web.json").exists()
+    forget_stage(tmp_path, "prod")
+    forget_stage(tmp_path, "never")
+    assert config.read_bytes() == before
+    assert [path.name for path in (config.parent / "deployed").iterdir()] == []
