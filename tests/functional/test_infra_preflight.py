@@ -219,6 +219,11 @@ def test_the_operators_policy_allows_what_the_stack_is_made_of() -> None:
     assert {MADE_BY[kind] for kind in kinds} <= set(operator_actions())
 
 
+def test_the_operators_policy_is_small_enough_for_iam() -> None:
+    text = (ROOT / "infra" / "operator-policy.json").read_text()
+    assert len("".join(text.split())) <= 6144, "of a managed policy, without white space"
+
+
 def test_the_operators_policy_has_no_wildcard_action_and_the_hubs_own_names_where_aws_takes_names() -> None:
     statements: list[Mapping[str, object]] = json.loads((ROOT / "infra" / "operator-policy.json").read_text())[
         "Statement"
