@@ -12,7 +12,7 @@ PURE := chalicelib/session/*,chalicelib/bundle/*,chalicelib/notebook/*,chaliceli
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-apt setup-test-apt setup-bench-apt venv lock run demo test test-unit test-functional test-integration test-browser \
-	chaos coverage lint format docs bench preflight resources deploy package destroy stage \
+	chaos coverage lint format docs bench preflight resources api deploy package destroy stage \
 	doctor clean
 
 help: ## Say what can be made
@@ -104,6 +104,9 @@ preflight: venv stage ## Look at what a deployment needs, and change nothing: ma
 
 resources: venv stage ## Make what the functions need, for `chalice deploy` and `chalice package`: make resources STAGE=prod
 	$(RUN) -m infra.deploy --resources --stage $(STAGE)
+
+api: venv stage ## Set what `chalice deploy` leaves out of the API, after it: make api STAGE=prod
+	$(RUN) -m infra.deploy --api --stage $(STAGE)
 
 deploy: venv stage ## Deploy to AWS, all of it: make deploy STAGE=prod
 	$(RUN) -m infra.deploy --stage $(STAGE)

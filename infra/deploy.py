@@ -8,7 +8,8 @@
    (infra/project.py, infra/functions.py). Then the API gets what Chalice does not make (infra/api.py).
 5. Doctor: what was deployed is looked at (infra/doctor.py).
 
-`--resources`, or `make resources`, ends after the third step and configures the project for the `chalice` command.
+`--resources`, or `make resources`, ends after the third step and configures the project for the `chalice` command;
+`--api`, or `make api`, does what is left to do for the API after `chalice deploy`.
 
 Every step may be repeated; a run that failed is repeated by running it again. Options come from HOMEPORT_ variables
 (docs/operations.md), AWS credentials and region from where boto3 looks for them.
@@ -33,16 +34,16 @@ from chalice.deploy.deployer import ChaliceDeploymentError
 
 from chalicelib.errors import BadConfiguration, HomeportError
 from chalicelib.session.lanes import Lane
-from infra.api import ensure_api, ensure_logging, finish_api
+from infra.api import ensure_api, ensure_logging, find_api, finish_api
 from infra.certificates import ensure_certificates
 from infra.doctor import look_at_domains
 from infra.functions import deploy_functions
 from infra.packages import fetch_packages
 from infra.plain import difference, record_packages, this_python
-from infra.preflight import Preflight, preflight
+from infra.preflight import Preflight, preflight, where
 from infra.project import APP, configure_stage, deployed_resources, record_deployed, stage_project
 from infra.request import FROM_OUTPUTS, Request, read_request
-from infra.stack import deploy_stack
+from infra.stack import deploy_stack, stack_outputs
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
@@ -90,15 +91,30 @@ def deploy(request: Request, session: boto3.Session, environ: MutableMapping[str
         record_deployed(project, request.stage, made.existing)
         url = deploy_functions(project, request.stage, environ)
         _keep_record(project, request.stage)
+    complete_api(request, session, outputs=made.outputs, api=made.api)
+    return url
+
+
+def complete_api(request: Request, session: boto3.Session, *, outputs: Mapping[str, str], api: str) -> None:
+    """Give the API that Chalice has filled what Chalice does not make, and say so; raises botocore's errors."""
     closed = finish_api(
         session.client("apigateway"),
-        made.api,
-        log_group=made.outputs["AccessLogsArn"],
+        api,
+        log_group=outputs["AccessLogsArn"],
         rate=request.request_rate,
         domain=request.hub_domain,
     )
     _say(f"The API's own answers, limits and log are set{', and its first address is closed' if closed else ''}")
-    return url
+
+
+def after_chalice(request: Request, session: boto3.Session) -> None:
+    """Do the same after the `chalice` command has deployed the stage; raises BadConfiguration if it has not."""
+    where(session)
+    outputs = stack_outputs(session.client("cloudformation"), f"{APP}-{request.stage}")
+    api = find_api(session.client("apigateway"), request.stage)
+    if outputs is None or api is None:
+        raise BadConfiguration(f"There is no {APP}-{request.stage}. Run `make resources STAGE={request.stage}` first")
+    complete_api(request, session, outputs=outputs, api=api)
 
 
 def prepare(request: Request, session: boto3.Session, *, now: float) -> None:
@@ -160,7 +176,9 @@ def _say(line: str) -> None:
 def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m infra.deploy", description="Deploy a stage of the hub to AWS.")
     parser.add_argument("--stage", required=True, help="the stage's name, such as dev or prod")
-    parser.add_argument("--resources", action="store_true", help="only what the `chalice` command needs")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--resources", action="store_true", help="only what the `chalice` command needs")
+    only.add_argument("--api", action="store_true", help="only what the API lacks after `chalice deploy`")
     return parser.parse_args(arguments)
 
 
@@ -172,6 +190,9 @@ def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:
         if wanted.resources:
             prepare(request, boto3.Session(), now=time.time())
             _say(f"Now `chalice deploy --stage {request.stage}` and `chalice package --stage {request.stage}` work")
+            return 0
+        if wanted.api:
+            after_chalice(request, boto3.Session())
             return 0
         url = deploy(request, boto3.Session(), environ, now=time.time())
     except HomeportError as error:

@@ -13,6 +13,7 @@ import pytest
 
 from chalicelib.config import Config
 from chalicelib.session.lanes import Lane
+from infra.api import ANSWERS
 from infra.plain import check, difference, record_packages, this_python
 from infra.project import POLICIES, configure_stage, forget_stage, function_name, record_deployed, role_name
 from tests.deployment import COMMANDS, Rig, rig
@@ -73,6 +74,21 @@ def test_plain_chalice_deploys_the_stage_and_what_failed_is_not_made_twice(deplo
     (api,) = deployed.apis()
     origin = deployed.variables("homeport-test")["HOMEPORT_HUB_ORIGIN"]
     assert origin == f"https://{api['id']}.execute-api.eu-west-1.amazonaws.com"
+
+
+def test_what_chalice_leaves_out_of_the_api_is_set_after_it(deployed: Rig) -> None:
+    (api,) = deployed.apis()
+    gateway = deployed.client("apigateway")
+    assert gateway.get_gateway_responses(restApiId=api["id"])["items"] == []
+    done = deployed.deploy("--api")
+    assert done.returncode == 0, done.stderr
+    kinds = {answer["responseType"] for answer in gateway.get_gateway_responses(restApiId=api["id"])["items"]}
+    assert kinds == set(ANSWERS)
+    (stage,) = gateway.get_stages(restApiId=api["id"])["item"]
+    assert stage["methodSettings"]["*/*"]["throttlingRateLimit"] == 500
+    refused = deployed.deploy("--api", stage="dev")
+    assert refused.returncode == 1
+    assert "Run `make resources STAGE=dev` first" in refused.stderr
 
 
 def test_each_setting_of_a_function_arrives_with_plain_chalice(deployed: Rig) -> None:
