@@ -67,7 +67,7 @@ def preflight(request: Request, session: boto3.Session) -> Preflight:
 
 def where(session: boto3.Session) -> Finding:
     """Say the account and region, which also proves that there are credentials; raises BadConfiguration."""
-    if session.region_name is None:
+    if not session.region_name:
         raise BadConfiguration("No AWS region. Set AWS_DEFAULT_REGION, or a region in the profile named by AWS_PROFILE")
     if session.get_credentials() is None:
         raise BadConfiguration("No AWS credentials. Run `aws configure`, or set AWS_PROFILE or AWS_ACCESS_KEY_ID")
