@@ -193,8 +193,8 @@ def test_a_second_stage_shares_nothing_and_is_taken_away_again_whatever_fails(hu
         assert failed.returncode == 1, refused
         assert "Run the same command again" in failed.stderr
         assert "Traceback" not in failed.stderr
-    assert "Contents" not in hub.client("s3").list_objects_v2(Bucket=bucket), "credentials go first"
-    assert hub.certificates("prod") == {}
+        assert "Contents" not in hub.client("s3").list_objects_v2(Bucket=bucket), "credentials go first"
+        assert hub.certificates("prod") == {}
     hub.gateway.refused = ""
     done = hub.make("destroy", stage="prod", CONFIRM="prod")
     assert done.returncode == 0, done.stderr

@@ -181,7 +181,9 @@ def test_a_wildcard_stands_for_one_label(pattern: str, name: str, covered: bool)
     assert covers(pattern, name) == covered
 
 
-@pytest.mark.parametrize(("region", "says"), [("eu-wset-1", "no region eu-wset-1"), ("", "No AWS region"), (None, "No AWS region")])
+@pytest.mark.parametrize(
+    ("region", "says"), [("eu-wset-1", "no region eu-wset-1"), ("", "No AWS region"), (None, "No AWS region")]
+)
 def test_a_region_that_is_none_is_said(region: str | None, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     if region is not None:
