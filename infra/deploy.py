@@ -39,7 +39,7 @@ from infra.certificates import ensure_certificates
 from infra.doctor import look_at_domains
 from infra.functions import deploy_functions
 from infra.packages import fetch_packages
-from infra.plain import difference, record_packages, this_python
+from infra.plain import PYTHONS, difference, record_packages, this_python
 from infra.preflight import Preflight, preflight, where
 from infra.project import APP, configure_stage, deployed_resources, record_deployed, stage_project
 from infra.request import FROM_OUTPUTS, Request, read_request
@@ -124,8 +124,9 @@ def prepare(request: Request, session: boto3.Session, *, now: float) -> None:
     """
     found = look_first(request, session)
     python = this_python()
-    fetch_packages(ROOT, ROOT, python)
-    record_packages(ROOT, python)
+    if python in PYTHONS:  # the `chalice` command is refused by any other
+        fetch_packages(ROOT, ROOT, python)
+        record_packages(ROOT, python)
     made = deploy_resources(request, session, now=now)
     environment = made.environment(found.options)
     configure_stage(ROOT, ROOT, outputs=made.outputs, environment=environment, reserved=found.reserved)

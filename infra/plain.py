@@ -18,7 +18,7 @@ from infra.packages import LOCK, PYTHON
 BY_CHALICE: Final = "AWS_CHALICE_CLI_MODE"  # the `chalice` command sets it
 SHIPS: Final = frozenset({"deploy", "package"})  # its commands that do; `chalice local` needs nothing of this
 RECORD: Final = Path(".chalice") / "packages.json"  # what vendor/ was filled for
-PYTHONS: Final = ("3.11", "3.12", "3.13")  # Lambda's runtimes that were tried
+PYTHONS: Final = ("3.11", "3.12", "3.13")  # those of Lambda's runtimes that the command may deploy for
 DIFFERENCES: Final[Mapping[str, str]] = {
     "3.11": (
         "Amazon Linux 2 (glibc 2.26), which has no memfd: a key is read through a pipe. AWS takes the runtime out of "
@@ -41,7 +41,10 @@ def record_packages(project: Path, python: str) -> None:
 def check(project: Path, environ: Mapping[str, str], *, python: str) -> str | None:
     """Say why the `chalice` command, run by `python`, cannot go on: one sentence, or None if it can."""
     if python not in PYTHONS:
-        return f"Use Python {PYTHONS[0]} to {PYTHONS[-1]}: Homeport does not know Lambda's runtime for {python}."
+        return (
+            f"Run the `chalice` command by Python {PYTHONS[0]} to {PYTHONS[-1]}, not {python}: it makes functions for "
+            "the Python that runs it."
+        )
     if not environ.get("HOMEPORT_STAGE"):
         return (
             "Run `make resources STAGE=…` for this stage first: it makes the table, bucket, key and queues that the "
