@@ -124,17 +124,24 @@ def _permissions(session: boto3.Session, stage: str) -> Iterator[Finding]:
         yield Finding(None, "these are the credentials of the account's root user, who may do everything", mend)
         return
     try:
-        refused = sorted(_refused(session.client("iam"), principal_of(caller), session.region_name or "", stage))
+        results = list(_simulated(session.client("iam"), principal_of(caller), session.region_name or "", stage))
     except (ClientError, BotoCoreError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
         what = f"whether {caller} may do all that a deployment does is unknown: IAM does not say ({code})"
         yield Finding(None, what, "infra/operator-policy.json has what it needs; with it, this can be asked, too.")
         return
+    mend = "infra/operator-policy.json has what a deployment needs: docs/deploy.md."
+    refused = sorted(action for action, allowed in results if allowed is False)
+    unknown = sorted(action for action, allowed in results if allowed is None)
     if refused:
-        mend = "infra/operator-policy.json has what a deployment needs: docs/deploy.md."
         yield Finding(False, f"{caller} may not: {', '.join(refused)}", mend)
-    else:
-        yield Finding(True, f"{caller} may do what a deployment does ({len(operator_actions())} actions)")
+    if unknown:
+        what = (
+            f"conditions of a policy decide whether {caller} may: {', '.join(unknown)}; IAM's simulation does not know"
+        )
+        yield Finding(None, what, mend)
+    if not refused and not unknown:
+        yield Finding(True, f"{caller} may do what a deployment does ({len(results)} actions)")
 
 
 def operator_actions() -> tuple[str, ...]:
@@ -151,8 +158,11 @@ def principal_of(arn: str) -> str:
     return f"{':'.join(parts[:2])}:iam::{parts[4]}:role/{name.partition('/')[0]}"
 
 
-def _refused(iam: Any, principal: str, region: str, stage: str) -> Iterator[str]:
-    """The actions of the operator's policy that the principal's do not allow on the stage's own things."""
+def _simulated(iam: Any, principal: str, region: str, stage: str) -> Iterator[tuple[str, bool | None]]:
+    """The actions of the operator's policy, and whether the principal's policies allow them on the stage's own things.
+
+    None: a condition decides that asks for what the simulation does not know, such as the region of a request.
+    """
     for statement in _statements():
         resources = [_own(pattern, principal, region, stage) for pattern in _listed(statement["Resource"])]
         for start in range(0, len(statement["Action"]), ACTIONS_AT_ONCE):
@@ -162,8 +172,8 @@ def _refused(iam: Any, principal: str, region: str, stage: str) -> Iterator[str]
             )
             for result in answer["EvaluationResults"]:
                 each = [one["EvalResourceDecision"] for one in result.get("ResourceSpecificResults", [])]
-                if {result["EvalDecision"], *each} != {"allowed"}:
-                    yield result["EvalActionName"]
+                allowed = {result["EvalDecision"], *each} == {"allowed"}
+                yield result["EvalActionName"], allowed or (None if result.get("MissingContextValues") else False)
 
 
 def _own(pattern: str, principal: str, region: str, stage: str) -> str:

@@ -52,7 +52,8 @@ class Gateway:
 
     `refused` is a call that is refused: its method and path, or its action, by name. `calls` are all that were made,
     in that form, each with its body. `quota` is how many functions the account may have at work; None: it may not ask.
-    `denied` are the actions that the caller's policies do not allow, as far as IAM's simulation says.
+    `denied` are the actions that the caller's policies do not allow, as far as IAM's simulation says; `conditional`
+    those that depend on what it does not know.
     """
 
     def __init__(self, account: str) -> None:
@@ -61,6 +62,7 @@ class Gateway:
         self.calls: list[tuple[str, bytes]] = []
         self.quota: int | None = 1000
         self.denied: set[str] = set()
+        self.conditional: set[str] = set()
         self._moto = DomainDispatcherApplication(create_backend_app)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -96,9 +98,11 @@ class Gateway:
 
     def _simulated(self, asked: Mapping[str, list[str]]) -> Response:
         actions = [value for name, (value,) in asked.items() if name.startswith("ActionNames.member.")]
+        missing = "<member>aws:RequestedRegion</member>"
         results = "".join(
             f"<member><EvalActionName>{action}</EvalActionName><EvalDecision>"
-            f"{'implicitDeny' if action in self.denied else 'allowed'}</EvalDecision></member>"
+            f"{'implicitDeny' if action in self.denied | self.conditional else 'allowed'}</EvalDecision>"
+            f"<MissingContextValues>{missing if action in self.conditional else ''}</MissingContextValues></member>"
             for action in actions
         )
         answer = f"<EvaluationResults>{results}</EvaluationResults><IsTruncated>false</IsTruncated>"

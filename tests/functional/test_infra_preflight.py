@@ -33,7 +33,8 @@ def aws(account: Rig, monkeypatch: pytest.MonkeyPatch) -> Rig:
     """The account's own answers: a thousand functions, everything allowed, no certificates."""
     for name, value in aws_environment(account.endpoint).items():
         monkeypatch.setenv(name, value)
-    account.gateway.quota, account.gateway.denied, account.gateway.refused = 1000, set(), ""
+    account.gateway.quota, account.gateway.refused = 1000, ""
+    account.gateway.denied, account.gateway.conditional = set(), set()
     return account
 
 
@@ -120,6 +121,14 @@ def test_a_permission_that_is_missing_is_named_and_stops_the_deployment(
     assert "Nothing was changed in AWS. " in refused.stderr
     assert "iam:PassRole" in refused.stderr
     assert aws.everything() == before
+
+
+def test_a_permission_that_depends_on_what_iam_is_not_told_stops_nothing(aws: Rig) -> None:
+    aws.gateway.conditional = {"sqs:CreateQueue"}
+    found = look()
+    assert found.wrong == ()
+    assert "conditions of a policy decide" in said(found)
+    assert "may: sqs:CreateQueue" in said(found)
 
 
 def test_permissions_are_asked_about_for_the_stages_own_things(aws: Rig) -> None:
