@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 NOTEBOOK_SET: Final = ("notebook-ca", "notebook-ca-certificate")
 CLIENT_SET: Final = ("client-ca", "launcher-client", "proxy-client")
 NAMES: Final = NOTEBOOK_SET + CLIENT_SET
+NEXT_NAMES: Final = ("notebook-ca-next", "client-ca-next")  # while a rotation goes on (infra/rotate.py)
 
 # Ten years: the longest-lived session is days, and after a rotation, which is deliberate, notebooks are launched again.
 LIFETIME: Final = 10 * 365 * 86400.0  # seconds

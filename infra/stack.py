@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import ClientError, WaiterError
@@ -11,6 +11,7 @@ from chalicelib.errors import BadConfiguration
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.literals import CapabilityType
     from mypy_boto3_cloudformation.type_defs import ParameterTypeDef, StackTypeDef
 
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
@@ -18,12 +19,18 @@ NEVER_CREATED: Final = frozenset({"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREAT
 
 
 def deploy_stack(
-    cloudformation: CloudFormationClient, *, name: str, template: str, parameters: Mapping[str, str]
+    cloudformation: CloudFormationClient,
+    *,
+    name: str,
+    template: str,
+    parameters: Mapping[str, str],
+    capabilities: Sequence[CapabilityType] = (),
 ) -> dict[str, str]:
     """Create or update the stack, wait until it is done, and return its outputs.
 
     A stack that was never created (its first creation was rolled back) is deleted first: it holds nothing. A parameter
-    that is not named keeps its value. Raises BadConfiguration with CloudFormation's own reasons.
+    that is not named keeps its value. `capabilities` acknowledge what the template makes, such as roles. Raises
+    BadConfiguration with CloudFormation's own reasons.
     """
     stack = _stack(cloudformation, name)
     if stack is not None and stack["StackStatus"] in NEVER_CREATED:
@@ -32,14 +39,36 @@ def deploy_stack(
         stack = None
     try:
         if stack is None:
-            _create(cloudformation, name, template, parameters)
+            _create(cloudformation, name, template, parameters, capabilities)
         else:
-            _update(cloudformation, stack, template, parameters)
+            _update(cloudformation, stack, template, parameters, capabilities)
     except WaiterError as error:
         raise BadConfiguration(f"The stack {name} failed: {_reasons(cloudformation, name)}") from error
     done = _stack(cloudformation, name)
     assert done is not None, "it was there a moment ago"
-    return {output["OutputKey"]: output["OutputValue"] for output in done.get("Outputs", [])}
+    return _outputs(done)
+
+
+def delete_stack(cloudformation: CloudFormationClient, name: str) -> bool:
+    """Delete the stack and wait until it is gone; returns whether it was there. Raises BadConfiguration as above."""
+    if _stack(cloudformation, name) is None:
+        return False
+    cloudformation.delete_stack(StackName=name)
+    try:
+        cloudformation.get_waiter("stack_delete_complete").wait(StackName=name)
+    except WaiterError as error:
+        raise BadConfiguration(f"The stack {name} was not deleted: {_reasons(cloudformation, name)}") from error
+    return True
+
+
+def stack_outputs(cloudformation: CloudFormationClient, name: str) -> dict[str, str] | None:
+    """The stack's outputs; None if there is no such stack."""
+    stack = _stack(cloudformation, name)
+    return None if stack is None else _outputs(stack)
+
+
+def _outputs(stack: StackTypeDef) -> dict[str, str]:
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
 def _stack(cloudformation: CloudFormationClient, name: str) -> StackTypeDef | None:
@@ -51,21 +80,31 @@ def _stack(cloudformation: CloudFormationClient, name: str) -> StackTypeDef | No
         raise
 
 
-def _create(cloudformation: CloudFormationClient, name: str, template: str, parameters: Mapping[str, str]) -> None:
+def _create(
+    cloudformation: CloudFormationClient,
+    name: str,
+    template: str,
+    parameters: Mapping[str, str],
+    capabilities: Sequence[CapabilityType],
+) -> None:
     given: list[ParameterTypeDef] = [{"ParameterKey": key, "ParameterValue": parameters[key]} for key in parameters]
-    cloudformation.create_stack(StackName=name, TemplateBody=template, Parameters=given)
+    cloudformation.create_stack(StackName=name, TemplateBody=template, Parameters=given, Capabilities=capabilities)
     cloudformation.get_waiter("stack_create_complete").wait(StackName=name)
 
 
 def _update(
-    cloudformation: CloudFormationClient, stack: StackTypeDef, template: str, parameters: Mapping[str, str]
+    cloudformation: CloudFormationClient,
+    stack: StackTypeDef,
+    template: str,
+    parameters: Mapping[str, str],
+    capabilities: Sequence[CapabilityType],
 ) -> None:
     name = stack["StackName"]
     given: list[ParameterTypeDef] = [{"ParameterKey": key, "ParameterValue": parameters[key]} for key in parameters]
     kept = [found["ParameterKey"] for found in stack.get("Parameters", []) if found["ParameterKey"] not in parameters]
     given += [{"ParameterKey": key, "UsePreviousValue": True} for key in kept]
     try:
-        cloudformation.update_stack(StackName=name, TemplateBody=template, Parameters=given)
+        cloudformation.update_stack(StackName=name, TemplateBody=template, Parameters=given, Capabilities=capabilities)
     except ClientError as error:
         if "No updates are to be performed" in error.response["Error"]["Message"]:
             return
