@@ -36,6 +36,7 @@ from chalicelib.session.looks import OFTEN, SELDOM
 from chalicelib.session.machine import advance, new_session, next_effect, overdue
 from chalicelib.session.values import Limits, Phase, Session, State, Target
 from chalicelib.wiring import SENDERS
+from local.settings import NO_RATES
 from tests.builders import NOW
 from tests.functional.hub_rig import hub_rig
 from tests.pull_rig import EndlessEngine
@@ -90,7 +91,7 @@ def a_warm_launch(visit: Visit) -> str:
 
 def counted(prepare: Callable[[Visit], str], act: Callable[[Visit, str], None]) -> Usage:
     """What `act` uses on a hub of its own, after `prepare`."""
-    with hub_rig() as hub:
+    with hub_rig(**dict.fromkeys(NO_RATES, "200")) as hub:  # counted, and never exceeded
         visit = Visit(hub)
         with visit.counted():
             sid = prepare(visit)

@@ -74,7 +74,8 @@ class Usage:
             case "dynamodb", "DeleteItem":
                 self.counted["write unit"] += 1
             case "dynamodb", "UpdateItem":
-                self.counted["write unit"] += 3  # an item of a kilobyte or two, and at most its key in an index
+                # An item of a kilobyte or two, and at most its key in an index; or a rate's, which is one number.
+                self.counted["write unit"] += 1 if params["Key"]["pk"]["S"].startswith("rate#") else 3
             case "sqs", "SendMessageBatch":
                 self.counted["SQS request"] += 1 + 2 * len(params["Entries"])
             case "sqs", "SendMessage":
