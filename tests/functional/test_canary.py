@@ -461,7 +461,7 @@ def _look_at_errors(stage: Stage, credentials: Credentials) -> None:
                 raise
 
     effects = stage.effects(Watched, credentials.endpoint.host, Kept(credentials))
-    (event,) = effects.perform(VerifyEndpoint(), stage.session)
+    (event,) = effects.perform(VerifyEndpoint(), replace(stage.session, endpoint=str(credentials.endpoint)))
     (error,) = leaving
     assert isinstance(error, EndpointError)
     reported = shown_with_locals(error)
