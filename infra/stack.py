@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from botocore.exceptions import ClientError, WaiterError
@@ -11,6 +11,7 @@ from chalicelib.errors import BadConfiguration
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.literals import CapabilityType
     from mypy_boto3_cloudformation.type_defs import ParameterTypeDef, StackTypeDef
 
 # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
@@ -18,12 +19,18 @@ NEVER_CREATED: Final = frozenset({"ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREAT
 
 
 def deploy_stack(
-    cloudformation: CloudFormationClient, *, name: str, template: str, parameters: Mapping[str, str]
+    cloudformation: CloudFormationClient,
+    *,
+    name: str,
+    template: str,
+    parameters: Mapping[str, str],
+    capabilities: Sequence[CapabilityType] = (),
 ) -> dict[str, str]:
     """Create or update the stack, wait until it is done, and return its outputs.
 
     A stack that was never created (its first creation was rolled back) is deleted first: it holds nothing. A parameter
-    that is not named keeps its value. Raises BadConfiguration with CloudFormation's own reasons.
+    that is not named keeps its value. `capabilities` acknowledge what the template makes, such as roles. Raises
+    BadConfiguration with CloudFormation's own reasons.
     """
     stack = _stack(cloudformation, name)
     if stack is not None and stack["StackStatus"] in NEVER_CREATED:
@@ -32,9 +39,9 @@ def deploy_stack(
         stack = None
     try:
         if stack is None:
-            _create(cloudformation, name, template, parameters)
+            _create(cloudformation, name, template, parameters, capabilities)
         else:
-            _update(cloudformation, stack, template, parameters)
+            _update(cloudformation, stack, template, parameters, capabilities)
     except WaiterError as error:
         raise BadConfiguration(f"The stack {name} failed: {_reasons(cloudformation, name)}") from error
     done = _stack(cloudformation, name)
@@ -51,21 +58,31 @@ def _stack(cloudformation: CloudFormationClient, name: str) -> StackTypeDef | No
         raise
 
 
-def _create(cloudformation: CloudFormationClient, name: str, template: str, parameters: Mapping[str, str]) -> None:
+def _create(
+    cloudformation: CloudFormationClient,
+    name: str,
+    template: str,
+    parameters: Mapping[str, str],
+    capabilities: Sequence[CapabilityType],
+) -> None:
     given: list[ParameterTypeDef] = [{"ParameterKey": key, "ParameterValue": parameters[key]} for key in parameters]
-    cloudformation.create_stack(StackName=name, TemplateBody=template, Parameters=given)
+    cloudformation.create_stack(StackName=name, TemplateBody=template, Parameters=given, Capabilities=capabilities)
     cloudformation.get_waiter("stack_create_complete").wait(StackName=name)
 
 
 def _update(
-    cloudformation: CloudFormationClient, stack: StackTypeDef, template: str, parameters: Mapping[str, str]
+    cloudformation: CloudFormationClient,
+    stack: StackTypeDef,
+    template: str,
+    parameters: Mapping[str, str],
+    capabilities: Sequence[CapabilityType],
 ) -> None:
     name = stack["StackName"]
     given: list[ParameterTypeDef] = [{"ParameterKey": key, "ParameterValue": parameters[key]} for key in parameters]
     kept = [found["ParameterKey"] for found in stack.get("Parameters", []) if found["ParameterKey"] not in parameters]
     given += [{"ParameterKey": key, "UsePreviousValue": True} for key in kept]
     try:
-        cloudformation.update_stack(StackName=name, TemplateBody=template, Parameters=given)
+        cloudformation.update_stack(StackName=name, TemplateBody=template, Parameters=given, Capabilities=capabilities)
     except ClientError as error:
         if "No updates are to be performed" in error.response["Error"]["Message"]:
             return

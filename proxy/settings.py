@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from chalicelib import environment
-from chalicelib.config import FEED_SHARDS, HUB_ORIGIN, NOTEBOOK_URL, QUEUE_URLS, TABLE
+from chalicelib.config import FEED_SHARDS, HUB_ORIGIN, NOTEBOOK_URL, QUEUE_URLS, STAGE, TABLE
 from chalicelib.environment import COUNT, POSITIVE, TEXT, URL, Kind, Variable, setting
 from chalicelib.errors import BadConfiguration
 from chalicelib.notebook.pair import Pair
@@ -65,6 +65,7 @@ class Settings:
     table: str = setting(TABLE)
     feed_shards: int = setting(FEED_SHARDS)
     queue_urls: str = setting(QUEUE_URLS)
+    stage: str = setting(STAGE)
     hub_origin: str = setting(HUB_ORIGIN)
     hub_url: str = setting(
         Variable(

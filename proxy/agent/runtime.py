@@ -29,6 +29,7 @@ from proxy.agent.table import Command, Delete, Map, Put, Replace
 DEADLINE: Final = 5.0  # seconds for one read; HAProxy answers in microseconds
 CHUNK: Final = 12_000  # bytes of payload per command; HAProxy's buffer takes 16,384
 _PROMPT: Final = b"\n> "
+_FRONTEND: Final = "notebooks_in"  # what visitors connect to
 _PAYLOAD_PROMPTS: Final = re.compile(r"\A(\+ )+")  # one for each line of a payload
 _FOUND: Final = re.compile(r'found=(no|yes)\b(?:.*, value="([^"]*)")?')
 _STREAM: Final = re.compile(  # a line at the margin, then indented ones
@@ -137,6 +138,15 @@ class Connection:
     def hosts_with_streams(self) -> set[str]:
         """Return the hosts of all launches that have streams."""
         return set(re.findall(r" key=(\S+) ", self.ask("show table launch_streams data.conn_cur gt 0")))
+
+    def connections(self) -> int:
+        """Count the visitors' connections that are open."""
+        header, *rows = self.ask(f"show stat {_FRONTEND} 1 -1").splitlines() or [""]
+        names = header.removeprefix("# ").split(",")
+        values = [dict(zip(names, row.split(","), strict=False)).get("scur", "") for row in rows if row]
+        if len(values) != 1 or not values[0].isdigit():
+            raise HaproxyUnavailable("HAProxy does not tell how many connections there are")
+        return int(values[0])
 
     def streams(self) -> list[Stream]:
         """List all streams to notebooks."""
