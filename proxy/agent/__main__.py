@@ -46,6 +46,7 @@ def main() -> None:
         clock=time.time,
         new_cookie=lambda: secrets.token_urlsafe(32),
         metrics=Metrics(settings.stage, time.time, partial(print, flush=True)),
+        certificate=settings.certificate,
     )
     with Entry(
         Path("agent.sock"), agent.lookups, agent.table, hub_origin=settings.hub_origin, hub_url=settings.hub_url

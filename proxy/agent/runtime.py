@@ -42,6 +42,10 @@ class HaproxyUnavailable(Exception):
     """HAProxy is not there, or did not understand."""
 
 
+class CertificateRefused(Exception):
+    """HAProxy found no certificate with its key in what it was given."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A version of a map that is complete and that no request sees yet."""
@@ -138,6 +142,20 @@ class Connection:
     def hosts_with_streams(self) -> set[str]:
         """Return the hosts of all launches that have streams."""
         return set(re.findall(r" key=(\S+) ", self.ask("show table launch_streams data.conn_cur gt 0")))
+
+    def renew(self, name: str, pem: bytes) -> None:
+        """Have the certificate of the file `name` replaced by this one; raises CertificateRefused."""
+        lines = [line.strip() for line in pem.decode("ascii", "replace").splitlines()]
+        payload = "\n".join(line for line in lines if line)  # an empty line would end it
+        if not payload.isascii():
+            raise CertificateRefused
+        reply = self.ask(f"set ssl cert {name} <<\n{payload}\n")
+        if not reply.startswith(("Transaction created", "Transaction updated")):
+            self.ask(f"abort ssl cert {name}")
+            raise CertificateRefused
+        if not self.ask(f"commit ssl cert {name}").endswith("Success!"):
+            self.ask(f"abort ssl cert {name}")
+            raise CertificateRefused
 
     def connections(self) -> int:
         """Count the visitors' connections that are open."""
