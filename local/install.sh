@@ -38,6 +38,8 @@ if [ "$mode" != run ]; then
     need busybox busybox
     need curl curl
     need git git
+    need lego lego # these two for the proxy's certificate
+    need pebble pebble
     need strace strace
     need podman podman
     need rootlesskit rootlesskit # these three for rootless Docker
