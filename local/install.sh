@@ -40,6 +40,7 @@ if [ "$mode" != run ]; then
     need git git
     need lego lego # these two for the proxy's certificate
     need pebble pebble
+    need docker-registry docker-registry
     need strace strace
     need podman podman
     need rootlesskit rootlesskit # these three for rootless Docker
