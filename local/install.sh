@@ -50,7 +50,6 @@ fi
 if [ "$mode" = bench ]; then # the peers that Homeport is measured beside, and what asks them
     need nodejs node
     need npm npm
-    need docker-registry docker-registry
     need wrk wrk
 fi
 
