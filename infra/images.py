@@ -35,7 +35,7 @@ DOCKERFILE: Final = "proxy/Dockerfile"
 INSTALL: Final = "Install Docker (https://docs.docker.com/engine/install/; Debian: apt-get install docker.io)"
 _HELPER: Final = """#!/bin/sh
 # A credential helper of Docker (docker-credential-helpers, "get"): the answer is in the environment.
-printf %s "$HOMEPORT_REGISTRY_LOGIN"
+printf %s "$REGISTRY_LOGIN"
 """
 _SHOWN: Final = 12  # lines of what a failed command wrote
 
@@ -122,7 +122,7 @@ def _configured(environ: Mapping[str, str], login: Login) -> Iterator[dict[str, 
         (folder / "docker-credential-homeport").chmod(0o700)
         answer = json.dumps({"ServerURL": login.registry, "Username": login.user, "Secret": login.password})
         path = f"{folder}{os.pathsep}{environ.get('PATH', os.defpath)}"
-        yield {**environ, "DOCKER_CONFIG": made, "PATH": path, "HOMEPORT_REGISTRY_LOGIN": answer}
+        yield {**environ, "DOCKER_CONFIG": made, "PATH": path, "REGISTRY_LOGIN": answer}
 
 
 def digest_of_sources(root: Path, *, base: str, platform: str) -> str:

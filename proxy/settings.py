@@ -112,8 +112,8 @@ class Settings:
         Variable(
             "HOMEPORT_PROXY_CERTIFICATE",
             TEXT,
-            "a PEM file with certificate and key: TLS and HTTP/2 here. Leave empty for plain HTTP, on loopback or "
-            "behind a load balancer that terminates TLS",
+            "a PEM file with certificate and key: TLS and HTTP/2 here. What is new in it is served within seconds. "
+            "Leave empty for plain HTTP, on loopback or behind a load balancer that terminates TLS",
         )
     )
     maxconn: int = setting(

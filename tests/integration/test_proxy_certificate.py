@@ -85,14 +85,14 @@ def keeping(acme: Acme, folder: Path, **more: str) -> Iterator[Child]:
     (folder / "served").mkdir(exist_ok=True)
     environ = {
         "PATH": os.environ["PATH"],
-        "HOMEPORT_NOTEBOOK_DOMAIN": DOMAIN,
-        "HOMEPORT_ACME_EMAIL": "ops@example.com",
-        "HOMEPORT_ACME_DNS": "exec",
-        "HOMEPORT_ACME_SERVER": acme.directory,
-        "HOMEPORT_ACME_OPTIONS": "--dns.disable-cp",
-        "HOMEPORT_ACME_STATE": str(folder / "acme"),
-        "HOMEPORT_ACME_TARGET": str(folder / "served" / "notebooks.pem"),
-        "HOMEPORT_ACME_RETRY": "1",
+        "NOTEBOOK_DOMAIN": DOMAIN,
+        "ACME_EMAIL": "ops@example.com",
+        "ACME_DNS": "exec",
+        "ACME_SERVER": acme.directory,
+        "ACME_OPTIONS": "--dns.disable-cp",
+        "ACME_STATE": str(folder / "acme"),
+        "ACME_TARGET": str(folder / "served" / "notebooks.pem"),
+        "ACME_RETRY": "1",
         "EXEC_PATH": "/bin/true",
         "LEGO_CA_CERTIFICATES": str(acme.trust),
         "LEGO_DISABLE_CNAME_SUPPORT": "true",
@@ -125,7 +125,7 @@ def test_a_wildcard_certificate_is_obtained_served_and_renewed(acme: Acme, folde
     environ = {"HOMEPORT_PROXY_CERTIFICATE": str(file)}
     with rig(environ=environ, origins=f"https://*.{DOMAIN}") as door:
         first = served(door.port, acme)
-        with keeping(acme, folder, HOMEPORT_ACME_DAYS="100000"):  # more than it has: renewed at once
+        with keeping(acme, folder, ACME_DAYS="100000"):  # more than it has: renewed at once
             eventually(lambda: served(door.port, acme) != first, "the renewed certificate", deadline=60)
 
 
@@ -133,7 +133,7 @@ def test_what_is_good_for_long_is_left_alone(acme: Acme, folder: Path) -> None:
     with keeping(acme, folder) as child:
         file = obtained(folder, child)
     before = file.stat()
-    with keeping(acme, folder, HOMEPORT_ACME_PAUSE="1") as child:
+    with keeping(acme, folder, ACME_PAUSE="1") as child:
         eventually(lambda: child.log.read_text().count("no renewal") >= 2, "two looks", deadline=60)
     assert file.stat() == before
 
