@@ -68,7 +68,8 @@ class Docker:
         found = json.loads(self._run("image", "inspect", "--format", "{{json .RepoDigests}}", name)) or []
         if not found:
             raise BadConfiguration(f"{name} has no digest: it came from no registry")
-        return str(found[0])
+        own = [digest for digest in found if name.startswith(digest.partition("@")[0])]  # pulled from elsewhere, too
+        return str((own or found)[0])
 
     def build(self, root: Path, tag: str, *, base: str, platform: str) -> None:
         """Build the proxy's image and call it `tag`."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from botocore.exceptions import ClientError
 
@@ -33,8 +33,6 @@ from infra.stack import deploy_stack
 
 if TYPE_CHECKING:
     import boto3
-
-    from infra.deploy import Request
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 # What Fargate has, of what infra/proxy.yaml offers: CPU units → MiB.
@@ -182,6 +180,17 @@ class ProxyOptions:
             raise BadConfiguration("HOMEPORT_PROXY_MAX_TASKS is below HOMEPORT_PROXY_TASKS")
         if self.image and not self.platform:
             raise BadConfiguration("HOMEPORT_PROXY_IMAGE needs HOMEPORT_PROXY_PLATFORM: what it was built for")
+
+
+class Request(Protocol):
+    """The stage that is deployed, its options, and who is told of alarms (None: as before)."""
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def options(self) -> Mapping[str, str]: ...
+    @property
+    def alarm_email(self) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,11 @@ tests/integration/test_proxy_image.py.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,6 @@ from moto.elbv2.models import ELBv2Backend
 from chalicelib.environment import variables
 from chalicelib.errors import BadConfiguration
 from chalicelib.metrics import NAMESPACE, Metric
-from infra.deploy import Request
 from infra.images import Docker, Login, digest_of_sources, sources
 from infra.proxy_step import (
     SERVICES,
@@ -41,9 +42,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 
 REGION = "eu-west-1"
 ZONE = {"HOMEPORT_PROXY": "fargate", "HOMEPORT_PROXY_ZONE": "Z0123456789"}
-REQUEST = Request("test", {"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.org"}, "ops@example.com")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of an operator's request the proxy's step asks for."""
+
+    stage: str
+    options: Mapping[str, str]
+    alarm_email: str | None
+
+
+REQUEST = Wanted("test", {"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.org"}, "ops@example.com")
 BASE = "debian@sha256:" + "0" * 64
-COMMAND = {"PATH": "/usr/bin:/bin"}
 
 
 class DockerTwin(Docker):
@@ -117,7 +128,7 @@ def stacks(session: boto3.Session) -> set[str]:
 
 
 def run(
-    session: boto3.Session, docker: Docker, environ: Mapping[str, str] | None = None, request: Request = REQUEST
+    session: boto3.Session, docker: Docker, environ: Mapping[str, str] | None = None, request: Wanted = REQUEST
 ) -> list[str]:
     """Deploy, and return what was said."""
     said: list[str] = []
@@ -213,7 +224,7 @@ def test_a_second_stage_has_a_proxy_of_its_own(session: boto3.Session) -> None:
     stack = session.client("cloudformation")
     resources = (ROOT / "infra" / "resources.yaml").read_text()
     deploy_stack(stack, name="homeport-other", template=resources, parameters={"Stage": "other"})
-    run(session, docker, request=Request("other", REQUEST.options, None))
+    run(session, docker, request=Wanted("other", REQUEST.options, None))
     assert stacks(session) >= {"homeport-test-proxy", "homeport-other-proxy"}
     assert docker.done.count("push") == 2
 
@@ -272,6 +283,12 @@ def test_without_docker_nothing_is_touched_and_the_operator_is_told_what_to_inst
     assert stacks(session) == {"homeport-test"}
 
 
+def test_a_docker_that_does_not_answer_is_said_with_what_to_do(tmp_path: Path) -> None:
+    docker = Docker({"PATH": os.environ["PATH"], "DOCKER_HOST": f"unix://{tmp_path}/docker.sock"})
+    with pytest.raises(BadConfiguration, match=r"docker version failed: (.|\n)*name its engine in DOCKER_HOST"):
+        docker.platform()
+
+
 def test_a_platform_that_fargate_does_not_have_is_refused_before_anything_is_touched(session: boto3.Session) -> None:
     with pytest.raises(BadConfiguration, match="set HOMEPORT_PROXY_PLATFORM"):
         run(session, DockerTwin(session, "linux/ppc64le"))
@@ -279,7 +296,7 @@ def test_a_platform_that_fargate_does_not_have_is_refused_before_anything_is_tou
 
 
 def test_notebooks_at_another_port_are_refused_before_anything_is_touched(session: boto3.Session) -> None:
-    request = Request("test", {"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.org:8443"}, None)
+    request = Wanted("test", {"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.org:8443"}, None)
     with pytest.raises(BadConfiguration, match="the load balancer has port 443"):
         run(session, DockerTwin(session), request=request)
     assert stacks(session) == {"homeport-test"}
@@ -429,6 +446,12 @@ def test_the_networks_subnets_lead_out_do_not_overlap_and_are_in_two_zones() -> 
     assert most + 2 * (8 + 5) <= whole.num_addresses, (
         "twice, while they are replaced; the load balancer's, and AWS's own"
     )
+
+
+def test_the_user_of_a_docker_host_may_what_the_task_may() -> None:
+    (of_user,) = resource("User", "proxy-user.yaml")["Policies"]
+    (of_task,) = resource("TaskRole")["Policies"]
+    assert of_user == of_task
 
 
 def test_images_are_scanned_kept_for_going_back_and_never_replaced_under_their_name() -> None:

@@ -29,9 +29,9 @@ from tests.proxy_rig import eventually, rig
 
 DOMAIN = "notebooks.example.org"
 OWNER = 880
-missing = [name for name in ("lego", "pebble", "haproxy") if shutil.which(name) is None]
+missing = [name for name in ("lego", "pebble", "busybox", "haproxy") if shutil.which(name) is None]
 pytestmark = pytest.mark.skipif(
-    bool(missing) or os.geteuid() != 0, reason="as root, after: apt-get install lego pebble haproxy"
+    bool(missing) or os.geteuid() != 0, reason="as root, after: apt-get install lego pebble busybox haproxy"
 )
 
 
@@ -80,7 +80,7 @@ def acme(folder: Path) -> Iterator[Acme]:
 
 @contextmanager
 def keeping(acme: Acme, folder: Path, **more: str) -> Iterator[Child]:
-    """The script of the container `certificate`, with the capabilities that it has there."""
+    """The script of the container `certificate`, with the shell and the capabilities that it has there."""
     (folder / "acme").mkdir(exist_ok=True)
     (folder / "served").mkdir(exist_ok=True)
     environ = {
@@ -98,7 +98,7 @@ def keeping(acme: Acme, folder: Path, **more: str) -> Iterator[Child]:
         "LEGO_DISABLE_CNAME_SUPPORT": "true",
         **more,
     }
-    command = ["setpriv", "--bounding-set=-all,+chown", "--", "sh", str(PACKAGE / "certificate.sh")]
+    command = ["setpriv", "--bounding-set=-all,+chown", "--", "busybox", "sh", str(PACKAGE / "certificate.sh")]
     with processes.running("certificate", command, folder=folder, environ=environ) as child:
         yield child
 
