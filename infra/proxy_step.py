@@ -240,14 +240,6 @@ def deploy_proxy(
     return Deployed(outputs["DnsName"], bool(options.zone))
 
 
-def remove_proxy(stage: str, session: boto3.Session) -> None:
-    """Delete the stage's proxy, its network and its images, and wait until they are gone; nothing there is no error."""
-    cloudformation = session.client("cloudformation")
-    for part in ("proxy", "network", "registry"):
-        cloudformation.delete_stack(StackName=f"{APP}-{stage}-{part}")
-        cloudformation.get_waiter("stack_delete_complete").wait(StackName=f"{APP}-{stage}-{part}")
-
-
 def make_service_roles(iam: Any) -> list[str]:
     """Make those of the service-linked roles that the account does not have; return whose were made."""
     missing = [one for one in SERVICES if not iam.list_roles(PathPrefix=f"/aws-service-role/{one}/")["Roles"]]
