@@ -12,7 +12,8 @@ PURE := chalicelib/session/*,chalicelib/bundle/*,chalicelib/notebook/*,chaliceli
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-apt setup-test-apt setup-bench-apt venv lock run demo test test-unit test-functional test-integration test-browser \
-	chaos coverage lint format docs bench deploy doctor clean
+	chaos coverage lint format docs bench preflight resources api deploy package destroy stage \
+	doctor clean
 
 help: ## Say what can be made
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 26
@@ -34,7 +35,7 @@ $(STATE)/%: requirements-%.txt
 lock: venv ## Lock pyproject.toml's dependencies with their hashes; RAISE="name …" or RAISE=all raises what they need
 	$(LOCK) --group dev -o requirements-dev.txt
 	$(LOCK) --group local -c requirements-dev.txt -o requirements-local.txt
-	$(LOCK) --group lambda -c requirements-dev.txt -o requirements.txt
+	$(LOCK) --group lambda -c requirements-dev.txt -o requirements-lambda.txt
 	$(LOCK) --group proxy -c requirements-dev.txt -o proxy/requirements.txt
 	$(LOCK) --group image -c requirements-dev.txt -o local/requirements-image.txt
 	$(LOCK) --group builder -c requirements-dev.txt -o local/requirements-builder.txt
@@ -98,14 +99,31 @@ docs: venv ## Generate what the documentation takes from the code
 bench: setup-bench-apt venv ## Measure launches and proxy beside their peers, and more, for docs/benchmarks.md; PART="launch …": those
 	$(RUN) -m bench $(PART)
 
-deploy: venv ## Deploy to AWS: make deploy STAGE=prod
-	@test -n "$(STAGE)" || { echo 'Name the stage: make deploy STAGE=prod' >&2; exit 1; }
+preflight: venv stage ## Look at what a deployment needs, and change nothing: make preflight STAGE=prod
+	$(RUN) -m infra.preflight --stage $(STAGE)
+
+resources: venv stage ## Make what the functions need, for `chalice deploy` and `chalice package`: make resources STAGE=prod
+	$(RUN) -m infra.deploy --resources --stage $(STAGE)
+
+api: venv stage ## Set what `chalice deploy` leaves out of the API, after it: make api STAGE=prod
+	$(RUN) -m infra.deploy --api --stage $(STAGE)
+
+deploy: venv stage ## Deploy to AWS, all of it: make deploy STAGE=prod
 	$(RUN) -m infra.deploy --stage $(STAGE)
 
-doctor: venv ## Look at a stage and say what is wrong, so far of its domains: make doctor STAGE=prod
-	@test -n "$(STAGE)" || { echo 'Name the stage: make doctor STAGE=prod' >&2; exit 1; }
+package: venv stage ## Package for CloudFormation alone: make package STAGE=prod OUT=build/prod
+	@test -n "$(OUT)" || { echo 'Name a folder: make package STAGE=$(STAGE) OUT=build/$(STAGE)' >&2; exit 1; }
+	$(RUN) -m infra.package --stage $(STAGE) --out $(OUT)
+
+destroy: venv stage ## Take a stage away, after asking for its name: make destroy STAGE=prod
+	$(RUN) -m infra.destroy --stage $(STAGE)
+
+stage:
+	@test -n "$(STAGE)" || { echo 'Name the stage, such as STAGE=prod' >&2; exit 1; }
+
+doctor: venv stage ## Look at a stage and say what is wrong, so far of its domains: make doctor STAGE=prod
 	$(RUN) -m infra.doctor --stage $(STAGE)
 
 clean: ## Remove the virtual environment, the state of `make run`, and what the tools left
-	rm -rf $(VENV) .homeport .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis .coverage .coverage.* build
+	rm -rf $(VENV) .homeport .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis .coverage .coverage.* build vendor
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,6 +5,7 @@ is handed the configuration and the hub that `wiring` makes; a tick is `wiring`'
 """
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from chalice.app import Chalice, CloudWatchEvent, Rate, SQSEvent
@@ -13,6 +14,11 @@ from chalicelib.config import Config
 from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.web.routes import attach
 from chalicelib.wiring import wiring
+
+if (Path(__file__).parent / "infra" / "plain.py").is_file():  # not on Lambda: Chalice may be deploying this
+    from infra.plain import stop_or_say
+
+    stop_or_say(Path(__file__).parent)
 
 app = Chalice(app_name="homeport")
 app.log.setLevel(logging.INFO)  # Chalice's default for the loggers below "homeport" is ERROR

@@ -41,6 +41,8 @@ VERSION: Final = "0.1.0"
 LANE_SHARES: Final[Mapping[Lane, int]] = MappingProxyType(
     {Lane.LAUNCH: 40, Lane.PULL: 30, Lane.LEAVE: 20, Lane.WATCH: 10}
 )
+LEAST_OF_A_LANE: Final = 2  # SQS's event sources take no lower limit
+LEAST_FUNCTIONS: Final = LEAST_OF_A_LANE * len(LANE_SHARES)
 SLOW_ENOUGH: Final = 20  # notes of one owner or network; the table keeps five times as many (aws/slots.py)
 PULL_SLOTS: Final = 80  # percent of the pull lane's functions; the others are for handovers
 REPOSITORY_MOST: Final = 500  # notebooks of one repository; their slots are one item of the table (aws/slots.py)
@@ -126,6 +128,13 @@ BUILDER: Final = Variable(
     "the image of the helpers that build repositories on visitors' endpoints: repo2docker, Git and a Docker client. "
     "Name it by digest; another one builds every repository anew. `off`: repositories are not launched",
     default="quay.io/jupyterhub/repo2docker:2025.08.0",
+)
+# What the deployment computes for a small account.
+FUNCTIONS: Final = Variable(
+    "HOMEPORT_FUNCTIONS",
+    Kind(f"a whole number from {LEAST_FUNCTIONS} to 2500", partial(whole_number, least=LEAST_FUNCTIONS, most=2500)),
+    "how many functions the launcher may have at work at once, in its four lanes together",
+    default="100",
 )
 ENDPOINT_NETWORKS: Final = Variable(
     "HOMEPORT_ENDPOINT_NETWORKS",
@@ -286,14 +295,7 @@ class Config:
     denied_ports: frozenset[int] = setting(
         Variable("HOMEPORT_ENDPOINT_DENIED_PORTS", PORTS, "ports no endpoint may have, besides 2375")
     )
-    functions: int = setting(
-        Variable(
-            "HOMEPORT_FUNCTIONS",
-            Kind("a whole number from 20 to 2500", partial(whole_number, least=20, most=2500)),
-            "how many functions the launcher may have at work at once, in its four lanes together",
-            default="100",
-        )
-    )
+    functions: int = setting(FUNCTIONS)
     owner_limit: int = setting(
         Variable(
             "HOMEPORT_OWNER_LIMIT",
@@ -406,8 +408,11 @@ class Config:
         )
 
     def functions_of(self, lane: Lane) -> int:
-        """How many functions a lane may have at work at once."""
-        return self.functions * LANE_SHARES[lane] // 100
+        """How many functions a lane may have at work at once: its share; what others leave, if that is less."""
+        share = max(self.functions * LANE_SHARES[lane] // 100, LEAST_OF_A_LANE)
+        if lane is not Lane.LAUNCH:
+            return share
+        return min(share, self.functions - sum(self.functions_of(other) for other in Lane if other is not lane))
 
     @property
     def _pulls(self) -> int:

@@ -17,7 +17,8 @@ from textwrap import fill
 from typing import Any, Final
 
 import chalicelib
-import infra.deploy
+import infra.api
+import infra.request
 import local.settings
 import proxy.settings
 from chalicelib.config import Config
@@ -66,6 +67,7 @@ def pages(root: Path = ROOT) -> Mapping[str, str]:
         "docs/architecture.md": _with_section(root / "docs/architecture.md", "imports", import_graph(root)),
         "docs/operations.md": _with_section(root / "docs/operations.md", "configuration", deployment_variables()),
         "docs/deploy-proxy.md": _with_section(root / "docs/deploy-proxy.md", "options", proxy_step_variables()),
+        "docs/http.md": _with_section(root / "docs/http.md", "gateway", gateway_answers()),
         "README.md": _with_section(root / "README.md", "configuration", hub_variables()),
         "proxy/README.md": _with_section(root / "proxy/README.md", "configuration", proxy_variables()),
     }
@@ -308,7 +310,16 @@ def deployment_variables() -> str:
     """What the functions read, as a deployment sets it."""
     read = sorted(variables(Config), key=lambda known: bool(known.output))
     chosen = sum(not known.output for known in read)
-    return _table(_COLUMNS, map(_deployed, (*read[:chosen], infra.deploy.ALARM_EMAIL, *read[chosen:])))
+    return _table(_COLUMNS, map(_deployed, (*read[:chosen], *infra.request.OF_DEPLOYMENT, *read[chosen:])))
+
+
+def gateway_answers() -> str:
+    """What API Gateway answers before the hub is asked; each once, however many kinds it has of it."""
+    answers = dict.fromkeys(infra.api.ANSWERS.values())
+    return _table(
+        ("code", "status", "when"),
+        ((f"`{one.code}`", str(one.status or "its own"), f"{one.title}: {one.detail}") for one in answers),
+    )
 
 
 def _variable(variable: Variable[Any]) -> tuple[str, ...]:
@@ -318,7 +329,7 @@ def _variable(variable: Variable[Any]) -> tuple[str, ...]:
 
 def _deployed(variable: Variable[Any]) -> tuple[str, ...]:
     name, default, meaning = _variable(variable)
-    default = "set by the deployment" if variable.output else infra.deploy.DEFAULTS.get(variable.name, default)
+    default = "set by the deployment" if variable.output else infra.request.DEFAULTS.get(variable.name, default)
     return name, default, meaning
 
 

@@ -1,9 +1,16 @@
 """Deploy a stage of the hub: `python -m infra.deploy --stage dev`, or `make deploy STAGE=dev`.
 
-1. The packages that Lambda ships are fetched, each checked against its hash (infra/packages.py).
-2. The stack of infra/resources.yaml is created or updated.
-3. The hub's own certificates are made, if they are not there (infra/certificates.py).
-4. Chalice's own deployer runs on a copy of the project that is filled with the stack's outputs (infra/project.py).
+1. Preflight: what a deployment needs is looked at (infra/preflight.py), and the packages that Lambda ships are fetched,
+   each checked against its hash (infra/packages.py). Nothing is touched before that.
+2. Resources: the stack of infra/resources.yaml is created or updated, and the API made (infra/api.py).
+3. Certificates: the hub's own are made, if they are not there (infra/certificates.py).
+4. Functions: Chalice's own deployer runs on a copy of the project that is filled with the stack's outputs
+   (infra/project.py, infra/functions.py). Then the API gets what Chalice does not make (infra/api.py).
+5. Proxy: if HOMEPORT_PROXY says so, its image, network and service (infra/proxy_step.py).
+6. Doctor: what was deployed is looked at (infra/doctor.py).
+
+`--resources`, or `make resources`, ends after the third step and configures the project for the `chalice` command;
+`--api`, or `make api`, does what is left to do for the API after `chalice deploy`.
 
 Every step may be repeated; a run that failed is repeated by running it again. Options come from HOMEPORT_ variables
 (docs/operations.md), AWS credentials and region from where boto3 looks for them.
@@ -13,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -21,103 +27,128 @@ import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Final
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
-from chalice.cli.factory import CLIFactory
 from chalice.deploy.deployer import ChaliceDeploymentError
-from chalice.utils import UI
 
-import local.settings
-import proxy.settings
-from chalicelib.config import Config
-from chalicelib.environment import TEXT, Variable, variables
 from chalicelib.errors import BadConfiguration, HomeportError
 from chalicelib.session.lanes import Lane
+from infra.api import ensure_api, ensure_logging, find_api, finish_api
 from infra.certificates import ensure_certificates
+from infra.doctor import look_at_domains
+from infra.functions import deploy_functions
+from infra.images import Docker
 from infra.packages import fetch_packages
-from infra.project import APP, deployed_resources, record_deployed, reserve, set_environment, stage_project
-from infra.stack import deploy_stack
+from infra.plain import PYTHONS, difference, record_packages, this_python
+from infra.preflight import Preflight, preflight, where
+from infra.project import APP, configure_stage, deployed_resources, record_deployed, stage_project
+from infra.proxy_step import ProxyOptions, check_proxy, deploy_proxy
+from infra.request import FROM_OUTPUTS, Request, read_request
+from infra.stack import deploy_stack, stack_outputs
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 
-LEAST_UNRESERVED: Final = 100  # AWS's own rule
-
-ALARM_EMAIL: Final = Variable(
-    "HOMEPORT_ALARM_EMAIL",
-    TEXT,
-    "read by `make deploy` alone: who is told of alarms. Confirm the message that SNS sends",
-    note="as before",
-)
-# What the deployment knows itself: the function's variable → the stack's output.
-FROM_OUTPUTS: Final[Mapping[str, str]] = {known.name: known.output for known in variables(Config) if known.output}
-# What the operator may choose; handed to the functions as it is, after Config has read it.
-OPTIONS: Final = frozenset(known.name for known in variables(Config)) - FROM_OUTPUTS.keys()
-# What an option is when it is not chosen, where that is not Config's own default.
-DEFAULTS: Final[Mapping[str, str]] = {
-    "HOMEPORT_NOTEBOOK_URL": "none, required",
-    "HOMEPORT_HUB_ORIGIN": "API Gateway's",
-    "HOMEPORT_HUB_NAME": f"`{APP}-<stage>`",
-}
-# What `make run` and the proxy understand and the functions have no use for.
-NOT_OURS: Final = (
-    frozenset(known.name for known in variables(local.settings.Settings) + variables(proxy.settings.Settings))
-    - OPTIONS
-    - FROM_OUTPUTS.keys()
-)
-
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What is to be deployed: the stage, the functions' options, and who is told of alarms (None: as before)."""
+class Resources:
+    """What the functions need, and what exists of them: the stack's outputs, the API's id, Chalice's own record.
 
-    stage: str
-    options: Mapping[str, str]
-    alarm_email: str | None
+    `origin` is the hub's, its own domain or API Gateway's.
+    """
 
+    outputs: Mapping[str, str]
+    api: str
+    origin: str
+    existing: list[dict[str, str]]
 
-def read_request(stage: str, environ: Mapping[str, str]) -> Request:
-    """Read the operator's wishes; raises BadConfiguration, before anything is touched."""
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,15}", stage):
-        raise BadConfiguration("The stage must be 1 to 16 of a-z, 0-9 and -, beginning with a letter")
-    ours = [name for name in environ if name.startswith("HOMEPORT_") and name not in NOT_OURS]
-    given = {name: environ[name] for name in ours}
-    alarm_email = given.pop(ALARM_EMAIL.name, None)
-    if known := sorted(given.keys() & FROM_OUTPUTS.keys()):
-        raise BadConfiguration(f"{', '.join(known)}: the deployment sets this itself; unset it")
-    if unknown := sorted(given.keys() - OPTIONS):
-        raise BadConfiguration(f"{', '.join(unknown)}: no such option. There are: {', '.join(sorted(OPTIONS))}")
-    options = {"HOMEPORT_HUB_NAME": f"{APP}-{stage}", **given}
-    Config.from_environ(options)  # raises BadConfiguration
-    _require_https("HOMEPORT_NOTEBOOK_URL", options.get("HOMEPORT_NOTEBOOK_URL", ""), "https://*.notebooks.example.org")
-    if options.get("HOMEPORT_HUB_ORIGIN"):
-        _require_https("HOMEPORT_HUB_ORIGIN", options["HOMEPORT_HUB_ORIGIN"], "https://hub.example.com")
-    return Request(stage, options, alarm_email)
+    def environment(self, options: Mapping[str, str]) -> dict[str, str]:
+        """The functions' environment, from the options as they fit the account."""
+        told = {name: self.outputs[output] for name, output in FROM_OUTPUTS.items()}
+        return {**options, **told, "HOMEPORT_HUB_ORIGIN": self.origin}
 
 
-def _require_https(name: str, value: str, example: str) -> None:
-    if not value.startswith("https://"):
-        raise BadConfiguration(f"{name} is needed and must be an https origin, such as {example}")
+def look_first(request: Request, session: boto3.Session) -> Preflight:
+    """Say what preflight finds; raises BadConfiguration when something is wrong."""
+    found = preflight(request, session)
+    _say(f"Before {APP}-{request.stage} is deployed:\n" + "\n".join(f"  {finding}" for finding in found.findings))
+    if found.wrong:
+        raise BadConfiguration("Nothing was changed in AWS. " + " ".join(f"{one.what}." for one in found.wrong))
+    return found
 
 
-def deploy(request: Request, session: boto3.Session, environ: MutableMapping[str, str], *, now: float) -> str:
+def deploy(
+    request: Request, proxy: ProxyOptions, session: boto3.Session, environ: MutableMapping[str, str], *, now: float
+) -> str:
     """Deploy and return the hub's URL. `environ` is what app.py reads when Chalice imports it; `now` epoch seconds.
 
     Raises HomeportError, botocore's errors and ChaliceDeploymentError.
     """
-    _say(f"Deploying {APP}-{request.stage}: {_where(session)}")
+    docker = Docker(dict(environ))
+    if proxy.where:
+        check_proxy(request, proxy, docker)
+    found = look_first(request, session)
     with tempfile.TemporaryDirectory(prefix="homeport-deploy-") as folder:
         project = Path(folder) / "project"
         fetch_packages(ROOT, project)
-        _say("The functions' packages: all as requirements.txt locks them")
-        outputs = _deploy_resources(request, session, now=now)
-        return _deploy_functions(request, session, environ, outputs, project)
+        _say("The functions' packages: all as requirements-lambda.txt locks them")
+        made = deploy_resources(request, session, now=now)
+        environment = made.environment(found.options)
+        stage_project(ROOT, project, outputs=made.outputs, environment=environment, reserved=found.reserved)
+        record_deployed(project, request.stage, made.existing)
+        url = deploy_functions(project, request.stage, environ)
+        _keep_record(project, request.stage)
+    complete_api(request, session, outputs=made.outputs, api=made.api)
+    if proxy.where:
+        running = deploy_proxy(request, proxy, session, docker, hub_origin=made.origin, say=_say)
+        if not running.has_record:
+            _say(f"The proxy: let *.{request.notebook_domain} be a CNAME for {running.dns_name}")
+    return url
 
 
-def _deploy_resources(request: Request, session: boto3.Session, *, now: float) -> Mapping[str, str]:
-    """Bring stack and certificates up to date; return the stack's outputs."""
+def complete_api(request: Request, session: boto3.Session, *, outputs: Mapping[str, str], api: str) -> None:
+    """Give the API that Chalice has filled what Chalice does not make, and say so; raises botocore's errors."""
+    closed = finish_api(
+        session.client("apigateway"),
+        api,
+        log_group=outputs["AccessLogsArn"],
+        rate=request.request_rate,
+        domain=request.hub_domain,
+    )
+    _say(f"The API's own answers, limits and log are set{', and its first address is closed' if closed else ''}")
+
+
+def after_chalice(request: Request, session: boto3.Session) -> None:
+    """Do the same after the `chalice` command has deployed the stage; raises BadConfiguration if it has not."""
+    where(session)
+    outputs = stack_outputs(session.client("cloudformation"), f"{APP}-{request.stage}")
+    api = find_api(session.client("apigateway"), request.stage)
+    if outputs is None or api is None:
+        raise BadConfiguration(f"There is no {APP}-{request.stage}. Run `make resources STAGE={request.stage}` first")
+    complete_api(request, session, outputs=outputs, api=api)
+
+
+def prepare(request: Request, session: boto3.Session, *, now: float) -> None:
+    """Make the stage's resources and certificates, and configure this project for the `chalice` command.
+
+    Raises HomeportError and botocore's errors.
+    """
+    found = look_first(request, session)
+    python = this_python()
+    if python in PYTHONS:  # the `chalice` command is refused by any other
+        fetch_packages(ROOT, ROOT, python)
+        record_packages(ROOT, python)
+    made = deploy_resources(request, session, now=now)
+    environment = made.environment(found.options)
+    configure_stage(ROOT, ROOT, outputs=made.outputs, environment=environment, reserved=found.reserved)
+    record_deployed(ROOT, request.stage, made.existing)
+    if said := difference(python):
+        _say(said)
+
+
+def deploy_resources(request: Request, session: boto3.Session, *, now: float) -> Resources:
+    """Bring the stack, the API and the certificates up to date; say so."""
     parameters = {"Stage": request.stage}
     if request.alarm_email is not None:
         parameters["AlarmEmail"] = request.alarm_email
@@ -126,121 +157,65 @@ def _deploy_resources(request: Request, session: boto3.Session, *, now: float) -
         name=f"{APP}-{request.stage}",
         template=(ROOT / "infra" / "resources.yaml").read_text(),
         parameters=parameters,
+        capabilities=["CAPABILITY_IAM"],
     )
     _say(f"Stack {APP}-{request.stage} is up to date")
+    apigateway = session.client("apigateway")
+    ensure_logging(apigateway, outputs["GatewayLogsRole"], time.sleep)
+    api = ensure_api(apigateway, request.stage)
     made = ensure_certificates(session.client("ssm"), prefix=outputs["Certificates"], key_id=outputs["Key"], now=now)
     _say(f"The hub's certificates: {'made ' + ', '.join(made) if made else 'all there'}")
-    return outputs
-
-
-def _deploy_functions(
-    request: Request,
-    session: boto3.Session,
-    environ: MutableMapping[str, str],
-    outputs: Mapping[str, str],
-    project: Path,
-) -> str:
-    """Stage the project beside its packages and have Chalice deploy it; return the hub's URL."""
-    environment = {**request.options, **{name: outputs[output] for name, output in FROM_OUTPUTS.items()}}
-    lambda_ = session.client("lambda")
     existing = deployed_resources(
-        lambda_,
-        session.client("apigateway"),
+        session.client("lambda"),
         stage=request.stage,
         queue_arns={lane: outputs[f"{lane.capitalize()}QueueArn"] for lane in Lane},
+        api=api,
     )
-    reserved = _reserved(lambda_, request.stage, Config.from_environ(request.options).functions_of(Lane.LEAVE))
-    apis = [entry["rest_api_id"] for entry in existing if entry["resource_type"] == "rest_api"]
-    # Without a domain of its own the hub's origin is API Gateway's.
-    origin = environment.get("HOMEPORT_HUB_ORIGIN") or "".join(f"https://{api}.{outputs['ApiSuffix']}" for api in apis)
-    stage_project(ROOT, project, outputs=outputs, environment=environment | {"HOMEPORT_HUB_ORIGIN": origin})
-    if reserved:
-        reserve(project, Lane.LEAVE, reserved)
-    record_deployed(project, request.stage, existing)
-    url = _run_chalice(project, request.stage, environ)
-    if not origin:  # it is known only now that the API is there
-        set_environment(project, environment | {"HOMEPORT_HUB_ORIGIN": _origin(url)})
-        url = _run_chalice(project, request.stage, environ)
-    _keep_record(project, request.stage)
-    return url
-
-
-def _reserved(lambda_: Any, stage: str, wanted: int) -> int:
-    """How many of the account's concurrent functions to reserve for the lane that leaves; 0 if there are too few.
-
-    AWS wants at least 100 left unreserved, and a new account has 10 in all. The lane has a queue of its own without.
-    """
-    try:
-        limits = lambda_.get_account_settings()["AccountLimit"]
-        free = int(limits["UnreservedConcurrentExecutions"]) + _reserved_already(lambda_, f"{APP}-{stage}-{Lane.LEAVE}")
-    except ClientError as error:
-        _say(f"No functions are reserved for deleting credentials: the account's quota cannot be read ({error})")
-        return 0
-    if free >= wanted + LEAST_UNRESERVED:
-        return wanted
-    _say(
-        f"No functions are reserved for deleting credentials: this account has {free} that are not reserved for other "
-        f"functions, and {wanted + LEAST_UNRESERVED} are needed for that. Credentials are deleted all the same, but "
-        "under full load perhaps late. Ask AWS for a higher quota of concurrent executions, then deploy again"
-    )
-    return 0
-
-
-def _reserved_already(lambda_: Any, function: str) -> int:
-    """How many a run before this one reserved for the function, which may not exist yet."""
-    try:
-        return int(lambda_.get_function_concurrency(FunctionName=function).get("ReservedConcurrentExecutions", 0))
-    except lambda_.exceptions.ResourceNotFoundException:
-        return 0
-
-
-def _run_chalice(project: Path, stage: str, environ: MutableMapping[str, str]) -> str:
-    """Run Chalice's deployer on the staged project and return the API's URL."""
-    factory = CLIFactory(str(project), environ=environ)
-    config = factory.create_config_obj(chalice_stage_name=stage)
-    deployer = factory.create_default_deployer(factory.create_botocore_session(), config, UI())
-    deployed = deployer.deploy(config, chalice_stage_name=stage)
-    return next(str(entry["rest_api_url"]) for entry in deployed["resources"] if entry["resource_type"] == "rest_api")
+    origin = request.options.get("HOMEPORT_HUB_ORIGIN") or f"https://{api}.{outputs['ApiSuffix']}"
+    return Resources(outputs, api, origin, existing)
 
 
 def _keep_record(project: Path, stage: str) -> None:
-    """Keep what Chalice recorded, for its other commands: `chalice logs`, `chalice delete`, `chalice url`."""
+    """Keep what Chalice recorded, for its other commands: `chalice logs`, `chalice url`."""
     record = Path(".chalice") / "deployed" / f"{stage}.json"
     (ROOT / record).parent.mkdir(exist_ok=True)
     shutil.copyfile(project / record, ROOT / record)
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def _where(session: boto3.Session) -> str:
-    """The account and region, which also proves that there are credentials; raises BadConfiguration."""
-    if session.region_name is None:
-        raise BadConfiguration("No AWS region. Set AWS_DEFAULT_REGION, or a region in the profile named by AWS_PROFILE")
-    if session.get_credentials() is None:
-        raise BadConfiguration("No AWS credentials. Run `aws configure`, or set AWS_PROFILE or AWS_ACCESS_KEY_ID")
-    return f"account {session.client('sts').get_caller_identity()['Account']}, region {session.region_name}"
 
 
 def _say(line: str) -> None:
     print(line, flush=True)
 
 
-def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:
-    """Run the command; returns the exit status."""
+def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m infra.deploy", description="Deploy a stage of the hub to AWS.")
     parser.add_argument("--stage", required=True, help="the stage's name, such as dev or prod")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--resources", action="store_true", help="only what the `chalice` command needs")
+    only.add_argument("--api", action="store_true", help="only what the API lacks after `chalice deploy`")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:
+    """Run the command; returns the exit status."""
+    wanted = _arguments(arguments)
     try:
-        request = read_request(parser.parse_args(arguments).stage, environ)
-        url = deploy(request, boto3.Session(), environ, now=time.time())
+        request = read_request(wanted.stage, environ)
+        proxy = ProxyOptions.from_environ(environ)
+        if wanted.resources:
+            prepare(request, boto3.Session(), now=time.time())
+            _say(f"Now `chalice deploy --stage {request.stage}` and `chalice package --stage {request.stage}` work")
+            return 0
+        if wanted.api:
+            after_chalice(request, boto3.Session())
+            return 0
+        url = deploy(request, proxy, boto3.Session(), environ, now=time.time())
     except HomeportError as error:
         print(f"Not deployed. {error.message}", file=sys.stderr)
         return 1
     except (BotoCoreError, ClientError, ChaliceDeploymentError) as error:
         print(f"Not deployed. AWS said: {error}\nRun the same command again once that is fixed.", file=sys.stderr)
         return 1
+    _say("\n".join(map(str, look_at_domains(request))))
     if origin := request.options.get("HOMEPORT_HUB_ORIGIN"):
         _say(f"The hub: {origin}/, once its domain points to {url}")
     else:

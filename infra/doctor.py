@@ -11,29 +11,12 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final
-from urllib.parse import urlsplit
 
 from publicsuffixlist import PublicSuffixList
 
-from chalicelib.config import HUB_ORIGIN, NOTEBOOK_URL
 from chalicelib.errors import HomeportError
-from infra.deploy import read_request
-
-MARKS: Final[Mapping[bool | None, str]] = {True: "ok", None: "could be better", False: "WRONG"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. `good` is None for what works and could be better; `mend` says how, "" if it is good."""
-
-    good: bool | None
-    what: str
-    mend: str = ""
-
-    def __str__(self) -> str:
-        return f"{MARKS[self.good]}: {self.what}" + (f"\n    {self.mend}" if self.mend else "")
+from infra.findings import Finding
+from infra.request import Request, read_request
 
 
 def domains(hub: str, notebooks: str, suffixes: PublicSuffixList) -> Iterator[Finding]:
@@ -61,12 +44,14 @@ def domains(hub: str, notebooks: str, suffixes: PublicSuffixList) -> Iterator[Fi
         yield Finding(None, what, 'How to get on the public suffix list: docs/operations.md, "The public suffix list".')
 
 
+def look_at_domains(request: Request) -> list[Finding]:
+    """Look at the domains that the operator has chosen."""
+    return list(domains(request.hub_domain, request.notebook_domain, PublicSuffixList()))
+
+
 def look(stage: str, environ: Mapping[str, str]) -> list[Finding]:
     """Look at a stage; raises BadConfiguration as the deployment does."""
-    options = read_request(stage, environ).options
-    notebooks = urlsplit(NOTEBOOK_URL.read(options)).hostname or ""
-    hub = urlsplit(options.get(HUB_ORIGIN.name, "")).hostname or ""
-    return list(domains(hub, notebooks.removeprefix("*."), PublicSuffixList()))
+    return look_at_domains(read_request(stage, environ))
 
 
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:

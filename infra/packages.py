@@ -1,8 +1,8 @@
-"""The packages that Lambda ships: the wheels for its platform, each with a hash that requirements.txt locks.
+"""The packages that Lambda ships: the wheels for its platform, each with a hash that requirements-lambda.txt locks.
 
 Chalice checks hashes only of the files it downloads first, which are for the machine it runs on. The wheels that
-Lambda needs instead it fetches by `name==version`, without a hash. So it is left nothing to fetch: its requirements
-file is empty (infra/project.py), and it ships what is in the project's `vendor/`, which is filled here.
+Lambda needs instead it fetches by `name==version`, without a hash. So it is left nothing to fetch: the project has no
+`requirements.txt`, where Chalice would look, and it ships what is in the project's `vendor/`, which is filled here.
 """
 
 from __future__ import annotations
@@ -17,21 +17,26 @@ from typing import Final
 from chalicelib.errors import BadConfiguration
 
 MACHINES: Final = {"arm64": "aarch64", "x86_64": "x86_64"}  # Lambda's name for an architecture → the wheels'
-GLIBC: Final = range(26, 16, -1)  # 2.26 is that of the oldest runtime, Python 3.11's; 2.17 is manylinux2014's
+LOCK: Final = "requirements-lambda.txt"
+PYTHON: Final = "3.13"  # what `make deploy` and `make package` build for
+AMAZON_LINUX_2: Final = frozenset({"3.11"})  # the others run on Amazon Linux 2023
+GLIBC: Final = {True: 26, False: 34}  # the minor version on Amazon Linux 2, and on 2023; manylinux2014's is 17
 
 
-def fetch_packages(source: Path, target: Path) -> None:
-    """Fill `vendor/` of the project to be staged at `target` with what requirements.txt in `source` locks.
+def fetch_packages(source: Path, target: Path, python: str = PYTHON) -> None:
+    """Fill `vendor/` of the project at `target` with what requirements-lambda.txt in `source` locks.
 
-    They are for the Python version that runs this, as Chalice's runtime is, and for the architecture in
-    `.chalice/config.json`. Raises BadConfiguration with pip's reasons.
+    They are for the version `python` of Python ("3.13") on Lambda, whichever runs this, and for the architecture in
+    `.chalice/config.json`. What was in `vendor/` is replaced. Raises BadConfiguration with pip's reasons.
     """
     architecture = json.loads((source / ".chalice" / "config.json").read_text())["lambda_architecture"]
-    tags = ["manylinux2014", *(f"manylinux_2_{minor}" for minor in GLIBC)]
+    newest = GLIBC[python in AMAZON_LINUX_2]
+    tags = ["manylinux2014", *(f"manylinux_2_{minor}" for minor in range(newest, 16, -1))]
+    shutil.rmtree(target / "vendor", ignore_errors=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    command += ["--require-hashes", "--only-binary=:all:", "--implementation=cp"]
+    command += ["--require-hashes", "--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
     command += [f"--platform={tag}_{MACHINES[architecture]}" for tag in tags]
-    command += [f"--target={target / 'vendor'}", f"--requirement={source / 'requirements.txt'}"]
+    command += [f"--target={target / 'vendor'}", f"--requirement={source / LOCK}"]
     pip = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if pip.returncode != 0:
         raise BadConfiguration(_refusal(pip.stderr.strip()))
@@ -41,11 +46,11 @@ def fetch_packages(source: Path, target: Path) -> None:
 def _refusal(reasons: str) -> str:
     if "DO NOT MATCH THE HASHES" in reasons:
         return (
-            f"A package is not the file that requirements.txt locks. Nothing was changed in AWS. pip said:\n{reasons}\n"
+            f"A package is not the file that {LOCK} locks. Nothing was changed in AWS. pip said:\n{reasons}\n"
             "Empty pip's cache (`pip cache purge`) and run the same command again. If the package is refused again, do "
             "not deploy, and do not renew the lock before you know why its file was replaced"
         )
     return (
-        f"pip could not fetch what requirements.txt locks. Nothing was changed in AWS. pip said:\n{reasons}\n"
+        f"pip could not fetch what {LOCK} locks. Nothing was changed in AWS. pip said:\n{reasons}\n"
         "Run the same command again once that is fixed"
     )

@@ -1,9 +1,12 @@
-"""The project as Chalice deploys it: a copy, its policies filled with the stack's outputs, its environment set.
+"""The project as Chalice deploys it: its policies filled with the stack's outputs, its environment set.
 
-    .chalice/policy-*.json    one IAM policy per function, with ${Output} where the stack's outputs go
-    .chalice/config.json      gets the functions' environment variables
-    .chalice/deployed/        gets what is deployed already, as AWS tells it
-    requirements.txt          is empty: the packages are in vendor/ (infra/packages.py)
+    infra/policies/*.json            one IAM policy per function, with ${Output} where the stack's outputs go
+    .chalice/<stage>/policy-*.json   the same, filled
+    .chalice/config.json             gets the stage's part: policies, environment, reserved functions
+    .chalice/deployed/<stage>.json   gets what is deployed already, as AWS tells it
+    vendor/                          the packages (infra/packages.py); there is no requirements.txt beside it
+
+`make deploy` does this to a copy of the project, `make resources` to the project itself, for the `chalice` command.
 
 Chalice remembers what it deployed in a local file, writes it only after a complete run, and makes everything it does
 not find there a second time: another event source mapping, another API. So the file is written here, before each run,
@@ -18,6 +21,7 @@ from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 from typing import Any, Final
 
 from chalicelib.errors import BadConfiguration
@@ -25,10 +29,36 @@ from chalicelib.session.lanes import Lane
 
 APP: Final = "homeport"  # app_name of .chalice/config.json: part of every function's name
 SHIPPED: Final = ("app.py", "chalicelib", ".chalice/config.json")
+# Chalice's name for a function → its policy's. Chalice calls it, and its role, homeport-<stage>-<name>; but the
+# function of the API is homeport-<stage> alone.
+API_HANDLER: Final = "api_handler"
+POLICIES: Final[Mapping[str, str]] = {
+    API_HANDLER: "web",
+    **{lane.value: lane.value for lane in Lane},
+    "redrive": "redrive",
+}
+NONE_RESERVED: Final[Mapping[str, int]] = MappingProxyType({})
 
 
-def stage_project(source: Path, target: Path, *, outputs: Mapping[str, str], environment: Mapping[str, str]) -> None:
-    """Copy what is deployed from `source` to the new project `target`, policies and environment filled in.
+def function_name(stage: str, function: str) -> str:
+    """What a function is called in AWS."""
+    return f"{APP}-{stage}" if function == API_HANDLER else f"{APP}-{stage}-{function}"
+
+
+def role_name(stage: str, function: str) -> str:
+    """What a function's role is called."""
+    return f"{APP}-{stage}-{function}"
+
+
+def stage_project(
+    source: Path,
+    target: Path,
+    *,
+    outputs: Mapping[str, str],
+    environment: Mapping[str, str],
+    reserved: Mapping[str, int] = NONE_RESERVED,
+) -> None:
+    """Copy what is deployed from `source` to the project `target`, and configure the outputs' stage there.
 
     Raises BadConfiguration when a policy names an output that the stack does not have.
     """
@@ -38,10 +68,52 @@ def stage_project(source: Path, target: Path, *, outputs: Mapping[str, str], env
             shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         else:
             shutil.copyfile(source / name, target / name)
-    (target / "requirements.txt").touch()
-    for policy in sorted((source / ".chalice").glob("policy-*.json")):
-        (target / ".chalice" / policy.name).write_text(render_policy(policy.read_text(), outputs))
-    set_environment(target, environment)
+    configure_stage(source, target, outputs=outputs, environment=environment, reserved=reserved)
+
+
+def configure_stage(
+    source: Path,
+    target: Path,
+    *,
+    outputs: Mapping[str, str],
+    environment: Mapping[str, str],
+    reserved: Mapping[str, int] = NONE_RESERVED,
+) -> None:
+    """Write the stage's filled policies and its part of `.chalice/config.json` in the project `target`.
+
+    `environment` is that of all functions; `reserved` says how many of the account's functions are kept for one.
+    Chalice looks for a function's settings in the stage's `lambda_functions`, then in the common ones. Raises
+    BadConfiguration as stage_project does.
+    """
+    stage = outputs["Stage"]
+    folder = target / ".chalice" / stage
+    folder.mkdir(exist_ok=True)
+    functions: dict[str, dict[str, Any]] = {}
+    for function, policy in POLICIES.items():
+        text = (source / "infra" / "policies" / f"{policy}.json").read_text()
+        (folder / f"policy-{policy}.json").write_text(render_policy(text, outputs))
+        functions[function] = {"iam_policy_file": f"{stage}/policy-{policy}.json"}
+        if function in reserved:
+            functions[function]["reserved_concurrency"] = reserved[function]
+    path = target / ".chalice" / "config.json"
+    config = json.loads(path.read_text())
+    config.setdefault("stages", {})[stage] = {
+        "environment_variables": dict(sorted(environment.items())),
+        "lambda_functions": functions,
+    }
+    path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def forget_stage(project: Path, stage: str) -> None:
+    """Remove what configure_stage and record_deployed wrote."""
+    path = project / ".chalice" / "config.json"
+    config = json.loads(path.read_text())
+    if config.get("stages", {}).pop(stage, None) is not None:
+        if not config["stages"]:
+            del config["stages"]
+        path.write_text(json.dumps(config, indent=2) + "\n")
+    shutil.rmtree(project / ".chalice" / stage, ignore_errors=True)
+    (project / ".chalice" / "deployed" / f"{stage}.json").unlink(missing_ok=True)
 
 
 def render_policy(text: str, outputs: Mapping[str, str]) -> str:
@@ -54,14 +126,6 @@ def render_policy(text: str, outputs: Mapping[str, str]) -> str:
         ) from error
 
 
-def set_environment(project: Path, environment: Mapping[str, str]) -> None:
-    """Set the environment variables of all functions in a staged project's configuration."""
-    path = project / ".chalice" / "config.json"
-    config = json.loads(path.read_text())
-    config["environment_variables"] = dict(environment)
-    path.write_text(json.dumps(config, indent=2))
-
-
 def record_deployed(project: Path, stage: str, resources: list[dict[str, str]]) -> None:
     """Write what is deployed already where Chalice looks for it."""
     path = project / ".chalice" / "deployed" / f"{stage}.json"
@@ -69,31 +133,20 @@ def record_deployed(project: Path, stage: str, resources: list[dict[str, str]]) 
     path.write_text(json.dumps({"resources": resources, "schema_version": "2.0", "backend": "api"}))
 
 
-def reserve(project: Path, function: str, concurrency: int) -> None:
-    """Reserve concurrent functions of the account for a function, in a staged project's configuration."""
-    path = project / ".chalice" / "config.json"
-    config = json.loads(path.read_text())
-    config["lambda_functions"][function]["reserved_concurrency"] = concurrency
-    path.write_text(json.dumps(config, indent=2))
-
-
-def deployed_resources(
-    lambda_: Any, apigateway: Any, *, stage: str, queue_arns: Mapping[Lane, str]
-) -> list[dict[str, str]]:
+def deployed_resources(lambda_: Any, *, stage: str, queue_arns: Mapping[Lane, str], api: str) -> list[dict[str, str]]:
     """Ask AWS which of the things exist that Chalice would otherwise make twice, in its own notation.
 
-    The clients are boto3's for Lambda and API Gateway.
+    `lambda_` is boto3's client, `api` the id of the stage's API.
     """
-    sources = [_event_source(lambda_, f"{APP}-{stage}-{lane}", lane, arn) for lane, arn in queue_arns.items()]
-    return [*chain.from_iterable(sources), *_rest_api(apigateway, stage)]
+    sources = [_event_source(lambda_, function_name(stage, lane), lane, arn) for lane, arn in queue_arns.items()]
+    rest_api = {"name": "rest_api", "resource_type": "rest_api", "rest_api_id": api}
+    return [*chain.from_iterable(sources), rest_api]
 
 
 def _event_source(lambda_: Any, name: str, lane: Lane, queue_arn: str) -> list[dict[str, str]]:
     """The mapping of a lane's queue; any other on it is a left-over, would take its messages, and is deleted."""
-    function = f":function:{name}"
-    pages = lambda_.get_paginator("list_event_source_mappings").paginate(EventSourceArn=queue_arn)
-    mappings = [mapping for page in pages for mapping in page["EventSourceMappings"] if mapping["State"] != "Deleting"]
-    ours = [mapping for mapping in mappings if mapping["FunctionArn"].endswith(function)][:1]
+    mappings = event_sources(lambda_, EventSourceArn=queue_arn)
+    ours = [mapping for mapping in mappings if mapping["FunctionArn"].endswith(f":function:{name}")][:1]
     for mapping in mappings:
         if mapping not in ours:
             lambda_.delete_event_source_mapping(UUID=mapping["UUID"])
@@ -110,20 +163,7 @@ def _event_source(lambda_: Any, name: str, lane: Lane, queue_arn: str) -> list[d
     ]
 
 
-def _rest_api(apigateway: Any, stage: str) -> list[dict[str, str]]:
-    """The API whose methods call the stage's web function; the API's name is the same for every stage."""
-    for page in apigateway.get_paginator("get_rest_apis").paginate():
-        for api in page["items"]:
-            if api["name"] == APP and _calls(apigateway, api["id"], f":function:{APP}-{stage}/"):
-                return [{"name": "rest_api", "resource_type": "rest_api", "rest_api_id": api["id"]}]
-    return []
-
-
-def _calls(apigateway: Any, api: str, function: str) -> bool:
-    pages = apigateway.get_paginator("get_resources").paginate(restApiId=api, embed=["methods"])
-    return any(
-        function in method.get("methodIntegration", {}).get("uri", "")
-        for page in pages
-        for resource in page["items"]
-        for method in resource.get("resourceMethods", {}).values()
-    )
+def event_sources(lambda_: Any, **of: str) -> list[dict[str, Any]]:
+    """The event source mappings, all or those of a queue (EventSourceArn), that are not being deleted."""
+    pages = lambda_.get_paginator("list_event_source_mappings").paginate(**of)
+    return [mapping for page in pages for mapping in page["EventSourceMappings"] if mapping["State"] != "Deleting"]

@@ -215,11 +215,8 @@ def deploy_proxy(
 
     Raises BadConfiguration, and botocore's errors.
     """
-    options.check()
+    platform = check_proxy(request, options, docker)
     parameters = _parameters(request, options)
-    own = "" if options.image else docker.platform()  # also asked so that a missing Docker is said first
-    platform = options.platform or own
-    runs_on = architecture(platform)
     for service in make_service_roles(session.client("iam")):
         say(f"Made the account's role for {service}")
     image = options.image or _provide(request.stage, options, session, docker, platform=platform, say=say, root=root)
@@ -231,13 +228,23 @@ def deploy_proxy(
         "HubOrigin": hub_origin,
         "Image": image,
         "EcrRepository": _ecr_repository(image),
-        "Architecture": runs_on,
+        "Architecture": architecture(platform),
         "Vpc": vpc,
         "Subnets": subnets,
     }
     outputs = _stack(session, request.stage, "proxy", root, parameters)
     say(f"Stack {APP}-{request.stage}-proxy is up to date")
     return Deployed(outputs["DnsName"], bool(options.zone))
+
+
+def check_proxy(request: Request, options: ProxyOptions, docker: Docker) -> str:
+    """The platform that the proxy will run on; raises BadConfiguration for what cannot work, before it is begun."""
+    options.check()
+    _parameters(request, options)
+    own = "" if options.image else docker.platform()  # also asked so that a missing Docker is said first
+    platform = options.platform or own
+    architecture(platform)
+    return platform
 
 
 def make_service_roles(iam: Any) -> list[str]:

@@ -46,7 +46,29 @@ def deploy_stack(
         raise BadConfiguration(f"The stack {name} failed: {_reasons(cloudformation, name)}") from error
     done = _stack(cloudformation, name)
     assert done is not None, "it was there a moment ago"
-    return {output["OutputKey"]: output["OutputValue"] for output in done.get("Outputs", [])}
+    return _outputs(done)
+
+
+def delete_stack(cloudformation: CloudFormationClient, name: str) -> bool:
+    """Delete the stack and wait until it is gone; returns whether it was there. Raises BadConfiguration as above."""
+    if _stack(cloudformation, name) is None:
+        return False
+    cloudformation.delete_stack(StackName=name)
+    try:
+        cloudformation.get_waiter("stack_delete_complete").wait(StackName=name)
+    except WaiterError as error:
+        raise BadConfiguration(f"The stack {name} was not deleted: {_reasons(cloudformation, name)}") from error
+    return True
+
+
+def stack_outputs(cloudformation: CloudFormationClient, name: str) -> dict[str, str] | None:
+    """The stack's outputs; None if there is no such stack."""
+    stack = _stack(cloudformation, name)
+    return None if stack is None else _outputs(stack)
+
+
+def _outputs(stack: StackTypeDef) -> dict[str, str]:
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
 def _stack(cloudformation: CloudFormationClient, name: str) -> StackTypeDef | None:

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS: Mapping[str, str] = {
-    "lambda": "requirements.txt",
+    "lambda": "requirements-lambda.txt",
     "proxy": "proxy/requirements.txt",
     "local": "requirements-local.txt",
     "dev": "requirements-dev.txt",

@@ -21,6 +21,7 @@ ACCOUNT, REGION, STAGE = "111122223333", "eu-west-1", "test"
 
 # What the stack of a stage called "test" would put out.
 OUTPUTS: Mapping[str, str] = {
+    "Stage": STAGE,
     "Certificates": "/homeport/test",
     "CertificatesArn": f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter/homeport/test",
     "BucketArn": "arn:aws:s3:::homeport-test-bucket",
@@ -44,7 +45,7 @@ Context = Mapping[str, str | list[str]]
 
 def function_policy(name: str, outputs: Mapping[str, str] = OUTPUTS) -> Document:
     """The policy of one function (web, redrive, or a lane's) as it is deployed."""
-    text = (ROOT / ".chalice" / f"policy-{name}.json").read_text()
+    text = (ROOT / "infra" / "policies" / f"{name}.json").read_text()
     return dict(json.loads(Template(text).substitute(outputs)))
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from publicsuffixlist import PublicSuffixList
 
-from infra.doctor import Finding, domains, look, main
+from infra.doctor import domains, look, main
+from infra.findings import Finding
 
 SUFFIXES = PublicSuffixList()
 

@@ -97,7 +97,7 @@ def test_queues_and_table_are_encrypted_and_the_table_can_be_brought_back() -> N
 
 def test_logs_expire() -> None:
     groups = {name for name, resource in RESOURCES.items() if resource["Type"] == "AWS::Logs::LogGroup"}
-    assert groups == {"WebLogs", *(f"{lane.capitalize()}Logs" for lane in Lane), "RedriveLogs"}
+    assert groups == {"WebLogs", *(f"{lane.capitalize()}Logs" for lane in Lane), "RedriveLogs", "AccessLogs"}
     assert {properties(name)["RetentionInDays"] for name in groups} == {30}
 
 

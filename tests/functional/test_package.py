@@ -21,7 +21,7 @@ from packaging.requirements import Requirement
 from chalicelib.config import Config
 from chalicelib.session.lanes import Lane
 from infra.packages import fetch_packages
-from infra.project import reserve, stage_project
+from infra.project import stage_project
 from tests.locks import canonical, locked, requirements
 from tests.policies import OUTPUTS, ROOT, function_policy
 
@@ -38,8 +38,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("package")
     fetch_packages(ROOT, folder / "project")
-    stage_project(ROOT, folder / "project", outputs=OUTPUTS, environment={"HOMEPORT_QUEUES": "homeport-test"})
-    reserve(folder / "project", Lane.LEAVE, RESERVED)
+    environment = {"HOMEPORT_QUEUES": "homeport-test"}
+    reserved = {Lane.LEAVE.value: RESERVED}
+    stage_project(ROOT, folder / "project", outputs=OUTPUTS, environment=environment, reserved=reserved)
     chalice = [str(PROGRAMS / "chalice"), "--project-dir", str(folder / "project")]
     packaged = subprocess.run(
         [*chalice, "package", "--stage", "test", str(folder / "out")],

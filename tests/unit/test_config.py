@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-import infra.deploy
+import infra.request
 import local.settings
 import proxy.settings
 from chalicelib.aws.slots import NOTES_MOST
@@ -109,7 +109,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (Config, proxy.settings.Settings, local.settings.Settings, ProxyOptions)
 DECLARED = [
     *(known for owner in SETTINGS for known in variables(owner)),
-    infra.deploy.ALARM_EMAIL,
+    *infra.request.OF_DEPLOYMENT,
 ]
 INSIDE_THE_PROXY = {  # settings.py gives them to haproxy.cfg
     "HOMEPORT_HOST_SUFFIX",
@@ -163,7 +163,7 @@ def test_no_owner_and_no_network_has_more_than_half_of_the_functions_for_handove
     assert (quota.per_owner, quota.per_network, quota.shared_most, quota.in_all) == (half, half, shared, None)
 
 
-@pytest.mark.parametrize("functions", [20, 21, 39, 100, 2500])
+@pytest.mark.parametrize("functions", [8, 9, 20, 21, 39, 100, 2500])
 @pytest.mark.parametrize("lane", Lane)
 def test_who_is_slow_has_half_of_a_lane_and_somebody_always_has_a_turn(functions: int, lane: Lane) -> None:
     config = Config.from_environ({"HOMEPORT_FUNCTIONS": str(functions)})

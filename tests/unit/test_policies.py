@@ -281,7 +281,7 @@ def test_a_function_writes_its_own_log_and_no_other(role: str) -> None:
 def test_every_placeholder_of_a_policy_is_an_output_of_the_stack() -> None:
     text = (ROOT / "infra" / "resources.yaml").read_text().partition("\nOutputs:\n")[2]
     outputs = set(re.findall(r"^  (\w+):", text, re.MULTILINE))
-    for policy in (ROOT / ".chalice").glob("policy-*.json"):
+    for policy in (ROOT / "infra" / "policies").glob("*.json"):
         assert set(re.findall(r"\$\{(\w+)}", policy.read_text())) <= outputs
     exported = set(re.findall(r'Export: \{Name: !Sub "homeport-\$\{Stage}-(\w+)"}', text))
     imported = set(

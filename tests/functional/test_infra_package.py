@@ -1,0 +1,144 @@
+"""`make package`: the template as CloudFormation gets it, and that each name in it is one that exists."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+
+from chalicelib.config import Config
+from chalicelib.session.lanes import Lane
+from infra.api import ANSWERS
+from infra.project import POLICIES, function_name, role_name
+from tests.deployment import COMMANDS, Rig, rig
+from tests.policies import REGION, template
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:samtranslator"),
+]
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """An account with the stage's resources."""
+    with rig(tmp_path_factory.mktemp("packaged")) as started:
+        refused = started.make("package", "--out", "out")
+        assert refused.returncode == 1
+        assert "Run `make resources STAGE=test` first" in refused.stderr
+        done = started.deploy("--resources")
+        assert done.returncode == 0, done.stderr
+        yield started
+
+
+@pytest.fixture(scope="module")
+def out(account: Rig) -> Path:
+    """The folder that `make package` wrote."""
+    done = account.make("package", "--out", "out")
+    assert done.returncode == 0, done.stderr
+    assert "--stack-name homeport-test-functions" in done.stdout
+    assert "HubOrigin=https://" in done.stdout
+    return account.project / "out"
+
+
+@pytest.fixture(scope="module")
+def expanded(out: Path) -> dict[str, Any]:
+    """The resources of the template, SAM's own expanded by its translator, as CloudFormation would."""
+    sam = json.loads((out / "sam.json").read_text())
+    for resource in sam["Resources"].values():  # where `aws cloudformation package` puts the zip
+        if "CodeUri" in resource["Properties"]:
+            resource["Properties"]["CodeUri"] = "s3://bucket/deployment.zip"
+    translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=REGION))
+    translated = translator.translate(sam, {})
+    return dict(translated["Resources"])
+
+
+def of_type(expanded: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [resource["Properties"] for resource in expanded.values() if resource["Type"] == kind]
+
+
+def test_the_template_and_what_it_expands_to_pass_cfn_lint(out: Path, expanded: dict[str, Any], tmp_path: Path) -> None:
+    sam = json.loads((out / "sam.json").read_text())
+    rest = {part: sam[part] for part in ("Parameters", "Conditions", "Outputs")}
+    (tmp_path / "expanded.json").write_text(json.dumps({**rest, "Resources": expanded}))
+    for file in (out / "sam.json", tmp_path / "expanded.json"):
+        linted = subprocess.run([COMMANDS / "cfn-lint", file], capture_output=True, text=True)
+        assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+def test_the_functions_have_the_names_runtime_and_roles_that_make_deploy_gives_them(expanded: dict[str, Any]) -> None:
+    functions = of_type(expanded, "AWS::Lambda::Function")
+    assert {found["FunctionName"] for found in functions} == {function_name("test", one) for one in POLICIES}
+    assert {found["Runtime"] for found in functions} == {"python3.13"}
+    roles = of_type(expanded, "AWS::IAM::Role")
+    assert {role["RoleName"] for role in roles} == {role_name("test", one) for one in POLICIES}
+    for found in functions:
+        assert found["Environment"]["Variables"]["HOMEPORT_HUB_ORIGIN"] == {"Ref": "HubOrigin"}
+        assert found["Environment"]["Variables"]["HOMEPORT_STAGE"] == "test"
+    reserved = {found["FunctionName"]: found.get("ReservedConcurrentExecutions") for found in functions}
+    assert reserved == {**dict.fromkeys(reserved), "homeport-test-leave": 20}
+
+
+def test_each_lane_is_limited_and_driven_by_its_own_queue(expanded: dict[str, Any], account: Rig) -> None:
+    sources = of_type(expanded, "AWS::Lambda::EventSourceMapping")
+    queues = {found["EventSourceArn"]["Fn::Sub"].rpartition(":")[2]: found for found in sources}
+    assert set(queues) == {f"homeport-test-{lane}" for lane in Lane} <= set(account.everything()["queues"])
+    for lane in Lane:
+        found = queues[f"homeport-test-{lane}"]
+        limit = Config.from_environ({}).functions_of(lane)
+        assert found["ScalingConfig"] == {"MaximumConcurrency": limit}
+        assert expanded[found["FunctionName"]["Ref"]]["Properties"]["FunctionName"] == f"homeport-test-{lane}"
+    (rule,) = of_type(expanded, "AWS::Events::Rule")
+    assert (rule["Name"], rule["ScheduleExpression"]) == ("homeport-test-redrive-event", "rate(1 minute)")
+
+
+def test_every_permission_is_for_a_function_that_exists(expanded: dict[str, Any]) -> None:
+    permissions = of_type(expanded, "AWS::Lambda::Permission")
+    callers = {}
+    for found in permissions:
+        function = expanded[found["FunctionName"]["Ref"]]
+        callers[function["Properties"]["FunctionName"]] = found["Principal"]
+    assert callers == {"homeport-test": "apigateway.amazonaws.com", "homeport-test-redrive": "events.amazonaws.com"}
+
+
+def test_every_log_group_alarm_and_policy_names_a_function_that_exists(expanded: dict[str, Any]) -> None:
+    names = {found["FunctionName"] for found in of_type(expanded, "AWS::Lambda::Function")}
+    resources = template("resources.yaml")["Resources"]
+    groups = [one["Properties"]["LogGroupName"] for one in resources.values() if one["Type"] == "AWS::Logs::LogGroup"]
+    logged = {_filled(group).removeprefix("/aws/lambda/") for group in groups if "/aws/lambda/" in group["Fn::Sub"]}
+    assert logged == names
+    alarms = json.dumps([one for one in resources.values() if one["Type"] == "AWS::CloudWatch::Alarm"])
+    watched = set(re.findall(r'\{"Name": "FunctionName", "Value": \{"Fn::Sub": "([^"]+)"\}\}', alarms))
+    assert watched
+    assert {name.replace("${Stage}", "test") for name in watched} == names
+    queues = set(re.findall(r'"Name": "QueueName", "Value": \{"Fn::GetAtt": "(\w+)\.QueueName"', alarms))
+    assert queues == {f"{lane.capitalize()}Queue" for lane in Lane} | {"DeadLetterQueue"} <= resources.keys()
+    for role in of_type(expanded, "AWS::IAM::Role"):
+        (inline,) = role["Policies"]
+        function = role["RoleName"].removeprefix("homeport-test-")
+        (logs,) = [one for one in inline["PolicyDocument"]["Statement"] if one["Sid"] == "Logs"]
+        assert logs["Resource"].endswith(f":log-group:/aws/lambda/{function_name('test', function)}:*")
+
+
+def _filled(sub: dict[str, str]) -> str:
+    return sub["Fn::Sub"].replace("${Stage}", "test")
+
+
+def test_the_api_answers_limits_compresses_and_logs_as_that_of_make_deploy(expanded: dict[str, Any]) -> None:
+    (api,) = of_type(expanded, "AWS::ApiGateway::RestApi")
+    assert api["Body"]["x-amazon-apigateway-gateway-responses"].keys() == ANSWERS.keys()
+    assert (api["Name"], api["MinimumCompressionSize"]) == ("homeport-test", 1024)
+    assert "DomainLeadsHere" in json.dumps(api)
+    (stage,) = of_type(expanded, "AWS::ApiGateway::Stage")
+    (limits,) = stage["MethodSettings"]
+    assert (limits["ThrottlingRateLimit"], limits["ThrottlingBurstLimit"]) == (500, 1000)
+    assert stage["AccessLogSetting"]["DestinationArn"].endswith(":log-group:/homeport/test/access")
+    assert stage["StageName"] == "api"
