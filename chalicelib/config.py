@@ -127,6 +127,9 @@ FEED_SHARDS: Final = Variable(
 QUEUE_URLS: Final = Variable(
     "HOMEPORT_QUEUE_URLS", TEXT, "what the addresses of the lanes' queues begin with", output="QueueUrls"
 )
+STAGE: Final = Variable(
+    "HOMEPORT_STAGE", TEXT, "the stage that alarms are about; without one, nothing is counted", output="Stage"
+)
 # What `make run` takes over from whoever runs it.
 IMAGE: Final = Variable(
     "HOMEPORT_IMAGE",
@@ -406,11 +409,7 @@ class Config:
         )
     )
     queue_urls: str = setting(QUEUE_URLS)
-    stage: str = setting(
-        Variable(
-            "HOMEPORT_STAGE", TEXT, "the stage that alarms are about; without one, nothing is counted", output="Stage"
-        )
-    )
+    stage: str = setting(STAGE)
     certificates: str = setting(
         Variable(
             "HOMEPORT_CERTIFICATES",

@@ -33,6 +33,7 @@ class Metric(StrEnum):
     STORE_REFUSALS = "StoreRefusals"
     LANE_DEPTH = "LaneDepth"
     LANE_AGE = "LaneAge"
+    PROXY_CONNECTIONS = "ProxyConnections"
 
 
 OF_A_LANE: Final = frozenset({Metric.LANE_DEPTH, Metric.LANE_AGE})

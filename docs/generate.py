@@ -40,6 +40,7 @@ from chalicelib.session.machine import (
 )
 from chalicelib.session.narration import MESSAGES
 from chalicelib.session.values import Limits, Session, State
+from infra.proxy_step import ProxyOptions
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _WIDTH: Final = 110
@@ -65,6 +66,7 @@ def pages(root: Path = ROOT) -> Mapping[str, str]:
         "docs/error-codes.md": error_codes(),
         "docs/architecture.md": _with_section(root / "docs/architecture.md", "imports", import_graph(root)),
         "docs/operations.md": _with_section(root / "docs/operations.md", "configuration", deployment_variables()),
+        "docs/deploy-proxy.md": _with_section(root / "docs/deploy-proxy.md", "options", proxy_step_variables()),
         "docs/http.md": _with_section(root / "docs/http.md", "gateway", gateway_answers()),
         "README.md": _with_section(root / "README.md", "configuration", hub_variables()),
         "proxy/README.md": _with_section(root / "proxy/README.md", "configuration", proxy_variables()),
@@ -297,6 +299,11 @@ def hub_variables() -> str:
 def proxy_variables() -> str:
     """What the proxy reads."""
     return _table(_COLUMNS, map(_variable, variables(proxy.settings.Settings)))
+
+
+def proxy_step_variables() -> str:
+    """What the proxy's part of a deployment reads."""
+    return _table(_COLUMNS, map(_variable, variables(ProxyOptions)))
 
 
 def deployment_variables() -> str:

@@ -6,7 +6,8 @@
 3. Certificates: the hub's own are made, if they are not there (infra/certificates.py).
 4. Functions: Chalice's own deployer runs on a copy of the project that is filled with the stack's outputs
    (infra/project.py, infra/functions.py). Then the API gets what Chalice does not make (infra/api.py).
-5. Doctor: what was deployed is looked at (infra/doctor.py).
+5. Proxy: if HOMEPORT_PROXY says so, its image, network and service (infra/proxy_step.py).
+6. Doctor: what was deployed is looked at (infra/doctor.py).
 
 `--resources`, or `make resources`, ends after the third step and configures the project for the `chalice` command;
 `--api`, or `make api`, does what is left to do for the API after `chalice deploy`.
@@ -38,10 +39,12 @@ from infra.api import ensure_api, ensure_logging, find_api, finish_api
 from infra.certificates import ensure_certificates
 from infra.doctor import look_at_domains
 from infra.functions import deploy_functions
+from infra.images import Docker
 from infra.packages import fetch_packages
 from infra.plain import PYTHONS, difference, record_packages, this_python
 from infra.preflight import Preflight, preflight, where
 from infra.project import APP, configure_stage, deployed_resources, record_deployed, stage_project
+from infra.proxy_step import ProxyOptions, check_proxy, deploy_proxy
 from infra.request import FROM_OUTPUTS, Request, read_request
 from infra.stack import deploy_stack, stack_outputs
 
@@ -75,11 +78,16 @@ def look_first(request: Request, session: boto3.Session) -> Preflight:
     return found
 
 
-def deploy(request: Request, session: boto3.Session, environ: MutableMapping[str, str], *, now: float) -> str:
+def deploy(
+    request: Request, proxy: ProxyOptions, session: boto3.Session, environ: MutableMapping[str, str], *, now: float
+) -> str:
     """Deploy and return the hub's URL. `environ` is what app.py reads when Chalice imports it; `now` epoch seconds.
 
     Raises HomeportError, botocore's errors and ChaliceDeploymentError.
     """
+    docker = Docker(dict(environ))
+    if proxy.where:
+        check_proxy(request, proxy, docker)
     found = look_first(request, session)
     with tempfile.TemporaryDirectory(prefix="homeport-deploy-") as folder:
         project = Path(folder) / "project"
@@ -92,6 +100,10 @@ def deploy(request: Request, session: boto3.Session, environ: MutableMapping[str
         url = deploy_functions(project, request.stage, environ)
         _keep_record(project, request.stage)
     complete_api(request, session, outputs=made.outputs, api=made.api)
+    if proxy.where:
+        running = deploy_proxy(request, proxy, session, docker, hub_origin=made.origin, say=_say)
+        if not running.has_record:
+            _say(f"The proxy: let *.{request.notebook_domain} be a CNAME for {running.dns_name}")
     return url
 
 
@@ -190,6 +202,7 @@ def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:
     wanted = _arguments(arguments)
     try:
         request = read_request(wanted.stage, environ)
+        proxy = ProxyOptions.from_environ(environ)
         if wanted.resources:
             prepare(request, boto3.Session(), now=time.time())
             _say(f"Now `chalice deploy --stage {request.stage}` and `chalice package --stage {request.stage}` work")
@@ -197,7 +210,7 @@ def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:
         if wanted.api:
             after_chalice(request, boto3.Session())
             return 0
-        url = deploy(request, boto3.Session(), environ, now=time.time())
+        url = deploy(request, proxy, boto3.Session(), environ, now=time.time())
     except HomeportError as error:
         print(f"Not deployed. {error.message}", file=sys.stderr)
         return 1

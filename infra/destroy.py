@@ -30,7 +30,7 @@ from infra.stack import delete_stack, stack_outputs
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 # They import what the stage's own stack exports, or lead to the API, and are deleted before both.
-STACKS_BEFORE: Final = ("proxy", "network", "registry", "domain", "functions")
+STACKS_BEFORE: Final = ("proxy", "proxy-user", "network", "registry", "domain", "functions")
 
 
 def destroy(stage: str, session: boto3.Session) -> Iterator[str]:

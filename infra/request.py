@@ -15,6 +15,7 @@ from chalicelib.config import NOTEBOOK_URL, Config
 from chalicelib.environment import TEXT, Kind, Variable, variables, whole_number
 from chalicelib.errors import BadConfiguration
 from infra.project import APP
+from infra.proxy_step import ProxyOptions
 
 ALARM_EMAIL: Final = Variable(
     "HOMEPORT_ALARM_EMAIL",
@@ -48,9 +49,13 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "HOMEPORT_HUB_NAME": f"`{APP}-<stage>`",
     "HOMEPORT_FUNCTIONS": "`100`, or less in a small account",
 }
-# What `make run` and the proxy understand and the functions have no use for.
+# What `make run`, the proxy and its part of the deployment understand and the functions have no use for.
 NOT_OURS: Final = (
-    frozenset(known.name for known in variables(local.settings.Settings) + variables(proxy.settings.Settings))
+    frozenset(
+        known.name
+        for owner in (local.settings.Settings, proxy.settings.Settings, ProxyOptions)
+        for known in variables(owner)
+    )
     - OPTIONS
     - FROM_OUTPUTS.keys()
 )

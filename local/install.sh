@@ -38,6 +38,9 @@ if [ "$mode" != run ]; then
     need busybox busybox
     need curl curl
     need git git
+    need lego lego # these two for the proxy's certificate
+    need pebble pebble
+    need docker-registry docker-registry
     need strace strace
     need podman podman
     need rootlesskit rootlesskit # these three for rootless Docker
@@ -47,7 +50,6 @@ if [ "$mode" != run ]; then
     need npm npm
 fi
 if [ "$mode" = bench ]; then # the peers that Homeport is measured beside, and what asks them
-    need docker-registry docker-registry
     need wrk wrk
 fi
 

@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from chalicelib import environment
-from chalicelib.config import FEED_SHARDS, HUB_ORIGIN, NOTEBOOK_URL, QUEUE_URLS, TABLE
+from chalicelib.config import FEED_SHARDS, HUB_ORIGIN, NOTEBOOK_URL, QUEUE_URLS, STAGE, TABLE
 from chalicelib.environment import COUNT, POSITIVE, TEXT, URL, Kind, Variable, setting
 from chalicelib.errors import BadConfiguration
 from chalicelib.notebook.pair import Pair
@@ -65,6 +65,7 @@ class Settings:
     table: str = setting(TABLE)
     feed_shards: int = setting(FEED_SHARDS)
     queue_urls: str = setting(QUEUE_URLS)
+    stage: str = setting(STAGE)
     hub_origin: str = setting(HUB_ORIGIN)
     hub_url: str = setting(
         Variable(
@@ -111,8 +112,8 @@ class Settings:
         Variable(
             "HOMEPORT_PROXY_CERTIFICATE",
             TEXT,
-            "a PEM file with certificate and key: TLS and HTTP/2 here. Leave empty for plain HTTP, on loopback or "
-            "behind a load balancer that terminates TLS",
+            "a PEM file with certificate and key: TLS and HTTP/2 here. What is new in it is served within seconds. "
+            "Leave empty for plain HTTP, on loopback or behind a load balancer that terminates TLS",
         )
     )
     maxconn: int = setting(

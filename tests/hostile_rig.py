@@ -96,7 +96,8 @@ class HostileRig:
         self._clock = clock or Clock(NOW)
         self._store = SessionStoreTwin()
         self._ticks = 0
-        session = a_session(hub="hub", target=Target(LOOPBACK, port), **case.session)
+        asked = {"hub": "hub", "target": Target(LOOPBACK, port), "endpoint": str(credentials.endpoint)}
+        session = a_session(**(asked | dict(case.session)))
         self.sid = session.sid
         self._credentials = CredentialsTwin()
         self._credentials.objects[session.sid, 1] = (session.owner, credentials)

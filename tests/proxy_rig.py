@@ -32,6 +32,7 @@ import pytest
 from chalicelib.aws.queues import TickMessage
 from chalicelib.aws.routes import Grant, Redeemed, Route
 from chalicelib.aws.sign_ins import SignIn
+from chalicelib.metrics import SILENT, Metrics
 from chalicelib.notebook.certificates import Ca, Leaf, issue_client, issue_notebook, new_ca
 from chalicelib.session.lanes import Lane
 from chalicelib.session.values import Target
@@ -273,10 +274,26 @@ class AgentThreads:
     """
 
     def __init__(
-        self, store: Any, folder: Path, *, poll: float = 0.1, full_sync: float = 600.0, hub: str = HUB
+        self,
+        store: Any,
+        folder: Path,
+        *,
+        poll: float = 0.1,
+        full_sync: float = 600.0,
+        hub: str = HUB,
+        certificate: str = "",
+        metrics: Metrics = SILENT,
     ) -> None:
         self.reported: list[str] = []
-        self.agent = Agent(store, self._enqueue, folder, clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
+        self.agent = Agent(
+            store,
+            self._enqueue,
+            folder,
+            clock=time.time,
+            new_cookie=lambda: secrets.token_urlsafe(32),
+            certificate=certificate,
+            metrics=metrics,
+        )
         self._entry = Entry(
             folder / "agent.sock", self.agent.lookups, self.agent.table, hub_origin=hub, hub_url=f"{hub}/"
         )
@@ -333,6 +350,7 @@ class Rig:
             }
         )
         prepare(self.settings)
+        self.figures: list[str] = []  # the lines that the agent's figures are
         self._hub = hub
         self._poll = poll
         self._full_sync = full_sync
@@ -342,7 +360,15 @@ class Rig:
 
     def start_agent(self, *, wait: bool = True) -> None:
         """Start the agent; `wait` until it has read the store."""
-        self.agent = AgentThreads(self.store, self.run, poll=self._poll, full_sync=self._full_sync, hub=self._hub)
+        self.agent = AgentThreads(
+            self.store,
+            self.run,
+            poll=self._poll,
+            full_sync=self._full_sync,
+            hub=self._hub,
+            certificate=self.settings.certificate,
+            metrics=Metrics(self.settings.stage, time.time, self.figures.append),
+        )
         if wait:
             eventually(lambda: self.agent and self.agent.agent.table.synced, "the first reading")
 

@@ -8,6 +8,7 @@ import secrets
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 
@@ -16,6 +17,7 @@ from botocore.config import Config as AwsConfig
 
 from chalicelib.aws.queues import TickQueues
 from chalicelib.aws.routes import ProxyStore
+from chalicelib.metrics import Metrics
 from proxy.agent.agent import Agent
 from proxy.agent.entry import Entry
 from proxy.settings import Settings
@@ -37,7 +39,15 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     store = ProxyStore(boto3.client("dynamodb", config=_AWS), settings.table, time.time, shards=settings.feed_shards)
     queues = TickQueues(boto3.client("sqs", config=_AWS), settings.queue_urls)
-    agent = Agent(store, queues.enqueue, Path(), clock=time.time, new_cookie=lambda: secrets.token_urlsafe(32))
+    agent = Agent(
+        store,
+        queues.enqueue,
+        Path(),
+        clock=time.time,
+        new_cookie=lambda: secrets.token_urlsafe(32),
+        metrics=Metrics(settings.stage, time.time, partial(print, flush=True)),
+        certificate=settings.certificate,
+    )
     with Entry(
         Path("agent.sock"), agent.lookups, agent.table, hub_origin=settings.hub_origin, hub_url=settings.hub_url
     ) as entry:

@@ -6,7 +6,8 @@
     browser ─HAProxy─▶ lookups ◀──▶ DynamoDB (one item each)
                └──────▶ failures ──▶ the watch lane's queue
 
-`table` decides and does no I/O; `feed`, `pusher` and `failures` have a thread each, look-ups run in those of `entry`.
+`table` decides and does no I/O; `feed`, `pusher`, `failures`, `figures` and `renewal` have a thread each, look-ups run
+in those of `entry`.
 Each module has its rules at its top.
 """
 
@@ -19,11 +20,14 @@ from threading import Event
 from typing import Protocol
 
 from chalicelib.aws.queues import Enqueue
+from chalicelib.metrics import SILENT, Metrics
 from proxy.agent import files
 from proxy.agent.failures import Failures
 from proxy.agent.feed import Feed, FeedStore
+from proxy.agent.figures import Figures
 from proxy.agent.lookups import Lookups, LookupStore
 from proxy.agent.pusher import Pusher
+from proxy.agent.renewal import Renewal
 from proxy.agent.runtime import RuntimeSocket
 from proxy.agent.table import Table
 
@@ -33,7 +37,7 @@ class Store(FeedStore, LookupStore, Protocol):
 
 
 class Agent:
-    """The parts, wired together for one run folder."""
+    """The parts, wired together for one run folder; `certificate`: the file that HAProxy serves TLS with, or ""."""
 
     def __init__(
         self,
@@ -43,9 +47,14 @@ class Agent:
         *,
         clock: Callable[[], float],
         new_cookie: Callable[[], str],
+        metrics: Metrics = SILENT,
+        certificate: str = "",
     ) -> None:
         self.table = Table(files.read(folder))
-        self.pusher = Pusher(self.table, RuntimeSocket(folder / "haproxy.sock"), folder, clock=clock)
+        haproxy = RuntimeSocket(folder / "haproxy.sock")
+        self.pusher = Pusher(self.table, haproxy, folder, clock=clock)
+        self.figures = Figures(haproxy, metrics)
+        self.renewal = Renewal(haproxy, certificate)
         self.feed = Feed(store, self.table, clock=clock)
         self.failures = Failures(folder / "failures.sock", enqueue, clock=clock)
         self.lookups = Lookups(store, self.table, self.pusher, clock=clock, new_cookie=new_cookie)
@@ -55,11 +64,13 @@ class Agent:
 
         An error in one of the threads ends all and is raised here: half an agent would serve stale maps.
         """
-        with ThreadPoolExecutor(max_workers=3) as threads:
+        with ThreadPoolExecutor(max_workers=5) as threads:
             running = [
                 threads.submit(self.feed.run, stop, poll=poll, full_sync=full_sync),
                 threads.submit(self.pusher.run, stop, poll=poll),
                 threads.submit(self.failures.run, stop),
+                threads.submit(self.figures.run, stop),
+                threads.submit(self.renewal.run, stop),
             ]
             wait(running, return_when=FIRST_COMPLETED)
             stop.set()

@@ -29,6 +29,7 @@ from proxy.agent.table import Command, Delete, Map, Put, Replace
 DEADLINE: Final = 5.0  # seconds for one read; HAProxy answers in microseconds
 CHUNK: Final = 12_000  # bytes of payload per command; HAProxy's buffer takes 16,384
 _PROMPT: Final = b"\n> "
+_FRONTEND: Final = "notebooks_in"  # what visitors connect to
 _PAYLOAD_PROMPTS: Final = re.compile(r"\A(\+ )+")  # one for each line of a payload
 _FOUND: Final = re.compile(r'found=(no|yes)\b(?:.*, value="([^"]*)")?')
 _STREAM: Final = re.compile(  # a line at the margin, then indented ones
@@ -39,6 +40,10 @@ _STREAM: Final = re.compile(  # a line at the margin, then indented ones
 
 class HaproxyUnavailable(Exception):
     """HAProxy is not there, or did not understand."""
+
+
+class CertificateRefused(Exception):
+    """HAProxy found no certificate with its key in what it was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +142,29 @@ class Connection:
     def hosts_with_streams(self) -> set[str]:
         """Return the hosts of all launches that have streams."""
         return set(re.findall(r" key=(\S+) ", self.ask("show table launch_streams data.conn_cur gt 0")))
+
+    def renew(self, name: str, pem: bytes) -> None:
+        """Have the certificate of the file `name` replaced by this one; raises CertificateRefused."""
+        lines = [line.strip() for line in pem.decode("ascii", "replace").splitlines()]
+        payload = "\n".join(line for line in lines if line)  # an empty line would end it
+        if not payload.isascii():
+            raise CertificateRefused
+        reply = self.ask(f"set ssl cert {name} <<\n{payload}\n")
+        if not reply.startswith(("Transaction created", "Transaction updated")):
+            self.ask(f"abort ssl cert {name}")
+            raise CertificateRefused
+        if not self.ask(f"commit ssl cert {name}").endswith("Success!"):
+            self.ask(f"abort ssl cert {name}")
+            raise CertificateRefused
+
+    def connections(self) -> int:
+        """Count the visitors' connections that are open."""
+        header, *rows = self.ask(f"show stat {_FRONTEND} 1 -1").splitlines() or [""]
+        names = header.removeprefix("# ").split(",")
+        values = [dict(zip(names, row.split(","), strict=False)).get("scur", "") for row in rows if row]
+        if len(values) != 1 or not values[0].isdigit():
+            raise HaproxyUnavailable("HAProxy does not tell how many connections there are")
+        return int(values[0])
 
     def streams(self) -> list[Stream]:
         """List all streams to notebooks."""

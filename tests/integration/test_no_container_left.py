@@ -114,7 +114,7 @@ class RealStage(Stage):
 def stage(rig: Rig) -> RealStage:
     made = RealStage(trust=a_trust)
     made.rig = rig
-    made.submit(a_session(image=IMAGE))
+    made.submit(a_session(image=IMAGE, endpoint=str(rig.credentials.endpoint)))
     made.credentials.objects[made.sid, 1] = (made.session.owner, rig.credentials)
     return made
 
@@ -171,7 +171,11 @@ def test_the_next_launch_removes_what_was_left_when_the_credentials_were_forgott
     stage.run(State.STOPPED)
     assert stage.rig.containers == [container_name(stage.sid, 1)]
     version = stage.session.version + 1
-    stage.submit(a_session(image=IMAGE, generation=2, version=version, label="zzzzzzzzzz"))
+    stage.submit(
+        a_session(
+            image=IMAGE, endpoint=str(stage.rig.credentials.endpoint), generation=2, version=version, label="zzzzzzzzzz"
+        )
+    )
     stage.credentials.objects[stage.sid, 2] = (stage.session.owner, stage.rig.credentials)
     stage.run(State.READY)
     assert stage.rig.containers == [container_name(stage.sid, 2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,12 +15,14 @@ from typing import Any
 import docker
 import pytest
 import requests
+import websocket
 
 from local import containers, demo
 from local.demo import HubClient, Notebook
 from local.run import Stack
 
 DEADLINE = 120.0  # seconds; a launch takes about three
+TERMINAL = "/terminals/websocket/{}"
 
 
 @pytest.fixture
@@ -104,6 +107,40 @@ def test_from_a_bundle_to_a_cell_to_nothing_left(
             return False  # what is open when the route goes is cut
 
     eventually(is_gone)
+
+
+LOAD_BALANCER = 350.0  # seconds after which AWS's network load balancer closes what was silent
+
+
+def pinged(notebook: Notebook, path: str, cookie: str) -> bool:
+    """Whether the server pings a websocket on which nothing else happens before a load balancer closes it."""
+    until = time.monotonic() + LOAD_BALANCER
+    address = f"ws://127.0.0.1:{notebook.port}{path}"
+    silent = websocket.create_connection(address, cookie=cookie, host=notebook.host, origin=notebook.origin, timeout=20)
+    with closing(silent):
+        while time.monotonic() < until:
+            try:
+                opcode, _ = silent.recv_data(control_frame=True)
+            except websocket.WebSocketTimeoutException:
+                continue
+            if opcode == websocket.ABNF.OPCODE_PING:
+                return True
+    return False
+
+
+def test_jupyter_pings_a_silent_websocket_before_a_load_balancer_closes_it(hub: HubClient, stack: Stack) -> None:
+    """A kernel's and a terminal's: the load balancer passes on no TCP keepalive of the browser's."""
+    with launched(hub, stack, "pinged") as session:
+        notebook = entered(hub, stack, session)
+        cookie = f"{demo.COOKIE}={notebook.grant}; _xsrf=abc"
+        headers = {"Origin": notebook.origin, "X-XSRFToken": "abc", "Cookie": cookie}
+        paths = []
+        for made, name, path in (("kernels", "id", "/api/kernels/{}/channels"), ("terminals", "name", TERMINAL)):
+            status, _, body = notebook.request("POST", f"/api/{made}", b"{}", headers)
+            assert status < 300, body
+            paths.append(path.format(json.loads(body)[name]))
+        with ThreadPoolExecutor(2) as at_once:
+            assert list(at_once.map(lambda path: pinged(notebook, path, cookie), paths)) == [True, True]
 
 
 def test_the_same_bundle_and_name_come_back_to_the_same_notebook_and_another_name_gets_a_second(

@@ -19,6 +19,7 @@ from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane
 from chalicelib.session.options import Allowance
 from chalicelib.session.values import Limits
+from infra.proxy_step import ProxyOptions
 
 
 def test_an_empty_environment_gives_the_documented_defaults() -> None:
@@ -105,8 +106,9 @@ def test_a_secret_is_shown_neither_when_it_is_wrong_nor_in_a_repr() -> None:
 
 
 ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = (Config, proxy.settings.Settings, local.settings.Settings, ProxyOptions)
 DECLARED = [
-    *(known for owner in (Config, proxy.settings.Settings, local.settings.Settings) for known in variables(owner)),
+    *(known for owner in SETTINGS for known in variables(owner)),
     *infra.request.OF_DEPLOYMENT,
 ]
 INSIDE_THE_PROXY = {  # settings.py gives them to haproxy.cfg

@@ -17,6 +17,7 @@ with warnings.catch_warnings():  # an old package: it is full of what Python and
     from parliament import analyze_policy_string
 
 OPERATOR = (ROOT / "infra" / "operator-policy.json").read_text()
+OPERATOR_OF_PROXY = (ROOT / "infra" / "operator-policy-proxy.json").read_text()
 
 
 @pytest.mark.parametrize("name", POLICIES.values())
@@ -43,3 +44,11 @@ def test_parliament_finds_no_more_in_the_operators_policy_than_what_deploying_is
         "RESOURCE_POLICY_PRIVILEGE_ESCALATION",
     }
     assert {finding.issue for finding in found} <= answered, [str(finding) for finding in found]
+
+
+def test_parliament_finds_no_more_in_the_policy_for_the_proxy_than_names_that_aws_makes() -> None:
+    found = analyze_policy_string(OPERATOR_OF_PROXY).findings
+    assert {finding.issue for finding in found} <= {"RESOURCE_STAR"}, [str(finding) for finding in found]
+    for statement in json.loads(OPERATOR_OF_PROXY)["Statement"]:
+        for action in statement["Action"]:
+            assert get_action_data(*action.split(":", 1)), f"policy-sentry knows no {action}"
