@@ -131,6 +131,14 @@ ENDPOINT_NETWORKS: Final = Variable(
 )
 
 
+def lambda_handler(environ: Mapping[str, str] = os.environ) -> str | None:  # noqa: TID251 - the only reader
+    """The handler that Lambda has this process import for, such as "app.launch"; None where this is no function.
+
+    Lambda alone sets it: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+    """
+    return environ.get("_HANDLER")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """One hub's configuration.

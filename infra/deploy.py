@@ -36,8 +36,9 @@ from chalicelib.config import Config
 from chalicelib.environment import TEXT, Variable, variables
 from chalicelib.errors import BadConfiguration, HomeportError
 from chalicelib.session.lanes import Lane
+from infra.artefact import build_zip
 from infra.certificates import ensure_certificates
-from infra.packages import fetch_packages
+from infra.packages import THIS, fetch_packages
 from infra.project import APP, deployed_resources, record_deployed, reserve, set_environment, stage_project
 from infra.stack import deploy_stack
 
@@ -157,6 +158,7 @@ def _deploy_functions(
     if reserved:
         reserve(project, Lane.LEAVE, reserved)
     record_deployed(project, request.stage, existing)
+    _say(str(build_zip(project, THIS)))
     url = _run_chalice(project, request.stage, environ)
     if not origin:  # it is known only now that the API is there
         set_environment(project, environment | {"HOMEPORT_HUB_ORIGIN": _origin(url)})

@@ -17,25 +17,40 @@ from typing import Final
 from chalicelib.errors import BadConfiguration
 
 MACHINES: Final = {"arm64": "aarch64", "x86_64": "x86_64"}  # Lambda's name for an architecture → the wheels'
-GLIBC: Final = range(26, 16, -1)  # 2.26 is that of the oldest runtime, Python 3.11's; 2.17 is manylinux2014's
+# Of what the packages bring, no function imports these: cryptography needs of cffi one compiled module alone.
+UNUSED: Final = ("bin", "certifi/tests", "cffi", "charset_normalizer/cli", "pycparser", "urllib3/contrib/emscripten")
+UNUSED_FILES: Final = ("*.pyi", "py.typed")
+THIS: Final = f"{sys.version_info.major}.{sys.version_info.minor}"
+AMAZON_LINUX_2: Final = frozenset({"3.11"})  # the others run on Amazon Linux 2023
+GLIBC: Final = {True: 26, False: 34}  # the minor version on Amazon Linux 2, and on 2023; manylinux2014's is 17
 
 
-def fetch_packages(source: Path, target: Path) -> None:
+def fetch_packages(source: Path, target: Path, python: str = THIS) -> None:
     """Fill `vendor/` of the project to be staged at `target` with what requirements.txt in `source` locks.
 
-    They are for the Python version that runs this, as Chalice's runtime is, and for the architecture in
+    They are for the version `python` of Python ("3.13") on Lambda, whichever runs this, and for the architecture in
     `.chalice/config.json`. Raises BadConfiguration with pip's reasons.
     """
     architecture = json.loads((source / ".chalice" / "config.json").read_text())["lambda_architecture"]
-    tags = ["manylinux2014", *(f"manylinux_2_{minor}" for minor in GLIBC)]
+    newest = GLIBC[python in AMAZON_LINUX_2]
+    tags = ["manylinux2014", *(f"manylinux_2_{minor}" for minor in range(newest, 16, -1))]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
-    command += ["--require-hashes", "--only-binary=:all:", "--implementation=cp"]
+    command += ["--require-hashes", "--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
     command += [f"--platform={tag}_{MACHINES[architecture]}" for tag in tags]
     command += [f"--target={target / 'vendor'}", f"--requirement={source / 'requirements.txt'}"]
     pip = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if pip.returncode != 0:
         raise BadConfiguration(_refusal(pip.stderr.strip()))
-    shutil.rmtree(target / "vendor" / "bin", ignore_errors=True)  # commands, for this machine's Python
+    drop_unused(target / "vendor")
+
+
+def drop_unused(vendor: Path) -> None:
+    """Remove what no function imports; what the packages say of themselves stays, for who looks for old versions."""
+    for name in UNUSED:
+        shutil.rmtree(vendor / name, ignore_errors=True)
+    for pattern in UNUSED_FILES:
+        for path in vendor.rglob(pattern):
+            path.unlink()
 
 
 def _refusal(reasons: str) -> str:
