@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,7 +35,7 @@ from local.processes import LOOPBACK
 from tests.policies import OUTPUTS, ROOT
 
 PYTHON: Final = "3.13"
-DEBIAN: Final = ("python3.13", "dash", "util-linux")  # of Debian 13: Python, and what starts it
+DEBIAN: Final = ("python3.13", "libstdc++6", "dash", "util-linux")  # of Debian 13: Python, and what starts it
 RUNTIME: Final = ROOT / "tests" / "requirements-runtime.txt"
 USER: Final = "993"  # Lambda's own, which this machine does not know
 MEMORY: Final = 512
@@ -270,7 +270,8 @@ def function(
             _await_start(api, process, folder / "log")
             yield Function(api, process, api.asked_at - begun, folder / "log")
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # the process that was started, and the function
+            with suppress(ProcessLookupError):  # if it has ended
+                os.killpg(process.pid, signal.SIGKILL)  # the process that was started, and the function
             process.wait()
             api.events.put(b"{}")  # for the thread that waits to hand one out
     finally:
