@@ -8,6 +8,7 @@ defaults are the engine wing's deadlines (time.monotonic and time.sleep) and the
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import secrets
@@ -59,8 +60,10 @@ class Wiring:
         """Make what the first event of a function ("app" is the web's, then the lanes and "redrive") will need.
 
         Nothing is sent to anybody, and no secret is read. A failure is logged and nothing else: the first event runs
-        into it again, and answers for it.
+        into it again, and answers for it. Garbage is not looked for meanwhile, nor ever among what is made here, since
+        all of it stays.
         """
+        gc.disable()
         try:
             match function:
                 case "app":
@@ -71,6 +74,9 @@ class Wiring:
                     self._make_launcher(Lane(function))
         except Exception as error:  # noqa: BLE001 - whatever it is, a function that starts slowly is better than none
             log.warning("Not all was made at the start: %s", type(error).__name__)
+        finally:
+            gc.freeze()
+            gc.enable()
 
     def _make_web(self) -> None:
         self._make_clients("dynamodb", "s3", "kms", "sqs")

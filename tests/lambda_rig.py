@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
+from zipfile import ZipFile
 
 from infra.artefact import Artefact, build_zip, find_python
 from infra.packages import fetch_packages
@@ -37,6 +38,7 @@ from tests.policies import OUTPUTS, ROOT
 PYTHON: Final = "3.13"
 DEBIAN: Final = ("python3.13", "libstdc++6", "dash", "util-linux")  # of Debian 13: Python, and what starts it
 RUNTIME: Final = ROOT / "tests" / "requirements-runtime.txt"
+ARCHITECTURES: Final = {"x86_64": "x86_64", "aarch64": "arm64"}  # of a machine → Lambda's name
 USER: Final = "993"  # Lambda's own, which this machine does not know
 MEMORY: Final = 512
 API: Final = "/2018-06-01/runtime/"
@@ -203,6 +205,15 @@ def provide_python(folder: Path) -> Python:
     command = ["mmdebstrap", "--quiet", "--variant=extract", "--mode=root", f"--include={','.join(DEBIAN)}"]
     subprocess.run([*command, "trixie", system, *sources], check=True)
     return Python(system / "usr", system)
+
+
+def provide(folder: Path, environ: Mapping[str, str]) -> Lambda:
+    """Build the zip for this machine, and provide what runs it."""
+    artefact = build(folder, ARCHITECTURES[platform.machine()], environ)
+    with ZipFile(artefact.path) as archive:
+        archive.extractall(folder / "task")
+    runtime = install_runtime(folder / "runtime")
+    return Lambda(folder / "task", provide_python(folder), runtime, environ, folder / "functions")
 
 
 # ── how it is run ────────────────────────────────────────────────────────────────────────────────────────────────────

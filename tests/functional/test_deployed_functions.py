@@ -1,57 +1,38 @@
 """The zip as it is deployed, run as Lambda runs it: every function, every address, every event source.
 
 The runtime client is AWS's own, the Python that of the functions' runtime, and the AWS behind them moto's, with the
-stack of a deployment. API Gateway, the queues' and the schedule's events are as AWS documents them.
-
-https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
-https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html
+stack of a deployment. The events are as AWS documents them (tests/aws_events.py).
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import platform
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
-from zipfile import ZipFile
 
 import pytest
-from urllib3.filepost import encode_multipart_formdata
 
 from chalicelib.aws.sessions import SessionStore
 from chalicelib.config import VERSION
 from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.session.values import State, Target
-from chalicelib.web.routes import ADDRESSES, COOKIE
+from chalicelib.web.routes import ADDRESSES
 from infra.artefact import find_python
 from local import aws as local_aws
 from local.aws import Aws
+from tests.aws_events import ORIGIN, Browser, scheduled_event, sqs_event
 from tests.builders import NOW, a_session
 from tests.functional.hostile_engine import LOOPBACK, HostileEngine, Pki, refusal
-from tests.functional.hub_rig import Answer, a_bundle, zipped
-from tests.lambda_rig import (
-    MEMORY,
-    PYTHON,
-    USER,
-    Function,
-    Lambda,
-    build,
-    function,
-    install_runtime,
-    provide_python,
-)
+from tests.functional.hub_rig import a_bundle, zipped
+from tests.lambda_rig import MEMORY, PYTHON, USER, Function, function, provide
 from tests.policies import ROOT
 
 STAGE: Final = "test"
-ORIGIN: Final = "https://hub.example.org"
 ENVIRONMENT: Final = {
     "HOMEPORT_HUB_ORIGIN": ORIGIN,
     "HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net",
@@ -59,7 +40,6 @@ ENVIRONMENT: Final = {
     "HOMEPORT_ENDPOINT_NETWORKS": "127.0.0.0/8",
     "HOMEPORT_STAGE": STAGE,
 }
-ARCHITECTURES: Final = {"x86_64": "x86_64", "aarch64": "arm64"}  # of this machine → Lambda's name
 Start = Callable[[str], Function]
 
 
@@ -74,13 +54,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, aws: Aws) -> Iterator[Start]
     """Give a function by its name in Chalice's configuration; each is started once."""
     if os.geteuid() != 0 or not (find_python(PYTHON) or shutil.which("mmdebstrap")):
         pytest.skip(f"needs root, and Python {PYTHON} or `apt-get install mmdebstrap`")
-    folder = tmp_path_factory.mktemp("lambda")
-    environ = {**aws.environ, **ENVIRONMENT}
-    artefact = build(folder, ARCHITECTURES[platform.machine()], environ)
-    with ZipFile(artefact.path) as archive:
-        archive.extractall(folder / "task")
-    python = provide_python(folder)
-    on = Lambda(folder / "task", python, install_runtime(folder / "runtime"), environ, folder / "functions")
+    on = provide(tmp_path_factory.mktemp("lambda"), {**aws.environ, **ENVIRONMENT})
     config = json.loads((ROOT / ".chalice" / "config.json").read_text())["lambda_functions"]
     started: dict[str, Function] = {}
     with ExitStack() as stack:
@@ -95,97 +69,6 @@ def start(tmp_path_factory: pytest.TempPathFactory, aws: Aws) -> Iterator[Start]
             return started[name]
 
         yield give
-
-
-@dataclass(frozen=True)
-class Browser:
-    """Asks the web function as API Gateway hands on what a browser asks.
-
-    `name_of` gives a header's name as the browser sends it; `crumbs`: it sends each cookie in a field of its own.
-    """
-
-    web: Function
-    name_of: Callable[[str], str]
-    crumbs: bool
-    cookie: str = ""
-
-    def ask(
-        self,
-        method: str,
-        resource: str,
-        *,
-        parameters: Mapping[str, str] | None = None,
-        query: Mapping[str, str] | None = None,
-        form: Mapping[str, Any] | None = None,
-        multipart: Mapping[str, Any] | None = None,
-        html: bool = False,
-    ) -> Answer:
-        path = re.sub(r"{(\w+)}", lambda found: (parameters or {})[found[1]], resource)
-        body, content_type = None, ""
-        if multipart is not None:
-            raw, content_type = encode_multipart_formdata(dict(multipart), boundary="----a-boundary")
-            body = base64.b64encode(raw).decode()
-        elif form is not None:
-            body, content_type = urlencode(form), "application/x-www-form-urlencoded"
-        fields = [
-            ("Accept", "text/html,application/xhtml+xml" if html else "application/json"),
-            ("Accept-Encoding", "gzip, deflate, br"),
-            ("Origin", ORIGIN),
-            ("Sec-Fetch-Site", "same-origin"),
-            *([("Content-Type", content_type)] if content_type else []),
-            *(("Cookie", field) for field in self._cookies()),
-        ]
-        headers: dict[str, list[str]] = {}
-        for name, value in fields:
-            headers.setdefault(self.name_of(name), []).append(value)
-        for name, value in {  # API Gateway's own, in its own case
-            "Host": "hub.example.org",
-            "X-Amzn-Trace-Id": "Root=1-0-0",
-            "X-Forwarded-For": "198.51.100.7",
-            "X-Forwarded-Port": "443",
-            "X-Forwarded-Proto": "https",
-        }.items():
-            headers[name] = [value]
-        event = {
-            "resource": resource,
-            "path": path,
-            "httpMethod": method,
-            "headers": {name: values[-1] for name, values in headers.items()},
-            "multiValueHeaders": headers,
-            "queryStringParameters": dict(query) if query else None,
-            "multiValueQueryStringParameters": {name: [value] for name, value in query.items()} if query else None,
-            "pathParameters": dict(parameters) if parameters else None,
-            "stageVariables": None,
-            "requestContext": {
-                "resourceId": "abc123",
-                "resourcePath": resource,
-                "httpMethod": method,
-                "path": f"/api{path}",
-                "stage": "api",
-                "protocol": "HTTP/1.1",
-                "accountId": "111122223333",
-                "apiId": "abcdefghij",
-                "requestId": "0",
-                "identity": {"sourceIp": "198.51.100.7", "userAgent": "a browser"},
-            },
-            "body": body,
-            "isBase64Encoded": multipart is not None,
-        }
-        answer = self.web.invoke(event).json
-        assert answer.keys() <= {"statusCode", "headers", "multiValueHeaders", "body", "isBase64Encoded"}
-        sent = {name.lower(): value for name, value in answer["headers"].items()}
-        sent |= {name.lower(): values[-1] for name, values in answer.get("multiValueHeaders", {}).items()}
-        return Answer(answer["statusCode"], sent, answer["body"].encode())
-
-    def _cookies(self) -> Sequence[str]:
-        cookies = ["theme=night", *([f"{COOKIE}={self.cookie}"] if self.cookie else []), "other=1"]
-        return cookies if self.crumbs else ["; ".join(cookies)]
-
-    def signed_in(self, launched: Answer) -> Browser:
-        """The browser, once it has the cookie of an answer."""
-        cookie = re.match(rf"{COOKIE}=([\w-]+);", launched.headers["set-cookie"])
-        assert cookie
-        return replace(self, cookie=cookie[1])
 
 
 @pytest.fixture(params=["HTTP/1.1", "HTTP/2"])
@@ -283,23 +166,7 @@ class Queues:
 
     def deliver(self, lane: Lane, body: str) -> None:
         """Hand a message to a lane's function, in an event of a batch of one."""
-        record = {
-            "messageId": "059f36b4-87a3-44ab-83d2-661975830a7d",
-            "receiptHandle": "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a",
-            "body": body,
-            "attributes": {
-                "ApproximateReceiveCount": "1",
-                "SentTimestamp": "1545082649183",
-                "SenderId": "AIDAIENQZJOLO23YVJ4VO",
-                "ApproximateFirstReceiveTimestamp": "1545082649185",
-            },
-            "messageAttributes": {},
-            "md5OfBody": "e4e68fb7bd0e697a0ae8f1bb342846b3",
-            "eventSource": "aws:sqs",
-            "eventSourceARN": f"arn:aws:sqs:us-east-1:111122223333:homeport-{STAGE}-{lane}",
-            "awsRegion": "us-east-1",
-        }
-        assert self.start(lane).invoke({"Records": [record]}).json is None
+        assert self.start(lane).invoke(sqs_event(lane, body)).json is None
 
 
 @pytest.fixture
@@ -348,20 +215,9 @@ def test_the_watch_lane_asks_a_notebook_with_the_hubs_certificates(aws: Aws, que
 
 
 def test_the_schedule_sends_what_is_due(aws: Aws, start: Start, queues: Queues) -> None:
-    event = {
-        "version": "0",
-        "id": "cdc73f9d-aea9-11e3-9d5a-835b769c0d9c",
-        "detail-type": "Scheduled Event",
-        "source": "aws.events",
-        "account": "111122223333",
-        "time": "2026-11-30T00:00:00Z",
-        "region": "us-east-1",
-        "resources": [f"arn:aws:events:us-east-1:111122223333:rule/homeport-{STAGE}-redrive-event"],
-        "detail": {},
-    }
     store = SessionStore(aws.client("dynamodb"), aws.environ["HOMEPORT_TABLE"], lambda: NOW)
     store.save(a_session(name="due"))
-    assert start("redrive").invoke(event).json["enqueued"] >= 1
+    assert start("redrive").invoke(scheduled_event()).json["enqueued"] >= 1
 
 
 def test_a_message_that_no_queue_of_ours_sent_fails_and_the_function_lives_on(start: Start, queues: Queues) -> None:

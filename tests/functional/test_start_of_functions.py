@@ -20,7 +20,7 @@ STORES = {"dynamodb", "kms", "s3", "sqs"}
 
 # Tells which AWS clients there are after the import, which modules, and which calls were begun meanwhile.
 PROGRAM = """
-import json, sys
+import gc, json, sys
 import botocore.session
 made, calls = [], []
 class Session(botocore.session.Session):
@@ -34,8 +34,9 @@ boto3.setup_default_session(botocore_session=Session())
 import app
 from chalicelib.web import pages
 from chalicelib.wiring import wiring
-shown = pages._environment.cache_info().currsize
-print(json.dumps({"made": sorted(made), "calls": calls, "pages": shown, "modules": sorted(sys.modules)}))
+found = {"made": sorted(made), "calls": calls, "modules": sorted(sys.modules)}
+found |= {"pages": pages._environment.cache_info().currsize, "collects": gc.isenabled(), "kept": gc.get_freeze_count()}
+print(json.dumps(found))
 """
 
 
@@ -57,6 +58,8 @@ def started(handler: str) -> dict[str, Any]:
     assert run.returncode == 0, run.stderr
     found = dict(json.loads(run.stdout))
     assert found["calls"] == []
+    assert found["collects"]
+    assert found["kept"]  # is not looked through again
     return found
 
 
