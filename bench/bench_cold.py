@@ -58,6 +58,8 @@ class CpuLimit:
         self._old = (root / "cpu").is_dir()
         self.folder = (root / "cpu" if self._old else root) / "homeport-bench"
         self.folder.mkdir()
+        # As much as there is, before what else the machine does: a function has its share to itself.
+        (self.folder / ("cpu.shares" if self._old else "cpu.weight")).write_text("262144" if self._old else "10000")
         if self._old:
             (self.folder / "cpu.cfs_period_us").write_text(str(PERIOD))
 
