@@ -70,13 +70,12 @@ exec /usr/sbin/chroot "$root" setpriv --reuid {USER} --regid {USER} --clear-grou
 """
 
 
+@dataclass(frozen=True)
 class Answer:
-    """What a function made of an event: its answer, or the error it ended with; `seconds` from asking to the answer."""
+    """What a function made of an event: its answer, or the error it ended with."""
 
-    def __init__(self, body: bytes, *, failed: bool, seconds: float) -> None:
-        self.body = body
-        self.failed = failed
-        self.seconds = seconds
+    body: bytes
+    failed: bool
 
     @property
     def json(self) -> Any:
@@ -98,17 +97,15 @@ class RuntimeApi(ThreadingHTTPServer):
         self.asked_at = 0.0
         self.refusal = b""  # of the function, to be initialised
         self.events: queue.Queue[bytes] = queue.Queue()
-        self.answers: queue.Queue[tuple[bytes, bool]] = queue.Queue()
+        self.answers: queue.Queue[Answer] = queue.Queue()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing: a function that is ended hangs up."""
 
     def invoke(self, event: object) -> Answer:
         """Hand an event to the function and wait for its answer; raises queue.Empty if there is none."""
-        begun = time.perf_counter()
         self.events.put(json.dumps(event).encode())
-        body, failed = self.answers.get(timeout=PATIENCE)
-        return Answer(body, failed=failed, seconds=time.perf_counter() - begun)
+        return self.answers.get(timeout=PATIENCE)
 
 
 class _Calls(BaseHTTPRequestHandler):
@@ -147,7 +144,7 @@ class _Calls(BaseHTTPRequestHandler):
             self.server.refusal = body
             self.server.asked.set()
         else:
-            self.server.answers.put((body, self.path.endswith("/error")))
+            self.server.answers.put(Answer(body, failed=self.path.endswith("/error")))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
