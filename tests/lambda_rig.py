@@ -46,6 +46,7 @@ PATIENCE: Final = 60.0  # seconds, for a start and for an answer
 
 UNSHARED: Final = ("unshare", "--mount", "--propagation=private", "--pid", "--fork", "--")
 # $1: an empty folder that becomes the function's root; $2: its handler; the other arguments: SOURCE:TARGET, read-only.
+# The time of $1.started is when all of this was there, and the function was started.
 SANDBOX: Final = f"""
 set -eu
 root=$1 handler=$2
@@ -65,6 +66,7 @@ for device in null random urandom; do
     mount -o remount,bind,ro "$root/dev/$device"
 done
 mount -o remount,ro "$root"
+: >"$root.started"
 exec /usr/sbin/chroot "$root" setpriv --reuid {USER} --regid {USER} --clear-groups --no-new-privs --inh-caps=-all \\
     --bounding-set=-all -- sh -c 'cd /var/task && exec /var/lang/bin/python3.13 -m awslambdaric "$0"' "$handler"
 """
@@ -117,7 +119,7 @@ class _Calls(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """The next event, as soon as there is one."""
         assert self.path == f"{API}invocation/next", self.path
-        self.server.asked_at = time.perf_counter()
+        self.server.asked_at = time.time()
         self.server.asked.set()
         body = self.server.events.get()
         self.send_response(200)
@@ -263,7 +265,6 @@ def function(
     thread.start()
     places = [f"{source}:{target}" for source, target in _places(on)]
     started = [*command, *UNSHARED, "sh", "-c", SANDBOX, "sh"]
-    begun = time.perf_counter()
     try:
         with (folder / "log").open("ab") as log:
             process = subprocess.Popen(
@@ -276,7 +277,8 @@ def function(
             )
         try:
             _await_start(api, process, folder / "log")
-            yield Function(api, process, api.asked_at - begun, folder / "log")
+            started_at = (folder / "root.started").stat().st_mtime
+            yield Function(api, process, api.asked_at - started_at, folder / "log")
         finally:
             with suppress(ProcessLookupError):  # if it has ended
                 os.killpg(process.pid, signal.SIGKILL)  # the process that was started, and the function
