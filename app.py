@@ -2,6 +2,7 @@
 
 Only bindings live here. Chalice deploys functions with triggers from this file alone, so that they import it. The web
 is handed the configuration and the hub that `wiring` makes; a tick is `wiring`'s, which makes a launcher for it.
+In Lambda the parts that the function needs are made at once (docs/adr/0022); elsewhere importing this makes nothing.
 """
 
 import logging
@@ -10,7 +11,7 @@ from typing import Any
 
 from chalice.app import Chalice, CloudWatchEvent, Rate, SQSEvent
 
-from chalicelib.config import Config
+from chalicelib.config import Config, lambda_handler
 from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.web.routes import attach
 from chalicelib.wiring import wiring
@@ -67,3 +68,7 @@ def watch(event: SQSEvent) -> None:
 def redrive(event: CloudWatchEvent) -> dict[str, int]:
     """Enqueue what is due and nobody is at work on."""
     return {"enqueued": sum(1 for _ in wiring().redrive())}
+
+
+if handler := lambda_handler():
+    wiring().warm_up(handler.removeprefix("app."))

@@ -12,6 +12,7 @@ from bench import (
     bench_agent,
     bench_at_once,
     bench_bundles,
+    bench_cold,
     bench_hostile_cost,
     bench_hostile_engines,
     bench_lanes,
@@ -27,6 +28,7 @@ from local.processes import StackError
 
 COMPARED: Final[Mapping[str, Callable[[Result], None]]] = {
     "proxy": bench_proxy.measure,
+    "cold": bench_cold.measure,
     "launch": bench_launch.measure,
     "at_once": bench_at_once.measure,
     "at_once_plain": bench_at_once.measure_plain,

@@ -38,6 +38,7 @@ from chalicelib.session.options import Allowance, size_of
 from chalicelib.session.values import Limits
 
 VERSION: Final = "0.1.0"
+ENVIRON: Final[Mapping[str, str]] = os.environ  # noqa: TID251 - the only reader
 # Of a hundred functions. A pull's is held for minutes; leaving needs few, but must have them.
 LANE_SHARES: Final[Mapping[Lane, int]] = MappingProxyType(
     {Lane.LAUNCH: 40, Lane.PULL: 30, Lane.LEAVE: 20, Lane.WATCH: 10}
@@ -156,6 +157,14 @@ ENDPOINT_NETWORKS: Final = Variable(
     NETWORKS,
     "private networks that endpoints may be in, such as `10.1.0.0/16`; link-local and metadata addresses never may",
 )
+
+
+def lambda_handler(environ: Mapping[str, str] = ENVIRON) -> str | None:
+    """The handler that Lambda has this process import for, such as "app.launch"; None where this is no function.
+
+    Lambda alone sets it: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+    """
+    return environ.get("_HANDLER")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -421,7 +430,7 @@ class Config:
     )
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Config:  # noqa: TID251 - the only reader
+    def from_environ(cls, environ: Mapping[str, str] = ENVIRON) -> Config:
         """Read the HOMEPORT_… variables; raises BadConfiguration."""
         return environment.from_environ(cls, environ)
 

@@ -1,12 +1,15 @@
 """Puts the parts together for a process: which client, clock and random source each of them is given.
 
 It stands on top of all wings and is imported by app.py alone. Nothing is created at import; each AWS client is made
-when it is first needed and kept for the process. Nothing here ever holds a visitor's credentials. Left to their own
+when it is first needed and kept for the process, and in Lambda at the start (`Wiring.warm_up`, docs/adr/0022). Nothing
+here ever holds a visitor's credentials. Left to their own
 defaults are the engine wing's deadlines (time.monotonic and time.sleep) and the nonces of envelopes (secrets).
 """
 
 from __future__ import annotations
 
+import gc
+import logging
 import random
 import secrets
 import sys
@@ -14,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +34,7 @@ from chalicelib.aws.tokens import TokenStore
 from chalicelib.config import VERSION, Config
 from chalicelib.metrics import Backlog, Metrics
 from chalicelib.session.lanes import Lane
+from chalicelib.web import pages
 from chalicelib.web.hub import Hub
 
 if TYPE_CHECKING:
@@ -39,7 +44,10 @@ LOOKS_WAITING: Final = 60  # for each function of the watch lane; ten minutes if
 SENDERS: Final = 8  # requests at once for looks: a million ready sessions are 6,700 requests a minute
 HELPER: Final = Path(__file__).with_name("helper.py")  # the program of the helpers, which is text to the hub
 SENT_SECONDS: Final = 180.0  # what the schedule sent to a lane is sent again after so long, if nothing came of it
+WITH_TRUST: Final = frozenset({Lane.LAUNCH, Lane.WATCH})  # the lanes that talk to notebooks
 CLOCK: Final = time.time  # noqa: TID251 - the one place: all that asks for the time of day is handed it
+
+log = logging.getLogger("homeport.wiring")
 
 
 class Wiring:
@@ -48,6 +56,41 @@ class Wiring:
     def __init__(self, config: Config, client: Callable[[str], Any]) -> None:
         self.config = config
         self.client = cache(client)
+
+    def warm_up(self, function: str) -> None:
+        """Make what the first event of a function ("app" is the web's, then the lanes and "redrive") will need.
+
+        Nothing is sent to anybody, and no secret is read. A failure is logged and nothing else: the first event runs
+        into it again, and answers for it. Garbage is not looked for meanwhile, nor ever among what is made here, since
+        all of it stays.
+        """
+        gc.disable()
+        try:
+            match function:
+                case "app":
+                    self._make_web()
+                case "redrive":
+                    self._make_clients("dynamodb", "sqs")
+                case _:
+                    self._make_launcher(Lane(function))
+        except Exception as error:  # noqa: BLE001 - whatever it is, a function that starts slowly is better than none
+            log.warning("Not all was made at the start: %s", type(error).__name__)
+        finally:
+            gc.freeze()
+            gc.enable()
+
+    def _make_web(self) -> None:
+        self._make_clients("dynamodb", "s3", "kms", "sqs")
+        pages.compile_all()
+
+    def _make_launcher(self, lane: Lane) -> None:
+        import_module("chalicelib.launcher.effects")
+        import_module("chalicelib.launcher.tick")
+        self._make_clients("dynamodb", "s3", "kms", "sqs", *(("ssm",) if lane in WITH_TRUST else ()))
+
+    def _make_clients(self, *services: str) -> None:
+        for service in services:
+            self.client(service)
 
     @cached_property
     def hub(self) -> Hub:

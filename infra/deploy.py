@@ -97,7 +97,7 @@ def deploy(
         environment = made.environment(found.options)
         stage_project(ROOT, project, outputs=made.outputs, environment=environment, reserved=found.reserved)
         record_deployed(project, request.stage, made.existing)
-        url = deploy_functions(project, request.stage, environ)
+        url = deploy_functions(project, request.stage, environ, _say)
         _keep_record(project, request.stage)
     complete_api(request, session, outputs=made.outputs, api=made.api)
     if proxy.where:

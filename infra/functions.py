@@ -10,7 +10,7 @@ import importlib
 import json
 import sys
 import warnings
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from chalice.deploy.deployer import create_default_deployer
 from chalice.package import PackageOptions, create_app_packager
 from chalice.utils import UI
 
+from infra.artefact import build_zip
 from infra.packages import PYTHON
 
 RUNTIME: Final = f"python{PYTHON}"
@@ -35,11 +36,12 @@ class _Config(Config):
         return RUNTIME
 
 
-def deploy_functions(project: Path, stage: str, environ: MutableMapping[str, str]) -> str:
-    """Deploy the project's functions and API and return the API's address.
+def deploy_functions(project: Path, stage: str, environ: MutableMapping[str, str], say: Callable[[str], None]) -> str:
+    """Deploy the project's functions and API and return the API's address; `say` is told of the zip.
 
     `environ` is what app.py reads when it is imported. Raises botocore's errors and ChaliceDeploymentError.
     """
+    say(str(build_zip(project, PYTHON)))
     config = _config(project, stage, environ)
     deployer = create_default_deployer(Session(), config, UI())
     with warnings.catch_warnings():  # that another Python runs this, which vendor/ is not for
@@ -49,9 +51,16 @@ def deploy_functions(project: Path, stage: str, environ: MutableMapping[str, str
 
 
 def package_functions(
-    project: Path, stage: str, environ: MutableMapping[str, str], *, merge: Path, target: Path
+    project: Path,
+    stage: str,
+    environ: MutableMapping[str, str],
+    say: Callable[[str], None],
+    *,
+    merge: Path,
+    target: Path,
 ) -> None:
     """Write the functions' zip and their SAM template, with the template `merge` in it, to the folder `target`."""
+    say(str(build_zip(project, PYTHON)))
     config = _config(project, stage, environ)
     options = PackageOptions(TypedAWSClient(Session()))
     packager = create_app_packager(config, options, "cloudformation", "json", merge_template=str(merge))

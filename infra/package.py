@@ -118,7 +118,7 @@ def package(request: Request, session: boto3.Session, environ: MutableMapping[st
             environment={ORIGIN: "", **options, **told},
             reserved=reserved_for_leaving(options, known),
         )
-        package_functions(project, request.stage, environ, merge=merge, target=out)
+        package_functions(project, request.stage, environ, print, merge=merge, target=out)
 
 
 def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:

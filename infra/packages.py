@@ -19,6 +19,9 @@ from chalicelib.errors import BadConfiguration
 MACHINES: Final = {"arm64": "aarch64", "x86_64": "x86_64"}  # Lambda's name for an architecture → the wheels'
 LOCK: Final = "requirements-lambda.txt"
 PYTHON: Final = "3.13"  # what `make deploy` and `make package` build for
+# Of what the packages bring, no function imports these: cryptography needs of cffi one compiled module alone.
+UNUSED: Final = ("bin", "certifi/tests", "cffi", "charset_normalizer/cli", "pycparser", "urllib3/contrib/emscripten")
+UNUSED_FILES: Final = ("*.pyi", "py.typed")
 AMAZON_LINUX_2: Final = frozenset({"3.11"})  # the others run on Amazon Linux 2023
 GLIBC: Final = {True: 26, False: 34}  # the minor version on Amazon Linux 2, and on 2023; manylinux2014's is 17
 
@@ -40,7 +43,16 @@ def fetch_packages(source: Path, target: Path, python: str = PYTHON) -> None:
     pip = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if pip.returncode != 0:
         raise BadConfiguration(_refusal(pip.stderr.strip()))
-    shutil.rmtree(target / "vendor" / "bin", ignore_errors=True)  # commands, for this machine's Python
+    drop_unused(target / "vendor")
+
+
+def drop_unused(vendor: Path) -> None:
+    """Remove what no function imports; what the packages say of themselves stays, for who looks for old versions."""
+    for name in UNUSED:
+        shutil.rmtree(vendor / name, ignore_errors=True)
+    for pattern in UNUSED_FILES:
+        for path in vendor.rglob(pattern):
+            path.unlink()
 
 
 def _refusal(reasons: str) -> str:

@@ -193,7 +193,7 @@ def _mmdebstrap_command(recipe: Recipe, tar: Path, wheels: Path) -> list[str]:
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in recipe.excluded]
     command += [f"--aptopt={setting}" for setting in _apt_settings()]
     command += ["--customize-hook=" + recipe.customize.replace("@WHEELS@", shlex.quote(str(wheels)))]
-    return [*command, _codename(recipe), str(tar), *_apt_sources()]
+    return [*command, _codename(recipe), str(tar), *apt_sources()]
 
 
 def _codename(recipe: Recipe) -> str:
@@ -204,7 +204,7 @@ def _codename(recipe: Recipe) -> str:
     return name[1]
 
 
-def _apt_sources() -> list[str]:
+def apt_sources() -> list[str]:
     """Give the machine's own sources of the distribution (no third party's); none: the tool's default."""
     form = "$(ORIGIN)|deb $(REPO_URI) $(RELEASE) $(COMPONENT)"
     command = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]

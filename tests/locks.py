@@ -19,6 +19,7 @@ LOCKS: Mapping[str, str] = {
     "dev": "requirements-dev.txt",
     "image": "local/requirements-image.txt",
     "builder": "local/requirements-builder.txt",
+    "runtime": "tests/requirements-runtime.txt",
     "peers": "bench/requirements-peers.txt",
 }
 # Everything that a lock's line may hold: so no address of an index, no option, and nothing that is not hashed.

@@ -524,9 +524,19 @@ def _token(request: Request) -> str | None:
     if scheme.lower() == "bearer" and value:
         shown = {value.strip()}
     else:
-        pairs = (pair.partition("=") for pair in request.headers.get("cookie", "").split(";"))
+        pairs = (pair.partition("=") for field in _cookies(request) for pair in field.split(";"))
         shown = {value.strip() for name, _, value in pairs if name.strip() == COOKIE}
     return shown.pop() if len(shown) == 1 and all(map(_TOKEN.fullmatch, shown)) else None
+
+
+def _cookies(request: Request) -> list[str]:
+    """The request's Cookie fields: browsers may send several over HTTP/2 (RFC 9113, 8.2.3).
+
+    Chalice's headers have the last one alone; API Gateway has them all, by the name as it was sent.
+    """
+    repeated = request.to_original_event().get("multiValueHeaders") or {}
+    fields = [str(field) for name, sent in repeated.items() if name.lower() == "cookie" for field in sent]
+    return fields or [request.headers.get("cookie", "")]
 
 
 def _source(request: Request) -> str:

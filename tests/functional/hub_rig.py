@@ -30,7 +30,7 @@ from chalicelib.web.hub import Hub
 from chalicelib.web.routes import attach
 from chalicelib.wiring import Wiring
 from local.settings import NO_RATES
-from tests.certificates import Ca, shared_key
+from tests.certificates import Ca, Leaf, shared_key
 from tests.table import TABLE, create_table
 
 BUCKET, QUEUES, KEY = "homeport-test", "homeport-test", "alias/homeport-test"
@@ -48,9 +48,14 @@ CA = Ca.new()
 def a_bundle(number: int = 0, *, host: str | None = "tcp://docker.example.org:2376", **issued: Any) -> bytes:
     """A Carina bundle of the `number`-th visitor: same number, same key."""
     leaf = CA.issue(f"visitor-{number}", client=True, key=shared_key("p256", number), **issued)
+    return zipped(CA.certificate, leaf, host)
+
+
+def zipped(ca: bytes, leaf: Leaf, host: str | None) -> bytes:
+    """A Carina bundle of these certificates."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("mycluster/ca.pem", CA.certificate)
+        archive.writestr("mycluster/ca.pem", ca)
         archive.writestr("mycluster/cert.pem", leaf.certificate)
         archive.writestr("mycluster/key.pem", leaf.key)
         if host:

@@ -173,6 +173,14 @@ def render(template: str, /, **values: Any) -> str:
     return _environment().get_template(template).render(values)
 
 
+def compile_all() -> None:
+    """Compile every template, which otherwise the first page that needs it does."""
+    environment = _environment()
+    for name in environment.list_templates(extensions=("html", "css", "js")):
+        environment.get_template(name)
+    content_security_policy()
+
+
 @cache
 def content_security_policy(form_action: str | None = None, *, images: bool = False) -> str:
     """The Content-Security-Policy of a page.

@@ -1,0 +1,246 @@
+"""The zip as it is deployed, run as Lambda runs it: every function, every address, every event source.
+
+The runtime client is AWS's own, the Python that of the functions' runtime, and the AWS behind them moto's, with the
+stack of a deployment. The events are as AWS documents them (tests/aws_events.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from chalicelib.aws.sessions import SessionStore
+from chalicelib.config import VERSION
+from chalicelib.session.lanes import Lane, queue_of
+from chalicelib.session.values import State, Target
+from chalicelib.web.routes import ADDRESSES
+from infra.artefact import find_python
+from local import aws as local_aws
+from local.aws import Aws
+from tests.aws_events import ORIGIN, Browser, scheduled_event, sqs_event
+from tests.builders import NOW, a_session
+from tests.functional.hostile_engine import LOOPBACK, HostileEngine, Pki, refusal
+from tests.functional.hub_rig import a_bundle, zipped
+from tests.lambda_rig import MEMORY, PYTHON, USER, Function, function, provide
+from tests.policies import ROOT
+
+STAGE: Final = "test"
+ENVIRONMENT: Final = {
+    "HOMEPORT_HUB_ORIGIN": ORIGIN,
+    "HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net",
+    "HOMEPORT_HUB_NAME": f"homeport-{STAGE}",
+    "HOMEPORT_ENDPOINT_NETWORKS": "127.0.0.0/8",
+    "HOMEPORT_STAGE": STAGE,
+}
+Start = Callable[[str], Function]
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    with local_aws.aws(tmp_path_factory.mktemp("aws")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory, aws: Aws) -> Iterator[Start]:
+    """Give a function by its name in Chalice's configuration; each is started once."""
+    if os.geteuid() != 0 or not (find_python(PYTHON) or shutil.which("mmdebstrap")):
+        pytest.skip(f"needs root, and Python {PYTHON} or `apt-get install mmdebstrap`")
+    on = provide(tmp_path_factory.mktemp("lambda"), {**aws.environ, **ENVIRONMENT})
+    config = json.loads((ROOT / ".chalice" / "config.json").read_text())["lambda_functions"]
+    started: dict[str, Function] = {}
+    with ExitStack() as stack:
+
+        def give(name: str) -> Function:
+            if name not in started:
+                deployed = f"homeport-{STAGE}" + ("" if name == "api_handler" else f"-{name}")
+                handler = "app.app" if name == "api_handler" else f"app.{name}"
+                assert config[name]["lambda_memory_size"] == MEMORY
+                timeout = config[name]["lambda_timeout"]
+                started[name] = stack.enter_context(function(on, deployed, handler, timeout=timeout))
+            return started[name]
+
+        yield give
+
+
+@pytest.fixture(params=["HTTP/1.1", "HTTP/2"])
+def browser(request: pytest.FixtureRequest, start: Start) -> Browser:
+    """HTTP/2 has names in lower case, and may split cookies; HTTP/1.1 has both as browsers have always had them."""
+    is_new = request.param == "HTTP/2"
+    return Browser(start("api_handler"), str.lower if is_new else str, crumbs=is_new)
+
+
+def test_every_address_answers(browser: Browser) -> None:
+    """Each with what its view says of a launch that has just begun; none is a failure of ours."""
+    number = 1 + browser.crumbs
+    bundle = ("credentials.zip", a_bundle(number, host=f"tcp://{LOOPBACK}:2376"))
+    launched = browser.ask("POST", "/sessions", multipart={"credentials": bundle, "name": "lessons"})
+    assert launched.status == 201, launched.text
+    sid = launched.json["id"]
+    visitor = browser.signed_in(launched)
+    of_session = {"sid": sid}
+    parts = ("gh", "owner", "name", "main", "a", "b", "c", "d", "e", "f")
+    followed = {
+        "/v2/" + "/".join(f"{{part{place + 1}}}" for place in range(count)): {
+            f"part{place + 1}": parts[place] for place in range(count)
+        }
+        for count in range(2, 11)
+    }
+    # What is asked → the status; in this order.
+    asked: list[tuple[str, str, dict[str, Any], int]] = [
+        ("POST", "/sessions", {"multipart": {"credentials": bundle, "name": "lessons"}}, 200),
+        ("POST", "/bundles", {"multipart": {"credentials": bundle}}, 200),
+        ("GET", "/", {"html": True}, 200),
+        ("GET", "/repository", {"query": {"repo": "owner/name"}}, 200),
+        *(("GET", path, {"parameters": given}, 303 if len(given) > 2 else 400) for path, given in followed.items()),
+        ("GET", "/badge", {"query": {"repo": "owner/name"}}, 200),
+        ("GET", "/badge.svg", {}, 200),
+        ("GET", "/health", {}, 200),
+        ("GET", "/sessions", {}, 200),
+        ("GET", "/sessions/{sid}", {"parameters": of_session, "html": True}, 200),
+        ("GET", "/sessions/{sid}/events", {"parameters": of_session, "query": {"after": "0"}}, 200),
+        ("GET", "/sessions/{sid}/build-log", {"parameters": of_session}, 404),
+        ("POST", "/sessions/{sid}/enter", {"parameters": of_session, "form": {}}, 409),
+        ("POST", "/sessions/{sid}/keep", {"parameters": of_session, "form": {}}, 409),
+        ("POST", "/sessions/{sid}/save", {"parameters": of_session, "form": {"image": "mine"}}, 409),
+        ("POST", "/sessions/{sid}/images", {"parameters": of_session, "form": {"image": "all"}}, 409),
+        ("POST", "/sessions/{sid}/forget", {"parameters": of_session, "form": {}}, 409),
+        ("POST", "/sessions/{sid}/start", {"parameters": of_session, "form": {}}, 202),
+        ("POST", "/sessions/{sid}/stop", {"parameters": of_session, "form": {"keep": ""}}, 202),
+        ("DELETE", "/sessions/{sid}", {"parameters": of_session}, 202),
+        ("POST", "/sessions/{sid}/delete", {"parameters": of_session, "multipart": {"name": "lessons"}}, 202),
+        ("GET", "/sign-out", {"html": True}, 200),
+        ("POST", "/sign-out", {"form": {"everywhere": "yes"}}, 204),
+    ]
+    assert {(method, resource) for method, resource, _, _ in asked} == {entry[:2] for entry in ADDRESSES}
+    found = [(method, resource, visitor.ask(method, resource, **given).status) for method, resource, given, _ in asked]
+    assert found == [(method, resource, status) for method, resource, _, status in asked]
+    assert visitor.ask("GET", "/sessions/{sid}", parameters=of_session).status == 401  # signed out
+
+
+def test_the_first_page_of_a_function_is_whole(browser: Browser) -> None:
+    page = browser.ask("GET", "/", html=True)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.text.startswith("<!doctype html>")
+    assert page.text.rstrip().endswith("</html>")
+    assert page.headers["strict-transport-security"]
+    assert browser.ask("GET", "/health").json == {"status": "ok", "version": VERSION}
+
+
+def test_what_chalice_refuses_has_our_form(browser: Browser) -> None:
+    wrong = browser.ask("DELETE", "/health")
+    assert (wrong.status, wrong.json["code"]) == (405, "method-not-allowed")
+    assert browser.ask("POST", "/sessions", form={"a": "b"}).json["code"] == "unsupported-media-type"
+
+
+@dataclass
+class Queues:
+    """Takes messages from the queues to the lanes' functions, as the event source mappings do."""
+
+    aws: Aws
+    start: Start
+
+    def drive(self, lane: Lane) -> int:
+        """Hand each message of a lane to its function; gives how many there were."""
+        handed = 0
+        while (body := self.taken(lane)) is not None:
+            self.deliver(lane, body)
+            handed += 1
+        return handed
+
+    def taken(self, lane: Lane) -> str | None:
+        """Take a message from a lane's queue, if there is one."""
+        sqs, url = self.aws.client("sqs"), queue_of(self.aws.environ["HOMEPORT_QUEUE_URLS"], lane)
+        for message in sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=1).get("Messages", []):
+            sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+            return str(message["Body"])
+        return None
+
+    def deliver(self, lane: Lane, body: str) -> None:
+        """Hand a message to a lane's function, in an event of a batch of one."""
+        assert self.start(lane).invoke(sqs_event(lane, body)).json is None
+
+
+@pytest.fixture
+def queues(aws: Aws, start: Start) -> Queues:
+    queues = Queues(aws, start)
+    for lane in Lane:  # what other tests have sent
+        while queues.taken(lane) is not None:
+            pass
+    return queues
+
+
+def test_a_launch_goes_through_three_lanes_until_nothing_of_it_is_left(
+    aws: Aws, start: Start, queues: Queues, browser: Browser
+) -> None:
+    """The engine is well and has no image, and no registry has it either: verified, not pulled, purged."""
+    pki = Pki.new()
+    nowhere = refusal(404, "manifest unknown")
+    with HostileEngine(pki, {"POST /images/create": nowhere}) as engine:
+        bundle = zipped(pki.ca.certificate, pki.client, f"tcp://{LOOPBACK}:{engine.port}")
+        launched = browser.ask(
+            "POST", "/sessions", multipart={"credentials": ("c.zip", bundle), "name": f"lane-{browser.crumbs}"}
+        )
+        assert launched.status == 201, launched.text
+        handed = {lane: queues.drive(lane) for lane in (Lane.LAUNCH, Lane.PULL, Lane.LEAVE)}
+        assert all(handed.values())
+        asked = {f"{request.method} {request.path.partition('?')[0]}" for request in engine.heard}
+    assert any(call.endswith("/images/create") for call in asked)
+    visitor = browser.signed_in(launched)
+    stopped = visitor.ask("GET", "/sessions/{sid}", parameters={"sid": launched.json["id"]}).json
+    assert stopped["state"] == "stopped"
+    assert stopped["error"]["code"] == "image-not-found"
+    kept = aws.client("s3").list_objects_v2(Bucket=aws.environ["HOMEPORT_BUCKET"]).get("Contents", [])
+    assert [entry["Key"] for entry in kept if launched.json["id"] in entry["Key"]] == []
+
+
+def test_the_watch_lane_asks_a_notebook_with_the_hubs_certificates(aws: Aws, queues: Queues) -> None:
+    """The certificates are read from SSM; nobody is at the notebook's port."""
+    store = SessionStore(aws.client("dynamodb"), aws.environ["HOMEPORT_TABLE"], lambda: NOW)
+    session = a_session(
+        name="watched", state=State.READY, hub=f"homeport-{STAGE}", target=Target(LOOPBACK, 1), address=LOOPBACK
+    )
+    store.save(session)
+    queues.deliver(Lane.WATCH, json.dumps({"session": session.sid}))
+    looked_at = store.load(session.sid)
+    assert looked_at.state is not State.READY or looked_at.last_problem is not None
+
+
+def test_the_schedule_sends_what_is_due(aws: Aws, start: Start, queues: Queues) -> None:
+    store = SessionStore(aws.client("dynamodb"), aws.environ["HOMEPORT_TABLE"], lambda: NOW)
+    store.save(a_session(name="due"))
+    assert start("redrive").invoke(scheduled_event()).json["enqueued"] >= 1
+
+
+def test_a_message_that_no_queue_of_ours_sent_fails_and_the_function_lives_on(start: Start, queues: Queues) -> None:
+    failed = start("launch").invoke({"Records": [{"body": "no JSON", "receiptHandle": "", "eventSourceARN": ""}]})
+    assert failed.failed
+    queues.deliver(Lane.LAUNCH, json.dumps({"session": "0" * 20}))
+
+
+@pytest.mark.parametrize("name", ["api_handler", "redrive", *Lane])
+def test_a_function_runs_as_a_user_that_may_do_nothing_on_a_system_that_cannot_be_written(
+    start: Start, name: str
+) -> None:
+    process = Path("/proc") / str(start(name).pid)
+    status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
+    assert set(status["Uid"].split()) == {USER}
+    assert set(status["Gid"].split()) == {USER}
+    assert (int(status["CapPrm"], 16), int(status["CapBnd"], 16), status["NoNewPrivs"]) == (0, 0, "1")
+    mounts = {line.split()[4]: line.split()[5].split(",") for line in (process / "mountinfo").read_text().splitlines()}
+    assert [place for place, options in mounts.items() if "ro" not in options] == ["/tmp", "/proc"]
+    assert "ro" in mounts["/var/task"]
+    assert os.readlink(process / "cwd").endswith("/root/var/task")  # as it is seen from here
+
+
+@pytest.mark.parametrize("name", ["api_handler", "redrive", *Lane])
+def test_a_start_logs_nothing(start: Start, name: str) -> None:
+    assert "Not all was made" not in start(name).log.read_text()
