@@ -2,8 +2,8 @@
 
 It stands on top of all wings and is imported by app.py alone. Nothing is created at import; each AWS client is made
 when it is first needed and kept for the process, and in Lambda at the start (`Wiring.warm_up`, docs/adr/0022). Nothing
-here ever holds a visitor's credentials. Left to their own
-defaults are the engine wing's deadlines (time.monotonic and time.sleep) and the nonces of envelopes (secrets).
+here ever holds a visitor's credentials. Left to their own defaults are the engine wing's deadlines (time.monotonic and
+time.sleep) and the nonces of envelopes (secrets).
 """
 
 from __future__ import annotations
