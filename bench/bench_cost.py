@@ -24,7 +24,7 @@ from bench.bench_scale import (
     table,
     waiting,
 )
-from bench.costs import BUSY_SECONDS, HOUR, MEMORY, PRICES, PRICES_OF, Visit
+from bench.costs import BUSY_MEMORY, BUSY_SECONDS, HOUR, MEMORY, PRICES, PRICES_OF, Visit
 from chalicelib.metrics import OF_A_LANE, Metric
 from chalicelib.session.lanes import Lane
 from chalicelib.session.looks import OFTEN, SELDOM
@@ -92,11 +92,13 @@ def a_whole_visit(visit: Visit, _: str) -> None:
 def of_visitors() -> dict[str, float]:
     """Dollars for a thousand of each."""
     whole = counted(lambda visit: "", a_whole_visit)
-    at_work = (
-        PRICES["GB-second"] * MEMORY * (WARM_SECONDS + LEAVE_SECONDS)
-    )  # the engine takes no time where it is counted
+    # No engine takes time where it is counted.
+    at_work = PRICES["GB-second"] * (MEMORY[Lane.LAUNCH] * WARM_SECONDS + MEMORY[Lane.LEAVE] * LEAVE_SECONDS)
     ask = counted(a_warm_launch, asks).dollars
-    look, dark = waiting(looking(), LOOK_SECONDS), waiting(looking_into_the_dark(), DARK_SECONDS)
+    look, dark = (
+        waiting(looking(), LOOK_SECONDS, Lane.WATCH),
+        waiting(looking_into_the_dark(), DARK_SECONDS, Lane.WATCH),
+    )
     running = RUNNING_HOURS * HOUR
     looks = STEADY_SECONDS / (60 * OFTEN) + (running - STEADY_SECONDS) / (60 * SELDOM)
     found = {
@@ -119,7 +121,7 @@ def of_a_hub() -> dict[str, float]:
     metrics = len(Metric) - len(OF_A_LANE) + len(OF_A_LANE) * len(Lane)
     polled = len(Lane) * POLLERS * MONTH / 20 / 1e6
     minutes = MONTH / 60
-    schedule = PRICES["invocation"] + PRICES["GB-second"] * MEMORY * BUSY_SECONDS + 26 * PRICES["read unit"]
+    schedule = PRICES["invocation"] + PRICES["GB-second"] * BUSY_MEMORY * BUSY_SECONDS + 26 * PRICES["read unit"]
     return {
         f"{alarms} metrics that alarms look at": alarms * MONTHLY["alarm's metric"],
         f"{metrics} metrics of its own": metrics * MONTHLY["custom metric"],
@@ -183,7 +185,8 @@ def page() -> Iterator[str]:
     yield paragraph(
         "Visitors' computers do the computing, so a notebook that runs costs the looks at it. A page that is watched "
         "asks once a second at first, and less often the longer its session is in one state: every 6 seconds at last, "
-        "every minute if it is ready; one in a hidden tab more seldom. A function has 0.5 GB."
+        "every minute if it is ready; one in a hidden tab more seldom. A function has 0.5 GB, one that pulls or "
+        "watches 0.25."
     )
     yield "## A month without visitors"
     hub = of_a_hub()

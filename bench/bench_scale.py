@@ -385,8 +385,9 @@ def page() -> Iterator[str]:
     )
     yield paragraph(
         f"""
-        No page follows this launch, and its engine takes no time. A function has {MEMORY} GB, and {BUSY_SECONDS} s of
-        work in each invocation, beside what it waits for. A look is sent in a batch of ten.
+        No page follows this launch, and its engine takes no time. A function has {MEMORY[""]} GB, one that pulls or
+        watches {MEMORY["watch"]}; each invocation has {BUSY_SECONDS} s of work, beside what it waits for. A look is
+        sent in a batch of ten.
         """
     )
     yield "## Ready notebooks"
@@ -405,8 +406,9 @@ def page() -> Iterator[str]:
     three_hours, dark_hours = 12 + 2 * 4, 72 * 4
     yield paragraph(
         f"""
-        For 1,000 notebooks: three hours ${1000 * three_hours * waiting(look, LOOK_SECONDS):.3f}, 72 dark hours ${
-            1000 * dark_hours * waiting(dark, DARK_SECONDS):.2f}.
+        For 1,000 notebooks: three hours ${
+            1000 * three_hours * waiting(look, LOOK_SECONDS, Lane.WATCH):.3f}, 72 dark hours ${
+            1000 * dark_hours * waiting(dark, DARK_SECONDS, Lane.WATCH):.2f}.
         """
     )
     yield "## Indexes"
@@ -422,7 +424,9 @@ def page() -> Iterator[str]:
     yield "## An hour of launches"
     needed = sum(SECONDS_OF[effect] for effect in LAUNCHED)
     leaving = sum(SECONDS_OF[effect] for effect in LEFT)
-    yield hour_part(waiting(launch, needed) + waiting(stop, leaving), pull.dollars, attempt.dollars)
+    yield hour_part(
+        waiting(launch, needed, Lane.LAUNCH) + waiting(stop, leaving, Lane.LEAVE), pull.dollars, attempt.dollars
+    )
     yield paragraph(
         f"""
         The hubs with 10,000 launches are simulated at a tenth of their size. Strangers, each with a key, an endpoint
@@ -447,8 +451,8 @@ def ready_part(look: Usage, dark: Usage) -> str:
         sending = seldom * 60 / 10 * BATCH_SECONDS / SENDERS
         least = math.ceil(seldom * (LOOK_SECONDS + BUSY_SECONDS) / 0.8) * 10
         minutes = count * (LOOK_SECONDS + BUSY_SECONDS) / 250 / 60
-        month, in_dark = seldom * MONTH * waiting(look, LOOK_SECONDS), seldom / 10
-        more = in_dark * MONTH * (waiting(dark, DARK_SECONDS) - waiting(look, LOOK_SECONDS))
+        month, in_dark = seldom * MONTH * waiting(look, LOOK_SECONDS, Lane.WATCH), seldom / 10
+        more = in_dark * MONTH * (waiting(dark, DARK_SECONDS, Lane.WATCH) - waiting(look, LOOK_SECONDS, Lane.WATCH))
         at_work = seldom * (LOOK_SECONDS + BUSY_SECONDS)
         rows.append(
             f"{count:,} | {seldom:,.0f}, {often:,.0f} | {at_work:,.0f} | {sending:.1f} s | "
@@ -496,9 +500,10 @@ def hour_part(life: float, pull: float, attempt: float) -> str:
     )
 
 
-def waiting(usage: Usage, seconds: float) -> float:
-    """The dollars of one of these, if it waits for so long."""
-    return usage.dollars + PRICES["GB-second"] * MEMORY * (seconds + BUSY_SECONDS - usage.seconds)
+def waiting(usage: Usage, seconds: float, lane: Lane) -> float:
+    """The dollars of one of these, which is one invocation of a lane's function, if it waits for so long."""
+    waits = usage.seconds - BUSY_SECONDS * usage.counted["invocation"]
+    return usage.dollars + PRICES["GB-second"] * MEMORY[lane] * (seconds - waits)
 
 
 def spread(values: list[float]) -> str:

@@ -8,11 +8,13 @@ visitors, traffic, logs, and the moment in which two functions hold a pull that 
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import boto3
@@ -35,6 +37,7 @@ from tests.launcher_twins import Clock, EngineTwin, Killed, a_trust
 from tests.table import TABLE
 from tests.write_units import WriteUnits, size_of
 
+CONFIG: Final = json.loads((Path(__file__).parent.parent / ".chalice" / "config.json").read_text())
 PRICES_OF: Final = "November 2026"
 PRICES: Final[Mapping[str, float]] = {  # dollars each
     "write unit": 0.625e-6,
@@ -47,8 +50,12 @@ PRICES: Final[Mapping[str, float]] = {  # dollars each
     "GB-second": 13.3334e-6,
     "API request": 3.5e-6,
 }
-MEMORY: Final = 0.5  # GB of each function
-BUSY_SECONDS: Final = 0.1  # of work in each invocation, beside what it waits
+MEMORY: Final[Mapping[str, float]] = {  # GB of each function, by its lane; "" is the page's
+    "": 0.5,
+    **{lane.value: CONFIG["lambda_functions"][lane.value]["lambda_memory_size"] / 1024 for lane in Lane},
+}
+BUSY_SECONDS: Final = 0.1  # of work in each invocation, beside what it waits, with BUSY_MEMORY; with less in proportion
+BUSY_MEMORY: Final = 0.5  # GB
 S3_READS: Final = ("GetObject", "HeadObject")
 HOUR: Final = 3600.0
 
@@ -60,11 +67,13 @@ class Usage:
     counted: Counter[str] = field(default_factory=Counter)
     writes: WriteUnits = field(default_factory=WriteUnits)
     seconds: float = 0.0
+    gb_seconds: float = 0.0
 
-    def function(self, seconds: float) -> None:
+    def function(self, seconds: float, lane: str = "") -> None:
         """Count an invocation that waited for so long."""
         self.counted["invocation"] += 1
         self.seconds += seconds + BUSY_SECONDS
+        self.gb_seconds += MEMORY[lane] * seconds + BUSY_MEMORY * BUSY_SECONDS
 
     def call(self, service: str, operation: str, params: Mapping[str, Any]) -> None:
         """Count a call to AWS."""
@@ -99,13 +108,17 @@ class Usage:
 
     def since(self, before: Usage) -> Usage:
         """What was used after `before`, a copy of this."""
-        later = Usage(seconds=self.seconds - before.seconds, counted=self.counted - before.counted)
+        later = Usage(
+            seconds=self.seconds - before.seconds,
+            gb_seconds=self.gb_seconds - before.gb_seconds,
+            counted=self.counted - before.counted,
+        )
         later.writes.spent = self.writes.spent - before.writes.spent
         return later
 
     def shared(self, among: float) -> Usage:
         """What one of so many used of it."""
-        part = Usage(seconds=self.seconds / among)
+        part = Usage(seconds=self.seconds / among, gb_seconds=self.gb_seconds / among)
         part.counted.update({name: count / among for name, count in self.counted.items()})
         part.writes.spent.update({name: count / among for name, count in self.writes.spent.items()})
         return part
@@ -115,7 +128,7 @@ class Usage:
         """What it costs."""
         units = sum(self.writes.spent.values())
         whole = self.counted + Counter({"write unit": units})
-        return sum(PRICES[name] * count for name, count in whole.items()) + PRICES["GB-second"] * MEMORY * self.seconds
+        return sum(PRICES[name] * count for name, count in whole.items()) + PRICES["GB-second"] * self.gb_seconds
 
 
 class Visit:
@@ -185,11 +198,11 @@ class Visit:
 
     def tick(self, sid: str) -> None:
         """A message of the session's lane."""
-        begun = self.clock.now
+        begun, lane = self.clock.now, lane_of(self.session(sid))
         self.ticks += 1
         with suppress(Killed):
-            self._launcher(lane_of(self.session(sid))).tick(TickMessage(sid))
-        self.usage.function(self.clock.now - begun)
+            self._launcher(lane).tick(TickMessage(sid))
+        self.usage.function(self.clock.now - begun, lane)
 
     def _launcher(self, lane: Lane) -> Launcher:
         connect: Any = self.engine.connect

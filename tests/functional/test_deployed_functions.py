@@ -63,7 +63,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, aws: Aws) -> Iterator[Start]
             if name not in started:
                 deployed = f"homeport-{STAGE}" + ("" if name == "api_handler" else f"-{name}")
                 handler = "app.app" if name == "api_handler" else f"app.{name}"
-                assert config[name]["lambda_memory_size"] == MEMORY
+                assert config[name]["lambda_memory_size"] == (MEMORY // 2 if name in ("pull", "watch") else MEMORY)
                 timeout = config[name]["lambda_timeout"]
                 started[name] = stack.enter_context(function(on, deployed, handler, timeout=timeout))
             return started[name]

@@ -227,9 +227,9 @@ def test_each_function_gets_its_own_time_memory_and_policy(sam: dict[str, Any]) 
     assert {name: (found["Timeout"], found["MemorySize"]) for name, found in functions.items()} == {
         "APIHandler": (30, 512),
         "Launch": (120, 512),
-        "Pull": (900, 512),
+        "Pull": (900, 256),
         "Leave": (120, 512),
-        "Watch": (60, 512),
+        "Watch": (60, 256),
         "Redrive": (60, 512),
     }
     for name, policy in (("APIHandler", "web"), *((lane.capitalize(), lane) for lane in Lane), ("Redrive", "redrive")):
