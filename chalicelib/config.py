@@ -336,6 +336,14 @@ class Config:
             default="16",
         )
     )
+    addresses: tuple[Network, ...] = setting(
+        Variable(
+            "HOMEPORT_ADDRESSES",
+            NETWORKS,
+            "the addresses from which launcher and proxy connect, if they are fixed, as behind a NAT gateway of yours: "
+            "the form shows them, so that visitors' firewalls can name them; if empty, it says that they change",
+        )
+    )
     owner_sessions: int | None = setting(
         Variable(
             "HOMEPORT_OWNER_NOTEBOOKS",

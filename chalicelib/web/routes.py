@@ -24,6 +24,7 @@ from chalicelib.aws.session_items import STOPPED_TTL
 from chalicelib.aws.sign_ins import SignIn
 from chalicelib.bundle.errors import BundleUnreadable
 from chalicelib.config import VERSION, Config
+from chalicelib.environment import Network
 from chalicelib.errors import HomeportError
 from chalicelib.metrics import Metric, Metrics
 from chalicelib.repository.badge import badge_svg
@@ -107,6 +108,7 @@ def home(site: Site, request: Request) -> Response:
         idle_minutes=config.idle_lifetime / 60,
         remembered_days=STOPPED_TTL / 86400,
         allowance=config.allowance,
+        addresses=[_plain_address(network) for network in config.addresses],
         repositories=config.launches_repositories,
         repository=found_json(repository, "" if content else wanted.open_path) if repository else None,
         content=found_json(content, wanted.open_path) if content else None,
@@ -537,6 +539,11 @@ def _cookies(request: Request) -> list[str]:
     repeated = request.to_original_event().get("multiValueHeaders") or {}
     fields = [str(field) for name, sent in repeated.items() if name.lower() == "cookie" for field in sent]
     return fields or [request.headers.get("cookie", "")]
+
+
+def _plain_address(network: Network) -> str:
+    """A network as a firewall's owner writes it: one address without its prefix."""
+    return str(network.network_address) if network.num_addresses == 1 else str(network)
 
 
 def _source(request: Request) -> str:

@@ -613,3 +613,9 @@ def palettes() -> tuple[dict[str, str], dict[str, str]]:
 def test_colours_contrast_as_wcag_aa_wants(palette: dict[str, str], text: str, ground: str, least: float) -> None:
     lighter, darker = sorted((luminance(palette[text]), luminance(palette[ground])), reverse=True)
     assert (lighter + 0.05) / (darker + 0.05) >= least
+
+
+def test_the_form_says_from_which_addresses_the_hub_connects_or_that_they_change() -> None:
+    assert "This hub connects from addresses that change" in a_home().html()
+    fixed = a_home(addresses=["198.51.100.7", "2001:db8::/64"]).html()
+    assert "This hub connects from 198.51.100.7, 2001:db8::/64." in fixed

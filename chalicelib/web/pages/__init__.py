@@ -62,8 +62,8 @@ class HomePage(Page):
     says it.
     `default_image` is used when the field stays empty, `session_hours` is the longest life of a session, and
     `idle_minutes` after how long without activity a notebook stops by itself, and `remembered_days` how long the
-    hub lists a stopped session. `allowance` is what a launch may ask for. `sessions` and `older` are as on the
-    SessionsPage, and so are `images`, which the form offers.
+    hub lists a stopped session. `allowance` is what a launch may ask for. The hub connects from `addresses`, none if
+    they change. `sessions` and `older` are as on the SessionsPage, and so are `images`, which the form offers.
     """
 
     template: ClassVar[str] = "home.html"
@@ -73,6 +73,7 @@ class HomePage(Page):
     idle_minutes: float
     remembered_days: float
     allowance: Allowance
+    addresses: Sequence[str] = ()
     repositories: bool = True
     repository: Found | None = None
     content: Found | None = None
