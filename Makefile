@@ -121,8 +121,8 @@ destroy: venv stage ## Take a stage away, after asking for its name: make destro
 stage:
 	@test -n "$(STAGE)" || { echo 'Name the stage, such as STAGE=prod' >&2; exit 1; }
 
-doctor: venv stage ## Look at a stage and say what is wrong, so far of its domains: make doctor STAGE=prod
-	$(RUN) -m infra.doctor --stage $(STAGE)
+doctor: venv stage ## Look at a stage and say what is wrong and how to mend it: make doctor STAGE=prod; WHERE=inside asks AWS alone
+	$(RUN) -m infra.doctor --stage $(STAGE) $(WHERE:%=--where %)
 
 close: venv stage ## Let nobody launch on a stage: make close STAGE=prod MESSAGE='We are moving. Back at noon.'
 	@$(RUN) -m infra.door --stage $(STAGE) --close "$$MESSAGE"  # what is said on the command line is exported
