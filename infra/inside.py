@@ -343,7 +343,7 @@ def dead_letters(sqs: Any, url: str) -> Finding:
     name = "ApproximateNumberOfMessages"
     count = int(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=[name])["Attributes"][name])
     if count:
-        return Finding(None, f"{count} messages failed five times", 'docs/operations.md, "Alarms", says what to do.')
+        return Finding(None, f"messages failed for good: {count}", 'docs/operations.md, "Alarms", says what to do.')
     return Finding(True, "no message failed for good")
 
 

@@ -44,12 +44,19 @@ def resolve(name: str) -> frozenset[str]:
     return frozenset(str(address[0]) for *_, address in found)
 
 
+def as_browsers(cas: str | None = None) -> ssl.SSLContext:
+    """Whom browsers trust, or the CAs of `cas` (PEM) alone; a name is looked for where they look for it."""
+    context = ssl.create_default_context(cadata=cas)
+    context.hostname_checks_common_name = False
+    return context
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """A host that is visited by HTTPS. `at` is where it is connected to, its own name and port unless a test says."""
 
     name: str
-    trusted: ssl.SSLContext = field(default_factory=ssl.create_default_context, repr=False)
+    trusted: ssl.SSLContext = field(default_factory=as_browsers, repr=False)
     at: tuple[str, int] = ("", HTTPS)
 
     def connect(self, context: ssl.SSLContext) -> ssl.SSLSocket:

@@ -1,4 +1,4 @@
-"""What `make doctor` says: of domains, of real TLS servers on loopback, and of a stage that is deployed to moto."""
+"""What `make doctor` says of domains, and of what visitors see, by real TLS servers on loopback."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import boto3
 import pytest
 from publicsuffixlist import PublicSuffixList
 
 from chalicelib.config import VERSION
 from infra import outside
-from infra.doctor import main
+from infra.doctor import look_inside, look_outside, main
 from infra.domains import domains
 from infra.findings import Finding
 from infra.outside import Site
+from infra.request import read_request
 from proxy.pages import answer
 from tests.certificates import LONG_AGO, Ca, Leaf
 from tests.deployment import aws_environment
@@ -152,7 +154,7 @@ NOTEBOOK = f"doctor-0.{NOTEBOOKS}"
 
 
 def trusting() -> ssl.SSLContext:
-    return ssl.create_default_context(cadata=CA.certificate.decode())
+    return outside.as_browsers(CA.certificate.decode())
 
 
 def site(name: str, port: int) -> Site:
@@ -196,10 +198,14 @@ def test_a_certificate_is_judged_by_a_real_handshake(
     assert name in found.what
 
 
+def hang_up(listener: socket.socket) -> None:
+    listener.accept()[0].close()
+
+
 def test_what_does_not_answer_or_speaks_no_tls_is_wrong() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        thread = Thread(target=lambda: listener.accept()[0].close())
+        thread = Thread(target=hang_up, args=(listener,))
         thread.start()
         cut = outside.certificate(site(HUB, port), now=0.0)
         thread.join()
@@ -296,3 +302,40 @@ def test_each_notebook_that_is_asked_for_is_another_one() -> None:
     first, second = (outside.a_notebook(NOTEBOOKS) for _ in range(2))
     assert first != second
     assert first.partition(".")[2] == NOTEBOOKS
+
+
+@pytest.fixture
+def without_aws(monkeypatch: pytest.MonkeyPatch) -> boto3.Session:
+    """A session of somebody who has no credentials."""
+    for name, value in aws_environment("http://127.0.0.1:9").items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    return boto3.Session()
+
+
+def test_all_that_visitors_see_is_looked_at(tmp_path: Path, without_aws: boto3.Session) -> None:
+    """The hub is localhost, whose address is on this machine; no notebook's host is to be resolved here."""
+    options = {"HOMEPORT_NOTEBOOK_URL": f"https://*.{'n' * 64}.org", "HOMEPORT_HUB_ORIGIN": "https://localhost"}
+    leaf = CA.issue(sans=["localhost"], server=True)
+    with serving(leaf, tmp_path, lambda _: healthy()) as server:
+        request = read_request("test", options)
+        found = list(look_outside(request, without_aws, lambda name: site(name, server.port)))
+    assert [one.good for one in found] == [True, True, True, True, False]
+    assert [one.what.split(" ")[0] for one in found[:2]] == ["localhost", "the"]
+    assert "has no address in DNS" in found[-1].what
+
+
+def test_api_gateways_address_is_not_looked_at_without_credentials(without_aws: boto3.Session) -> None:
+    request = read_request("test", {"HOMEPORT_NOTEBOOK_URL": f"https://*.{'n' * 64}.org"})
+    first, _ = look_outside(request, without_aws)
+    assert first.good is None
+    assert "not looked at" in first.what
+
+
+def test_without_credentials_what_is_not_looked_at_is_named(without_aws: boto3.Session) -> None:
+    request = read_request("test", {"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.org"})
+    (found,) = look_inside(request, without_aws, now=0.0)
+    assert found.good is None
+    for part in ("bucket", "key", "lanes", "functions", "alarms"):
+        assert part in found.what
