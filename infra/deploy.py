@@ -5,7 +5,8 @@
 2. Resources: the stack of infra/resources.yaml is created or updated, and the API made (infra/api.py).
 3. Certificates: the hub's own are made, if they are not there (infra/certificates.py).
 4. Functions: Chalice's own deployer runs on a copy of the project that is filled with the stack's outputs
-   (infra/project.py, infra/functions.py). Then the API gets what Chalice does not make (infra/api.py).
+   (infra/project.py, infra/functions.py). What was deployed is kept for a rollback (infra/rollback.py). Then the API
+   gets what Chalice does not make (infra/api.py).
 5. Doctor: what was deployed is looked at, as AWS tells it (infra/doctor.py). What visitors see, domains and proxy, is
    `make doctor`'s: after a first deployment their records are still to be made.
 
@@ -46,6 +47,7 @@ from infra.plain import PYTHONS, difference, record_packages, this_python
 from infra.preflight import Preflight, preflight, where
 from infra.project import APP, configure_stage, deployed_resources, record_deployed, stage_project
 from infra.request import Request, functions_environment, read_request
+from infra.rollback import built_zip, commit_of, keep
 from infra.stack import deploy_stack, stack_outputs
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -93,6 +95,15 @@ def deploy(request: Request, session: boto3.Session, environ: MutableMapping[str
         record_deployed(project, request.stage, made.existing)
         url = deploy_functions(project, request.stage, environ)
         _keep_record(project, request.stage)
+        kept = keep(
+            session.client("s3"),
+            made.outputs["Bucket"],
+            built_zip(project),
+            commit=commit_of(ROOT),
+            environment=environment,
+            now=now,
+        )
+        _say(f"Kept for `make rollback`: {kept}")
     complete_api(request, session, outputs=made.outputs, api=made.api)
     return url
 

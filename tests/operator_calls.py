@@ -35,6 +35,7 @@ _BUCKETS = {  # what a GET of a bucket may ask for; the query, which says for wh
     "s3:GetBucketPolicy",
     "s3:GetBucketVersioning",
 }
+_OBJECTS = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
 _ALLOWED_TO_ALL = {"GetCallerIdentity"}
 
 
@@ -52,8 +53,8 @@ def _is_allowed(call: str, actions: set[str], names: set[str]) -> bool:
     if re.match("/(restapis|account|domainnames)", path):
         return f"apigateway:{method}" in actions
     if re.match("/homeport-[^/]+/artefacts/", path):
-        return {"GET": "s3:GetObject", "PUT": "s3:PutObject"}[method] in actions
+        return _OBJECTS[method] in actions
     if path.startswith("/homeport-"):  # a bucket: it is looked at, its objects are listed and deleted
-        return {"GET": "s3:ListBucket", "POST": "s3:DeleteObject"}[method] in actions and _BUCKETS <= actions
+        return {"GET": "s3:ListBucket", "POST": "s3:DeleteObject"}[method] in actions and actions >= _BUCKETS
     address = re.sub(r"/(functions|event-source-mappings|tags)/[^/]+", r"/\1/x", path)
     return f"lambda:{_LAMBDA[f'{method} {address}']}" in actions
