@@ -165,7 +165,11 @@ def _works(request: Request, session: boto3.Session, outputs: Mapping[str, str])
     options = fit(request.options, quota if isinstance(quota, Quota) else None)
     config = Config.from_environ(options)
     yield inside.quota(quota, config.functions)
-    environment = functions_environment(options, outputs, _origin(request, session, outputs))
+    apigateway, origin = session.client("apigateway"), _origin(request, session)
+    yield from looked("the API", lambda: inside.api(apigateway, stage, request.hub_domain))
+    environment: dict[str, str | None] = {**functions_environment(options, outputs, origin)}
+    if not origin:
+        environment["HOMEPORT_HUB_ORIGIN"] = None
     yield from looked("the functions", lambda: inside.functions(lambda_, stage, settings, environment))
     arns = {lane: outputs[f"{lane.capitalize()}QueueArn"] for lane in Lane}
     timeouts = {lane: int(settings[lane]["lambda_timeout"]) for lane in Lane}
@@ -178,7 +182,8 @@ def _works(request: Request, session: boto3.Session, outputs: Mapping[str, str])
     yield from looked("the proxy", lambda: _proxies(session, stage))
 
 
-def _origin(request: Request, session: boto3.Session, outputs: Mapping[str, str]) -> str:
+def _origin(request: Request, session: boto3.Session) -> str:
+    """The hub's own origin; "" if it is API Gateway's and AWS does not say which that is."""
     host = _execute_api(request, session)
     return request.options.get("HOMEPORT_HUB_ORIGIN") or (f"https://{host}" if host else "")
 

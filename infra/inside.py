@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from chalicelib.aws.door import DoorStore
 from chalicelib.session.lanes import Lane, queue_of
+from infra.api import find_api, leads_to
 from infra.certificates import NAMES, NEXT_NAMES
 from infra.findings import Finding
 from infra.functions import RUNTIME
@@ -222,9 +223,12 @@ def quota(found: Quota | str, functions: int) -> Finding:
 
 
 def functions(
-    lambda_: Any, stage: str, settings: Mapping[str, Mapping[str, int]], environment: Mapping[str, str]
+    lambda_: Any, stage: str, settings: Mapping[str, Mapping[str, int]], environment: Mapping[str, str | None]
 ) -> Iterator[Finding]:
-    """Look at each function. `settings` are those of .chalice/config.json, `environment` what it should be told."""
+    """Look at each function.
+
+    `settings` are those of .chalice/config.json, `environment` what it should be told; None for any value.
+    """
     for name, wanted in settings.items():
         called = function_name(stage, name)
         try:
@@ -237,7 +241,7 @@ def functions(
 
 
 def _of_function(
-    called: str, found: Mapping[str, Any], wanted: Mapping[str, int], environment: Mapping[str, str], stage: str
+    called: str, found: Mapping[str, Any], wanted: Mapping[str, int], environment: Mapping[str, str | None], stage: str
 ) -> Iterator[Finding]:
     again = f"Run `make deploy STAGE={stage}`."
     if found["Runtime"] != RUNTIME:
@@ -252,7 +256,7 @@ def _of_function(
         yield Finding(None, f"{called} is not as .chalice/config.json says: {', '.join(other)}", again)
     told = found.get("Environment", {}).get("Variables", {})
     missing, extra = sorted(environment.keys() - told.keys()), sorted(told.keys() - environment.keys())
-    changed = sorted(one for one in environment.keys() & told.keys() if environment[one] != told[one])
+    changed = sorted(one for one in environment.keys() & told.keys() if environment[one] not in (None, told[one]))
     said = {"it is not told": missing, "it is told besides": extra, "other values": changed}
     if differs := [f"{how} {', '.join(names)}" for how, names in said.items() if names]:
         mend = f"Are the options of this shell those of the last deployment? Else run `make deploy STAGE={stage}`."
@@ -364,6 +368,22 @@ def alarms(cloudwatch: Any, names: Sequence[str]) -> Iterator[Finding]:
         yield Finding(False, what, 'docs/operations.md, "Alarms", says what to do.')
     if not gone_off:
         yield Finding(True, f"of {len(found)} alarms none has gone off")
+
+
+def api(apigateway: Any, stage: str, domain: str) -> Finding:
+    """Look whether the stage has its API, and one way in; `domain` is the hub's own, "" for none.
+
+    Raises BadConfiguration when there are two.
+    """
+    found = find_api(apigateway, stage)
+    if found is None:
+        mend = f"Well if the stage was deployed by `make package`; else run `make deploy STAGE={stage}`."
+        return Finding(None, "the stage has no API of `make deploy`", mend)
+    is_open = not apigateway.get_rest_api(restApiId=found).get("disableExecuteApiEndpoint")
+    if is_open and domain and leads_to(apigateway, domain, found):
+        what = f"the API {found} answers at execute-api, too, past what protects {domain}"
+        return Finding(None, what, f"Run `make deploy STAGE={stage}`: it closes that address.")
+    return Finding(True, f"the API {found} is there")
 
 
 def proxy_service(ecs: Any, stage: str) -> Finding:

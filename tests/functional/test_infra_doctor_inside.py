@@ -312,6 +312,7 @@ def test_what_is_broken_is_said_and_nothing_else(name: str, hub: Rig, look: Look
         ("DescribeKey", "the key: AWS does not say"),
         ("GET /2015-03-31/functions/.*/configuration", "the functions: AWS does not say"),
         ("DescribeAlarms", "alarms: AWS does not say"),
+        ("GET /restapis", "the API: AWS does not say"),
         ("GET /2016-08-19/account-settings", "quota of concurrent functions cannot be read"),
         ("BatchGetItem", "whether visitors may launch: not looked at"),
     ],
@@ -385,6 +386,20 @@ def test_a_lane_whose_messages_somebody_else_takes_is_wrong(hub: Rig, look: Look
     (found,) = bad(look())
     hub.client("lambda").delete_event_source_mapping(UUID=made["UUID"])
     assert "taken away by homeport-test-redrive" in found.what
+
+
+def test_an_address_of_the_api_beside_the_hubs_domain_is_said(hub: Rig) -> None:
+    gateway = hub.client("apigateway")
+    assert inside.api(gateway, "none", "").good is None
+    assert inside.api(gateway, "test", "hub.example.com").good is True
+    gateway.create_domain_name(domainName="hub.example.com")
+    (api,) = hub.apis()
+    gateway.create_base_path_mapping(domainName="hub.example.com", restApiId=api["id"], stage="api")
+    found = inside.api(gateway, "test", "hub.example.com")
+    gateway.delete_base_path_mapping(domainName="hub.example.com", basePath="(none)")
+    gateway.delete_domain_name(domainName="hub.example.com")
+    assert found.good is None
+    assert "past what protects hub.example.com" in found.what
 
 
 @dataclass(frozen=True)
