@@ -67,9 +67,8 @@ def look_outside(request: Request, session: boto3.Session, site: Callable[[str],
     notebook = site(outside.a_notebook(request.notebook_domain))
     mend = f'It is a wildcard\'s, *.{request.notebook_domain}: docs/deploy.md, "The proxy".'
     to = targets.get("proxy", "")
-    found = outside.addresses(notebook.name, to, outside.resolve, fixed=True, mend=mend)
-    yield found
-    if found.good is not False:
+    yield outside.addresses(notebook.name, to, outside.resolve, fixed=True, mend=mend)
+    if outside.resolve(notebook.name):
         yield outside.certificate(notebook, now=time.time())
         yield outside.proxy(notebook)
 
@@ -84,9 +83,8 @@ def _hub(request: Request, session: boto3.Session, target: str, site: Callable[[
         return
     hub = site(name)
     mend = 'docs/deploy.md, "The hub\'s domain".'
-    found = outside.addresses(name, target, outside.resolve, fixed=False, mend=mend)
-    yield found
-    if found.good is not False:
+    yield outside.addresses(name, target, outside.resolve, fixed=False, mend=mend)
+    if outside.resolve(name):
         yield outside.certificate(hub, now=time.time())
         yield from outside.hub(hub, path, VERSION, time.time)
 
@@ -108,7 +106,10 @@ def _outputs(session: boto3.Session, name: str) -> Mapping[str, str]:
 
 
 def _has_credentials(session: boto3.Session) -> bool:
-    return session.region_name is not None and session.get_credentials() is not None
+    try:
+        return session.region_name is not None and session.get_credentials() is not None
+    except BotoCoreError:  # such as of a profile whose sign-in has expired
+        return False
 
 
 def look_inside(request: Request, session: boto3.Session, *, now: float) -> Iterator[Finding]:
@@ -210,11 +211,13 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     parser.add_argument("--where", choices=PLACES, help="look from there alone")
     asked = parser.parse_args(arguments)
     try:
-        request = read_request(asked.stage, environ)
+        request, session = read_request(asked.stage, environ), boto3.Session()
     except HomeportError as error:
         print(f"Not looked at. {error.message}", file=sys.stderr)
         return 2
-    session = boto3.Session()
+    except BotoCoreError as error:  # such as of a profile that is not there
+        print(f"Not looked at. {error}", file=sys.stderr)
+        return 2
     looks = {
         "outside": lambda: look_outside(request, session),
         "inside": lambda: look_inside(request, session, now=time.time()),

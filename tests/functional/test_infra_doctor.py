@@ -333,6 +333,14 @@ def test_api_gateways_address_is_not_looked_at_without_credentials(without_aws: 
     assert "not looked at" in first.what
 
 
+def test_a_profile_that_is_not_there_is_said(
+    without_aws: boto3.Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    assert main(["--stage", "prod"], {"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.org"}) == 2
+    assert "nobody" in capsys.readouterr().err
+
+
 def test_without_credentials_what_is_not_looked_at_is_named(without_aws: boto3.Session) -> None:
     request = read_request("test", {"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.org"})
     (found,) = look_inside(request, without_aws, now=0.0)
