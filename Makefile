@@ -12,7 +12,7 @@ PURE := chalicelib/session/*,chalicelib/bundle/*,chalicelib/notebook/*,chaliceli
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-apt setup-test-apt setup-bench-apt venv lock run demo test test-unit test-functional test-integration test-browser \
-	chaos coverage lint format docs bench preflight resources api deploy package destroy stage \
+	chaos coverage lint format docs bench preflight resources api deploy package rollback destroy stage \
 	doctor close open rotate clean
 
 help: ## Say what can be made
@@ -116,14 +116,17 @@ package: venv stage ## Package for CloudFormation alone: make package STAGE=prod
 	@test -n "$(OUT)" || { echo 'Name a folder: make package STAGE=$(STAGE) OUT=build/$(STAGE)' >&2; exit 1; }
 	$(RUN) -m infra.package --stage $(STAGE) --out $(OUT)
 
+rollback: venv stage ## List what was deployed, or deploy it again: make rollback STAGE=prod TO=<hash>
+	$(RUN) -m infra.rollback --stage $(STAGE) $(TO:%=--to %)
+
 destroy: venv stage ## Take a stage away, after asking for its name: make destroy STAGE=prod
 	$(RUN) -m infra.destroy --stage $(STAGE)
 
 stage:
 	@test -n "$(STAGE)" || { echo 'Name the stage, such as STAGE=prod' >&2; exit 1; }
 
-doctor: venv stage ## Look at a stage and say what is wrong, so far of its domains: make doctor STAGE=prod
-	$(RUN) -m infra.doctor --stage $(STAGE)
+doctor: venv stage ## Look at a stage and say what is wrong and how to mend it: make doctor STAGE=prod; WHERE=inside asks AWS alone
+	$(RUN) -m infra.doctor --stage $(STAGE) $(WHERE:%=--where %)
 
 close: venv stage ## Let nobody launch on a stage: make close STAGE=prod MESSAGE='We are moving. Back at noon.'
 	@$(RUN) -m infra.door --stage $(STAGE) --close "$$MESSAGE"  # what is said on the command line is exported

@@ -188,7 +188,7 @@ def finish_api(apigateway: Any, api: str, *, log_group: str, rate: int, domain: 
     """
     for kind, answer in ANSWERS.items():
         apigateway.put_gateway_response(restApiId=api, responseType=kind, **answer.response)
-    closed = bool(domain) and _leads_to(apigateway, domain, api)
+    closed = bool(domain) and leads_to(apigateway, domain, api)
     if bool(apigateway.get_rest_api(restApiId=api).get("disableExecuteApiEndpoint")) != closed:
         change = _replace("/disableExecuteApiEndpoint", str(closed))
         apigateway.update_rest_api(restApiId=api, patchOperations=[change])
@@ -204,7 +204,7 @@ def finish_api(apigateway: Any, api: str, *, log_group: str, rate: int, domain: 
     return closed
 
 
-def _leads_to(apigateway: Any, domain: str, api: str) -> bool:
+def leads_to(apigateway: Any, domain: str, api: str) -> bool:
     """Whether API Gateway has the domain, and it leads to the API."""
     try:
         mappings = apigateway.get_base_path_mappings(domainName=domain).get("items", [])

@@ -5,9 +5,11 @@
 2. Resources: the stack of infra/resources.yaml is created or updated, and the API made (infra/api.py).
 3. Certificates: the hub's own are made, if they are not there (infra/certificates.py).
 4. Functions: Chalice's own deployer runs on a copy of the project that is filled with the stack's outputs
-   (infra/project.py, infra/functions.py). Then the API gets what Chalice does not make (infra/api.py).
+   (infra/project.py, infra/functions.py). What was deployed is kept for a rollback (infra/rollback.py). Then the API
+   gets what Chalice does not make (infra/api.py).
 5. Proxy: if HOMEPORT_PROXY says so, its image, network and service (infra/proxy_step.py).
-6. Doctor: what was deployed is looked at (infra/doctor.py).
+6. Doctor: what was deployed is looked at, as AWS tells it (infra/doctor.py). What visitors see, domains and proxy, is
+   `make doctor`'s: after a first deployment their records are still to be made.
 
 `--resources`, or `make resources`, ends after the third step and configures the project for the `chalice` command;
 `--api`, or `make api`, does what is left to do for the API after `chalice deploy`.
@@ -26,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +40,8 @@ from chalicelib.errors import BadConfiguration, HomeportError
 from chalicelib.session.lanes import Lane
 from infra.api import ensure_api, ensure_logging, find_api, finish_api
 from infra.certificates import ensure_certificates
-from infra.doctor import look_at_domains
+from infra.doctor import look_inside
+from infra.domains import look_at_domains
 from infra.functions import deploy_functions
 from infra.images import Docker
 from infra.packages import fetch_packages
@@ -45,7 +49,8 @@ from infra.plain import PYTHONS, difference, record_packages, this_python
 from infra.preflight import Preflight, preflight, where
 from infra.project import APP, configure_stage, deployed_resources, record_deployed, stage_project
 from infra.proxy_step import ProxyOptions, check_proxy, deploy_proxy
-from infra.request import FROM_OUTPUTS, Request, read_request
+from infra.request import Request, functions_environment, read_request
+from infra.rollback import built_zip, commit_of, keep
 from infra.stack import deploy_stack, stack_outputs
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -65,8 +70,7 @@ class Resources:
 
     def environment(self, options: Mapping[str, str]) -> dict[str, str]:
         """The functions' environment, from the options as they fit the account."""
-        told = {name: self.outputs[output] for name, output in FROM_OUTPUTS.items()}
-        return {**options, **told, "HOMEPORT_HUB_ORIGIN": self.origin}
+        return functions_environment(options, self.outputs, self.origin)
 
 
 def look_first(request: Request, session: boto3.Session) -> Preflight:
@@ -99,6 +103,15 @@ def deploy(
         record_deployed(project, request.stage, made.existing)
         url = deploy_functions(project, request.stage, environ, _say)
         _keep_record(project, request.stage)
+        kept = keep(
+            session.client("s3"),
+            made.outputs["Bucket"],
+            built_zip(project),
+            commit=commit_of(ROOT),
+            environment=environment,
+            now=now,
+        )
+        _say(f"Kept for `make rollback`: {kept}")
     complete_api(request, session, outputs=made.outputs, api=made.api)
     if proxy.where:
         running = deploy_proxy(request, proxy, session, docker, hub_origin=made.origin, say=_say)
@@ -184,6 +197,13 @@ def _keep_record(project: Path, stage: str) -> None:
     shutil.copyfile(project / record, ROOT / record)
 
 
+def _look_afterwards(request: Request) -> None:
+    """Say what doctor finds. What is deployed is deployed, whatever that is."""
+    for finding in chain(look_at_domains(request), look_inside(request, boto3.Session(), now=time.time())):
+        _say(str(finding))
+    _say(f"`make doctor STAGE={request.stage}` says the same, and what visitors see: domains, certificates, proxy")
+
+
 def _say(line: str) -> None:
     print(line, flush=True)
 
@@ -217,7 +237,7 @@ def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:
     except (BotoCoreError, ClientError, ChaliceDeploymentError) as error:
         print(f"Not deployed. AWS said: {error}\nRun the same command again once that is fixed.", file=sys.stderr)
         return 1
-    _say("\n".join(map(str, look_at_domains(request))))
+    _look_afterwards(request)
     if origin := request.options.get("HOMEPORT_HUB_ORIGIN"):
         _say(f"The hub: {origin}/, once its domain points to {url}")
     else:

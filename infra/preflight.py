@@ -20,7 +20,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.config import FUNCTIONS, Config
 from chalicelib.errors import BadConfiguration, HomeportError
 from chalicelib.session.lanes import Lane
-from infra.doctor import look_at_domains
+from infra.domains import look_at_domains
 from infra.findings import Finding
 from infra.packages import PYTHON
 from infra.quota import LEAST_UNRESERVED, Quota, fit, read_quota, reserved_for_leaving

@@ -86,6 +86,12 @@ class Request:
         return (urlsplit(NOTEBOOK_URL.read(self.options)).hostname or "").removeprefix("*.")
 
 
+def functions_environment(options: Mapping[str, str], outputs: Mapping[str, str], origin: str) -> dict[str, str]:
+    """The functions' environment: the options as they fit the account, the stack's outputs, the hub's origin."""
+    told = {name: outputs[output] for name, output in FROM_OUTPUTS.items()}
+    return {**options, **told, "HOMEPORT_HUB_ORIGIN": origin}
+
+
 def check_stage(stage: str) -> str:
     """Give the stage's name back; raises BadConfiguration."""
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,15}", stage):

@@ -67,6 +67,12 @@ def stack_outputs(cloudformation: CloudFormationClient, name: str) -> dict[str, 
     return None if stack is None else _outputs(stack)
 
 
+def stack_status(cloudformation: CloudFormationClient, name: str) -> str | None:
+    """The stack's status; None if there is no such stack."""
+    stack = _stack(cloudformation, name)
+    return None if stack is None else str(stack["StackStatus"])
+
+
 def _outputs(stack: StackTypeDef) -> dict[str, str]:
     return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 

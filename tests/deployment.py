@@ -29,6 +29,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug import Response
 from werkzeug.serving import make_server
 
+from tests.moto_gaps import write_key_policies
 from tests.policies import REGION, ROOT
 from tests.wheels import write_wheel
 
@@ -84,6 +85,8 @@ class Gateway:
         environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self.account
         answer: Iterable[bytes] = self._moto(environ, start_response)
+        if call == "CreateStack":
+            write_key_policies(self.account)
         return answer
 
     def bodies(self, call: str) -> list[str]:

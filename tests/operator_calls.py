@@ -28,6 +28,14 @@ _LAMBDA = {  # a call of Lambda's, any function being "x" → its action
     "PUT /2015-03-31/event-source-mappings/x": "UpdateEventSourceMapping",
     "DELETE /2015-03-31/event-source-mappings/x": "DeleteEventSourceMapping",
 }
+_BUCKETS = {  # what a GET of a bucket may ask for; the query, which says for what, is not part of a call
+    "s3:GetBucketPublicAccessBlock",
+    "s3:GetEncryptionConfiguration",
+    "s3:GetLifecycleConfiguration",
+    "s3:GetBucketPolicy",
+    "s3:GetBucketVersioning",
+}
+_OBJECTS = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
 _ALLOWED_TO_ALL = {"GetCallerIdentity"}
 
 
@@ -44,7 +52,9 @@ def _is_allowed(call: str, actions: set[str], names: set[str]) -> bool:
         return call in names
     if re.match("/(restapis|account|domainnames)", path):
         return f"apigateway:{method}" in actions
-    if path.startswith("/homeport-"):  # a bucket: its objects are listed and deleted
-        return {"GET": "s3:ListBucket", "POST": "s3:DeleteObject"}[method] in actions
+    if re.match("/homeport-[^/]+/artefacts/", path):
+        return _OBJECTS[method] in actions
+    if path.startswith("/homeport-"):  # a bucket: it is looked at, its objects are listed and deleted
+        return {"GET": "s3:ListBucket", "POST": "s3:DeleteObject"}[method] in actions and actions >= _BUCKETS
     address = re.sub(r"/(functions|event-source-mappings|tags)/[^/]+", r"/\1/x", path)
     return f"lambda:{_LAMBDA[f'{method} {address}']}" in actions

@@ -76,7 +76,6 @@ def test_every_command_of_the_page_does_what_the_page_says(account: Rig) -> None
         "Look first",
         "Deploy",
         "The hub's domain",
-        "Look at it",
         "A second stage",
         "Plain Chalice",
         "CloudFormation alone",

@@ -222,6 +222,7 @@ STEPS = {  # the first call of each step, in their order, and how many event sou
     "CreateRole": 0,
     "POST /2015-03-31/event-source-mappings": 0,
     "POST /restapis/[^/]+/deployments": 4,
+    "PUT /homeport-[^/]+/artefacts/.*": 4,
     "PUT /restapis/[^/]+/gatewayresponses/.*": 4,
 }
 

@@ -1,0 +1,44 @@
+"""What moto's CloudFormation leaves out of infra/resources.yaml, made by the calls that CloudFormation would make."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from moto.kms.models import kms_backends
+
+from tests.policies import REGION, resource_policy, template
+
+
+def write_key_policies(account: str) -> None:
+    """Let moto read the keys' policies, which it keeps as CloudFormation has them and reads as text."""
+    for key in kms_backends[account][REGION].keys.values():
+        if not isinstance(key.policy, str):
+            key.policy = json.dumps(key.policy)
+
+
+def fill_gaps(client: Callable[[str], Any], outputs: Mapping[str, str]) -> None:
+    """Make the bucket's policy, public access block and lifecycle, and the table's backup."""
+    s3, name = client("s3"), outputs["Bucket"]
+    properties = template("resources.yaml")["Resources"]["Bucket"]["Properties"]
+    s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=properties["PublicAccessBlockConfiguration"])
+    rules = [
+        {
+            "ID": rule["Id"],
+            "Status": rule["Status"],
+            "Filter": {"Prefix": rule.get("Prefix", "")},
+            **(
+                {"Expiration": {"Days": rule["ExpirationInDays"]}}
+                if "ExpirationInDays" in rule
+                else {"AbortIncompleteMultipartUpload": rule["AbortIncompleteMultipartUpload"]}
+            ),
+        }
+        for rule in properties["LifecycleConfiguration"]["Rules"]
+    ]
+    s3.put_bucket_lifecycle_configuration(Bucket=name, LifecycleConfiguration={"Rules": rules})
+    policy = resource_policy("BucketPolicy", "PolicyDocument", {**outputs, "BucketArn": f"arn:aws:s3:::{name}"})
+    s3.put_bucket_policy(Bucket=name, Policy=json.dumps(policy))
+    client("dynamodb").update_continuous_backups(
+        TableName=outputs["Table"], PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
+    )
