@@ -27,8 +27,11 @@ settings.register_profile("homeport", deadline=None, max_examples=25, suppress_h
 settings.load_profile("homeport")
 
 REAL_PARTS = ("tests/browser/", "tests/integration/", "tests/functional/test_local_endpoint.py")
-# Of them; they start parts of their own, since they take long.
-ON_THEIR_OWN = ("tests/integration/test_helper_builds.py",)
+# Of them; they take long and need an engine alone, so that the other process starts one for them.
+ON_THEIR_OWN = tuple(
+    f"tests/integration/test_{name}.py"
+    for name in ("chaos", "helper_builds", "no_container_left", "pull_of_several_invocations", "upgrade_and_rollback")
+)
 OURS = ("HOMEPORT_NO_SKIPS", "HOMEPORT_EXAMPLES")  # what a test may be told
 FOREIGN = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL")
 

@@ -158,7 +158,8 @@ class Rig:
 
     def environ(self, **more: str) -> dict[str, str]:
         """The environment of a command: the server, the one place for packages, the options, and more; "" unsets."""
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "HOMEPORT_"))}
+        foreign = ("AWS_", "HOMEPORT_", "MAKE", "MFLAGS")  # a `make` below another says so before its first line
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
         pip = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels)}
         wanted = {**inherited, **aws_environment(self.endpoint), **pip, **more}
         return {name: value for name, value in wanted.items() if value}

@@ -158,10 +158,19 @@ class Rig:
         )
         for item in listed["Items"]:
             self.dynamodb.delete_item(TableName=table, Key={"pk": pk, "sk": item["sk"]})
+        self._forget(sid)
         for name, _ in self.containers(sid):
             self.behind.remove_container(name, force=True)
         with suppress(NotFound):
             self.behind.remove_volume(volume_name(sid))
+
+    def _forget(self, sid: str) -> None:
+        """Have no history of a session: what comes under its name now is another life."""
+        self.history(sid)  # what is still to be read of it is read before
+        with self._lock:
+            del self._journal[sid]
+        with self.events.changed:
+            self.events.containers[:] = [told for told in self.events.containers if told[2] != sid]
 
     def sid_of(self, name: str) -> str:
         """The session of the bundle's key and this name; "" while there is none."""

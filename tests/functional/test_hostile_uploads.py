@@ -27,6 +27,7 @@ from chalicelib.session.values import State
 from local import processes
 from local.aws import Aws, aws, own_environ
 from local.hub import hub as running_hub
+from local.settings import NO_RATES
 from tests.functional.hub_rig import HubRig, a_bundle, hub_rig
 from tests.functional.test_web import BROWSER, made_ready
 from tests.unit.naughty import ACCEPTED_NAMES, REFUSED_NAMES, TYPED_NAMES
@@ -405,7 +406,7 @@ def problem_of(received: bytes) -> dict[str, Any]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with aws(tmp_path_factory.mktemp("aws")) as embedded:
         port = processes.free_port()
-        environ = own_environ(os.environ) | dict(embedded.environ)
+        environ = own_environ(os.environ) | dict(embedded.environ) | dict(NO_RATES)
         with running_hub(tmp_path_factory.mktemp("hub"), port=port, environ=environ):
             yield Server(port, embedded)
 

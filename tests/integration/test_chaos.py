@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -40,14 +40,13 @@ def rig(state: Path, engine: Engine) -> Iterator[Rig]:
         yield rig
 
 
-def test_killed_before_and_after_every_side_effect_a_notebook_is_whole_or_gone(
-    rig: Rig, report: Callable[[str], None]
-) -> None:
-    killed, failed = live(rig, range(LIFE + LIVELY), 4, report)
+def test_killed_before_and_after_every_side_effect_a_notebook_is_whole_or_gone(rig: Rig) -> None:
+    said: list[str] = []
+    killed, failed = live(rig, range(LIFE + LIVELY), 4, said.append)
     for name in missed(killed):  # no two lives have the same instructions: what is slow is written down, for one
-        more, wrong = live(rig, [LIFE - 1], 1, report, name)
+        more, wrong = live(rig, [LIFE - 1], 1, said.append, name)
         killed, failed = killed + more, failed + wrong
-    assert failed == []
+    assert failed == [], "\n".join(said)
     assert missed(killed) == []
 
 
