@@ -246,10 +246,10 @@ BREAKAGES = {
         "Amazon Linux 2 (glibc 2.26), which has no memfd",
     ),
     "limits": Breakage(
-        _pull(Timeout=600, MemorySize=256),
-        _pull(Timeout=900, MemorySize=512),
+        _pull(Timeout=600, MemorySize=128),
+        _pull(Timeout=900, MemorySize=256),
         None,
-        "Timeout is 600, not 900, MemorySize is 256, not 512",
+        "Timeout is 600, not 900, MemorySize is 128, not 256",
     ),
     "environment": Breakage(
         _told(HOMEPORT_HUB_NAME="another", HOMEPORT_IMAGE=None, MINE="s3cret"),
