@@ -226,11 +226,13 @@ class Repositories:
             with self._visit.asking(False):
                 self._sleep(HELPER_LOOK)
             there = endpoint.helper(helper.name)
-        if there.status == "missing":  # another launch's, which was stopped: the next look makes it anew
+        is_built = there.exit_code is not None and session.state is State.BUILDING
+        log = endpoint.helper_log(helper.name, None if is_built else LOOK_LINES) if there.status != "missing" else ""
+        if there.exit_code is not None and not log:  # another launch may have removed what they share a moment ago
+            there = endpoint.helper(helper.name)
+        if there.status == "missing":  # the next look finds what was built, or makes it anew
             yield e.HelperProgressed(None, "")
             return None
-        is_built = there.exit_code is not None and session.state is State.BUILDING
-        log = endpoint.helper_log(helper.name, None if is_built else LOOK_LINES)
         report = report_of(log)
         if there.exit_code is None:
             yield e.HelperProgressed(report.fraction, self._visit.masked(report.line))

@@ -316,6 +316,25 @@ def test_what_the_operator_does_not_allow_is_not_launched_either_when_its_site_l
             assert (world.engine.builds, world.engine.cloned) == (0, {})
 
 
+def test_a_build_whose_helper_another_launch_removes_before_its_log_is_read_is_no_failure() -> None:
+    world = World()
+    read, removed = world.engine.helper_log, list[str]()
+
+    def gone(name: str, lines: int | None) -> str:
+        found = world.engine.helpers.get(name)
+        if not removed and found is not None and found.exit_code is not None and name == build_name(built(world)):
+            removed.append(name)
+            del world.engine.helpers[name]
+            return ""
+        return read(name, lines)
+
+    world.engine.helper_log = gone  # type: ignore[method-assign]
+    sid = world.launch_repository("lessons")
+    world.settle()
+    assert (world.session(sid).state, world.session(sid).failure, world.engine.builds) == (State.READY, None, 1)
+    assert removed
+
+
 @pytest.mark.parametrize("log", ["", "Killed\n", answer(answer="resolved", versions=["-x"]), answer(answer="failed")])
 def test_a_helper_that_ends_without_an_answer_is_a_failure_with_its_last_lines(log: str) -> None:
     for exit_code in (0, 137):
