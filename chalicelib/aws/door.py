@@ -1,14 +1,16 @@
 """The door and the rates of launching, in DynamoDB.
 
-pk, sk            hub, door: what the operator says
-message
+    pk, sk            hub, door: what the operator says
+    message
 
-pk, sk            hub, sessions: how many there were when the schedule counted
-sessions, counted_at
+    pk, sk            hub, sessions: how many there were when the schedule counted
+    sessions, counted_at
 
-pk, sk            rate#<digest of whom it is about>, rate
-full_at           when its bucket is full again (session/door.py)
-ttl
+    pk, sk            rate#<digest of whom it is about>, rate
+    full_at           when its bucket is full again
+    ttl
+
+What a door and a rate are is said in session/door.py.
 """
 
 from __future__ import annotations
