@@ -47,6 +47,9 @@ OPTIONS: Final = {
     "HOMEPORT_HUB_ORIGIN": ORIGIN,
     "HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net",
     "HOMEPORT_ENDPOINT_NETWORKS": "127.0.0.0/8",
+    # One key launches more than a visitor may.
+    "HOMEPORT_OWNER_LAUNCHES": "0",
+    "HOMEPORT_OWNER_NOTEBOOKS": "0",
 }
 First = Callable[[Function], float]  # gives milliseconds
 
