@@ -2,7 +2,8 @@
 
 1. Preflight: what a deployment needs is looked at (infra/preflight.py), and the packages that Lambda ships are fetched,
    each checked against its hash (infra/packages.py). Nothing is touched before that.
-2. Resources: the stack of infra/resources.yaml is created or updated, and the API made (infra/api.py).
+2. Resources: the stack of infra/resources.yaml is created or updated, and the API made (infra/api.py). Indexes of the
+   table are made one at a time, and those that the functions read no more are removed at the end (infra/indexes.py).
 3. Certificates: the hub's own are made, if they are not there (infra/certificates.py).
 4. Functions: Chalice's own deployer runs on a copy of the project that is filled with the stack's outputs
    (infra/project.py, infra/functions.py). What was deployed is kept for a rollback (infra/rollback.py). Then the API
@@ -44,6 +45,7 @@ from infra.doctor import look_inside
 from infra.domains import look_at_domains
 from infra.functions import deploy_functions
 from infra.images import Docker
+from infra.indexes import Table
 from infra.packages import fetch_packages
 from infra.plain import PYTHONS, difference, record_packages, this_python
 from infra.preflight import Preflight, preflight, where
@@ -51,9 +53,10 @@ from infra.project import APP, configure_stage, deployed_resources, record_deplo
 from infra.proxy_step import ProxyOptions, check_proxy, deploy_proxy
 from infra.request import Request, functions_environment, read_request
 from infra.rollback import built_zip, commit_of, keep
-from infra.stack import deploy_stack, stack_outputs
+from infra.stack import stack_outputs
 
 ROOT: Final = Path(__file__).resolve().parent.parent
+TEMPLATE: Final = ROOT / "infra" / "resources.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,13 @@ def deploy(
         running = deploy_proxy(request, proxy, session, docker, hub_origin=made.origin, say=_say)
         if not running.has_record:
             _say(f"The proxy: let *.{request.notebook_domain} be a CNAME for {running.dns_name}")
+    table_of(request, session).remove_unread(TEMPLATE.read_text())
     return url
+
+
+def table_of(request: Request, session: boto3.Session) -> Table:
+    """The stage's table."""
+    return Table(session, request.stage, _say, time.sleep)
 
 
 def complete_api(request: Request, session: boto3.Session, *, outputs: Mapping[str, str], api: str) -> None:
@@ -140,6 +149,7 @@ def after_chalice(request: Request, session: boto3.Session) -> None:
     if outputs is None or api is None:
         raise BadConfiguration(f"There is no {APP}-{request.stage}. Run `make resources STAGE={request.stage}` first")
     complete_api(request, session, outputs=outputs, api=api)
+    table_of(request, session).remove_unread(TEMPLATE.read_text())
 
 
 def prepare(request: Request, session: boto3.Session, *, now: float) -> None:
@@ -156,6 +166,7 @@ def prepare(request: Request, session: boto3.Session, *, now: float) -> None:
     environment = made.environment(found.options)
     configure_stage(ROOT, ROOT, outputs=made.outputs, environment=environment, reserved=found.reserved)
     record_deployed(ROOT, request.stage, made.existing)
+    table_of(request, session).remove_unread(TEMPLATE.read_text())
     if said := difference(python):
         _say(said)
 
@@ -167,13 +178,7 @@ def deploy_resources(request: Request, session: boto3.Session, *, now: float) ->
         parameters["AlarmEmail"] = request.alarm_email
     if request.certificate_reader is not None:
         parameters["CertificateReader"] = request.certificate_reader
-    outputs = deploy_stack(
-        session.client("cloudformation"),
-        name=f"{APP}-{request.stage}",
-        template=(ROOT / "infra" / "resources.yaml").read_text(),
-        parameters=parameters,
-        capabilities=["CAPABILITY_IAM"],
-    )
+    outputs = table_of(request, session).deploy(TEMPLATE.read_text(), parameters)
     _say(f"Stack {APP}-{request.stage} is up to date")
     apigateway = session.client("apigateway")
     ensure_logging(apigateway, outputs["GatewayLogsRole"], time.sleep)

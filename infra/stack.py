@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -71,6 +72,14 @@ def stack_status(cloudformation: CloudFormationClient, name: str) -> str | None:
     """The stack's status; None if there is no such stack."""
     stack = _stack(cloudformation, name)
     return None if stack is None else str(stack["StackStatus"])
+
+
+def deployed_template(cloudformation: CloudFormationClient, name: str) -> str | None:
+    """The template that the stack was last created or updated with, YAML or JSON; None if it was never created."""
+    if stack_status(cloudformation, name) in {None, *NEVER_CREATED}:
+        return None
+    found = cloudformation.get_template(StackName=name)["TemplateBody"]
+    return found if isinstance(found, str) else json.dumps(found)  # boto3 reads JSON itself
 
 
 def _outputs(stack: StackTypeDef) -> dict[str, str]:

@@ -29,7 +29,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug import Response
 from werkzeug.serving import make_server
 
-from tests.moto_gaps import write_key_policies
+from tests.moto_gaps import let_stacks_change_indexes, remember_defaults, write_key_policies
 from tests.policies import REGION, ROOT
 from tests.wheels import write_wheel
 
@@ -51,26 +51,28 @@ COMMANDS = Path(sys.executable).parent
 class Gateway:
     """moto's application, its gaps filled.
 
-    `refused` is a call that is refused: its method and path, or its action, by name. `calls` are all that were made,
-    in that form, each with its body. `quota` is how many functions the account may have at work; None: it may not ask.
-    `denied` are the actions that the caller's policies do not allow, as far as IAM's simulation says; `conditional`
-    those that depend on what it does not know.
+    `refused` is a call that is refused: its method and path, or its action, by name; the first `spared` of them are
+    not. `calls` are all that were made, in that form, each with its body. `quota` is how many functions the account may
+    have at work; None: it may not ask. `denied` are the actions that the caller's policies do not allow, as far as
+    IAM's simulation says; `conditional` those that depend on what it does not know.
     """
 
     def __init__(self, account: str) -> None:
         self.account = account
         self.refused = ""
+        self.spared = 0
         self.calls: list[tuple[str, bytes]] = []
         self.quota: int | None = 1000
         self.denied: set[str] = set()
         self.conditional: set[str] = set()
         self._moto = DomainDispatcherApplication(create_backend_app)
+        let_stacks_change_indexes()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         call = _call(environ, body)
         self.calls.append((call, body))
-        if self.refused and re.fullmatch(self.refused, call):
+        if self._is_refused(call):
             return _refusal(environ)(environ, start_response)
         if call == "GET /2016-08-19/account-settings":
             return self._account()(environ, start_response)
@@ -87,7 +89,14 @@ class Gateway:
         answer: Iterable[bytes] = self._moto(environ, start_response)
         if call == "CreateStack":
             write_key_policies(self.account)
+            remember_defaults(self.account)
         return answer
+
+    def _is_refused(self, call: str) -> bool:
+        if not self.refused or not re.fullmatch(self.refused, call):
+            return False
+        self.spared -= 1
+        return self.spared < 0
 
     def bodies(self, call: str) -> list[str]:
         """What was sent with each of these calls so far."""
@@ -193,6 +202,10 @@ class Rig:
         """The outputs of the stage's stack."""
         stack = self.client("cloudformation").describe_stacks(StackName=f"homeport-{stage}")["Stacks"][0]
         return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+    def templates(self) -> list[str]:
+        """The templates that stacks were updated with so far."""
+        return [parse_qs(body)["TemplateBody"][0] for body in self.gateway.bodies("UpdateStack")]
 
     def mappings(self) -> list[dict[str, Any]]:
         """All event source mappings."""

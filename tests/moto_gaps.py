@@ -6,8 +6,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from moto.cloudformation.exceptions import ValidationError
+from moto.cloudformation.models import cloudformation_backends
+from moto.dynamodb.models.table import GlobalSecondaryIndex, Table
 from moto.kms.models import kms_backends
 
+from infra.indexes import TABLE
 from tests.policies import REGION, resource_policy, template
 
 
@@ -16,6 +20,12 @@ def write_key_policies(account: str) -> None:
     for key in kms_backends[account][REGION].keys.values():
         if not isinstance(key.policy, str):
             key.policy = json.dumps(key.policy)
+
+
+def remember_defaults(account: str) -> None:
+    """Let moto's stacks know parameters that have their default, which an update may refer to as any other."""
+    for stack in cloudformation_backends[account][REGION].stacks.values():
+        stack.parameters = stack.resource_map.input_parameters = {**stack.stack_parameters, **stack.parameters}
 
 
 def fill_gaps(client: Callable[[str], Any], outputs: Mapping[str, str]) -> None:
@@ -42,3 +52,33 @@ def fill_gaps(client: Callable[[str], Any], outputs: Mapping[str, str]) -> None:
     client("dynamodb").update_continuous_backups(
         TableName=outputs["Table"], PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
     )
+
+
+def let_stacks_change_indexes() -> None:
+    """Let moto's CloudFormation change a table's indexes as AWS's does: one in an update, with their attributes."""
+    Table.update_from_cloudformation_json = classmethod(_update_table)  # type: ignore[method-assign,assignment]
+
+
+def _update_table(
+    _cls: type[Table],
+    original_resource: Table,
+    new_resource_name: str,
+    cloudformation_json: dict[str, Any],
+    account_id: str,
+    region_name: str,
+) -> Table:
+    properties = cloudformation_json["Properties"]
+    indexes = [
+        GlobalSecondaryIndex.create(index, original_resource.table_key_attrs)
+        for index in properties["GlobalSecondaryIndexes"]
+    ]
+    then, now = {one.name for one in original_resource.global_indexes}, {one.name for one in indexes}
+    if len(then ^ now) > 1:
+        raise ValidationError(TABLE, "Cannot perform more than one GSI creation or deletion in a single update")
+    keyed = (properties, *properties["GlobalSecondaryIndexes"])
+    keys = {key["AttributeName"] for one in keyed for key in one["KeySchema"]}
+    if {one["AttributeName"] for one in properties["AttributeDefinitions"]} != keys:
+        raise ValidationError(TABLE, "Number of attributes in KeySchema does not exactly match AttributeDefinitions")
+    original_resource.global_indexes = indexes
+    original_resource.attr = properties["AttributeDefinitions"]
+    return original_resource
