@@ -31,7 +31,7 @@ from infra.domains import look_at_domains
 from infra.findings import Finding
 from infra.outside import Site
 from infra.preflight import where
-from infra.project import APP
+from infra.project import APP, POLICIES, render_policy
 from infra.quota import Quota, fit, read_quota
 from infra.request import Request, functions_environment, read_request
 from infra.stack import stack_outputs
@@ -172,6 +172,7 @@ def _works(request: Request, session: boto3.Session, outputs: Mapping[str, str])
     if not origin:
         environment["HOMEPORT_HUB_ORIGIN"] = None
     yield from looked("the functions", lambda: inside.functions(lambda_, stage, settings, environment))
+    yield from looked("the roles", lambda: _roles(session, outputs))
     arns = {lane: outputs[f"{lane.capitalize()}QueueArn"] for lane in Lane}
     timeouts = {lane: int(settings[lane]["lambda_timeout"]) for lane in Lane}
     limits = {lane: config.functions_of(lane) for lane in Lane}
@@ -181,6 +182,15 @@ def _works(request: Request, session: boto3.Session, outputs: Mapping[str, str])
     names = [*_alarms("resources.yaml", stage), *_alarms("proxy.yaml", stage)]
     yield from looked("alarms", lambda: inside.alarms(session.client("cloudwatch"), names))
     yield from looked("the proxy", lambda: _proxies(session, stage))
+
+
+def _roles(session: boto3.Session, outputs: Mapping[str, str]) -> Iterator[Finding]:
+    folder = ROOT / "infra" / "policies"
+    policies = {
+        function: json.loads(render_policy((folder / f"{policy}.json").read_text(), outputs))
+        for function, policy in POLICIES.items()
+    }
+    yield from inside.roles(session.client("iam"), outputs["Stage"], policies)
 
 
 def _origin(request: Request, session: boto3.Session) -> str:

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from chalice.constants import LAMBDA_TRUST_POLICY
+
 from chalicelib.aws.door import DoorStore
 from chalicelib.session.lanes import Lane, queue_of
 from infra.api import find_api, leads_to
@@ -21,8 +23,9 @@ from infra.functions import RUNTIME
 from infra.packages import PYTHON
 from infra.plain import DIFFERENCES
 from infra.preflight import MORE_FUNCTIONS
-from infra.project import APP, event_sources, function_name
+from infra.project import APP, POLICIES, event_sources, function_name, role_name
 from infra.quota import Quota
+from infra.roles import Document, Role, listed, read_role, statements
 from infra.stack import stack_status
 
 COMPLETE: Final = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
@@ -32,6 +35,7 @@ BUCKET_DENIALS: Final = ("TlsOnly", "NobodyButTheLauncherReadsCredentials")
 KEY_DENIALS: Final = ("NobodyButTheLauncherOpensCredentials", "NobodyButWhoUsesThemReadsCertificates")
 BACKSTOP: Final = "credentials/"  # the prefix whose objects a lifecycle rule deletes
 INDEXES: Final = ("feed", "listing", "redrive", "ring")
+LAMBDA: Final = "lambda.amazonaws.com"
 VISIBILITY: Final = 6  # times the function's timeout, as AWS asks for event sources
 MONTH: Final = 31 * 86400.0  # seconds
 PARAMETERS_AT_ONCE: Final = 10  # of GetParameters
@@ -158,14 +162,23 @@ def table(dynamodb: Any, name: str) -> Iterator[Finding]:
     indexes = {one["IndexName"]: one.get("IndexStatus", "ACTIVE") for one in found.get("GlobalSecondaryIndexes", [])}
     missing = [one for one in INDEXES if one not in indexes]
     building = [one for one, status in indexes.items() if status != "ACTIVE"]
+    more = [one for one in indexes if one not in INDEXES]
     if missing:
-        how = 'Add one at a time: docs/operations.md, "Updating".'
+        how = (
+            "Run `make deploy`, which makes one at a time. If that does not, somebody deleted it: make it again as "
+            "infra/resources.yaml has it, by `aws dynamodb update-table`."
+        )
         yield Finding(False, f"the table has no index {', '.join(missing)}: what reads it fails", how)
     elif building:
         what = f"the table's index {', '.join(building)} is not active: what reads it fails until then"
         yield Finding(None, what, "Wait some minutes, and look again.")
     else:
         yield Finding(True, f"the table {name} has its indexes")
+    if more:
+        how = (
+            "The next `make deploy` removes what an older version read; what somebody made by hand stays, and is paid."
+        )
+        yield Finding(None, f"the table has the index {', '.join(more)}, which this version does not read", how)
     if found.get("DeletionProtectionEnabled"):
         yield Finding(True, "the table is protected from deletion")
     else:
@@ -265,6 +278,53 @@ def _of_function(
     if status != "Successful":
         good = None if status == "InProgress" else False
         yield Finding(good, f"the last update of {called}: {status} {why}".rstrip(), again)
+
+
+def roles(iam: Any, stage: str, policies: Mapping[str, Document]) -> Iterator[Finding]:
+    """Look at each function's role; `policies` are what each function's role should have, by the function."""
+    for function, policy in policies.items():
+        name = role_name(stage, function)
+        role = read_role(iam, name)
+        if role is None:
+            yield Finding(False, f"there is no role {name}", f"Run `make deploy STAGE={stage}`.")
+            continue
+        source = f"infra/policies/{POLICIES[function]}.json"
+        problems = [*_own_policy(name, role, policy, source, stage), *trust(name, role)]
+        yield from problems or [Finding(True, f"the role {name} has the policy {source} alone, and is Lambda's alone")]
+
+
+def _own_policy(name: str, role: Role, policy: Document, source: str, stage: str) -> Iterator[Finding]:
+    right = [one for one, document in role.inline.items() if document == policy]
+    if not right:
+        what = f"the role {name} has not the policy {source} as this checkout has it"
+        yield Finding(False, what, f"Run `make deploy STAGE={stage}`. If nobody deployed, CloudTrail says who did it.")
+    own = right[0] if right else name if name in role.inline else next(iter(role.inline), "")
+    more = {one: f"delete-role-policy --policy-name {one}" for one in role.inline if one != own}
+    more |= {arn: f"detach-role-policy --policy-arn {arn}" for arn in role.attached}
+    for one, command in more.items():
+        mend = f"CloudTrail says who did it. aws iam {command} --role-name {name}"
+        yield Finding(False, f"the role {name} has the policy {one} besides its own", mend)
+
+
+def trust(name: str, role: Role) -> Iterator[Finding]:
+    """Look whether Lambda alone may take a role."""
+    found = statements(role.trust)
+    if len(found) != 1 or not _lets_lambda_in(found[0]):
+        mend = (
+            f"CloudTrail says who did it. aws iam update-assume-role-policy --role-name {name} --policy-document "
+            f"'{json.dumps(LAMBDA_TRUST_POLICY)}'"
+        )
+        yield Finding(False, f"the role {name} may be taken by others than Lambda, or not by Lambda", mend)
+
+
+def _lets_lambda_in(statement: Mapping[str, Any]) -> bool:
+    """Whether a statement of a trust policy lets Lambda take the role, nobody else, and on no condition."""
+    said = {key: part for key, part in statement.items() if key not in ("Sid", "Action", "Principal")}
+    return (
+        said == {"Effect": "Allow"}
+        and listed(statement.get("Action", [])) == ["sts:AssumeRole"]
+        and statement.get("Principal") in ({"Service": LAMBDA}, {"Service": [LAMBDA]})
+    )
 
 
 def lanes(
