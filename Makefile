@@ -40,6 +40,7 @@ lock: venv ## Lock pyproject.toml's dependencies with their hashes; RAISE="name 
 	$(LOCK) --group image -c requirements-dev.txt -o local/requirements-image.txt
 	$(LOCK) --group builder -c requirements-dev.txt -o local/requirements-builder.txt
 	$(LOCK) --group runtime -c requirements-dev.txt -o tests/requirements-runtime.txt
+	$(LOCK) --group checkov -o tests/requirements-checkov.txt
 	$(LOCK) --group peers -c requirements-dev.txt -c local/requirements-image.txt -o bench/requirements-peers.txt
 
 setup-apt:

@@ -20,6 +20,7 @@ LOCKS: Mapping[str, str] = {
     "image": "local/requirements-image.txt",
     "builder": "local/requirements-builder.txt",
     "runtime": "tests/requirements-runtime.txt",
+    "checkov": "tests/requirements-checkov.txt",
     "peers": "bench/requirements-peers.txt",
 }
 # Everything that a lock's line may hold: so no address of an index, no option, and nothing that is not hashed.

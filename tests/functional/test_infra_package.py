@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from chalicelib.session.lanes import Lane
 from infra.api import ANSWERS
 from infra.project import POLICIES, function_name, role_name
 from tests.deployment import COMMANDS, Rig, rig
-from tests.policies import REGION, template
+from tests.locks import LOCKS
+from tests.policies import REGION, ROOT, template
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning"),
@@ -61,17 +63,65 @@ def expanded(out: Path) -> dict[str, Any]:
     return dict(translated["Resources"])
 
 
+@pytest.fixture(scope="module")
+def expanded_file(out: Path, expanded: dict[str, Any]) -> Path:
+    """The template with those resources."""
+    sam = json.loads((out / "sam.json").read_text())
+    rest = {part: sam[part] for part in ("Parameters", "Conditions", "Outputs")}
+    (out / "expanded.json").write_text(json.dumps({**rest, "Resources": expanded}))
+    return out / "expanded.json"
+
+
 def of_type(expanded: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return [resource["Properties"] for resource in expanded.values() if resource["Type"] == kind]
 
 
-def test_the_template_and_what_it_expands_to_pass_cfn_lint(out: Path, expanded: dict[str, Any], tmp_path: Path) -> None:
-    sam = json.loads((out / "sam.json").read_text())
-    rest = {part: sam[part] for part in ("Parameters", "Conditions", "Outputs")}
-    (tmp_path / "expanded.json").write_text(json.dumps({**rest, "Resources": expanded}))
-    for file in (out / "sam.json", tmp_path / "expanded.json"):
+def test_the_template_and_what_it_expands_to_pass_cfn_lint(out: Path, expanded_file: Path) -> None:
+    for file in (out / "sam.json", expanded_file):
         linted = subprocess.run([COMMANDS / "cfn-lint", file], capture_output=True, text=True)
         assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+# Its part for CloudFormation: its command imports the parts for all else, too, which takes longer than to look.
+CHECKOV = """
+import json, sys
+from checkov.cloudformation.runner import Runner
+from checkov.runner_filter import RunnerFilter
+report = Runner().run(root_folder=None, files=sys.argv[1:], runner_filter=RunnerFilter(framework=["cloudformation"]))
+failed = [[check.file_path, check.check_id, check.resource] for check in report.failed_checks]
+print(json.dumps({"failed": failed, "skipped": len(report.skipped_checks), "unread": report.parsing_errors}))
+"""
+
+
+@pytest.fixture(scope="module")
+def checkov(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Python of an environment with what tests/requirements-checkov.txt locks."""
+    environment = tmp_path_factory.mktemp("checkov") / "venv"
+    python = environment / "bin" / "python"
+    subprocess.run([COMMANDS / "uv", "venv", "--quiet", "--python", sys.executable, environment], check=True)
+    install = [COMMANDS / "uv", "pip", "install", "--quiet", "--python", python]
+    lock = ROOT / LOCKS["checkov"]
+    subprocess.run([*install, "--require-hashes", "--only-binary=:all:", "-r", lock], check=True)
+    return python
+
+
+def test_each_finding_of_checkov_is_answered_in_a_comment(checkov: Path, expanded_file: Path) -> None:
+    """In the templates, for one resource; in infra/package.py, for what Chalice's template expands to."""
+    templates = sorted((ROOT / "infra").glob("*.yaml"))
+    looked = subprocess.run(
+        [checkov, "-c", CHECKOV, *templates, expanded_file],
+        env={"LOG_LEVEL": "ERROR", "HOME": str(expanded_file.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert looked.returncode == 0, looked.stderr
+    found = json.loads(looked.stdout.splitlines()[-1])
+    ours = [one for one in found["failed"] if not one[0].endswith(expanded_file.name)]
+    assert (ours, found["unread"]) == ([], [])
+    answers = "".join(template.read_text() for template in templates).count("# checkov:skip=")
+    assert found["skipped"] == answers, "an answer to nothing that is found"
+    answered = re.findall(r"^# (CKV2?_AWS_\d+) ", (ROOT / "infra" / "package.py").read_text(), re.MULTILINE)
+    assert {check for _, check, _ in found["failed"]} == set(answered), found["failed"]
 
 
 def test_the_functions_have_the_names_runtime_and_roles_that_make_deploy_gives_them(expanded: dict[str, Any]) -> None:
