@@ -107,7 +107,7 @@ preflight: venv stage ## Look at what a deployment needs, and change nothing: ma
 resources: venv stage ## Make what the functions need, for `chalice deploy` and `chalice package`: make resources STAGE=prod
 	$(RUN) -m infra.deploy --resources --stage $(STAGE)
 
-api: venv stage ## Set what `chalice deploy` leaves out of the API, after it: make api STAGE=prod
+api: venv stage ## Set what `chalice deploy` leaves out of the API, and remove what its functions read no more: make api STAGE=prod
 	$(RUN) -m infra.deploy --api --stage $(STAGE)
 
 deploy: venv stage ## Deploy to AWS, all of it: make deploy STAGE=prod

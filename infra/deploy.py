@@ -13,7 +13,7 @@
    `make doctor`'s: after a first deployment their records are still to be made.
 
 `--resources`, or `make resources`, ends after the third step and configures the project for the `chalice` command;
-`--api`, or `make api`, does what is left to do for the API after `chalice deploy`.
+`--api`, or `make api`, does what is left to do for the API and the table's indexes after `chalice deploy`.
 
 Every step may be repeated; a run that failed is repeated by running it again. Options come from HOMEPORT_ variables
 (docs/operations.md), AWS credentials and region from where boto3 looks for them.

@@ -16,7 +16,7 @@ https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resou
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 import boto3
@@ -196,11 +196,14 @@ class Table:
                     f"--global-secondary-index-updates '{delete}'"
                 )
 
-    def _read_by_functions(self, names: Collection[str]) -> list[str]:
-        """Which of the indexes a function's role may read."""
+    def _read_by_functions(self, names: Sequence[str]) -> Sequence[str]:
+        """Which of the indexes a function's role may read: all, as far as is known, if a role is not there."""
         arn = self._describe(self._name())["TableArn"]
         roles = [read_role(self._iam, role_name(self._stage, function)) for function in POLICIES]
-        return [name for name in names if any(role and role.names(f"{arn}/index/{name}") for role in roles)]
+        known = [role for role in roles if role is not None]
+        if len(known) < len(roles):
+            return names
+        return [name for name in names if any(role.names(f"{arn}/index/{name}") for role in known)]
 
 
 def _busy(table: Mapping[str, Any]) -> list[str]:

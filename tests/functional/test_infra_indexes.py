@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,12 +108,15 @@ class Stage:
         return {one["IndexName"] for one in found["GlobalSecondaryIndexes"]}
 
     def let_functions_read(self, *names: str) -> None:
-        """Give the role of the pages these indexes, as a deployment of functions does."""
-        iam, role = self.hub.client("iam"), role_name(self.name, "api_handler")
-        arn = self.hub.outputs(self.name)["TableArn"]
+        """Give the role of the pages these indexes, the others another, as a deployment of functions does."""
+        for function in POLICIES:
+            self._let(role_name(self.name, function), *(names if function == "api_handler" else ["feed"]))
+
+    def _let(self, role: str, *names: str) -> None:
+        iam, arn = self.hub.client("iam"), self.hub.outputs(self.name)["TableArn"]
         statement = {"Effect": "Allow", "Action": "dynamodb:Query", "Resource": [f"{arn}/index/{one}" for one in names]}
         policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-        if role not in {one["RoleName"] for one in iam.list_roles()["Roles"]}:
+        with suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
         iam.put_role_policy(RoleName=role, PolicyName=role, PolicyDocument=policy)
 
@@ -161,6 +165,16 @@ def test_indexes_are_made_one_by_one_before_the_functions_and_removed_one_by_one
     stage.table.remove_unread(AFTER)
     assert stage.updates() == [set(NOW)]
     assert not_allowed(call for call, _ in stage.hub.gateway.calls) == set()
+
+
+def test_without_a_function_of_ours_it_is_not_known_what_is_read(stage: Stage) -> None:
+    stage.table.deploy(AFTER, {"Stage": stage.name})
+    stage.let_functions_read("listing")
+    role = role_name(stage.name, "redrive")
+    stage.hub.client("iam").delete_role_policy(RoleName=role, PolicyName=role)
+    stage.hub.client("iam").delete_role(RoleName=role)
+    stage.table.remove_unread(AFTER)
+    assert stage.indexes() == {*THEN, *NOW}
 
 
 def test_a_version_that_reads_a_removed_index_makes_it_again(stage: Stage) -> None:
@@ -264,7 +278,7 @@ def test_make_resources_makes_them_and_make_deploy_removes_them_when_its_functio
     stage = Stage(hub, boto3.Session(), "test")
     stage.table.deploy(json.dumps(of_before()), {"Stage": "test"})
     stage.let_functions_read("owner")
-    hub.gateway.calls.clear()
+    stage.updates()
     assert (done := hub.deploy("--resources")).returncode == 0, done.stdout + done.stderr
     assert "The table's index listing is being made\nThe table's index ring is being made\n" in done.stdout
     assert "the table's index owner. Once newer ones" in done.stdout  # nothing may read `spare`

@@ -98,10 +98,10 @@ def checkov(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Python of an environment with what tests/requirements-checkov.txt locks."""
     environment = tmp_path_factory.mktemp("checkov") / "venv"
     python = environment / "bin" / "python"
-    subprocess.run([COMMANDS / "uv", "venv", "--quiet", "--python", sys.executable, environment], check=True)
-    install = [COMMANDS / "uv", "pip", "install", "--quiet", "--python", python]
-    lock = ROOT / LOCKS["checkov"]
-    subprocess.run([*install, "--require-hashes", "--only-binary=:all:", "-r", lock], check=True)
+    uv, lock = COMMANDS / "uv", ROOT / LOCKS["checkov"]
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, environment], check=True)
+    hashed = ("--require-hashes", "--only-binary=:all:")
+    subprocess.run([uv, "pip", "install", "--quiet", *hashed, "--python", python, "-r", lock], check=True)
     return python
 
 

@@ -40,7 +40,8 @@ def test_every_requirement_is_locked_at_the_version_that_it_names(group: str) ->
     assert asked == {name: f"=={versions[name]}" for name in asked}
 
 
-def test_all_locks_agree_on_every_version_but_that_of_checkov_which_is_beside_nothing_else() -> None:
+def test_all_locks_agree_on_every_version() -> None:
+    """But for checkov's, which is installed beside nothing else."""
     versions = defaultdict(set)
     for group in LOCKS.keys() - {"checkov"}:
         for package in locked(group):
