@@ -29,6 +29,7 @@ from infra import inside, outside
 from infra.api import API_STAGE, find_api
 from infra.domains import look_at_domains
 from infra.findings import Finding
+from infra.network import NOWHERE, Place, read_network
 from infra.outside import Site
 from infra.preflight import where
 from infra.project import APP
@@ -168,10 +169,18 @@ def _works(request: Request, session: boto3.Session, outputs: Mapping[str, str])
     yield inside.quota(quota, config.functions)
     apigateway, origin = session.client("apigateway"), _origin(request, session)
     yield from looked("the API", lambda: inside.api(apigateway, stage, request.hub_domain))
-    environment: dict[str, str | None] = {**functions_environment(options, outputs, origin)}
+    place = Place(request.network.subnets, request.network.security_groups)
+    if request.network.fixed:
+        cloudformation, network = session.client("cloudformation"), f"{APP}-{stage}-network"
+        yield from looked(
+            f"the stack {network}", lambda: inside.stack(cloudformation, network, f"make deploy STAGE={stage}")
+        )
+        made = read_network(cloudformation, network, request.network.fixed)
+        place = made.place if made else NOWHERE
+    environment: dict[str, str | None] = {**functions_environment(options, outputs, origin, place.addresses)}
     if not origin:
         environment["HOMEPORT_HUB_ORIGIN"] = None
-    yield from looked("the functions", lambda: inside.functions(lambda_, stage, settings, environment))
+    yield from looked("the functions", lambda: inside.functions(lambda_, stage, settings, environment, place))
     arns = {lane: outputs[f"{lane.capitalize()}QueueArn"] for lane in Lane}
     timeouts = {lane: int(settings[lane]["lambda_timeout"]) for lane in Lane}
     limits = {lane: config.functions_of(lane) for lane in Lane}
