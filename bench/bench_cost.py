@@ -49,6 +49,7 @@ MONTHLY: Final[Mapping[str, float]] = {  # dollars a month; list prices of us-ea
     "Fargate vCPU, ARM": 0.03238 * 730,
     "Fargate GB, ARM": 0.00356 * 730,
     "public IPv4 address": 0.005 * 730,
+    "NAT gateway": 0.045 * 730,
     "network load balancer": 0.0225 * 730,
     "NLCU, lowest use": 0.006 * 730 * 0.1,
     "small virtual machine": 5.0,
@@ -192,6 +193,11 @@ def page() -> Iterator[str]:
     hub = of_a_hub()
     yield table("the hub | dollars a month", _with_sum(hub))
     yield table("the proxy, one of | dollars a month", [f"{name} | {cost:.2f}" for name, cost in of_proxies().items()])
+    yield paragraph(
+        "Each fixed address that the hub connects from (`HOMEPORT_FIXED_ADDRESSES`) is "
+        f"${MONTHLY['NAT gateway'] + MONTHLY['public IPv4 address']:.2f} a month more, and $0.045 for each gigabyte "
+        "that passes it."
+    )
     yield paragraph(
         "The table, the bucket, logs and parameters cost cents. Traffic out of AWS is $0.09 a GB above the first 100: "
         "what a notebook's page loads, some megabytes for each launch, since each launch is an origin of its own."

@@ -152,6 +152,12 @@ FUNCTIONS: Final = Variable(
     "how many functions the launcher may have at work at once, in its four lanes together",
     default="100",
 )
+ADDRESSES: Final = Variable(
+    "HOMEPORT_ADDRESSES",
+    NETWORKS,
+    "the addresses from which launcher and proxy connect, if they are fixed: the form shows them, so that visitors' "
+    "firewalls can name them; if empty, it says that they change. Those of `HOMEPORT_FIXED_ADDRESSES` are added",
+)
 ENDPOINT_NETWORKS: Final = Variable(
     "HOMEPORT_ENDPOINT_NETWORKS",
     NETWORKS,
@@ -336,14 +342,7 @@ class Config:
             default="16",
         )
     )
-    addresses: tuple[Network, ...] = setting(
-        Variable(
-            "HOMEPORT_ADDRESSES",
-            NETWORKS,
-            "the addresses from which launcher and proxy connect, if they are fixed, as behind a NAT gateway of yours: "
-            "the form shows them, so that visitors' firewalls can name them; if empty, it says that they change",
-        )
-    )
+    addresses: tuple[Network, ...] = setting(ADDRESSES)
     owner_sessions: int | None = setting(
         Variable(
             "HOMEPORT_OWNER_NOTEBOOKS",

@@ -2,8 +2,9 @@
 
 1. Preflight: what a deployment needs is looked at (infra/preflight.py), and the packages that Lambda ships are fetched,
    each checked against its hash (infra/packages.py). Nothing is touched before that.
-2. Resources: the stack of infra/resources.yaml is created or updated, and the API made (infra/api.py). Indexes of the
-   table are made one at a time, and those that the functions read no more are removed at the end (infra/indexes.py).
+2. Resources: the stack of infra/resources.yaml is created or updated, and the API made (infra/api.py); the network, if
+   addresses are to be fixed (infra/network.py). Indexes of the table are made one at a time, and those that the
+   functions read no more are removed at the end (infra/indexes.py).
 3. Certificates: the hub's own are made, if they are not there (infra/certificates.py).
 4. Functions: Chalice's own deployer runs on a copy of the project that is filled with the stack's outputs
    (infra/project.py, infra/functions.py). What was deployed is kept for a rollback (infra/rollback.py). Then the API
@@ -46,6 +47,7 @@ from infra.domains import look_at_domains
 from infra.functions import deploy_functions
 from infra.images import Docker
 from infra.indexes import Table
+from infra.network import Place, ensure_network, give_back
 from infra.packages import fetch_packages
 from infra.plain import PYTHONS, difference, record_packages, this_python
 from infra.preflight import Preflight, preflight, where
@@ -63,17 +65,18 @@ TEMPLATE: Final = ROOT / "infra" / "resources.yaml"
 class Resources:
     """What the functions need, and what exists of them: the stack's outputs, the API's id, Chalice's own record.
 
-    `origin` is the hub's, its own domain or API Gateway's.
+    `origin` is the hub's, its own domain or API Gateway's; `place` the network that the lanes' functions are in.
     """
 
     outputs: Mapping[str, str]
     api: str
     origin: str
     existing: list[dict[str, str]]
+    place: Place
 
     def environment(self, options: Mapping[str, str]) -> dict[str, str]:
         """The functions' environment, from the options as they fit the account."""
-        return functions_environment(options, self.outputs, self.origin)
+        return functions_environment(options, self.outputs, self.origin, self.place.addresses)
 
 
 def look_first(request: Request, session: boto3.Session) -> Preflight:
@@ -102,7 +105,9 @@ def deploy(
         _say("The functions' packages: all as requirements-lambda.txt locks them")
         made = deploy_resources(request, session, now=now)
         environment = made.environment(found.options)
-        stage_project(ROOT, project, outputs=made.outputs, environment=environment, reserved=found.reserved)
+        stage_project(
+            ROOT, project, outputs=made.outputs, environment=environment, reserved=found.reserved, place=made.place
+        )
         record_deployed(project, request.stage, made.existing)
         url = deploy_functions(project, request.stage, environ, _say)
         _keep_record(project, request.stage)
@@ -121,6 +126,9 @@ def deploy(
         if not running.has_record:
             _say(f"The proxy: let *.{request.notebook_domain} be a CNAME for {running.dns_name}")
     table_of(request, session).remove_unread(TEMPLATE.read_text())
+    cloudformation, network = session.client("cloudformation"), f"{APP}-{request.stage}-network"
+    if give_back(cloudformation, network, request.stage, request.network.fixed):
+        _say(f"Addresses that the hub connects from no more are given back: stack {network}")
     return url
 
 
@@ -164,7 +172,9 @@ def prepare(request: Request, session: boto3.Session, *, now: float) -> None:
         record_packages(ROOT, python)
     made = deploy_resources(request, session, now=now)
     environment = made.environment(found.options)
-    configure_stage(ROOT, ROOT, outputs=made.outputs, environment=environment, reserved=found.reserved)
+    configure_stage(
+        ROOT, ROOT, outputs=made.outputs, environment=environment, reserved=found.reserved, place=made.place
+    )
     record_deployed(ROOT, request.stage, made.existing)
     table_of(request, session).remove_unread(TEMPLATE.read_text())
     if said := difference(python):
@@ -192,7 +202,18 @@ def deploy_resources(request: Request, session: boto3.Session, *, now: float) ->
         api=api,
     )
     origin = request.options.get("HOMEPORT_HUB_ORIGIN") or f"https://{api}.{outputs['ApiSuffix']}"
-    return Resources(outputs, api, origin, existing)
+    return Resources(outputs, api, origin, existing, _provide_place(request, session))
+
+
+def _provide_place(request: Request, session: boto3.Session) -> Place:
+    """The network that the lanes' functions are to be in, made if it is to be one of ours; say so."""
+    options = request.network
+    if not options.fixed:
+        return Place(options.subnets, options.security_groups)
+    name = f"{APP}-{request.stage}-network"
+    place = ensure_network(session.client("cloudformation"), name, request.stage, options.fixed).place
+    _say(f"Stack {name} is up to date: the launcher connects from {' and '.join(place.addresses)}")
+    return place
 
 
 def _keep_record(project: Path, stage: str) -> None:

@@ -2,8 +2,8 @@
 
 Credentials go first, so that a run that fails anywhere has deleted them: the bucket's objects, then the hub's own
 certificates. Then what serves and launches: the proxy's and the domain's stacks, event sources, schedule, functions,
-API, roles. The stack with table, bucket, queues, key and logs is the last. What is not there is passed over, so that a
-run that failed is repeated by running it again.
+API, roles. The stack with table, bucket, queues, key and logs follows, and the network that functions and proxies were
+in. What is not there is passed over, so that a run that failed is repeated by running it again.
 
 It asks no sessions to stop: their containers stay on the visitors' endpoints. Let them end first (docs/deploy.md).
 """
@@ -30,7 +30,7 @@ from infra.stack import delete_stack, stack_outputs
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 # They import what the stage's own stack exports, or lead to the API, and are deleted before both.
-STACKS_BEFORE: Final = ("proxy", "proxy-user", "network", "registry", "domain", "functions")
+STACKS_BEFORE: Final = ("proxy", "proxy-user", "registry", "domain", "functions")
 
 
 def destroy(stage: str, session: boto3.Session) -> Iterator[str]:
@@ -57,6 +57,19 @@ def destroy(stage: str, session: boto3.Session) -> Iterator[str]:
         yield from _unprotect(session.client("dynamodb"), outputs["Table"])
     if delete_stack(cloudformation, name):
         yield f"stack {name}"
+    if delete_network(cloudformation, f"{name}-network"):
+        yield f"stack {name}-network"
+
+
+def delete_network(cloudformation: Any, name: str) -> bool:
+    """Delete the network, which the functions may have been in until a moment ago."""
+    try:
+        return delete_stack(cloudformation, name)
+    except BadConfiguration as error:
+        raise BadConfiguration(
+            f"{error.message}. Lambda keeps network interfaces for up to an hour after their functions are gone: run "
+            "this again then"
+        ) from error
 
 
 def _empty(s3: Any, bucket: str) -> Iterator[str]:

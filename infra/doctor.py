@@ -29,9 +29,10 @@ from infra import inside, outside
 from infra.api import API_STAGE, find_api
 from infra.domains import look_at_domains
 from infra.findings import Finding
+from infra.network import NOWHERE, Place, read_network
 from infra.outside import Site
 from infra.preflight import where
-from infra.project import APP, POLICIES, render_policy
+from infra.project import APP, POLICIES, function_policy
 from infra.quota import Quota, fit, read_quota
 from infra.request import Request, functions_environment, read_request
 from infra.stack import stack_outputs
@@ -168,11 +169,19 @@ def _works(request: Request, session: boto3.Session, outputs: Mapping[str, str])
     yield inside.quota(quota, config.functions)
     apigateway, origin = session.client("apigateway"), _origin(request, session)
     yield from looked("the API", lambda: inside.api(apigateway, stage, request.hub_domain))
-    environment: dict[str, str | None] = {**functions_environment(options, outputs, origin)}
+    place = Place(request.network.subnets, request.network.security_groups)
+    if request.network.fixed:
+        cloudformation, network = session.client("cloudformation"), f"{APP}-{stage}-network"
+        yield from looked(
+            f"the stack {network}", lambda: inside.stack(cloudformation, network, f"make deploy STAGE={stage}")
+        )
+        made = read_network(cloudformation, network, request.network.fixed)
+        place = made.place if made else NOWHERE
+    environment: dict[str, str | None] = {**functions_environment(options, outputs, origin, place.addresses)}
     if not origin:
         environment["HOMEPORT_HUB_ORIGIN"] = None
-    yield from looked("the functions", lambda: inside.functions(lambda_, stage, settings, environment))
-    yield from looked("the roles", lambda: _roles(session, outputs))
+    yield from looked("the functions", lambda: inside.functions(lambda_, stage, settings, environment, place))
+    yield from looked("the roles", lambda: _roles(session, outputs, place))
     arns = {lane: outputs[f"{lane.capitalize()}QueueArn"] for lane in Lane}
     timeouts = {lane: int(settings[lane]["lambda_timeout"]) for lane in Lane}
     limits = {lane: config.functions_of(lane) for lane in Lane}
@@ -184,10 +193,11 @@ def _works(request: Request, session: boto3.Session, outputs: Mapping[str, str])
     yield from looked("the proxy", lambda: _proxies(session, stage))
 
 
-def _roles(session: boto3.Session, outputs: Mapping[str, str]) -> Iterator[Finding]:
-    folder = ROOT / "infra" / "policies"
+def _roles(session: boto3.Session, outputs: Mapping[str, str], place: Place) -> Iterator[Finding]:
+    """Look at the functions' roles; those of the lanes may be in a network."""
+    networked = frozenset(Lane) if place.subnets else frozenset()
     policies = {
-        function: json.loads(render_policy((folder / f"{policy}.json").read_text(), outputs))
+        function: json.loads(function_policy(ROOT, policy, outputs, in_network=function in networked))
         for function, policy in POLICIES.items()
     }
     yield from inside.roles(session.client("iam"), outputs["Stage"], policies)

@@ -20,6 +20,7 @@ from infra.api import find_api, leads_to
 from infra.certificates import NAMES, NEXT_NAMES
 from infra.findings import Finding
 from infra.functions import RUNTIME
+from infra.network import NOWHERE, Place
 from infra.packages import PYTHON
 from infra.plain import DIFFERENCES
 from infra.preflight import MORE_FUNCTIONS
@@ -236,11 +237,16 @@ def quota(found: Quota | str, functions: int) -> Finding:
 
 
 def functions(
-    lambda_: Any, stage: str, settings: Mapping[str, Mapping[str, int]], environment: Mapping[str, str | None]
+    lambda_: Any,
+    stage: str,
+    settings: Mapping[str, Mapping[str, int]],
+    environment: Mapping[str, str | None],
+    place: Place = NOWHERE,
 ) -> Iterator[Finding]:
     """Look at each function.
 
-    `settings` are those of .chalice/config.json, `environment` what it should be told; None for any value.
+    `settings` are those of .chalice/config.json, `environment` what it should be told; None for any value. `place` is
+    the network that those of the lanes should be in.
     """
     for name, wanted in settings.items():
         called = function_name(stage, name)
@@ -249,8 +255,18 @@ def functions(
         except lambda_.exceptions.ResourceNotFoundException:
             yield Finding(False, f"there is no function {called}", f"Run `make deploy STAGE={stage}`.")
             continue
-        problems = list(_of_function(called, found, wanted, environment, stage))
+        subnets = place.subnets if name in set(Lane) else ()
+        problems = [*_of_function(called, found, wanted, environment, stage), *_network(called, found, subnets, stage)]
         yield from problems or [Finding(True, f"the function {called} is as this checkout and these options make it")]
+
+
+def _network(called: str, found: Mapping[str, Any], subnets: Sequence[str], stage: str) -> Iterator[Finding]:
+    """Compare the subnets that a function is in with those that it should be in."""
+    those = found.get("VpcConfig", {}).get("SubnetIds", [])
+    if set(those) != set(subnets):
+        what = f"{called} is in {', '.join(sorted(those)) or 'no network'}, not in {', '.join(subnets) or 'none'}"
+        mend = "visitors' firewalls may not let it through" if subnets else "it may have no way to endpoints"
+        yield Finding(False, f"{what}: {mend}", f"Run `make deploy STAGE={stage}`.")
 
 
 def _of_function(

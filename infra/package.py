@@ -22,17 +22,18 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.errors import BadConfiguration, HomeportError
 from infra.api import ACCESS_LOG, extensions
 from infra.functions import package_functions
+from infra.network import Place, read_network
 from infra.packages import fetch_packages
 from infra.preflight import where
 from infra.project import API_HANDLER, APP, POLICIES, function_name, role_name, stage_project
 from infra.quota import Quota, fit, read_quota, reserved_for_leaving
-from infra.request import FROM_OUTPUTS, Request, read_request
+from infra.request import Request, functions_environment, read_request
 from infra.stack import stack_outputs
 
 # What checkov finds in the template once it is expanded, and why it is so:
 # CKV_AWS_115  No limit for a function: event sources limit the lanes; reserving would take functions from the pages.
 # CKV_AWS_116  No dead-letter queue of a function: the lanes' queues have one, and the schedule's next run makes up.
-# CKV_AWS_117  Not in a VPC: the functions need the Internet, where endpoints are, and nothing that is private.
+# CKV_AWS_117  Not in a VPC unless addresses are to be fixed: the functions need the Internet, where endpoints are.
 # CKV_AWS_120  The API caches nothing: its answers are for one visitor.
 # CKV_AWS_173  Variables are encrypted with Lambda's own key: none of them is a secret.
 # CKV_AWS_73   No tracing: logs and figures say how long what took, and a trace is paid for each request.
@@ -106,7 +107,8 @@ def package(request: Request, session: boto3.Session, environ: MutableMapping[st
     quota = read_quota(session.client("lambda"), request.stage)
     known = quota if isinstance(quota, Quota) else None
     options = fit(request.options, known)
-    told = {name: outputs[output] for name, output in FROM_OUTPUTS.items()}
+    place = functions_place(request, session)
+    told = functions_environment(options, outputs, "", place.addresses)
     with tempfile.TemporaryDirectory(prefix="homeport-package-") as folder:
         project, merge = Path(folder) / "project", Path(folder) / "merge.json"
         fetch_packages(ROOT, project)
@@ -115,10 +117,25 @@ def package(request: Request, session: boto3.Session, environ: MutableMapping[st
             ROOT,
             project,
             outputs=outputs,
-            environment={ORIGIN: "", **options, **told},
+            environment={**told, ORIGIN: options.get(ORIGIN, "")},
             reserved=reserved_for_leaving(options, known),
+            place=place,
         )
         package_functions(project, request.stage, environ, print, merge=merge, target=out)
+
+
+def functions_place(request: Request, session: boto3.Session) -> Place:
+    """The network that the lanes' functions are to be in; raises BadConfiguration if it has not been made."""
+    options = request.network
+    if not options.fixed:
+        return Place(options.subnets, options.security_groups)
+    name = f"{APP}-{request.stage}-network"
+    network = read_network(session.client("cloudformation"), name, options.fixed)
+    if network is None or len(network.addresses) < options.fixed:
+        raise BadConfiguration(
+            f"There is no stack {name} with that many addresses. Run `make resources STAGE={request.stage}` first"
+        )
+    return network.place
 
 
 def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:

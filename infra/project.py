@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane
+from infra.network import NOWHERE, Place
 
 APP: Final = "homeport"  # app_name of .chalice/config.json: part of every function's name
 SHIPPED: Final = ("app.py", "chalicelib", ".chalice/config.json")
@@ -57,6 +58,7 @@ def stage_project(
     outputs: Mapping[str, str],
     environment: Mapping[str, str],
     reserved: Mapping[str, int] = NONE_RESERVED,
+    place: Place = NOWHERE,
 ) -> None:
     """Copy what is deployed from `source` to the project `target`, and configure the outputs' stage there.
 
@@ -68,7 +70,7 @@ def stage_project(
             shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         else:
             shutil.copyfile(source / name, target / name)
-    configure_stage(source, target, outputs=outputs, environment=environment, reserved=reserved)
+    configure_stage(source, target, outputs=outputs, environment=environment, reserved=reserved, place=place)
 
 
 def configure_stage(
@@ -78,10 +80,12 @@ def configure_stage(
     outputs: Mapping[str, str],
     environment: Mapping[str, str],
     reserved: Mapping[str, int] = NONE_RESERVED,
+    place: Place = NOWHERE,
 ) -> None:
     """Write the stage's filled policies and its part of `.chalice/config.json` in the project `target`.
 
-    `environment` is that of all functions; `reserved` says how many of the account's functions are kept for one.
+    `environment` is that of all functions; `reserved` says how many of the account's functions are kept for one;
+    `place` is the network that those of the lanes are in.
     Chalice looks for a function's settings in the stage's `lambda_functions`, then in the common ones. Raises
     BadConfiguration as stage_project does.
     """
@@ -90,9 +94,10 @@ def configure_stage(
     folder.mkdir(exist_ok=True)
     functions: dict[str, dict[str, Any]] = {}
     for function, policy in POLICIES.items():
-        text = (source / "infra" / "policies" / f"{policy}.json").read_text()
-        (folder / f"policy-{policy}.json").write_text(render_policy(text, outputs))
-        functions[function] = {"iam_policy_file": f"{stage}/policy-{policy}.json"}
+        settings = _network_settings(place) if function in set(Lane) else {}
+        filled = function_policy(source, policy, outputs, in_network=bool(settings))
+        (folder / f"policy-{policy}.json").write_text(filled)
+        functions[function] = {"iam_policy_file": f"{stage}/policy-{policy}.json", **settings}
         if function in reserved:
             functions[function]["reserved_concurrency"] = reserved[function]
     path = target / ".chalice" / "config.json"
@@ -102,6 +107,26 @@ def configure_stage(
         "lambda_functions": functions,
     }
     path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _network_settings(place: Place) -> dict[str, list[str]]:
+    """What Chalice is told of a function's network."""
+    if not place.subnets:
+        return {}
+    return {"subnet_ids": list(place.subnets), "security_group_ids": list(place.security_groups)}
+
+
+def function_policy(source: Path, name: str, outputs: Mapping[str, str], *, in_network: bool) -> str:
+    """One of infra/policies, filled; a function in a network may also be given network interfaces there.
+
+    Raises BadConfiguration as render_policy does.
+    """
+    filled = render_policy((source / "infra" / "policies" / f"{name}.json").read_text(), outputs)
+    if not in_network:
+        return filled
+    more = json.loads(render_policy((source / "infra" / "policies" / "network.json").read_text(), outputs))
+    policy = json.loads(filled)
+    return json.dumps({**policy, "Statement": policy["Statement"] + more["Statement"]}, indent=2)
 
 
 def forget_stage(project: Path, stage: str) -> None:

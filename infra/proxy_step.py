@@ -5,8 +5,9 @@
 2. The service-linked roles of ECS, load balancing and autoscaling are made if the account has none: the first stack
    of an account fails on ECS's.
 3. infra/registry.yaml makes the ECR repository, infra/images.py fills it.
-4. infra/network.yaml makes a network, unless one is named.
-5. infra/proxy.yaml runs the image there. It requests its certificate if the hosted zone is named.
+4. infra/network.yaml makes a network, unless one is named or the functions are in it already (infra/network.py).
+5. infra/proxy.yaml runs the image there, in the private subnets if addresses are fixed. It requests its certificate if
+   the hosted zone is named.
 
 Each step may be repeated; what is there is left as it is. Nothing here is done unless the operator chose it
 (HOMEPORT_PROXY=fargate): the proxy also runs on any Docker host (proxy/README.md).
@@ -28,6 +29,7 @@ from chalicelib.config import FEED_SHARDS, NOTEBOOK_URL
 from chalicelib.environment import TEXT, Kind, Variable, setting, whole_number
 from chalicelib.errors import BadConfiguration
 from infra.images import Docker, architecture, provide_image
+from infra.network import SUBNETS, NetworkOptions, ensure_network
 from infra.project import APP
 from infra.stack import deploy_stack
 
@@ -55,13 +57,6 @@ def _size(text: str) -> tuple[int, int]:
     if not separator or size[1] not in SIZES.get(size[0], ()):
         raise ValueError
     return size
-
-
-def _words(pattern: str, text: str) -> tuple[str, ...]:
-    words = tuple(text.replace(",", " ").split())
-    if not all(re.fullmatch(pattern, word) for word in words):
-        raise ValueError
-    return words
 
 
 def _matching(pattern: str, text: str) -> str:
@@ -135,7 +130,7 @@ class ProxyOptions:
     subnets: tuple[str, ...] = setting(
         Variable(
             "HOMEPORT_PROXY_SUBNETS",
-            Kind("a list of subnets' ids", partial(_words, "subnet-([0-9a-f]{8}|[0-9a-f]{17})")),
+            SUBNETS,
             "two or more public subnets of that VPC, each in another availability zone",
         )
     )
@@ -183,7 +178,7 @@ class ProxyOptions:
 
 
 class Request(Protocol):
-    """The stage that is deployed, its options, and who is told of alarms (None: as before)."""
+    """The stage that is deployed, its options, who is told of alarms (None: as before), and where its functions are."""
 
     @property
     def stage(self) -> str: ...
@@ -191,6 +186,8 @@ class Request(Protocol):
     def options(self) -> Mapping[str, str]: ...
     @property
     def alarm_email(self) -> str | None: ...
+    @property
+    def network(self) -> NetworkOptions: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +217,11 @@ def deploy_proxy(
     for service in make_service_roles(session.client("iam")):
         say(f"Made the account's role for {service}")
     image = options.image or _provide(request.stage, options, session, docker, platform=platform, say=say, root=root)
-    vpc, subnets = options.vpc, ",".join(options.subnets)
+    vpc, subnets, private = options.vpc, ",".join(options.subnets), ""
     if not vpc:
-        made = _stack(session, request.stage, "network", root, {})
-        vpc, subnets = made["Vpc"], made["Subnets"]
+        name, fixed = f"{APP}-{request.stage}-network", request.network.fixed
+        made = ensure_network(session.client("cloudformation"), name, request.stage, fixed)
+        vpc, subnets, private = made.vpc, made.public, made.private if fixed else ""
     parameters |= {
         "HubOrigin": hub_origin,
         "Image": image,
@@ -231,6 +229,7 @@ def deploy_proxy(
         "Architecture": architecture(platform),
         "Vpc": vpc,
         "Subnets": subnets,
+        "PrivateSubnets": private,
     }
     outputs = _stack(session, request.stage, "proxy", root, parameters)
     say(f"Stack {APP}-{request.stage}-proxy is up to date")

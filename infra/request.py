@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import local.settings
 import proxy.settings
-from chalicelib.config import NOTEBOOK_URL, Config
-from chalicelib.environment import TEXT, Kind, Variable, variables, whole_number
+from chalicelib.config import ADDRESSES, NOTEBOOK_URL, Config
+from chalicelib.environment import TEXT, Kind, Variable, from_environ, variables, whole_number
 from chalicelib.errors import BadConfiguration
+from infra.network import NetworkOptions
 from infra.project import APP
 from infra.proxy_step import ProxyOptions
 
@@ -37,7 +38,12 @@ CERTIFICATE_READER: Final = Variable(
     "that does not run on Fargate; `-` for nobody",
     note="as before",
 )
-OF_DEPLOYMENT: Final = (ALARM_EMAIL, REQUEST_RATE, CERTIFICATE_READER)
+OF_DEPLOYMENT: Final[tuple[Variable[Any], ...]] = (
+    ALARM_EMAIL,
+    REQUEST_RATE,
+    CERTIFICATE_READER,
+    *variables(NetworkOptions),
+)
 # What the deployment knows itself: the function's variable → the stack's output.
 FROM_OUTPUTS: Final[Mapping[str, str]] = {known.name: known.output for known in variables(Config) if known.output}
 # What the operator may choose; handed to the functions as it is, after Config has read it.
@@ -53,7 +59,7 @@ DEFAULTS: Final[Mapping[str, str]] = {
 NOT_OURS: Final = (
     frozenset(
         known.name
-        for owner in (local.settings.Settings, proxy.settings.Settings, ProxyOptions)
+        for owner in (local.settings.Settings, proxy.settings.Settings, ProxyOptions, NetworkOptions)
         for known in variables(owner)
     )
     - OPTIONS
@@ -66,7 +72,8 @@ class Request:
     """What is to be deployed: the stage, the functions' options, and what of it is for the deployment alone.
 
     `alarm_email` is who is told of alarms (None: as before), `request_rate` the requests a second of all visitors,
-    `certificate_reader` who reads the proxy's certificates ("": nobody, None: as before).
+    `certificate_reader` who reads the proxy's certificates ("": nobody, None: as before), `network` where the lanes'
+    functions are.
     """
 
     stage: str
@@ -74,6 +81,7 @@ class Request:
     alarm_email: str | None
     request_rate: int
     certificate_reader: str | None = None
+    network: NetworkOptions = field(default_factory=NetworkOptions)
 
     @property
     def hub_domain(self) -> str:
@@ -86,9 +94,16 @@ class Request:
         return (urlsplit(NOTEBOOK_URL.read(self.options)).hostname or "").removeprefix("*.")
 
 
-def functions_environment(options: Mapping[str, str], outputs: Mapping[str, str], origin: str) -> dict[str, str]:
-    """The functions' environment: the options as they fit the account, the stack's outputs, the hub's origin."""
+def functions_environment(
+    options: Mapping[str, str], outputs: Mapping[str, str], origin: str, addresses: Sequence[str] = ()
+) -> dict[str, str]:
+    """The functions' environment: the options as they fit the account, the stack's outputs, the hub's origin.
+
+    `addresses` are those of our own NAT gateways; the operator's own come first.
+    """
     told = {name: outputs[output] for name, output in FROM_OUTPUTS.items()}
+    if addresses:
+        told[ADDRESSES.name] = ", ".join(filter(None, [options.get(ADDRESSES.name, ""), *addresses]))
     return {**options, **told, "HOMEPORT_HUB_ORIGIN": origin}
 
 
@@ -106,6 +121,8 @@ def read_request(stage: str, environ: Mapping[str, str]) -> Request:
     given = {name: environ[name] for name in ours}
     alarm_email = given.pop(ALARM_EMAIL.name, None)
     reader = given.pop(CERTIFICATE_READER.name, None)
+    network = from_environ(NetworkOptions, environ)
+    network.check()
     rate = REQUEST_RATE.read({REQUEST_RATE.name: given.pop(REQUEST_RATE.name, "")})
     if known := sorted(given.keys() & FROM_OUTPUTS.keys()):
         raise BadConfiguration(f"{', '.join(known)}: the deployment sets this itself; unset it")
@@ -116,7 +133,7 @@ def read_request(stage: str, environ: Mapping[str, str]) -> Request:
     _require_https("HOMEPORT_NOTEBOOK_URL", options.get("HOMEPORT_NOTEBOOK_URL", ""), "https://*.notebooks.example.org")
     if options.get("HOMEPORT_HUB_ORIGIN"):
         _require_https("HOMEPORT_HUB_ORIGIN", options["HOMEPORT_HUB_ORIGIN"], "https://hub.example.com")
-    return Request(stage, options, alarm_email, rate, "" if reader == "-" else reader or None)
+    return Request(stage, options, alarm_email, rate, "" if reader == "-" else reader or None, network)
 
 
 def _require_https(name: str, value: str, example: str) -> None:

@@ -68,6 +68,14 @@ def stack_outputs(cloudformation: CloudFormationClient, name: str) -> dict[str, 
     return None if stack is None else _outputs(stack)
 
 
+def stack_parameters(cloudformation: CloudFormationClient, name: str) -> dict[str, str] | None:
+    """The stack's parameters; None if there is no such stack."""
+    stack = _stack(cloudformation, name)
+    if stack is None:
+        return None
+    return {found["ParameterKey"]: found["ParameterValue"] for found in stack.get("Parameters", [])}
+
+
 def stack_status(cloudformation: CloudFormationClient, name: str) -> str | None:
     """The stack's status; None if there is no such stack."""
     stack = _stack(cloudformation, name)

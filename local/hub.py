@@ -1,8 +1,9 @@
 """The web function on one machine: app.py under Chalice's local server, on 127.0.0.1.
 
 Chalice writes an answer's headers and body with separate calls, each of which waits for the other side's delayed
-acknowledgement (Nagle's algorithm): 23 requests/s. Buffered and without the algorithm it is thousands. And it says that
-every request comes from 127.0.0.1; here it is where it comes from.
+acknowledgement (Nagle's algorithm): 23 requests/s. Buffered and without the algorithm it is thousands. It says that
+every request comes from 127.0.0.1; here it is where it comes from. And the address that stands for all others is in API
+Gateway one of any length.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from local import processes
 from local.processes import LOOPBACK, Child
@@ -31,8 +33,9 @@ def hub(folder: Path, *, port: int, environ: Mapping[str, str]) -> Iterator[Chil
 
 def serve(port: int) -> None:
     """Serve app.py until the process ends."""
+    import chalice.local
     from chalice.config import Config
-    from chalice.local import ChaliceRequestHandler, ThreadedHTTPServer, create_local_server
+    from chalice.local import ChaliceRequestHandler, MatchResult, RouteMatcher, ThreadedHTTPServer, create_local_server
 
     from app import app
 
@@ -40,6 +43,14 @@ def serve(port: int) -> None:
         super(ChaliceRequestHandler, handler).setup()
         handler.local_gateway.event_converter.LOCAL_SOURCE_IP = handler.client_address[0]
 
+    class Matcher(RouteMatcher):
+        def match_route(self, url: str) -> MatchResult:
+            try:
+                return super().match_route(url)
+            except ValueError:  # of several parts, which Chalice takes /{proxy+} not to be for
+                return MatchResult("/{proxy+}", {"proxy": urlsplit(url).path[1:]}, {})
+
+    chalice.local.RouteMatcher = Matcher  # type: ignore[misc]
     ChaliceRequestHandler.setup = setup
     ChaliceRequestHandler.wbufsize = 65536
     ChaliceRequestHandler.disable_nagle_algorithm = True

@@ -83,7 +83,7 @@ class Browser:
         multipart: Mapping[str, Any] | None = None,
         html: bool = False,
     ) -> Answer:
-        path = re.sub(r"{(\w+)}", lambda found: (parameters or {})[found[1]], resource)
+        path = re.sub(r"{(\w+)\+?}", lambda found: (parameters or {})[found[1]], resource)
         body, content_type = None, ""
         if multipart is not None:
             raw, content_type = encode_multipart_formdata(dict(multipart), boundary="----a-boundary")

@@ -6,9 +6,15 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import pytest
 from moto.cloudformation.exceptions import ValidationError
 from moto.cloudformation.models import cloudformation_backends
 from moto.dynamodb.models.table import GlobalSecondaryIndex, Table
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.elastic_ip_addresses import ElasticAddress
+from moto.ec2.models.nat_gateways import NatGateway
+from moto.ec2.models.route_tables import Route, RouteTable
+from moto.ec2.models.vpcs import VPCEndPoint
 from moto.kms.models import kms_backends
 
 from infra.indexes import TABLE
@@ -26,6 +32,33 @@ def remember_defaults(account: str) -> None:
     """Let moto's stacks know parameters that have their default, which an update may refer to as any other."""
     for stack in cloudformation_backends[account][REGION].stacks.values():
         stack.parameters = stack.resource_map.input_parameters = {**stack.stack_parameters, **stack.parameters}
+
+
+def let_networks_be_deleted(patch: pytest.MonkeyPatch) -> None:
+    """Let moto's stacks delete of a network what they leave there otherwise."""
+
+    def route_table(self: RouteTable, account: str, region: str) -> None:
+        for association in list(self.associations):
+            self.ec2_backend.disassociate_route_table(association)
+        self.ec2_backend.delete_route_table(self.id)
+
+    def address(self: ElasticAddress, account: str, region: str) -> None:
+        ec2_backends[account][region].release_address(allocation_id=self.allocation_id)
+
+    def gateway(self: NatGateway, account: str, region: str) -> None:
+        ec2_backends[account][region].delete_nat_gateway(self.id)
+
+    def endpoint(self: VPCEndPoint, account: str, region: str) -> None:
+        ec2_backends[account][region].vpc_end_points.pop(self.id)
+
+    def with_its_table(self: object, account: str, region: str) -> None:
+        pass
+
+    patch.setattr(RouteTable, "delete", route_table, raising=False)
+    patch.setattr(Route, "delete", with_its_table, raising=False)
+    patch.setattr(ElasticAddress, "delete", address, raising=False)
+    patch.setattr(NatGateway, "delete", gateway, raising=False)
+    patch.setattr(VPCEndPoint, "delete", endpoint, raising=False)
 
 
 def fill_gaps(client: Callable[[str], Any], outputs: Mapping[str, str]) -> None:

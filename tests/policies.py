@@ -139,6 +139,12 @@ def denied(document: Document, principal: str, action: str, resource: str, conte
     )
 
 
+def own_denials(document: Document, action: str, resource: str, context: Context) -> bool:
+    """Whether a role's own policy denies the action, whatever it allows besides."""
+    denials = [{**statement, "Effect": "Allow"} for statement in statements(document) if statement["Effect"] == "Deny"]
+    return any(_applies(statement, action, resource, context) for statement in denials)
+
+
 def resource_policy(resource: str, name: str, outputs: Mapping[str, str] = OUTPUTS) -> Document:
     """The policy of a resource of infra/resources.yaml, called so among its properties."""
     return dict(_resolve(template("resources.yaml")["Resources"][resource]["Properties"][name], outputs))
@@ -166,7 +172,7 @@ def _holds(operator: str, key: str, values: list[str], context: Context) -> bool
             return values == [("false" if present else "true")]
         case "StringEquals":
             return present and all(one in values for one in given)
-        case "StringLike":
+        case "StringLike" | "ArnLike":
             return present and _all_like(given, values)
         case "StringNotLike":
             return not (present and any(_like(one, pattern) for one in given for pattern in values))

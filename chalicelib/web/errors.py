@@ -29,6 +29,13 @@ class MethodNotAllowed(BadRequest):
     status = 405
 
 
+class NoSuchAddress(BadRequest):
+    """The hub has nothing at this address."""
+
+    status = 404
+    title = "No such address"
+
+
 class MissingField(BadRequest):
     """A form field that has to be there is missing or empty."""
 

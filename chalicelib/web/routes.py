@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from chalice.app import Blueprint, Chalice, Request, Response
 
@@ -39,6 +39,7 @@ from chalicelib.web.errors import (
     CrossSiteRequest,
     MethodNotAllowed,
     MissingField,
+    NoSuchAddress,
     UnsupportedMediaType,
 )
 from chalicelib.web.forms import (
@@ -96,6 +97,10 @@ View = Callable[..., Response]
 
 def home(site: Site, request: Request) -> Response:
     """The upload page, filled in by a launch link."""
+    path = str(request.context.get("path", "/"))
+    if not path.endswith("/"):  # API Gateway's stage without its slash, below which no link of the page would lead
+        query = urlencode(_queries(request))
+        return _redirect(site, f"./{path.rpartition('/')[2]}/" + (f"?{query}" if query else ""))
     wanted = _wanted(site, request)
     repository, content = wanted.repository, wanted.content
     owners = _sign_ins(site, request)
@@ -331,7 +336,13 @@ def sign_out(site: Site, request: Request) -> Response:
     return _answer(site, "", 204, "text/plain", cookie) if _wants_json(request) else _redirect(site, "sign-out", cookie)
 
 
-LINK_PARTS: Final = tuple(f"part{number}" for number in range(1, 11))  # Chalice has no address of any length
+def no_such_address(site: Site, request: Request) -> Response:
+    """All that is none of the other addresses."""
+    raise NoSuchAddress("This hub has nothing at this address")
+
+
+LINK_PARTS: Final = tuple(f"part{number}" for number in range(1, 11))  # Chalice hands no view a path of any length
+# Who may GET an address may ask for its HEAD, which is the same without the body.
 ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
     ("GET", "/", ANYTHING, home),
     ("GET", "/repository", ANYTHING, describe_repository),
@@ -359,6 +370,7 @@ ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
     ("POST", "/sessions/{sid}/delete", FORM, delete_files),
     ("GET", "/sign-out", ANYTHING, ask_to_sign_out),
     ("POST", "/sign-out", BUTTON, sign_out),
+    ("GET", "/{proxy+}", ANYTHING, no_such_address),
 )
 
 
@@ -394,9 +406,19 @@ def attach(
     app.api.binary_types.append("multipart/form-data")
     routes = Blueprint(__name__)
     for method, path, content_types, view in ADDRESSES:
-        routes.route(path, methods=[method], content_types=list(content_types))(_bound(view, site, routes))
+        methods = ["GET", "HEAD"] if method == "GET" else [method]
+        routes.route(path, methods=methods, content_types=list(content_types))(_bound(view, site, routes))
     app.register_blueprint(routes)
+    app.register_middleware(_head_without_body, "http")
     app.register_middleware(_chalice_errors(site), "http")
+
+
+def _head_without_body(event: Request, get_response: Callable[[Request], Response]) -> Response:
+    """Middleware: an answer to HEAD has the fields of that to GET, and no body."""
+    response = get_response(event)
+    if event.method == "HEAD":
+        response.body = ""
+    return response
 
 
 def _chalice_errors(site: Site) -> Callable[[Request, Callable[[Request], Response]], Response]:

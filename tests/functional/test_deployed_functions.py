@@ -119,6 +119,7 @@ def test_every_address_answers(browser: Browser) -> None:
         ("POST", "/sessions/{sid}/delete", {"parameters": of_session, "multipart": {"name": "lessons"}}, 202),
         ("GET", "/sign-out", {"html": True}, 200),
         ("POST", "/sign-out", {"form": {"everywhere": "yes"}}, 204),
+        ("GET", "/{proxy+}", {"parameters": {"proxy": "no/where"}}, 404),
     ]
     assert {(method, resource) for method, resource, _, _ in asked} == {entry[:2] for entry in ADDRESSES}
     found = [(method, resource, visitor.ask(method, resource, **given).status) for method, resource, given, _ in asked]

@@ -128,6 +128,12 @@ def _drive(clients: Mapping[str, Any], config: Config, harbour: Harbour, sid: st
         drive(launcher, sessions, TickMessage(sid))
 
 
+def test_an_address_of_any_length_is_answered_as_behind_api_gateway(hub_url: str) -> None:
+    answer = requests.get(f"{hub_url}/no/such/address", headers={"Accept": "application/json"}, timeout=10)
+    assert (answer.status_code, answer.json()["code"]) == (404, "no-such-address")
+    assert requests.head(f"{hub_url}/health", timeout=10).status_code == 200
+
+
 def test_fifty_visitors_at_once_are_each_served_by_their_own_endpoint(
     embedded: Aws, hub_url: str, tmp_path: Path
 ) -> None:

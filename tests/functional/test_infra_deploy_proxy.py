@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from moto.elbv2.models import ELBv2Backend
 
+from chalicelib.session.lanes import Lane
 from tests.deployment import Rig, rig
+from tests.moto_gaps import let_networks_be_deleted
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 
@@ -25,21 +29,17 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
     with pytest.MonkeyPatch.context() as patch, rig(tmp_path_factory.mktemp("empty")) as started:
         patch.setattr(ELBv2Backend, "create_load_balancer", made_for_networks)
+        let_networks_be_deleted(patch)
         yield started
 
 
 def options(empty: Rig) -> dict[str, str]:
     """What the operator has and wants. moto's stacks make no certificate, and forget a parameter's default."""
-    ec2 = empty.client("ec2")
-    vpc = ec2.create_vpc(CidrBlock="10.9.0.0/24")["Vpc"]["VpcId"]
-    subnets = [ec2.create_subnet(VpcId=vpc, CidrBlock=f"10.9.0.{first}/28")["Subnet"]["SubnetId"] for first in (0, 16)]
     asked = empty.client("acm").request_certificate(DomainName="*.notebooks.example.org", ValidationMethod="DNS")
     return {
         "HOMEPORT_ALARM_EMAIL": "ops@example.com",
         "HOMEPORT_PROXY": "fargate",
         "HOMEPORT_PROXY_CERTIFICATE_ARN": asked["CertificateArn"],
-        "HOMEPORT_PROXY_VPC": vpc,
-        "HOMEPORT_PROXY_SUBNETS": ",".join(subnets),
     }
 
 
@@ -56,21 +56,55 @@ def test_what_the_proxy_lacks_is_said_before_anything_is_made(empty: Rig) -> Non
     assert empty.everything() == before
 
 
+def parameters(empty: Rig, part: str) -> dict[str, str]:
+    (stack,) = empty.client("cloudformation").describe_stacks(StackName=f"homeport-test-{part}")["Stacks"]
+    return {one["ParameterKey"]: one["ParameterValue"] for one in stack["Parameters"]}
+
+
+def move_to_fixed_addresses_and_back(empty: Rig, given: dict[str, str]) -> None:
+    """With fixed addresses, functions of the lanes and proxies are in private subnets; without, they are not again."""
+    fixed = empty.deploy(**given, HOMEPORT_FIXED_ADDRESSES="1", HOMEPORT_ADDRESSES="198.51.100.4")
+    assert fixed.returncode == 0, fixed.stdout + fixed.stderr
+    (address,) = [one["PublicIp"] for one in empty.client("ec2").describe_addresses()["Addresses"]]
+    assert f"the launcher connects from {address}" in fixed.stdout
+    subnets = {name: set(function["VpcConfig"]["SubnetIds"]) for name, function in functions(empty).items()}
+    inside = subnets["homeport-test-launch"]
+    assert len(inside) == 2
+    assert {name for name, found in subnets.items() if found == inside} == {f"homeport-test-{lane}" for lane in Lane}
+    assert {name for name, found in subnets.items() if not found} == {"homeport-test", "homeport-test-redrive"}
+    for function in functions(empty).values():
+        assert function["Environment"]["Variables"]["HOMEPORT_ADDRESSES"] == f"198.51.100.4, {address}"
+    assert set(re.findall(r"subnet-\w+", parameters(empty, "proxy")["PrivateSubnets"])) == inside
+    policy = empty.client("iam").get_role_policy(RoleName="homeport-test-pull", PolicyName="homeport-test-pull")
+    assert "HaveNetworkInterfaces" in json.dumps(policy["PolicyDocument"])
+    without = empty.deploy(**given)
+    assert without.returncode == 0, without.stdout + without.stderr
+    assert "are given back: stack homeport-test-network" in without.stdout
+    assert not any(function["VpcConfig"]["SubnetIds"] for function in functions(empty).values())
+    assert "subnet-" not in parameters(empty, "proxy")["PrivateSubnets"]
+    assert parameters(empty, "network")["FixedAddresses"] == "0", "moto's stacks take no condition for a change"
+
+
+def functions(empty: Rig) -> dict[str, dict[str, Any]]:
+    found = empty.client("lambda").list_functions()["Functions"]
+    return {function["FunctionName"]: {"VpcConfig": {"SubnetIds": []}, **function} for function in found}
+
+
 def test_the_command_makes_the_proxy_too_and_destroying_takes_it_away(empty: Rig) -> None:
     given = options(empty) | {"HOMEPORT_PROXY_IMAGE": IMAGE, "HOMEPORT_PROXY_PLATFORM": "linux/arm64"}
-    for _ in range(2):
-        done = empty.deploy(**given)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "Stack homeport-test-proxy is up to date" in done.stdout
-        assert "The proxy: let *.notebooks.example.org be a CNAME for " in done.stdout
-    (stack,) = empty.client("cloudformation").describe_stacks(StackName="homeport-test-proxy")["Stacks"]
-    told = {one["ParameterKey"]: one["ParameterValue"] for one in stack["Parameters"]}
+    done = empty.deploy(**given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Stack homeport-test-proxy is up to date" in done.stdout
+    assert "The proxy: let *.notebooks.example.org be a CNAME for " in done.stdout
+    told = parameters(empty, "proxy")
     (api,) = empty.apis()
     assert told["HubOrigin"].startswith(f"https://{api['id']}.execute-api.")
     assert (told["Image"], told["Architecture"]) == (IMAGE, "ARM64")
+    move_to_fixed_addresses_and_back(empty, given)
     gone = empty.make("destroy", CONFIRM="test")
     assert gone.returncode == 0, gone.stdout + gone.stderr
     assert "deleted: stack homeport-test-proxy" in gone.stdout
+    assert "deleted: stack homeport-test-network" in gone.stdout
     left = {kind: found for kind, found in empty.everything().items() if found}
     assert left.keys() == {"roles"}
     assert all(name.startswith("AWSServiceRole") for name in left["roles"]), "those are the account's"

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from chalicelib.environment import variables
 from chalicelib.errors import BadConfiguration
 from chalicelib.metrics import NAMESPACE, Metric
 from infra.images import Docker, Login, digest_of_sources, sources
+from infra.network import NetworkOptions
 from infra.proxy_step import (
     SERVICES,
     SIZES,
@@ -50,6 +51,7 @@ class Wanted:
     stage: str
     options: Mapping[str, str]
     alarm_email: str | None
+    network: NetworkOptions = field(default_factory=NetworkOptions)
 
 
 REQUEST = Wanted("test", {"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.org"}, "ops@example.com")
@@ -470,17 +472,54 @@ def test_the_networks_subnets_lead_out_do_not_overlap_and_are_in_two_zones() -> 
     assert of["RouteOut"]["DestinationCidrBlock"] == "0.0.0.0/0"
     assert (of["RouteOut"]["GatewayId"], of["RouteOut"]["RouteTableId"]) == ({"Ref": "Gateway"}, {"Ref": "Routes"})
     subnets = [name for name, one in resources.items() if one["Type"] == "AWS::EC2::Subnet"]
-    routed = [one["SubnetId"]["Ref"] for name, one in of.items() if name.startswith("RoutesOf")]
-    assert routed == subnets == ["SubnetA", "SubnetB"]
-    first, second = (ip_network(of[name]["CidrBlock"]) for name in subnets)
+    routed = {
+        one["SubnetId"]["Ref"]: one["RouteTableId"]["Ref"] for name, one in of.items() if name.startswith("RoutesOf")
+    }
+    assert list(routed) == subnets == ["SubnetA", "SubnetB", "PrivateA", "PrivateB"]
+    assert list(routed.values()) == ["Routes", "Routes", "PrivateRoutesA", "PrivateRoutesB"]
+    blocks = [ip_network(of[name]["CidrBlock"]) for name in subnets]
     whole = ip_network(of["Network"]["CidrBlock"])
-    assert set(whole.subnets()) == {first, second}
-    assert [of[name]["AvailabilityZone"]["Fn::Select"][0] for name in subnets] == [0, 1]
-    assert not [one for one in resources.values() if one["Type"] in ("AWS::EC2::NatGateway", "AWS::EC2::EIP")]
+    assert set(whole.subnets(2)) == set(blocks)
+    assert [of[name]["AvailabilityZone"]["Fn::Select"][0] for name in subnets] == [0, 1, 0, 1]
     most = 2 * template("proxy.yaml")["Parameters"]["MaxTasks"]["MaxValue"]
-    assert most + 2 * (8 + 5) <= whole.num_addresses, (
+    assert most + 2 * (8 + 5) <= 2 * blocks[0].num_addresses, (
         "twice, while they are replaced; the load balancer's, and AWS's own"
     )
+
+
+def test_what_is_in_private_subnets_gets_out_by_gateways_in_the_public_ones_and_nobody_gets_in() -> None:
+    resources = template("network.yaml")["Resources"]
+    of = {name: one["Properties"] for name, one in resources.items()}
+    for zone in "AB":
+        assert of[f"Nat{zone}"]["SubnetId"] == {"Ref": f"Subnet{zone}"}
+        assert of[f"Nat{zone}"]["AllocationId"] == {"Fn::GetAtt": f"Address{zone}.AllocationId"}
+        out = of[f"PrivateOut{zone}"]
+        assert (out["RouteTableId"], out["DestinationCidrBlock"]) == ({"Ref": f"PrivateRoutes{zone}"}, "0.0.0.0/0")
+        assert "GatewayId" not in out
+    assert of["PrivateOutB"]["NatGatewayId"] == {"Fn::If": ["HasTwoAddresses", {"Ref": "NatB"}, {"Ref": "NatA"}]}
+    paid = {name for name, one in resources.items() if one["Type"] in ("AWS::EC2::NatGateway", "AWS::EC2::EIP")}
+    assert {name: resources[name].get("Condition") for name in paid} == {
+        "NatA": "HasAddress",
+        "AddressA": "HasAddress",
+        "NatB": "HasTwoAddresses",
+        "AddressB": "HasTwoAddresses",
+    }
+    assert "SecurityGroupIngress" not in of["FunctionsSecurityGroup"]
+    private = [{"Ref": "PrivateRoutesA"}, {"Ref": "PrivateRoutesB"}]
+    for endpoint in ("WayToTheTable", "WayToTheBucket"):  # of the kind that costs nothing
+        assert (of[endpoint]["VpcEndpointType"], of[endpoint]["RouteTableIds"]) == ("Gateway", private)
+
+
+def test_proxies_are_in_the_private_subnets_if_addresses_are_fixed(session: boto3.Session) -> None:
+    run(session, DockerTwin(session), request=replace(REQUEST, network=NetworkOptions(fixed=2)))
+    (network,) = session.client("cloudformation").describe_stacks(StackName="homeport-test-network")["Stacks"]
+    made = {one["OutputKey"]: one["OutputValue"] for one in network["Outputs"]}
+    assert subnets_of(parameters(session)) == made["Subnets"].split(",")
+    assert re.findall(r"subnet-\w+", parameters(session)["PrivateSubnets"]) == made["PrivateSubnets"].split(",")
+    network_of = resource("Service")["NetworkConfiguration"]["AwsvpcConfiguration"]
+    assert network_of["AssignPublicIp"] == {"Fn::If": ["HasPrivateSubnets", "DISABLED", "ENABLED"]}
+    wanted = {"Fn::If": ["HasPrivateSubnets", {"Ref": "PrivateSubnets"}, {"Ref": "Subnets"}]}
+    assert network_of["Subnets"] == wanted
 
 
 def test_the_user_of_a_docker_host_may_what_the_task_may() -> None:

@@ -71,7 +71,7 @@ def through_gateway(hub: HubRig, path: str, *, stage: str = "", html: bool = Tru
     parts = path.strip("/").split("/")
     is_link = parts[0] == "v2"
     names = [f"part{number}" for number in range(1, len(parts))] if is_link else []
-    resource = "/v2/" + "/".join(f"{{{name}}}" for name in names) if is_link else path
+    resource = "/v2/" + "/".join(f"{{{name}}}" for name in names) if is_link else path or "/"
     event: dict[str, Any] = {
         "requestContext": {
             "httpMethod": "GET",
@@ -136,6 +136,14 @@ def test_a_link_leads_up_to_the_first_page_from_any_depth_and_below_a_stage(hub:
         return
     assert answer.status == 303
     assert urljoin(f"{HUB}{stage}{path}", answer.headers["location"]).startswith(f"{HUB}{stage}/?repo=u/r&ref=")
+
+
+@pytest.mark.parametrize("query", ["", "repo=u%2Fr&ref=a%2Fb"])
+def test_the_stage_without_its_slash_leads_to_the_first_page(hub: HubRig, query: str) -> None:
+    answer = through_gateway(hub, "", stage="/api", query=query)
+    assert answer.status == 303
+    assert urljoin(f"{HUB}/api", answer.headers["location"]) == f"{HUB}/api/" + (f"?{query}" if query else "")
+    assert through_gateway(hub, "/", stage="/api", query=query).status == 200
 
 
 def test_the_error_page_of_a_link_with_a_slash_at_its_end_leads_back(hub: HubRig) -> None:

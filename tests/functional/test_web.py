@@ -258,6 +258,20 @@ def test_a_method_that_is_not_known_says_which_are(hub: HubRig) -> None:
     assert (answer.status, answer.json["code"]) == (405, "method-not-allowed")
 
 
+def test_an_address_that_is_none_has_a_page_and_a_problem_document(hub: HubRig) -> None:
+    problem, page = hub.ask("GET", "/nowhere"), hub.ask("GET", "/nowhere", html=True)
+    assert (problem.status, problem.json["code"]) == (404, "no-such-address")
+    assert (page.status, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert problem.json["detail"] in page.text
+
+
+@pytest.mark.parametrize(("path", "html", "status"), [("/", True, 200), ("/health", False, 200), ("/no", False, 404)])
+def test_the_head_of_an_answer_has_its_fields_and_no_body(hub: HubRig, path: str, html: bool, status: int) -> None:
+    head, whole = hub.ask("HEAD", path, html=html), hub.ask("GET", path, html=html)
+    assert (head.status, whole.status) == (status, status)
+    assert (head.headers, head.text) == (whole.headers, "")
+
+
 def test_a_defect_of_the_hub_is_a_problem_document_and_a_page_too(hub: HubRig) -> None:
     def broken() -> NoReturn:
         raise RuntimeError("not to be shown")

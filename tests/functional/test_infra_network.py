@@ -1,0 +1,176 @@
+"""The network of the lanes' functions: what is made, where functions are told to be, and what they may there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+from chalicelib.config import Config
+from chalicelib.errors import BadConfiguration
+from chalicelib.session.lanes import Lane
+from infra.destroy import delete_network
+from infra.inside import functions
+from infra.network import Place, ensure_network, give_back, read_network
+from infra.package import functions_place
+from infra.project import function_policy, stage_project
+from infra.request import functions_environment, read_request
+from infra.stack import stack_parameters
+from tests.policies import ACCOUNT, OUTPUTS, REGION, ROOT, own_denials, statements
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
+
+NAME = "homeport-test-network"
+SUBNETS = ("subnet-0123456789abcdef0", "subnet-0123456789abcdef1")
+NAMED = {"HOMEPORT_FUNCTIONS_SUBNETS": ", ".join(SUBNETS), "HOMEPORT_FUNCTIONS_SECURITY_GROUPS": "sg-01234567"}
+URL = {"HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.org"}
+INTERFACES = "ec2:CreateNetworkInterface"
+
+
+@pytest.fixture
+def session() -> Iterator[boto3.Session]:
+    with mock_aws():
+        yield boto3.Session("test", "test", region_name=REGION)
+
+
+@pytest.fixture
+def cloudformation(session: boto3.Session) -> CloudFormationClient:
+    return session.client("cloudformation")
+
+
+# ── what is made ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_addresses_are_added_before_and_given_back_after(cloudformation: CloudFormationClient) -> None:
+    """Nothing that is in use loses its way out: what is there stays until `give_back`."""
+    first = ensure_network(cloudformation, NAME, "test", 1)
+    both = ensure_network(cloudformation, NAME, "test", 2)
+    assert (len(first.addresses), len(both.addresses)) == (1, 2)
+    assert (both.addresses[0], both.private) == (first.addresses[0], first.private)
+    fewer = ensure_network(cloudformation, NAME, "test", 1)
+    assert (fewer.addresses, parameter(cloudformation)) == (first.addresses, "2")
+    assert give_back(cloudformation, NAME, "test", 1)
+    assert parameter(cloudformation) == "1"
+    assert not give_back(cloudformation, NAME, "test", 1), "there is nothing left to give back"
+
+
+def parameter(cloudformation: CloudFormationClient) -> str:
+    return (stack_parameters(cloudformation, NAME) or {})["FixedAddresses"]
+
+
+def test_where_no_network_is_there_is_nothing_to_give_back(cloudformation: CloudFormationClient) -> None:
+    assert not give_back(cloudformation, NAME, "test", 0)
+    assert read_network(cloudformation, NAME, 1) is None
+
+
+def test_a_package_wants_the_network_to_be_there(session: boto3.Session) -> None:
+    request = read_request("test", {**URL, "HOMEPORT_FIXED_ADDRESSES": "2"})
+    ensure_network(session.client("cloudformation"), NAME, "test", 1)
+    with pytest.raises(BadConfiguration, match="make resources STAGE=test"):
+        functions_place(request, session)
+    made = ensure_network(session.client("cloudformation"), NAME, "test", 2)
+    assert functions_place(request, session) == made.place
+
+
+def test_a_network_that_lambda_is_still_in_is_said_to_be_deleted_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(*_: object) -> bool:
+        raise BadConfiguration("The stack was not deleted: the subnet has dependencies")
+
+    monkeypatch.setattr("infra.destroy.delete_stack", held)
+    with pytest.raises(BadConfiguration, match=r"has dependencies\. Lambda keeps network interfaces .* run this again"):
+        delete_network(None, NAME)
+
+
+# ── what is asked for ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"HOMEPORT_FIXED_ADDRESSES": "3"}, "HOMEPORT_FIXED_ADDRESSES must be 0, 1 or 2"),
+        ({"HOMEPORT_FUNCTIONS_SUBNETS": SUBNETS[0]}, "are set together"),
+        ({"HOMEPORT_FUNCTIONS_SUBNETS": "net-1"}, "HOMEPORT_FUNCTIONS_SUBNETS must be a list of subnets' ids"),
+        ({**NAMED, "HOMEPORT_FIXED_ADDRESSES": "1"}, "set one of the two"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(BadConfiguration, match=said):
+        read_request("test", URL | given)
+
+
+def test_the_form_shows_the_operators_addresses_and_those_of_the_gateways() -> None:
+    outputs = {**OUTPUTS, **dict.fromkeys(("QueueUrls", "Bucket", "Key", "Queues"), "one")}
+    options = {"HOMEPORT_ADDRESSES": "198.51.100.4"}
+    told = functions_environment(options, outputs, "https://hub.example.org", ["192.0.2.1", "192.0.2.2"])
+    shown = [str(one.network_address) for one in Config.from_environ(told).addresses]
+    assert shown == ["198.51.100.4", "192.0.2.1", "192.0.2.2"]
+    assert functions_environment(options, outputs, "")["HOMEPORT_ADDRESSES"] == "198.51.100.4"
+
+
+# ── where functions are, and what they may there ─────────────────────────────────────────────────────────────────────
+
+
+def test_the_lanes_functions_are_in_the_network_and_no_others(tmp_path: Path) -> None:
+    place = Place(SUBNETS, ("sg-01234567",))
+    stage_project(ROOT, tmp_path / "project", outputs=OUTPUTS, environment={}, place=place)
+    config = json.loads((tmp_path / "project" / ".chalice" / "config.json").read_text())
+    of = config["stages"]["test"]["lambda_functions"]
+    inside = {name for name, one in of.items() if one.get("subnet_ids") == list(SUBNETS)}
+    assert inside == {name for name, one in of.items() if "security_group_ids" in one} == set(Lane)
+    for name, one in of.items():
+        policy = json.loads((tmp_path / "project" / ".chalice" / one["iam_policy_file"]).read_text())
+        assert any(INTERFACES in statement["Action"] for statement in policy["Statement"]) == (name in inside)
+
+
+def test_lambda_may_make_a_functions_interfaces_and_the_functions_own_code_may_not() -> None:
+    plain = json.loads(function_policy(ROOT, "launch", OUTPUTS, in_network=False))
+    policy = json.loads(function_policy(ROOT, "launch", OUTPUTS, in_network=True))
+    assert policy["Statement"][: len(plain["Statement"])] == plain["Statement"]
+    allowed = [
+        action for one in statements(policy) if one["Sid"] == "HaveNetworkInterfaces" for action in one["Action"]
+    ]
+    assert allowed == [
+        "ec2:CreateNetworkInterface",
+        "ec2:DescribeNetworkInterfaces",
+        "ec2:DescribeSubnets",
+        "ec2:DeleteNetworkInterface",
+        "ec2:AssignPrivateIpAddresses",
+        "ec2:UnassignPrivateIpAddresses",
+    ], "AWSLambdaVPCAccessExecutionRole, but for logs"
+    code = {"lambda:SourceFunctionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:homeport-test-launch"}
+    for action in allowed:
+        assert own_denials(policy, action, "*", code)
+        assert not own_denials(policy, action, "*", {}), "as Lambda asks, for the function"
+    assert not own_denials(policy, "dynamodb:GetItem", "*", code)
+
+
+def test_the_doctor_sees_functions_that_are_elsewhere() -> None:
+    class Lambda:
+        class exceptions:
+            ResourceNotFoundException = KeyError
+
+        def get_function_configuration(self, FunctionName: str) -> dict[str, Any]:
+            where = SUBNETS if FunctionName.endswith("-launch") else ()
+            return {
+                "Runtime": "python3.13",
+                "Timeout": 1,
+                "MemorySize": 1,
+                "VpcConfig": {"SubnetIds": [*where]},
+            }
+
+    settings = {name: {"lambda_timeout": 1, "lambda_memory_size": 1} for name in ("launch", "pull", "redrive")}
+    said = {
+        place: [str(one) for one in functions(Lambda(), "test", settings, {}, place) if one.good is False]
+        for place in (Place(), Place(SUBNETS, ("sg-01234567",)))
+    }
+    (without,), (within,) = said.values()
+    assert "homeport-test-launch is in subnet-0123456789abcdef0, subnet-0123456789abcdef1, not in none" in without
+    assert "homeport-test-pull is in no network, not in subnet-0123456789abcdef0" in within
