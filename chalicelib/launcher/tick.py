@@ -31,9 +31,10 @@ nothing, and the pull is offered once more; one tick at a time tries it (effects
 whatever tick 1 saves of the same pull meanwhile, and that save is what tells tick 1. So at every moment somebody's pull
 has joined, and no layer is fetched twice.
 
-Progress comes once a second, for as long as an endpoint likes, and each save costs money. So what comes within
-PROGRESS_SECONDS of the last one saved is held back, and is saved when the pull is over if nothing newer was. A save is
-also how a tick learns that it has lost the session, to another tick or to the visitor's Stop: it may take as long.
+Progress comes once a second, for as long as an endpoint likes, and each save costs money. So what comes too soon after
+the last one saved (`progress_pause`, about as long as the session's page waits before it asks again) is held back, and is
+saved when the pull is over if nothing newer was. A save is also how a tick learns that it has lost the session, to
+another tick or to the visitor's Stop: it may take as long.
 """
 
 from __future__ import annotations
@@ -68,12 +69,17 @@ from chalicelib.session.values import Session, State
 # is for that (config.PULL_SLOTS); each takes as long as one function to start and join, and the other to let go.
 HANDOVER_SECONDS: Final = 75.0
 OFFER_AGAIN_SECONDS: Final = 3.0  # until the handover is offered once more
-PROGRESS_SECONDS: Final = 3.0  # between two saves of a pull's progress
+PROGRESS_SECONDS, LONGEST_PROGRESS_SECONDS, PROGRESS_SHARE = 3.0, 6.0, 0.1  # between two saves of a pull's progress
 EARLY_SECONDS: Final = 1.0  # how much too early a message may come: clocks differ, and SQS counts whole seconds
 QUEUE_LIMIT: Final = 60.0  # longer waits are left to the schedule, which costs nothing per session
 IDLE_LIMIT: Final = 900.0  # by then the next look comes, and SQS delays no longer
 
 log = logging.getLogger("homeport.launcher")
+
+
+def progress_pause(age: float) -> float:
+    """The least time between two saves of the progress of a pull that has been at work for so long, in seconds."""
+    return min(max(PROGRESS_SECONDS, PROGRESS_SHARE * age), LONGEST_PROGRESS_SECONDS)
 
 
 class Sessions(Protocol):
@@ -225,7 +231,8 @@ class Launcher:
         saved_at, held_back = -math.inf, list[Event]()
         for event in events:
             progresses = isinstance(event, PullProgressed)
-            if progresses and self._clock() - saved_at < PROGRESS_SECONDS:
+            now = self._clock()
+            if progresses and now - saved_at < progress_pause(now - session.entered_at):
                 held_back = [event]
             else:
                 for news in [event] if progresses else [*held_back, event]:
