@@ -24,6 +24,7 @@ from string import Template
 from types import MappingProxyType
 from typing import Any, Final
 
+from chalicelib.config import TRACING
 from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane
 
@@ -37,6 +38,15 @@ POLICIES: Final[Mapping[str, str]] = {
     **{lane.value: lane.value for lane in Lane},
     "redrive": "redrive",
 }
+# What Lambda's daemon needs of a function's role to send X-Ray what is traced; these actions know no resources.
+TRACE: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "Sid": "Trace",
+        "Effect": "Allow",
+        "Action": ["xray:PutTraceSegments", "xray:PutTelemetryRecords"],
+        "Resource": "*",
+    }
+)
 NONE_RESERVED: Final[Mapping[str, int]] = MappingProxyType({})
 
 
@@ -91,7 +101,10 @@ def configure_stage(
     functions: dict[str, dict[str, Any]] = {}
     for function, policy in POLICIES.items():
         text = (source / "infra" / "policies" / f"{policy}.json").read_text()
-        (folder / f"policy-{policy}.json").write_text(render_policy(text, outputs))
+        filled = json.loads(render_policy(text, outputs))
+        if TRACING.read(environment):
+            filled["Statement"].append(dict(TRACE))
+        (folder / f"policy-{policy}.json").write_text(json.dumps(filled, indent=2))
         functions[function] = {"iam_policy_file": f"{stage}/policy-{policy}.json"}
         if function in reserved:
             functions[function]["reserved_concurrency"] = reserved[function]
