@@ -87,7 +87,10 @@ class Answer:
 
 
 class RuntimeApi(ThreadingHTTPServer):
-    """The Runtime API of one function: hands out events one by one, and takes what comes of them."""
+    """The Runtime API of one function: hands out events one by one, and takes what comes of them.
+
+    `trace` is the trace header of the events to come.
+    """
 
     daemon_threads = True
 
@@ -95,6 +98,7 @@ class RuntimeApi(ThreadingHTTPServer):
         super().__init__((LOOPBACK, 0), _Calls)
         self.arn = arn
         self.seconds = timeout
+        self.trace = "Root=1-0-0;Parent=0;Sampled=0"
         self.asked = threading.Event()
         self.asked_at = 0.0
         self.refusal = b""  # of the function, to be initialised
@@ -129,7 +133,7 @@ class _Calls(BaseHTTPRequestHandler):
             "Lambda-Runtime-Aws-Request-Id": os.urandom(8).hex(),
             "Lambda-Runtime-Invoked-Function-Arn": self.server.arn,
             "Lambda-Runtime-Deadline-Ms": str(int(1000 * (time.time() + self.server.seconds))),
-            "Lambda-Runtime-Trace-Id": "Root=1-0-0;Parent=0;Sampled=0",
+            "Lambda-Runtime-Trace-Id": self.server.trace,
         }.items():
             self.send_header(name, value)
         self.end_headers()

@@ -1,4 +1,4 @@
-"""What moto's CloudFormation leaves out of infra/resources.yaml, made by the calls that CloudFormation would make."""
+"""What moto leaves out: of infra/resources.yaml, made by the calls that CloudFormation would make, and of functions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from moto.awslambda.models import lambda_backends
 from moto.kms.models import kms_backends
 
 from tests.policies import REGION, resource_policy, template
@@ -16,6 +17,12 @@ def write_key_policies(account: str) -> None:
     for key in kms_backends[account][REGION].keys.values():
         if not isinstance(key.policy, str):
             key.policy = json.dumps(key.policy)
+
+
+def set_tracing(account: str, function: str, change: Mapping[str, Any]) -> None:
+    """Change a function's tracing, which moto sets when it makes one, and never again."""
+    if "TracingConfig" in change:
+        lambda_backends[account][REGION].get_function(function).tracing_config = change["TracingConfig"]
 
 
 def fill_gaps(client: Callable[[str], Any], outputs: Mapping[str, str]) -> None:
