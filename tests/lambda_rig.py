@@ -74,10 +74,11 @@ exec /usr/sbin/chroot "$root" setpriv --reuid {USER} --regid {USER} --clear-grou
 
 @dataclass(frozen=True)
 class Answer:
-    """What a function made of an event: its answer, or the error it ended with."""
+    """What a function made of an event: its answer, or the error it ended with and what X-Ray is told of that."""
 
     body: bytes
     failed: bool
+    cause: str = ""
 
     @property
     def json(self) -> Any:
@@ -150,7 +151,8 @@ class _Calls(BaseHTTPRequestHandler):
             self.server.refusal = body
             self.server.asked.set()
         else:
-            self.server.answers.put(Answer(body, failed=self.path.endswith("/error")))
+            cause = self.headers.get("Lambda-Runtime-Function-XRay-Error-Cause", "")
+            self.server.answers.put(Answer(body, failed=self.path.endswith("/error"), cause=cause))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""

@@ -235,8 +235,10 @@ def test_the_schedule_sends_what_is_due(aws: Aws, start: Start, queues: Queues) 
 
 
 def test_a_message_that_no_queue_of_ours_sent_fails_and_the_function_lives_on(start: Start, queues: Queues) -> None:
-    failed = start("launch").invoke({"Records": [{"body": "no JSON", "receiptHandle": "", "eventSourceARN": ""}]})
+    failed = start("launch").invoke({"Records": [{"body": "a payload", "receiptHandle": "", "eventSourceARN": ""}]})
     assert failed.failed
+    assert "JSONDecodeError" in failed.cause
+    assert "a payload" not in failed.cause
     queues.deliver(Lane.LAUNCH, json.dumps({"session": "0" * 20}))
 
 
