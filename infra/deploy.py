@@ -6,13 +6,13 @@
 3. Certificates: the hub's own are made, if they are not there (infra/certificates.py).
 4. Functions: Chalice's own deployer runs on a copy of the project that is filled with the stack's outputs
    (infra/project.py, infra/functions.py). What was deployed is kept for a rollback (infra/rollback.py). Then the API
-   gets what Chalice does not make (infra/api.py).
+   gets what Chalice does not make (infra/api.py), and the functions are traced if that is wanted (infra/tracing.py).
 5. Proxy: if HOMEPORT_PROXY says so, its image, network and service (infra/proxy_step.py).
 6. Doctor: what was deployed is looked at, as AWS tells it (infra/doctor.py). What visitors see, domains and proxy, is
    `make doctor`'s: after a first deployment their records are still to be made.
 
 `--resources`, or `make resources`, ends after the third step and configures the project for the `chalice` command;
-`--api`, or `make api`, does what is left to do for the API after `chalice deploy`.
+`--api`, or `make api`, does what is left of the fourth after `chalice deploy`.
 
 Every step may be repeated; a run that failed is repeated by running it again. Options come from HOMEPORT_ variables
 (docs/operations.md), AWS credentials and region from where boto3 looks for them.
