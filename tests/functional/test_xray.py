@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any
 
@@ -95,9 +94,8 @@ def test_a_call_that_nobody_answers_is_told_by_the_class_of_its_error() -> None:
 
 def test_of_an_invocation_that_makes_thousands_of_calls_the_first_are_told(rig: Rig) -> None:
     sqs = rig.client("sqs")
-    with ThreadPoolExecutor(2) as pool:
-        for _ in range(MOST_CALLS + 5):
-            pool.submit(sqs.list_queues)
+    for _ in range(MOST_CALLS + 5):
+        sqs.list_queues()
     assert len(rig.sent) == MOST_CALLS
     with rig.tracer.record(Span("VerifyEndpoint")):
         sqs.list_queues()
