@@ -251,6 +251,12 @@ BREAKAGES = {
         None,
         "Timeout is 600, not 900, MemorySize is 128, not 256",
     ),
+    "tracing": Breakage(
+        _pull(TracingConfig={"Mode": "Active"}),
+        _pull(TracingConfig={"Mode": "PassThrough"}),
+        None,
+        "the tracing of homeport-test-pull is Active, and these options make that PassThrough",
+    ),
     "environment": Breakage(
         _told(HOMEPORT_HUB_NAME="another", HOMEPORT_IMAGE=None, MINE="s3cret"),
         _told(HOMEPORT_HUB_NAME=NAME, HOMEPORT_IMAGE=OPTIONS["HOMEPORT_IMAGE"], MINE=None),
