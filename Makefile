@@ -8,7 +8,7 @@ STATE := $(VENV)/.installed
 LOCK = $(VENV)/bin/uv pip compile --quiet --universal --generate-hashes --no-build --no-annotate --python-version 3.11 \
 	--fork-strategy fewest --custom-compile-command 'make lock' \
 	$(if $(filter all,$(RAISE)),--upgrade,$(RAISE:%=--upgrade-package=%))
-PURE := chalicelib/session/*,chalicelib/bundle/*,chalicelib/notebook/*,chalicelib/repository/*,chalicelib/metrics.py,chalicelib/text.py,chalicelib/errors.py,chalicelib/environment.py
+PURE := chalicelib/session/*,chalicelib/bundle/*,chalicelib/notebook/*,chalicelib/repository/*,chalicelib/metrics.py,chalicelib/tracing.py,chalicelib/text.py,chalicelib/errors.py,chalicelib/environment.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-apt setup-test-apt setup-bench-apt venv lock run demo test test-unit test-functional test-integration test-browser \

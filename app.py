@@ -23,7 +23,13 @@ if (Path(__file__).parent / "infra" / "plain.py").is_file():  # not on Lambda: C
 
 app = Chalice(app_name="homeport")
 app.log.setLevel(logging.INFO)  # Chalice's default for the loggers below "homeport" is ERROR
-attach(app, config=lambda: wiring().config, hub=lambda: wiring().hub, metrics=lambda: wiring().metrics)
+attach(
+    app,
+    config=lambda: wiring().config,
+    hub=lambda: wiring().hub,
+    metrics=lambda: wiring().metrics,
+    tracer=lambda: wiring().tracer,
+)
 
 
 def _queue(lane: Lane) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from bench import (
     bench_limits,
     bench_proxy,
     bench_store,
+    bench_traffic,
     page,
 )
 from bench.results import Result
@@ -29,6 +30,7 @@ from local.processes import StackError
 COMPARED: Final[Mapping[str, Callable[[Result], None]]] = {
     "proxy": bench_proxy.measure,
     "cold": bench_cold.measure,
+    "traffic": bench_traffic.measure,
     "launch": bench_launch.measure,
     "at_once": bench_at_once.measure,
     "at_once_plain": bench_at_once.measure_plain,

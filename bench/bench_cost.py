@@ -1,16 +1,19 @@
 """Say what a hub costs, and write docs/cost.md: `python -m bench.bench_cost [--write]`.
 
-What visitors cost is counted: hub and launcher run on moto, and each call to AWS is priced (costs.py). What a month
-costs without visitors is added up from the templates of infra/ and the list prices below. Nothing was billed by AWS.
+What visitors cost is counted: hub and launcher run on moto, and each call to AWS is priced (costs.py). What their
+browsers load is what `make bench PART=traffic` has counted last. What a month costs without visitors is added up from
+the templates of infra/ and the list prices below. Nothing was billed by AWS.
 """
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from bench import results
 from bench.bench_scale import (
     DARK_SECONDS,
     LOOK_SECONDS,
@@ -24,6 +27,7 @@ from bench.bench_scale import (
     table,
     waiting,
 )
+from bench.bench_traffic import FIRST, LOADS, PART, PLAIN, RELOAD, TAB
 from bench.costs import BUSY_MEMORY, BUSY_SECONDS, HOUR, MEMORY, PRICES, PRICES_OF, Visit
 from chalicelib.metrics import OF_A_LANE, Metric
 from chalicelib.session.lanes import Lane
@@ -57,6 +61,7 @@ MONTHLY: Final[Mapping[str, float]] = {  # dollars a month; list prices of us-ea
     "virtual machine of 4 vCPUs and 16 GB": 0.1344 * 730,
     "volume of 30 GB": 0.08 * 30,
 }
+GIGABYTE: Final = 0.09  # dollars, out of AWS
 POLLERS: Final = 5  # of an event source that has nothing to do; each asks its queue every 20 seconds
 PROXY_VCPU, PROXY_GB, SUBNETS = 0.25, 1.0, 2
 
@@ -111,6 +116,19 @@ def of_visitors() -> dict[str, float]:
         f"more for {DARK_HOURS:.0f} hours with its endpoint dark": DARK_HOURS * HOUR / (60 * SELDOM) * dark,
     }
     return {name: 1000 * dollars for name, dollars in found.items()}
+
+
+def of_traffic() -> tuple[str, dict[str, float]]:
+    """When it was counted, and the kB that each kind of page load takes out of AWS."""
+    counted_last = results.kept(PART)
+    assert counted_last is not None
+    [rows] = [table.rows for table in counted_last.tables if table.title == LOADS]
+    return counted_last.date[:10], {name: statistics.median(sizes) for name, sizes in rows.items()}
+
+
+def of_a_thousand(kilobytes: float) -> float:
+    """Dollars for a thousand times so much."""
+    return GIGABYTE * kilobytes / 1000
 
 
 # ── a month without visitors ─────────────────────────────────────────────────────────────────────────────────────────
@@ -186,8 +204,24 @@ def page() -> Iterator[str]:
     yield paragraph(
         "Visitors' computers do the computing, so a notebook that runs costs the looks at it. A page that is watched "
         "asks once a second at first, and less often the longer its session is in one state: every 6 seconds at last, "
-        "every minute if it is ready; one in a hidden tab more seldom. A function has 0.5 GB, one that pulls or "
-        "watches 0.25."
+        "every minute if it is ready; one in a hidden tab more seldom. A function has 512 MB, one that "
+        "leaves or watches 256, one that pulls 192."
+    )
+    date, loads = of_traffic()
+    yield "## What their browsers load"
+    yield table(
+        "JupyterLab's page | kB | kB if nothing were compressed | dollars for a thousand | dollars then",
+        [
+            f"{name} | {loads[name]:,.0f} | {loads[name + PLAIN]:,.0f} | {of_a_thousand(loads[name]):.2f} | "
+            f"{of_a_thousand(loads[name + PLAIN]):.2f}"
+            for name in (FIRST, RELOAD, TAB)
+        ],
+    )
+    yield paragraph(
+        f"Counted in Chromium by `make bench PART=traffic` on {date}, without TLS, TCP and websockets. Traffic out of "
+        f"AWS is ${GIGABYTE:.2f} a GB above the first 100; into AWS it costs nothing. Each launch is an origin of its "
+        "own, so its first page loads all of JupyterLab; after that the browser has the scripts (docs/adr/0026). Files "
+        "and outputs that visitors load come on top. Elsewhere traffic is often part of a machine's price."
     )
     yield "## A month without visitors"
     hub = of_a_hub()
@@ -198,10 +232,7 @@ def page() -> Iterator[str]:
         f"${MONTHLY['NAT gateway'] + MONTHLY['public IPv4 address']:.2f} a month more, and $0.045 for each gigabyte "
         "that passes it."
     )
-    yield paragraph(
-        "The table, the bucket, logs and parameters cost cents. Traffic out of AWS is $0.09 a GB above the first 100: "
-        "what a notebook's page loads, some megabytes for each launch, since each launch is an origin of its own."
-    )
+    yield paragraph("The table, the bucket, logs and parameters cost cents.")
     yield "## Beside a JupyterHub on a machine that is always on"
     yield table(
         "its machine and disk | dollars a month",
@@ -209,12 +240,13 @@ def page() -> Iterator[str]:
     )
     warm, _, running, *_ = visitors.values()
     small, fargate = MONTHLY["small virtual machine"], next(iter(of_proxies().values()))
-    visits = warm + running
+    visits, traffic = warm + running, of_a_thousand(loads[FIRST])
+    virtual, on_fargate = sum(hub.values()) + small + visits, sum(hub.values()) + fargate + visits + traffic
     yield paragraph(
         "There the notebooks run on the operator's machine, and its size is how many there can be. Here a month with a "
-        f"thousand visitors, each for three hours, costs ${sum(hub.values()) + small + visits:.2f} with the proxy on a "
-        f"small virtual machine, and ${sum(hub.values()) + fargate + visits:.2f} with it on Fargate; nine thousand "
-        f"more cost ${9 * visits:.2f}."
+        f"thousand visitors, each for three hours, costs ${virtual:.2f} with the proxy on a small virtual machine, if "
+        f"its price includes their traffic, and ${on_fargate:.2f} with it on Fargate, ${traffic:.2f} of which is their "
+        f"traffic; nine thousand more cost ${9 * visits:.2f} and ${9 * (visits + traffic):.2f}."
     )
 
 

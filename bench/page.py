@@ -18,6 +18,7 @@ PARTS: Final = {  # what each part measures, in the page's order
     "at_once": "Many launches at once, beside `docker run` and JupyterHub",
     "at_once_plain": "Many launches at once without the quick start, beside `docker run`",
     "proxy": "The proxy, beside configurable-http-proxy and a bare HAProxy",
+    "traffic": "What JupyterLab's page takes from the proxy",
     "cold": "The functions' cold starts",
     "lanes": "Launching while others attack",
     "limits": "The proxy's limits",

@@ -5,10 +5,11 @@ know each other.
 
     wiring             which client, clock and random source each part is given; imported by app.py alone
     web, launcher      the hub's requests, forms, JSON and pages; one tick: perform an effect, save the event
-    aws, engine        DynamoDB, S3 with KMS, SQS, SSM; the visitor's Docker endpoint and the notebook on it
+    aws, engine        DynamoDB, S3 with KMS, SQS, SSM, X-Ray; the visitor's Docker endpoint and the notebook on it
     config             the hub's variables, and the only reader of the environment
     notebook           what runs on the endpoint: container, files, the hub's own certificates
     metrics            what the operator's alarms count, as lines of the log
+    tracing            what may be told of how long the parts of the work take
     session, bundle    what a session is and how it goes on; how an upload becomes credentials
     repository         whose code is to be launched, as people write it down and link to it
     environment        what a configuration variable is
@@ -18,9 +19,9 @@ know each other.
 
 Rules
 
-1. `session`, `bundle`, `notebook`, `metrics` and the modules below them are pure: values and decisions. They import no
-   library that reaches outside: no AWS, Docker, network, file, process, clock or chance. The one exception: the keys
-   and serial numbers of notebook/certificates.py are drawn by the cryptography library.
+1. `session`, `bundle`, `notebook`, `metrics`, `tracing` and the modules below them are pure: values and decisions.
+   They import no library that reaches outside: no AWS, Docker, network, file, process, clock or chance. The one
+   exception: the keys and serial numbers of notebook/certificates.py are drawn by the cryptography library.
 2. Only `engine` uses Docker and HTTP, only `aws` and `wiring` use boto3, only `web` (and app.py) uses Chalice.
 3. Time, random sources, sleep and clients are arguments; some have the real thing as their default. Nothing is created
    at import.

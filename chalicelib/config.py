@@ -158,6 +158,14 @@ ADDRESSES: Final = Variable(
     "the addresses from which launcher and proxy connect, if they are fixed: the form shows them, so that visitors' "
     "firewalls can name them; if empty, it says that they change. Those of `HOMEPORT_FIXED_ADDRESSES` are added",
 )
+# What the deployment has Lambda do, too.
+TRACING: Final = Variable(
+    "HOMEPORT_TRACING",
+    SWITCH,
+    "has AWS X-Ray record how long functions, effects and calls to AWS take, without what is in them; $5 per million "
+    "traces, and nothing for the first 100,000 of a month",
+    default="off",
+)
 ENDPOINT_NETWORKS: Final = Variable(
     "HOMEPORT_ENDPOINT_NETWORKS",
     NETWORKS,
@@ -171,6 +179,19 @@ def lambda_handler(environ: Mapping[str, str] = ENVIRON) -> str | None:
     Lambda alone sets it: https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
     """
     return environ.get("_HANDLER")
+
+
+def trace_header(environ: Mapping[str, str] = ENVIRON) -> str:
+    """The trace that Lambda has the present invocation be part of; "" if it has none.
+
+    The runtime client sets it anew for each: https://docs.aws.amazon.com/lambda/latest/dg/services-xray.html
+    """
+    return environ.get("_X_AMZN_TRACE_ID", "")
+
+
+def trace_daemon(environ: Mapping[str, str] = ENVIRON) -> str:
+    """The address and port to which Lambda wants to be told of parts of it; "" where this is no function."""
+    return environ.get("AWS_XRAY_DAEMON_ADDRESS", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -399,6 +420,7 @@ class Config:
             default="12",
         )
     )
+    tracing: bool = setting(TRACING)
     table: str = setting(TABLE)
     feed_shards: int = setting(FEED_SHARDS)
     bucket: str = setting(

@@ -31,13 +31,15 @@ from chalicelib.aws.routes import RouteStore
 from chalicelib.aws.sessions import SessionStore
 from chalicelib.aws.slots import SlotStore
 from chalicelib.aws.tokens import TokenStore
-from chalicelib.config import VERSION, Config
+from chalicelib.config import VERSION, Config, trace_daemon, trace_header
 from chalicelib.metrics import Backlog, Metrics
 from chalicelib.session.lanes import Lane
+from chalicelib.tracing import UNTRACED, Tracer
 from chalicelib.web import pages
 from chalicelib.web.hub import Hub
 
 if TYPE_CHECKING:
+    from chalicelib.aws.xray import XRay
     from chalicelib.notebook.certificates import HubTrust
 
 LOOKS_WAITING: Final = 60  # for each function of the watch lane; ten minutes if all are dark
@@ -55,7 +57,19 @@ class Wiring:
 
     def __init__(self, config: Config, client: Callable[[str], Any]) -> None:
         self.config = config
-        self.client = cache(client)
+        self.client = cache(self._watched(client))
+
+    def _watched(self, client: Callable[[str], Any]) -> Callable[[str], Any]:
+        """Makes clients whose calls are traced, if anything is."""
+        if (xray := self._xray) is None:
+            return client
+
+        def make(service: str) -> Any:
+            made = client(service)
+            xray.watch(made)
+            return made
+
+        return make
 
     def warm_up(self, function: str) -> None:
         """Make what the first event of a function ("app" is the web's, then the lanes and "redrive") will need.
@@ -141,6 +155,7 @@ class Wiring:
             time_left=time_left,
             name=secrets.token_hex(8),
             metrics=self.metrics,
+            tracer=self.tracer,
         )
         launcher.tick(TickMessage.from_body(message))
 
@@ -174,6 +189,20 @@ class Wiring:
     def metrics(self) -> Metrics:
         """Where all parts report what the operator's alarms count."""
         return Metrics(self.config.stage, CLOCK, _write_line)
+
+    @property
+    def tracer(self) -> Tracer:
+        """Who records how long what takes: nobody, unless the operator wants it and this is a function."""
+        return self._xray or UNTRACED
+
+    @cached_property
+    def _xray(self) -> XRay | None:
+        if not self.config.tracing:
+            return None
+        from chalicelib.aws.xray import XRay, sender
+
+        send = sender(trace_daemon())
+        return send and XRay(trace_header=trace_header, send=send, clock=CLOCK, new_id=lambda: secrets.token_hex(8))
 
     @cached_property
     def sessions(self) -> SessionStore:

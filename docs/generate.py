@@ -339,7 +339,7 @@ BASE: Final = ("environment", "errors", "text")  # values that every wing may us
 ALONE: Final = ("app", "proxy")
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "edge": ("wiring", "web", "launcher", "aws", "engine", "config"),
-    "pure": ("notebook", "metrics", "session", "bundle", "repository", "base"),
+    "pure": ("notebook", "metrics", "tracing", "session", "bundle", "repository", "base"),
 }
 
 

@@ -8,13 +8,13 @@
 3. Certificates: the hub's own are made, if they are not there (infra/certificates.py).
 4. Functions: Chalice's own deployer runs on a copy of the project that is filled with the stack's outputs
    (infra/project.py, infra/functions.py). What was deployed is kept for a rollback (infra/rollback.py). Then the API
-   gets what Chalice does not make (infra/api.py).
+   gets what Chalice does not make (infra/api.py), and the functions are traced if that is wanted (infra/tracing.py).
 5. Proxy: if HOMEPORT_PROXY says so, its image, network and service (infra/proxy_step.py).
 6. Doctor: what was deployed is looked at, as AWS tells it (infra/doctor.py). What visitors see, domains and proxy, is
    `make doctor`'s: after a first deployment their records are still to be made.
 
 `--resources`, or `make resources`, ends after the third step and configures the project for the `chalice` command;
-`--api`, or `make api`, does what is left to do for the API and the table's indexes after `chalice deploy`.
+`--api`, or `make api`, does what is left of the fourth, and of the table's indexes, after `chalice deploy`.
 
 Every step may be repeated; a run that failed is repeated by running it again. Options come from HOMEPORT_ variables
 (docs/operations.md), AWS credentials and region from where boto3 looks for them.
@@ -56,6 +56,7 @@ from infra.proxy_step import ProxyOptions, check_proxy, deploy_proxy
 from infra.request import Request, functions_environment, read_request
 from infra.rollback import built_zip, commit_of, keep
 from infra.stack import stack_outputs
+from infra.tracing import mode, set_mode
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 TEMPLATE: Final = ROOT / "infra" / "resources.yaml"
@@ -121,6 +122,7 @@ def deploy(
         )
         _say(f"Kept for `make rollback`: {kept}")
     complete_api(request, session, outputs=made.outputs, api=made.api)
+    _trace(request, session)
     if proxy.where:
         running = deploy_proxy(request, proxy, session, docker, hub_origin=made.origin, say=_say)
         if not running.has_record:
@@ -149,14 +151,21 @@ def complete_api(request: Request, session: boto3.Session, *, outputs: Mapping[s
     _say(f"The API's own answers, limits and log are set{', and its first address is closed' if closed else ''}")
 
 
+def _trace(request: Request, session: boto3.Session) -> None:
+    """Have the functions traced if that is wanted, and say so; raises botocore's errors."""
+    if changed := set_mode(session.client("lambda"), request.stage, mode(request.options)):
+        _say(f"{'Traced' if mode(request.options) == 'Active' else 'No more traced'}: {', '.join(changed)}")
+
+
 def after_chalice(request: Request, session: boto3.Session) -> None:
-    """Do the same after the `chalice` command has deployed the stage; raises BadConfiguration if it has not."""
+    """Do what is left after the `chalice` command has deployed the stage; raises BadConfiguration if it has not."""
     where(session)
     outputs = stack_outputs(session.client("cloudformation"), f"{APP}-{request.stage}")
     api = find_api(session.client("apigateway"), request.stage)
     if outputs is None or api is None:
         raise BadConfiguration(f"There is no {APP}-{request.stage}. Run `make resources STAGE={request.stage}` first")
     complete_api(request, session, outputs=outputs, api=api)
+    _trace(request, session)
     table_of(request, session).remove_unread(TEMPLATE.read_text())
 
 
@@ -195,6 +204,8 @@ def deploy_resources(request: Request, session: boto3.Session, *, now: float) ->
     api = ensure_api(apigateway, request.stage)
     made = ensure_certificates(session.client("ssm"), prefix=outputs["Certificates"], key_id=outputs["Key"], now=now)
     _say(f"The hub's certificates: {'made ' + ', '.join(made) if made else 'all there'}")
+    if mode(request.options) != "Active":  # before roles are written that do not allow it any more
+        _trace(request, session)
     existing = deployed_resources(
         session.client("lambda"),
         stage=request.stage,

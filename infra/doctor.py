@@ -22,7 +22,7 @@ from typing import Any, Final
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from chalicelib.config import VERSION, Config
+from chalicelib.config import TRACING, VERSION, Config
 from chalicelib.errors import HomeportError
 from chalicelib.session.lanes import Lane
 from infra import inside, outside
@@ -181,7 +181,7 @@ def _works(request: Request, session: boto3.Session, outputs: Mapping[str, str])
     if not origin:
         environment["HOMEPORT_HUB_ORIGIN"] = None
     yield from looked("the functions", lambda: inside.functions(lambda_, stage, settings, environment, place))
-    yield from looked("the roles", lambda: _roles(session, outputs, place))
+    yield from looked("the roles", lambda: _roles(session, outputs, place, options))
     arns = {lane: outputs[f"{lane.capitalize()}QueueArn"] for lane in Lane}
     timeouts = {lane: int(settings[lane]["lambda_timeout"]) for lane in Lane}
     limits = {lane: config.functions_of(lane) for lane in Lane}
@@ -193,11 +193,14 @@ def _works(request: Request, session: boto3.Session, outputs: Mapping[str, str])
     yield from looked("the proxy", lambda: _proxies(session, stage))
 
 
-def _roles(session: boto3.Session, outputs: Mapping[str, str], place: Place) -> Iterator[Finding]:
-    """Look at the functions' roles; those of the lanes may be in a network."""
+def _roles(
+    session: boto3.Session, outputs: Mapping[str, str], place: Place, options: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Look at the functions' roles; the lanes' functions may be in a network, and all may be traced."""
     networked = frozenset(Lane) if place.subnets else frozenset()
+    traced = TRACING.read(options)
     policies = {
-        function: json.loads(function_policy(ROOT, policy, outputs, in_network=function in networked))
+        function: function_policy(ROOT, policy, outputs, in_network=function in networked, traced=traced)
         for function, policy in POLICIES.items()
     }
     yield from inside.roles(session.client("iam"), outputs["Stage"], policies)

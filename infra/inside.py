@@ -15,6 +15,7 @@ from typing import Any, Final
 from chalice.constants import LAMBDA_TRUST_POLICY
 
 from chalicelib.aws.door import DoorStore
+from chalicelib.config import TRACING
 from chalicelib.session.lanes import Lane, queue_of
 from infra.api import find_api, leads_to
 from infra.certificates import NAMES, NEXT_NAMES
@@ -28,6 +29,7 @@ from infra.project import APP, POLICIES, event_sources, function_name, role_name
 from infra.quota import Quota
 from infra.roles import Document, Role, listed, read_role, statements
 from infra.stack import stack_status
+from infra.tracing import mode
 
 COMPLETE: Final = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
 AT_WORK: Final = "_IN_PROGRESS"
@@ -283,6 +285,10 @@ def _of_function(
     other = [f"{one} is {found[one]}, not {limits[one]}" for one in limits if found[one] != limits[one]]
     if other:
         yield Finding(None, f"{called} is not as .chalice/config.json says: {', '.join(other)}", again)
+    traced = found.get("TracingConfig", {}).get("Mode", "PassThrough")
+    wants = mode({TRACING.name: environment.get(TRACING.name) or ""})
+    if traced != wants:
+        yield Finding(None, f"the tracing of {called} is {traced}, and these options make that {wants}", again)
     told = found.get("Environment", {}).get("Variables", {})
     missing, extra = sorted(environment.keys() - told.keys()), sorted(told.keys() - environment.keys())
     changed = sorted(one for one in environment.keys() & told.keys() if environment[one] not in (None, told[one]))

@@ -29,6 +29,7 @@ from infra.project import API_HANDLER, APP, POLICIES, function_name, role_name, 
 from infra.quota import Quota, fit, read_quota, reserved_for_leaving
 from infra.request import Request, functions_environment, read_request
 from infra.stack import stack_outputs
+from infra.tracing import mode
 
 # What checkov finds in the template once it is expanded, and why it is so:
 # CKV_AWS_115  No limit for a function: event sources limit the lanes; reserving would take functions from the pages.
@@ -36,7 +37,7 @@ from infra.stack import stack_outputs
 # CKV_AWS_117  Not in a VPC unless addresses are to be fixed: the functions need the Internet, where endpoints are.
 # CKV_AWS_120  The API caches nothing: its answers are for one visitor.
 # CKV_AWS_173  Variables are encrypted with Lambda's own key: none of them is a secret.
-# CKV_AWS_73   No tracing: logs and figures say how long what took, and a trace is paid for each request.
+# CKV_AWS_73   The API's stage is not traced: its segments have visitors' addresses and whole URLs (docs/adr/0028).
 ROOT: Final = Path(__file__).resolve().parent.parent
 ORIGIN: Final = "HOMEPORT_HUB_ORIGIN"
 
@@ -47,7 +48,7 @@ def merge_template(request: Request, outputs: Mapping[str, str]) -> dict[str, An
     resources: dict[str, Any] = {}
     for function in POLICIES:
         name, role = _logical(function)
-        properties = {"FunctionName": function_name(stage, function)}
+        properties = {"FunctionName": function_name(stage, function), "Tracing": mode(request.options)}
         resources[role] = {"Properties": {"RoleName": role_name(stage, function)}}
         resources[name] = {"Properties": {**properties, "Environment": {"Variables": {ORIGIN: {"Ref": "HubOrigin"}}}}}
     rule = {"Properties": {"Name": f"{APP}-{stage}-redrive-event"}}

@@ -24,6 +24,7 @@ from string import Template
 from types import MappingProxyType
 from typing import Any, Final
 
+from chalicelib.config import TRACING
 from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane
 from infra.network import NOWHERE, Place
@@ -38,6 +39,15 @@ POLICIES: Final[Mapping[str, str]] = {
     **{lane.value: lane.value for lane in Lane},
     "redrive": "redrive",
 }
+# What Lambda's daemon needs of a function's role to send X-Ray what is traced; these actions know no resources.
+TRACE: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "Sid": "Trace",
+        "Effect": "Allow",
+        "Action": ["xray:PutTraceSegments", "xray:PutTelemetryRecords"],
+        "Resource": "*",
+    }
+)
 NONE_RESERVED: Final[Mapping[str, int]] = MappingProxyType({})
 
 
@@ -95,8 +105,8 @@ def configure_stage(
     functions: dict[str, dict[str, Any]] = {}
     for function, policy in POLICIES.items():
         settings = _network_settings(place) if function in set(Lane) else {}
-        filled = function_policy(source, policy, outputs, in_network=bool(settings))
-        (folder / f"policy-{policy}.json").write_text(filled)
+        filled = function_policy(source, policy, outputs, in_network=bool(settings), traced=TRACING.read(environment))
+        (folder / f"policy-{policy}.json").write_text(json.dumps(filled, indent=2))
         functions[function] = {"iam_policy_file": f"{stage}/policy-{policy}.json", **settings}
         if function in reserved:
             functions[function]["reserved_concurrency"] = reserved[function]
@@ -116,17 +126,20 @@ def _network_settings(place: Place) -> dict[str, list[str]]:
     return {"subnet_ids": list(place.subnets), "security_group_ids": list(place.security_groups)}
 
 
-def function_policy(source: Path, name: str, outputs: Mapping[str, str], *, in_network: bool) -> str:
-    """One of infra/policies, filled; a function in a network may also be given network interfaces there.
+def function_policy(
+    source: Path, name: str, outputs: Mapping[str, str], *, in_network: bool, traced: bool
+) -> dict[str, Any]:
+    """One of infra/policies, filled, with what a function may besides that is in a network, or that is traced.
 
     Raises BadConfiguration as render_policy does.
     """
-    filled = render_policy((source / "infra" / "policies" / f"{name}.json").read_text(), outputs)
-    if not in_network:
-        return filled
-    more = json.loads(render_policy((source / "infra" / "policies" / "network.json").read_text(), outputs))
-    policy = json.loads(filled)
-    return json.dumps({**policy, "Statement": policy["Statement"] + more["Statement"]}, indent=2)
+    folder = source / "infra" / "policies"
+    policy: dict[str, Any] = json.loads(render_policy((folder / f"{name}.json").read_text(), outputs))
+    if in_network:
+        policy["Statement"] += json.loads(render_policy((folder / "network.json").read_text(), outputs))["Statement"]
+    if traced:
+        policy["Statement"].append(dict(TRACE))
+    return policy
 
 
 def forget_stage(project: Path, stage: str) -> None:

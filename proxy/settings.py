@@ -28,6 +28,7 @@ PACKAGE: Final = Path(__file__).resolve().parent
 MAPS: Final = ("routes.map", "grants.map")
 HEALTH_SOCKET: Final = "health.sock"
 HEALTH_MAXCONN: Final = 32
+READING: Final = 0.5  # seconds in which the agent reads what is new and tells HAProxy
 
 
 def _pem(name: str, with_key: bool, text: str) -> str:
@@ -262,6 +263,7 @@ def haproxy_environ(settings: Settings, environ: Mapping[str, str]) -> dict[str,
         "HOMEPORT_PROXY_ENTRY_RATE": str(settings.entry_rate),
         "HOMEPORT_PROXY_REQUEST_TIME": settings.request_time,
         "HOMEPORT_PROXY_PAUSE": settings.pause,
+        "HOMEPORT_PROXY_HOLD": f"{1000 * (settings.poll + READING):.0f}ms",
         "HOMEPORT_PROXY_TUNNEL": settings.tunnel,
         "HOMEPORT_HOST_SUFFIX": settings.host_suffix,
         "HOMEPORT_SCHEME": settings.scheme,

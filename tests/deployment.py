@@ -1,7 +1,8 @@
 """A deployment of the hub against moto's server: the server, what of it is asked for, and the commands run on it.
 
 moto's gaps are filled on the way in: it reads OpenAPI 3 only, where Chalice (as API Gateway does) speaks Swagger 2, and
-it knows neither Lambda's account settings nor its quota's increase, nor IAM's simulation. Templates, deployer and the
+it knows neither Lambda's account settings nor its quota's increase, nor IAM's simulation, and passes over a change of
+tracing. Templates, deployer and the
 `chalice` command are those of a real deployment. Each rig is an account of its own.
 """
 
@@ -29,7 +30,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug import Response
 from werkzeug.serving import make_server
 
-from tests.moto_gaps import let_stacks_change_indexes, remember_defaults, write_key_policies
+from tests.moto_gaps import let_stacks_change_indexes, remember_defaults, set_tracing, write_key_policies
 from tests.policies import REGION, ROOT
 from tests.wheels import write_wheel
 
@@ -84,6 +85,8 @@ class Gateway:
             swagger = json.loads(body)
             info = {"description": "", **swagger["info"]}
             body = json.dumps({"openapi": "3.0.1", "info": info, "paths": swagger["paths"]}).encode()
+        if configured := re.fullmatch("PUT /2015-03-31/functions/([^/]+)/configuration", call):
+            set_tracing(self.account, configured[1], json.loads(body))
         environ |= {"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self.account
         answer: Iterable[bytes] = self._moto(environ, start_response)

@@ -25,7 +25,7 @@ from chalicelib.engine.probe import probe
 from chalicelib.engine.pull import ANSWER_SECONDS
 from chalicelib.engine.pull_progress import PullStatus
 from chalicelib.launcher.effects import Effects
-from chalicelib.launcher.tick import PROGRESS_SECONDS, Launcher
+from chalicelib.launcher.tick import LONGEST_PROGRESS_SECONDS, Launcher
 from chalicelib.metrics import Metrics
 from chalicelib.notebook.certificates import HubTrust, issue_client, issue_notebook, new_ca
 from chalicelib.session.lanes import Lane, lane_of
@@ -147,7 +147,9 @@ class HostileRig:
         if message.handover is not None:
             self._clock.now += PULLS.stalled + 1
             self._tick(message)
-            self.limits = [time.monotonic() + PROGRESS_SECONDS]  # by then it learns that it is not its own any more
+            self.limits = [
+                time.monotonic() + LONGEST_PROGRESS_SECONDS
+            ]  # by then it learns that it is not its own any more
 
     def _connect(self, credentials: Credentials, *, address: str, deadline: float, hub_name: str) -> DockerEndpoint:
         deadline = self.seconds(deadline)

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -74,10 +75,11 @@ exec /usr/sbin/chroot "$root" setpriv --reuid {USER} --regid {USER} --clear-grou
 
 @dataclass(frozen=True)
 class Answer:
-    """What a function made of an event: its answer, or the error it ended with."""
+    """What a function made of an event: its answer, or the error it ended with and what X-Ray is told of that."""
 
     body: bytes
     failed: bool
+    cause: str = ""
 
     @property
     def json(self) -> Any:
@@ -87,7 +89,10 @@ class Answer:
 
 
 class RuntimeApi(ThreadingHTTPServer):
-    """The Runtime API of one function: hands out events one by one, and takes what comes of them."""
+    """The Runtime API of one function: hands out events one by one, and takes what comes of them.
+
+    `trace` is the trace header of the events to come.
+    """
 
     daemon_threads = True
 
@@ -95,6 +100,7 @@ class RuntimeApi(ThreadingHTTPServer):
         super().__init__((LOOPBACK, 0), _Calls)
         self.arn = arn
         self.seconds = timeout
+        self.trace = "Root=1-0-0;Parent=0;Sampled=0"
         self.asked = threading.Event()
         self.asked_at = 0.0
         self.refusal = b""  # of the function, to be initialised
@@ -129,7 +135,7 @@ class _Calls(BaseHTTPRequestHandler):
             "Lambda-Runtime-Aws-Request-Id": os.urandom(8).hex(),
             "Lambda-Runtime-Invoked-Function-Arn": self.server.arn,
             "Lambda-Runtime-Deadline-Ms": str(int(1000 * (time.time() + self.server.seconds))),
-            "Lambda-Runtime-Trace-Id": "Root=1-0-0;Parent=0;Sampled=0",
+            "Lambda-Runtime-Trace-Id": self.server.trace,
         }.items():
             self.send_header(name, value)
         self.end_headers()
@@ -146,7 +152,8 @@ class _Calls(BaseHTTPRequestHandler):
             self.server.refusal = body
             self.server.asked.set()
         else:
-            self.server.answers.put(Answer(body, failed=self.path.endswith("/error")))
+            cause = self.headers.get("Lambda-Runtime-Function-XRay-Error-Cause", "")
+            self.server.answers.put(Answer(body, failed=self.path.endswith("/error"), cause=cause))
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""
@@ -247,6 +254,12 @@ class Function:
         """The function's process, which `unshare` has forked."""
         return int(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text())
 
+    @property
+    def most_memory(self) -> float:
+        """The most memory that the function has had so far, in MB."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
+
     def invoke(self, event: object) -> Answer:
         """Hand it an event."""
         return self.api.invoke(event)
@@ -254,9 +267,12 @@ class Function:
 
 @contextmanager
 def function(
-    on: Lambda, name: str, handler: str, *, timeout: float, command: tuple[str, ...] = ()
+    on: Lambda, name: str, handler: str, *, timeout: float, memory: int = MEMORY, command: tuple[str, ...] = ()
 ) -> Iterator[Function]:
-    """Run the function `name`; raises AssertionError if it cannot be initialised. `command` starts what starts it."""
+    """Run the function `name`; raises AssertionError if it cannot be initialised. `command` starts what starts it.
+
+    `memory` in MB is what it is told that it has; it is held to none.
+    """
     folder = on.folder / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "root").mkdir(exist_ok=True)
@@ -272,7 +288,7 @@ def function(
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_environ(on, name, handler, api.server_port),
+                env={**_environ(on, name, handler, api.server_port), "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory)},
                 start_new_session=True,
             )
         try:
@@ -317,7 +333,6 @@ def _environ(on: Lambda, name: str, handler: str, port: int) -> dict[str, str]:
         "_HANDLER": handler,
         "AWS_DEFAULT_REGION": "eu-west-1",
         "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(MEMORY),
         "AWS_LAMBDA_FUNCTION_NAME": name,
         "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",

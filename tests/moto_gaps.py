@@ -1,4 +1,4 @@
-"""What moto's CloudFormation leaves out of infra/resources.yaml, made by the calls that CloudFormation would make."""
+"""What moto leaves out: of infra/resources.yaml, made by the calls that CloudFormation would make, and of functions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from moto.awslambda.models import lambda_backends
 from moto.cloudformation.exceptions import ValidationError
 from moto.cloudformation.models import cloudformation_backends
 from moto.dynamodb.models.table import GlobalSecondaryIndex, Table
@@ -59,6 +60,12 @@ def let_networks_be_deleted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ElasticAddress, "delete", address, raising=False)
     patch.setattr(NatGateway, "delete", gateway, raising=False)
     patch.setattr(VPCEndPoint, "delete", endpoint, raising=False)
+
+
+def set_tracing(account: str, function: str, change: Mapping[str, Any]) -> None:
+    """Change a function's tracing, which moto sets when it makes one, and never again."""
+    if "TracingConfig" in change:
+        lambda_backends[account][REGION].get_function(function).tracing_config = change["TracingConfig"]
 
 
 def fill_gaps(client: Callable[[str], Any], outputs: Mapping[str, str]) -> None:

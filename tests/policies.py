@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from chalicelib.session.lanes import Lane
+from infra.project import TRACE
 
 ROOT = Path(__file__).resolve().parents[1]
 ACCOUNT, REGION, STAGE = "111122223333", "eu-west-1", "test"
@@ -43,10 +44,11 @@ Document = Mapping[str, Any]
 Context = Mapping[str, str | list[str]]
 
 
-def function_policy(name: str, outputs: Mapping[str, str] = OUTPUTS) -> Document:
+def function_policy(name: str, outputs: Mapping[str, str] = OUTPUTS, *, traced: bool = False) -> Document:
     """The policy of one function (web, redrive, or a lane's) as it is deployed."""
     text = (ROOT / "infra" / "policies" / f"{name}.json").read_text()
-    return dict(json.loads(Template(text).substitute(outputs)))
+    policy = dict(json.loads(Template(text).substitute(outputs)))
+    return {**policy, "Statement": [*policy["Statement"], dict(TRACE)]} if traced else policy
 
 
 def proxy_policy(role: str, outputs: Mapping[str, str] = OUTPUTS) -> Document:

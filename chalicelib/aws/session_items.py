@@ -9,7 +9,9 @@
     session           the other fields of Session, as JSON
     listed            what a list shows of it, as JSON; all that the index of lists holds besides its keys
     redrive, redrive_at   while the session has something to do: its lane (`shard_of`), and from when on nobody is at
-                      work on it; the schedule puts it off when it has sent the session to its lane
+                      work on it, in steps: most saves then leave the index as it is, where each change costs as much as
+                      the save. The schedule, which runs every minute, puts it off when it has sent the session to its
+                      lane
     ring              while it is ready: where it is found when it is looked at (looks.py)
     ttl               once it is stopped
 
@@ -75,6 +77,7 @@ from chalicelib.session.values import (
 
 FORMAT: Final = 1  # what items are written in,
 NEWEST_FORMAT: Final = 3  # but for those that need a later one (rule 2)
+REDRIVE_STEP: Final = 20  # seconds
 STOPPED_TTL: Final = 90 * 86400.0  # a stopped session is remembered for so long, in seconds,
 DELETED_TTL: Final = 86400.0  # and one whose volume is removed, too
 
@@ -155,7 +158,8 @@ def item_of(session: Session, now: float) -> dict[str, Any]:
         item["ttl"] = {"N": str(int(now + (DELETED_TTL if session.summary.deleted else STOPPED_TTL)))}
     else:
         item["redrive"] = {"S": shard_of(lane_of(session))}
-        item["redrive_at"] = {"N": repr(max(session.next_attempt_at, session.lease_expires_at))}
+        due = max(session.next_attempt_at, session.lease_expires_at)
+        item["redrive_at"] = {"N": str(math.ceil(due / REDRIVE_STEP) * REDRIVE_STEP)}
     if session.state is State.READY:
         item["ring"] = {"S": ring_of(session)}
     return item

@@ -31,16 +31,17 @@ nothing, and the pull is offered once more; one tick at a time tries it (effects
 whatever tick 1 saves of the same pull meanwhile, and that save is what tells tick 1. So at every moment somebody's pull
 has joined, and no layer is fetched twice.
 
-Progress comes once a second, for as long as an endpoint likes, and each save costs money. So what comes within
-PROGRESS_SECONDS of the last one saved is held back, and is saved when the pull is over if nothing newer was. A save is
-also how a tick learns that it has lost the session, to another tick or to the visitor's Stop: it may take as long.
+Progress comes once a second, for as long as an endpoint likes, and each save costs money. So what comes too soon after
+the last one saved (`progress_pause`, about as long as the session's page waits before it asks again) is held back, and
+is saved when the pull is over if nothing newer was. A save is also how a tick learns that it has lost the session, to
+another tick or to the visitor's Stop: it may take as long.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, suppress
 from typing import Final, Protocol
 
@@ -63,17 +64,23 @@ from chalicelib.session.lanes import Lane, lane_of
 from chalicelib.session.lease import EFFECT_SECONDS, claimed, is_held_by_another, released, with_lease
 from chalicelib.session.machine import PullPatience, advance, is_news, next_effect, overdue
 from chalicelib.session.values import Session, State
+from chalicelib.tracing import UNTRACED, Span, Tracer
 
 # What the pulls of a full lane need to be taken over one after another: in four rounds, as a fifth of the functions
 # is for that (config.PULL_SLOTS); each takes as long as one function to start and join, and the other to let go.
 HANDOVER_SECONDS: Final = 75.0
 OFFER_AGAIN_SECONDS: Final = 3.0  # until the handover is offered once more
-PROGRESS_SECONDS: Final = 3.0  # between two saves of a pull's progress
+PROGRESS_SECONDS, LONGEST_PROGRESS_SECONDS, PROGRESS_SHARE = 3.0, 6.0, 0.1  # between two saves of a pull's progress
 EARLY_SECONDS: Final = 1.0  # how much too early a message may come: clocks differ, and SQS counts whole seconds
 QUEUE_LIMIT: Final = 60.0  # longer waits are left to the schedule, which costs nothing per session
 IDLE_LIMIT: Final = 900.0  # by then the next look comes, and SQS delays no longer
 
 log = logging.getLogger("homeport.launcher")
+
+
+def progress_pause(age: float) -> float:
+    """The least time between two saves of the progress of a pull that has been at work for so long, in seconds."""
+    return min(max(PROGRESS_SECONDS, PROGRESS_SHARE * age), LONGEST_PROGRESS_SECONDS)
 
 
 class Sessions(Protocol):
@@ -99,6 +106,7 @@ class Launcher:
         time_left: Callable[[], float],
         name: str,
         metrics: Metrics = SILENT,
+        tracer: Tracer = UNTRACED,
     ) -> None:
         self._sessions = sessions
         self._effects = effects
@@ -109,6 +117,7 @@ class Launcher:
         self._time_left = time_left
         self._name = name
         self._metrics = metrics
+        self._tracer = tracer
         self._offer_below = HANDOVER_SECONDS
 
     def tick(self, message: TickMessage) -> None:
@@ -175,7 +184,7 @@ class Launcher:
         ended = self._save_overdue(session)
         if ended is not None:
             return ended
-        with closing(self._effects.perform(LookAtNotebook(), session)) as events:
+        with closing(self._perform(LookAtNotebook(), session)) as events:
             for event in events:
                 if isinstance(event, NotebookAnswered) and not message.idle:
                     self._look_when_idle(session.sid, event)
@@ -198,7 +207,7 @@ class Launcher:
         ended = self._save_overdue(session)
         if ended is not None:
             return ended
-        with closing(self._effects.perform(effect, session)) as events:
+        with closing(self._perform(effect, session)) as events:
             return self._save_events(session, events)
 
     def _accept(self, handover: Handover, session: Session) -> Session:
@@ -209,7 +218,7 @@ class Launcher:
         ended = self._save_overdue(session)
         if ended is not None:
             return ended
-        with closing(self._effects.perform(PullImage(joins=True), session)) as events:
+        with closing(self._perform(PullImage(joins=True), session)) as events:
             joined = next(events)
             if not isinstance(joined, PullProgressed | ImagePresent | BuilderPresent):
                 failure = failure_of(joined)
@@ -220,12 +229,22 @@ class Launcher:
                 session, saved = self._save_event(session, joined)
             return self._save_events(session, events) if saved else session
 
+    def _perform(self, effect: Effect, session: Session) -> Generator[Event, None, None]:
+        """Perform an effect, and have it recorded: with what is done of each event, and the last failure's code."""
+        span = Span(type(effect).__name__, session=session.sid, state=str(session.state))
+        with self._tracer.record(span), closing(self._effects.perform(effect, session)) as events:
+            for event in events:
+                if failure := failure_of(event):
+                    span.code = failure.code
+                yield event
+
     def _save_events(self, session: Session, events: Iterator[Event]) -> Session:
         """Save each event as it happens, but not all progress, until the last one or until a save is lost."""
         saved_at, held_back = -math.inf, list[Event]()
         for event in events:
             progresses = isinstance(event, PullProgressed)
-            if progresses and self._clock() - saved_at < PROGRESS_SECONDS:
+            now = self._clock()
+            if progresses and now - saved_at < progress_pause(now - session.entered_at):
                 held_back = [event]
             else:
                 for news in [event] if progresses else [*held_back, event]:

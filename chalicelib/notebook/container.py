@@ -25,6 +25,7 @@ Rules
 9. The server reads its certificate once. So the file can be emptied while it runs, when the container is saved as an
    image: no key gets into that (docs/adr/0018). The label SAVABLE says that a container is of this kind.
 10. The image's health check is switched off: without a client certificate it would call a healthy notebook unhealthy.
+11. The server compresses what JupyterLab loads of itself, and nothing else (docs/adr/0026).
 """
 
 from __future__ import annotations
@@ -66,12 +67,14 @@ _SYSTEM: Final = frozenset(
 # What JSON cannot say, for Jupyter Server; `WORK` is the volume's folder, and `DATA` the visitor's if it `HAS_DATA`.
 # `CERTIFICATE` is the file of certificate and key.
 SERVER_CODE: Final = '''
+import re
 from contextlib import suppress
 from pathlib import Path, PurePath
 
 import tornado.netutil
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_server_terminals.terminalmanager import TerminalManager
+from tornado.web import GZipContentEncoding, OutputTransform
 
 # `python -m` looks for the module, and for all that it imports, in the folder that it is started in before anywhere
 # else: a file of the volume that is called like one of those would run whenever a kernel starts. IPython adds the
@@ -117,6 +120,34 @@ def same_context(ssl_options, server_side=None):
 
 
 tornado.netutil.ssl_options_to_context = same_context
+
+# JupyterLab's own files, and what describes its settings and languages: nearly all that a page loads, and nothing that
+# answers with what somebody else has written. Pages, files and outputs are never compressed (docs/adr/0026).
+STATIC = re.compile("/(static|lab/extensions|lab/api/(settings|themes|translations)|lsp/status|kernelspecs)(/|$)")
+
+
+class Compressed(GZipContentEncoding):
+    """Compresses whole files of kinds that get smaller."""
+
+    CONTENT_TYPES = {*GZipContentEncoding.CONTENT_TYPES, "application/wasm", "image/vnd.microsoft.icon", "image/x-icon"}
+
+    def transform_first_chunk(self, status, headers, chunk, finishing):
+        if status != 200 or headers.get("Content-Type", "").startswith("text/html"):
+            self._gzipping = False
+        status, headers, chunk = super().transform_first_chunk(status, headers, chunk, finishing)
+        if self._gzipping:  # what is compressed is another sequence of bytes, whose parts cannot be had
+            headers.pop("Accept-Ranges", None)
+            if headers.get("Etag", "").startswith('"'):
+                headers["Etag"] = "W/" + headers["Etag"]
+        return status, headers, chunk
+
+
+def transform(request):
+    compresses = STATIC.match(request.path) and "Range" not in request.headers
+    return Compressed(request) if compresses else OutputTransform(request)
+
+
+c.ServerApp.tornado_settings.update({"transforms": [transform]})  # an image's own settings stay
 
 link = Path(WORK, PurePath(DATA).name)
 with suppress(OSError):  # there is something of that name, or the volume is not ours to write to

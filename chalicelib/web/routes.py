@@ -31,6 +31,7 @@ from chalicelib.repository.badge import badge_svg
 from chalicelib.repository.links import Link, launch_query, parse_link
 from chalicelib.session.admission import network_of
 from chalicelib.session.values import Session, is_session_id
+from chalicelib.tracing import UNTRACED, Span, Tracer
 from chalicelib.web import pages
 from chalicelib.web.errors import (
     BadField,
@@ -192,6 +193,7 @@ def launch_session(site: Site, request: Request) -> Response:
     _refuse_other_sites(site, request)
     site.hub.let_upload(_source(request))
     launched = site.hub.launch(_form(request), _source(request))
+    site.tracer.belongs_to(launched.session.sid)
     token = site.hub.token_for(launched.bundle.owner, _sign_ins(site, request))
     cookie = _cookie(token, max_age=int(site.config.session_lifetime))
     if not _wants_json(request):
@@ -377,10 +379,17 @@ ADDRESSES: Final[tuple[tuple[str, str, tuple[str, ...], View], ...]] = (
 class Site:
     """What views are given: the configuration, and the hub, which is not made before a view asks for it."""
 
-    def __init__(self, config: Callable[[], Config], hub: Callable[[], Hub], metrics: Callable[[], Metrics]) -> None:
+    def __init__(
+        self,
+        config: Callable[[], Config],
+        hub: Callable[[], Hub],
+        metrics: Callable[[], Metrics],
+        tracer: Callable[[], Tracer],
+    ) -> None:
         self._config = config
         self._hub = hub
         self._metrics = metrics
+        self._tracer = tracer
 
     @property
     def config(self) -> Config:
@@ -397,19 +406,30 @@ class Site:
         """Where refusals of the hub's own stores are counted."""
         return self._metrics()
 
+    @property
+    def tracer(self) -> Tracer:
+        """Who records how long an answer takes."""
+        return self._tracer()
+
 
 def attach(
-    app: Chalice, *, config: Callable[[], Config], hub: Callable[[], Hub], metrics: Callable[[], Metrics]
+    app: Chalice,
+    *,
+    config: Callable[[], Config],
+    hub: Callable[[], Hub],
+    metrics: Callable[[], Metrics],
+    tracer: Callable[[], Tracer] = lambda: UNTRACED,
 ) -> None:
     """Make `app` serve the HTTP interface; none of these is asked for before the first request needs it."""
-    site = Site(config, hub, metrics)
+    site = Site(config, hub, metrics, tracer)
     app.api.binary_types.append("multipart/form-data")
     routes = Blueprint(__name__)
     for method, path, content_types, view in ADDRESSES:
         methods = ["GET", "HEAD"] if method == "GET" else [method]
         routes.route(path, methods=methods, content_types=list(content_types))(_bound(view, site, routes))
     app.register_blueprint(routes)
-    app.register_middleware(_head_without_body, "http")
+    app.register_middleware(_head_without_body, "http")  # the first is the outermost
+    app.register_middleware(_traced(site), "http")
     app.register_middleware(_chalice_errors(site), "http")
 
 
@@ -419,6 +439,19 @@ def _head_without_body(event: Request, get_response: Callable[[Request], Respons
     if event.method == "HEAD":
         response.body = ""
     return response
+
+
+def _traced(site: Site) -> Callable[[Request, Callable[[Request], Response]], Response]:
+    """Middleware: have each answer recorded, by its address's pattern; the path is told to nobody."""
+
+    def middleware(event: Request, get_response: Callable[[Request], Response]) -> Response:
+        span = Span(f"{event.method} {event.context['resourcePath']}")
+        with site.tracer.record(span):
+            response = get_response(event)
+            span.status = response.status_code
+            return response
+
+    return middleware
 
 
 def _chalice_errors(site: Site) -> Callable[[Request, Callable[[Request], Response]], Response]:
@@ -664,4 +697,6 @@ def _visit(site: Site, request: Request, sid: str) -> tuple[Session, SignIn]:
     token = _token(request)
     if token is None:
         raise not_signed_in()
-    return site.hub.visit(token, sid)
+    session, sign_in = site.hub.visit(token, sid)
+    site.tracer.belongs_to(session.sid)
+    return session, sign_in

@@ -176,9 +176,14 @@ class SessionStoreContract:
         store.put_off(due, NOW + 100)
         assert list(store.due(NOW)) == []
         assert [found.sid for found in store.due(NOW + 100)] == [due.sid]
-        store.save(replace(session, version=2, next_attempt_at=NOW + 1))
+        store.save(replace(session, version=2, next_attempt_at=NOW + 40))
         store.put_off(due, NOW + 100)  # it is another wait by now
-        assert [float(found.since) for found in store.due(NOW + 1)] == [NOW + 1]
+        assert [float(found.since) for found in store.due(NOW + 40)] == [NOW + 40]
+
+    def test_what_waits_is_due_when_its_time_has_come_or_a_little_later(self, store: Sessions) -> None:
+        store.save(a_session(next_attempt_at=NOW + 1))
+        assert list(store.due(NOW + 0.9)) == []
+        assert len(list(store.due(NOW + 20))) == 1
 
     def test_a_ready_session_is_looked_at_in_its_minute_and_no_other_is(self, store: Sessions) -> None:
         often = a_session(name="often", state=State.READY)

@@ -10,8 +10,8 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,8 +29,10 @@ from tests.aws_events import ORIGIN, Browser, scheduled_event, sqs_event
 from tests.builders import NOW, a_session
 from tests.functional.hostile_engine import LOOPBACK, HostileEngine, Pki, refusal
 from tests.functional.hub_rig import a_bundle, zipped
-from tests.lambda_rig import MEMORY, PYTHON, USER, Function, function, provide
+from tests.lambda_rig import PYTHON, USER, Function, Lambda, function, provide
 from tests.policies import ROOT
+from tests.secrets_seen import canary_of_bundle
+from tests.xray import SAMPLED, SEGMENT, UNSAMPLED, Daemon, daemon, subsegments
 
 STAGE: Final = "test"
 ENVIRONMENT: Final = {
@@ -50,11 +52,23 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory, aws: Aws) -> Iterator[Start]:
-    """Give a function by its name in Chalice's configuration; each is started once."""
+def deployed(tmp_path_factory: pytest.TempPathFactory, aws: Aws) -> Lambda:
+    """The zip, and what runs it."""
     if os.geteuid() != 0 or not (find_python(PYTHON) or shutil.which("mmdebstrap")):
         pytest.skip(f"needs root, and Python {PYTHON} or `apt-get install mmdebstrap`")
-    on = provide(tmp_path_factory.mktemp("lambda"), {**aws.environ, **ENVIRONMENT})
+    return provide(tmp_path_factory.mktemp("lambda"), {**aws.environ, **ENVIRONMENT})
+
+
+@pytest.fixture(scope="module")
+def start(deployed: Lambda) -> Iterator[Start]:
+    """Give a function by its name in Chalice's configuration; each is started once."""
+    with starting(deployed) as start:
+        yield start
+
+
+@contextmanager
+def starting(on: Lambda) -> Iterator[Start]:
+    """Starts functions, each once."""
     config = json.loads((ROOT / ".chalice" / "config.json").read_text())["lambda_functions"]
     started: dict[str, Function] = {}
     with ExitStack() as stack:
@@ -63,9 +77,8 @@ def start(tmp_path_factory: pytest.TempPathFactory, aws: Aws) -> Iterator[Start]
             if name not in started:
                 deployed = f"homeport-{STAGE}" + ("" if name == "api_handler" else f"-{name}")
                 handler = "app.app" if name == "api_handler" else f"app.{name}"
-                assert config[name]["lambda_memory_size"] == (MEMORY // 2 if name in ("pull", "watch") else MEMORY)
-                timeout = config[name]["lambda_timeout"]
-                started[name] = stack.enter_context(function(on, deployed, handler, timeout=timeout))
+                timeout, memory = config[name]["lambda_timeout"], config[name]["lambda_memory_size"]
+                started[name] = stack.enter_context(function(on, deployed, handler, timeout=timeout, memory=memory))
             return started[name]
 
         yield give
@@ -222,8 +235,10 @@ def test_the_schedule_sends_what_is_due(aws: Aws, start: Start, queues: Queues) 
 
 
 def test_a_message_that_no_queue_of_ours_sent_fails_and_the_function_lives_on(start: Start, queues: Queues) -> None:
-    failed = start("launch").invoke({"Records": [{"body": "no JSON", "receiptHandle": "", "eventSourceARN": ""}]})
+    failed = start("launch").invoke({"Records": [{"body": "a payload", "receiptHandle": "", "eventSourceARN": ""}]})
     assert failed.failed
+    assert "JSONDecodeError" in failed.cause
+    assert "a payload" not in failed.cause
     queues.deliver(Lane.LAUNCH, json.dumps({"session": "0" * 20}))
 
 
@@ -245,3 +260,123 @@ def test_a_function_runs_as_a_user_that_may_do_nothing_on_a_system_that_cannot_b
 @pytest.mark.parametrize("name", ["api_handler", "redrive", *Lane])
 def test_a_start_logs_nothing(start: Start, name: str) -> None:
     assert "Not all was made" not in start(name).log.read_text()
+
+
+@pytest.mark.parametrize("name", ["api_handler", "redrive", *Lane])
+def test_a_function_that_has_worked_has_had_two_thirds_of_its_memory_at_most(start: Start, name: str) -> None:
+    config = json.loads((ROOT / ".chalice" / "config.json").read_text())["lambda_functions"]
+    assert start(name).most_memory < 2 / 3 * config[name]["lambda_memory_size"]
+
+
+# ── what is traced (docs/adr/0028) ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def x_rays() -> Iterator[Daemon]:
+    with daemon() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def traced(deployed: Lambda, x_rays: Daemon) -> Iterator[Start]:
+    """Give a function that tells the daemon; whether it does, each event's trace header says."""
+    environ = {**deployed.environ, "HOMEPORT_TRACING": "on", "AWS_XRAY_DAEMON_ADDRESS": x_rays.address}
+    with starting(replace(deployed, environ=environ, folder=deployed.folder / "traced")) as start:
+        yield start
+
+
+def sampled(start: Start) -> Start:
+    """The functions whose events are traced from now on."""
+
+    def give(name: str) -> Function:
+        found = start(name)
+        found.api.trace = SAMPLED
+        return found
+
+    return give
+
+
+def test_a_launch_is_told_by_its_effects_pages_and_calls_and_nothing_of_what_they_are_about(
+    aws: Aws, traced: Start, x_rays: Daemon, queues: Queues
+) -> None:
+    pki, told, taken = Pki.new(), dict[str, list[dict[str, Any]]](), list[bytes]()
+    with HostileEngine(pki, {"POST /images/create": refusal(404, "manifest unknown: said-the-registry")}) as engine:
+        address = f"{LOOPBACK}:{engine.port}"
+        bundle = zipped(pki.ca.certificate, pki.client, f"tcp://{address}")
+        fields = {
+            "credentials": ("c.zip", bundle),
+            "name": "private-notes",
+            "image": "ghcr.io/somebody/secret-image:v1",
+        }
+        browser = Browser(sampled(traced)("api_handler"), str, crumbs=False)
+        launched = browser.ask("POST", "/sessions", multipart={**fields, "env": "TOKEN=a-hidden-value"})
+        assert launched.status == 201, launched.text
+        sid, visitor = launched.json["id"], browser.signed_in(launched)
+        taken += (came := x_rays.taken())
+        told["page"] = subsegments(came)
+        for lane in (Lane.LAUNCH, Lane.PULL, Lane.LEAVE):
+            assert Queues(aws, sampled(traced)).drive(lane)
+            taken += (came := x_rays.taken())
+            told[lane] = subsegments(came)
+        assert visitor.ask("GET", "/sessions/{sid}", parameters={"sid": sid}, html=True).status == 200
+        taken += (came := x_rays.taken())
+        told["session"] = subsegments(came)
+    spans = {
+        where: [
+            (one["name"], one.get("annotations", {}).get("state"), one.get("annotations", {}).get("code"))
+            for one in found
+            if "namespace" not in one
+        ]
+        for where, found in told.items()
+    }
+    assert spans["page"] == [("POST /sessions", None, None)]
+    assert spans["session"] == [("GET /sessions/:sid", None, None)]
+    assert spans[Lane.LAUNCH][:2] == [("VerifyEndpoint", "verifying", None), ("FindImage", "pulling", None)]
+    assert spans[Lane.PULL] == [("PullImage", "pulling", "image-not-found")]
+    assert spans[Lane.LEAVE][-1] == ("PurgeCredentials", "purging", None)
+    parts = [one for found in told.values() for one in found if "namespace" not in one]
+    assert {one["annotations"]["session"] for one in parts} == {sid}
+    assert {one["parent_id"] for one in parts} == {SEGMENT}
+    calls = [(where, one["name"], one["aws"]["operation"]) for where in told for one in told[where] if "aws" in one]
+    assert {("page", "KMS", "GenerateDataKey"), ("page", "S3", "PutObject"), ("page", "SQS", "SendMessage")} < set(
+        calls
+    )
+    assert {(Lane.LAUNCH, "KMS", "Decrypt"), (Lane.LAUNCH, "DynamoDB", "PutItem")} < set(calls)
+    parents = {one["id"]: one["name"] for one in parts}
+    assert {parents.get(one["parent_id"]) for one in told["page"] if "aws" in one} == {"POST /sessions"}
+    all_said = b"".join(taken)
+    assert not canary_of_bundle(bundle).seen_in(all_said)
+    personal = ["private-notes", "somebody", "secret-image", "hidden-value", "TOKEN", "said-the-registry"]
+    personal += [
+        LOOPBACK,
+        address.partition(LOOPBACK)[2],
+        "198.51.100.7",
+        "a browser",
+        "http:",
+        "https:",
+        "hub.example",
+    ]
+    personal += [visitor.cookie, f"/{sid}"]
+    personal += [aws.environ[name] for name in ("HOMEPORT_BUCKET", "HOMEPORT_TABLE", "HOMEPORT_KEY")]
+    assert [word for word in personal if word.encode() in all_said] == []
+
+
+def test_an_invocation_that_is_not_sampled_or_a_hub_that_is_not_traced_tells_nothing(
+    traced: Start, start: Start, x_rays: Daemon
+) -> None:
+    x_rays.taken()
+    traced("api_handler").api.trace = UNSAMPLED
+    assert Browser(traced("api_handler"), str, crumbs=False).ask("GET", "/", html=True).status == 200
+    untraced = sampled(start)("api_handler")
+    assert Browser(untraced, str, crumbs=False).ask("GET", "/", html=True).status == 200
+    assert x_rays.taken() == []
+
+
+def test_a_daemon_that_is_gone_is_not_missed(deployed: Lambda) -> None:
+    with daemon() as started:
+        gone = started.address
+    environ = {**deployed.environ, "HOMEPORT_TRACING": "on", "AWS_XRAY_DAEMON_ADDRESS": gone}
+    with starting(replace(deployed, environ=environ, folder=deployed.folder / "alone")) as start:
+        browser = Browser(sampled(start)("api_handler"), str, crumbs=False)
+        assert browser.ask("GET", "/", html=True).status == 200
+        assert browser.ask("POST", "/sessions", multipart={"credentials": ("c.zip", a_bundle(7))}).status == 201

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
@@ -15,7 +16,7 @@ from moto.awslambda.models import lambda_backends
 from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane
 from infra.api import ANSWERS, finish_api
-from infra.project import POLICIES, function_name, role_name
+from infra.project import POLICIES, TRACE, function_name, role_name
 from infra.request import FROM_OUTPUTS, read_request
 from tests.deployment import CARGO, ON_LAMBDA, OPTIONS, Rig, rig
 from tests.operator_calls import not_allowed
@@ -164,6 +165,29 @@ def test_deploying_again_changes_nothing_doubles_nothing_and_removes_what_was_le
     assert (hub.everything(), hub.outputs(), hub.certificates(), hub.variables("homeport-test")) == before
     assert {found["UUID"] for found in hub.mappings()} == ids
     assert "The hub's certificates: all there" in done.stdout
+
+
+def test_functions_are_traced_from_when_their_roles_allow_it_until_before_they_do_not(hub: Rig) -> None:
+    """Lambda refuses to trace a function whose role may not tell X-Ray. The API, which tells whole URLs, never is."""
+    for option, mode in (("on", "Active"), ("off", "PassThrough")):
+        hub.gateway.calls.clear()
+        done = hub.deploy(HOMEPORT_TRACING=option)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not_allowed(call for call, _ in hub.gateway.calls) == set()
+        assert {found["TracingConfig"]["Mode"] for found in hub.functions().values()} == {mode}
+        statements = [statement for role in POLICIES for statement in _statements(hub, role_name("test", role))]
+        assert statements.count(dict(TRACE)) == (len(POLICIES) if option == "on" else 0)
+        roles = [place for place, (call, _) in enumerate(hub.gateway.calls) if call == "PutRolePolicy"]
+        changes = [place for place, (_, body) in enumerate(hub.gateway.calls) if b'"TracingConfig"' in body]
+        assert len(changes) == len(POLICIES)
+        assert min(changes) > max(roles) if option == "on" else max(changes) < min(roles)
+        assert all('"tracingEnabled": true' not in body for body in hub.gateway.bodies("POST /restapis/.*/deployments"))
+        assert "the tracing of" not in done.stdout, "doctor finds it as it should be"
+
+
+def _statements(hub: Rig, role: str) -> list[dict[str, Any]]:
+    document = hub.client("iam").get_role_policy(RoleName=role, PolicyName=role)["PolicyDocument"]
+    return list(document["Statement"])
 
 
 def test_a_second_stage_shares_nothing_and_is_taken_away_again_whatever_fails(hub: Rig) -> None:

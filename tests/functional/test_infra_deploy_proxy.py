@@ -77,9 +77,11 @@ def move_to_fixed_addresses_and_back(empty: Rig, given: dict[str, str]) -> None:
     assert set(re.findall(r"subnet-\w+", parameters(empty, "proxy")["PrivateSubnets"])) == inside
     policy = empty.client("iam").get_role_policy(RoleName="homeport-test-pull", PolicyName="homeport-test-pull")
     assert "HaveNetworkInterfaces" in json.dumps(policy["PolicyDocument"])
+    assert "ok: the role homeport-test-pull has the policy infra/policies/pull.json alone" in fixed.stdout
     without = empty.deploy(**given)
     assert without.returncode == 0, without.stdout + without.stderr
     assert "are given back: stack homeport-test-network" in without.stdout
+    assert "ok: the role homeport-test-pull has the policy infra/policies/pull.json alone" in without.stdout
     assert not any(function["VpcConfig"]["SubnetIds"] for function in functions(empty).values())
     assert "subnet-" not in parameters(empty, "proxy")["PrivateSubnets"]
     assert parameters(empty, "network")["FixedAddresses"] == "0", "moto's stacks take no condition for a change"

@@ -222,6 +222,7 @@ def _write(hub: Rig, statements: list[dict[str, Any]]) -> None:
 DENIALS: list[dict[str, Any]] = []  # of the key's policy, while it lacks one
 RULE = f"{NAME}-redrive-event"
 ROLE = f"{NAME}-leave"
+PULL = json.loads((ROOT / ".chalice" / "config.json").read_text())["lambda_functions"]["pull"]
 EVERYTHING = {"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}
 BREAKAGES = {
     "public": Breakage(
@@ -284,9 +285,15 @@ BREAKAGES = {
     ),
     "limits": Breakage(
         _pull(Timeout=600, MemorySize=128),
-        _pull(Timeout=900, MemorySize=256),
+        _pull(Timeout=PULL["lambda_timeout"], MemorySize=PULL["lambda_memory_size"]),
         None,
-        "Timeout is 600, not 900, MemorySize is 128, not 256",
+        f"Timeout is 600, not {PULL['lambda_timeout']}, MemorySize is 128, not {PULL['lambda_memory_size']}",
+    ),
+    "tracing": Breakage(
+        _pull(TracingConfig={"Mode": "Active"}),
+        _pull(TracingConfig={"Mode": "PassThrough"}),
+        None,
+        "the tracing of homeport-test-pull is Active, and these options make that PassThrough",
     ),
     "environment": Breakage(
         _told(HOMEPORT_HUB_NAME="another", HOMEPORT_IMAGE=None, MINE="s3cret"),

@@ -131,8 +131,8 @@ def test_the_lanes_functions_are_in_the_network_and_no_others(tmp_path: Path) ->
 
 
 def test_lambda_may_make_a_functions_interfaces_and_the_functions_own_code_may_not() -> None:
-    plain = json.loads(function_policy(ROOT, "launch", OUTPUTS, in_network=False))
-    policy = json.loads(function_policy(ROOT, "launch", OUTPUTS, in_network=True))
+    plain = function_policy(ROOT, "launch", OUTPUTS, in_network=False, traced=False)
+    policy = function_policy(ROOT, "launch", OUTPUTS, in_network=True, traced=False)
     assert policy["Statement"][: len(plain["Statement"])] == plain["Statement"]
     allowed = [
         action for one in statements(policy) if one["Sid"] == "HaveNetworkInterfaces" for action in one["Action"]

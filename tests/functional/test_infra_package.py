@@ -18,8 +18,10 @@ from samtranslator.translator.translator import Translator
 from chalicelib.config import Config
 from chalicelib.session.lanes import Lane
 from infra.api import ANSWERS
-from infra.project import POLICIES, function_name, role_name
-from tests.deployment import COMMANDS, Rig, rig
+from infra.package import merge_template
+from infra.project import POLICIES, TRACE, function_name, role_name
+from infra.request import read_request
+from tests.deployment import COMMANDS, OPTIONS, Rig, rig
 from tests.locks import LOCKS
 from tests.policies import REGION, ROOT, template
 
@@ -44,7 +46,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 @pytest.fixture(scope="module")
 def out(account: Rig) -> Path:
     """The folder that `make package` wrote."""
-    done = account.make("package", "--out", "out")
+    done = account.make("package", "--out", "out", HOMEPORT_TRACING="on")
     assert done.returncode == 0, done.stderr
     assert "--stack-name homeport-test-functions" in done.stdout
     assert "HubOrigin=https://" in done.stdout
@@ -192,3 +194,17 @@ def test_the_api_answers_limits_compresses_and_logs_as_that_of_make_deploy(expan
     assert (limits["ThrottlingRateLimit"], limits["ThrottlingBurstLimit"]) == (500, 1000)
     assert stage["AccessLogSetting"]["DestinationArn"].endswith(":log-group:/homeport/test/access")
     assert stage["StageName"] == "api"
+
+
+def test_functions_are_traced_if_that_is_wanted_and_the_api_never(expanded: dict[str, Any]) -> None:
+    for found in of_type(expanded, "AWS::Lambda::Function"):
+        assert found["TracingConfig"] == {"Mode": "Active"}
+        assert found["Environment"]["Variables"]["HOMEPORT_TRACING"] == "on"
+    for role in of_type(expanded, "AWS::IAM::Role"):
+        (inline,) = role["Policies"]
+        assert inline["PolicyDocument"]["Statement"][-1] == dict(TRACE)
+    (stage,) = of_type(expanded, "AWS::ApiGateway::Stage")
+    assert not stage.get("TracingEnabled")
+    untraced = merge_template(read_request("test", OPTIONS), {"AccessLogsArn": "arn"})["Resources"]
+    modes = [one["Properties"]["Tracing"] for one in untraced.values() if "Tracing" in one["Properties"]]
+    assert modes == ["PassThrough"] * len(POLICIES)

@@ -80,8 +80,10 @@ def test_what_chalice_leaves_out_of_the_api_is_set_after_it(deployed: Rig) -> No
     (api,) = deployed.apis()
     gateway = deployed.client("apigateway")
     assert gateway.get_gateway_responses(restApiId=api["id"])["items"] == []
-    done = deployed.deploy("--api")
+    assert {found["TracingConfig"]["Mode"] for found in deployed.functions().values()} == {"PassThrough"}
+    done = deployed.deploy("--api", HOMEPORT_TRACING="on")
     assert done.returncode == 0, done.stderr
+    assert {found["TracingConfig"]["Mode"] for found in deployed.functions().values()} == {"Active"}
     kinds = {answer["responseType"] for answer in gateway.get_gateway_responses(restApiId=api["id"])["items"]}
     assert kinds == set(ANSWERS)
     (stage,) = gateway.get_stages(restApiId=api["id"])["item"]

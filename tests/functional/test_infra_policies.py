@@ -67,7 +67,7 @@ S3_ACTIONS: Final = {  # operations whose action has another name
 }
 Client = Callable[[str], Any]
 Granted = tuple[str, str, str, str]  # role, statement, action, and of the table the kind of items ("" for all else)
-GRANTED_TO_LAMBDA: Final = {"Logs", "TakeTicks"}  # used by Lambda itself
+GRANTED_TO_LAMBDA: Final = {"Logs", "TakeTicks", "Trace"}  # used by Lambda itself, the last by its X-Ray daemon
 # Purging names the version "null" in a bucket without versions: S3 asks for DeleteObjectVersion then, and for this if
 # such a bucket is no exception to how it deletes what has no versions. To be wrong here would be to keep credentials.
 KEPT_FOR_SURE: Final = {("leave", "LoadAndPurgeSealedCredentials", "s3:DeleteObject", "")}
@@ -107,7 +107,7 @@ def _plain_client(service: str) -> Any:
 
 
 def _policy_of(role: str, outputs: dict[str, str]) -> Document:
-    return proxy_policy("TaskRole", outputs) if role == "proxy" else function_policy(role, outputs)
+    return proxy_policy("TaskRole", outputs) if role == "proxy" else function_policy(role, outputs, traced=True)
 
 
 def _guarded(client: Any, role: str, outputs: dict[str, str], used: set[Granted]) -> Any:

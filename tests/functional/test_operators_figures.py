@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
+from chalicelib.aws.session_items import REDRIVE_STEP
 from tests.functional.hub_rig import HubRig, a_bundle, hub_rig
 
 NAME = "a visitor's own words"
@@ -59,9 +61,12 @@ def test_a_table_that_does_not_answer_a_page_is_counted(hub: HubRig, capsys: pyt
     assert (line["StoreRefusals"], line["code"]) == (1, "store-unavailable")
 
 
-def test_the_schedule_says_of_every_lane_what_is_due(hub: HubRig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_schedule_says_of_every_lane_what_is_due(
+    hub: HubRig, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     hub.upload(a_bundle(), name=NAME)
     reported(capsys)
+    monkeypatch.setattr("chalicelib.wiring.CLOCK", lambda: time.time() + REDRIVE_STEP)
     assert len(list(hub.parts.redrive())) == 1
     lines = {line["Lane"]: line for line in reported(capsys)}
     assert {lane: line["LaneDepth"] for lane, line in lines.items()} == {"launch": 1, "pull": 0, "leave": 0, "watch": 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from proxy.agent.runtime import RuntimeSocket
 from proxy.agent.table import Map, Put
 from tests.builders import SIGN_IN
 from tests.contract.runtime_socket import RuntimeSocketContract
-from tests.proxy_rig import HUB, Rig, ask, eventually, new_host, open_session, rig
+from tests.proxy_rig import HUB, Rig, ask, eventually, lives, new_host, open_session, rig
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("haproxy", path="/usr/sbin:/usr/bin"), reason="apt-get install haproxy"
@@ -341,6 +342,32 @@ def test_a_websocket_from_the_session_s_own_origin_passes_and_echoes(door: Rig) 
         for word in (b"\x81\x05hello", b"\x81\x05again"):
             connection.sendall(word)
             assert connection.recv(100) == word
+
+
+def test_a_websocket_waits_for_a_grant_that_another_proxy_has_just_made(door: Rig) -> None:
+    host, _ = open_session(door)
+    cookie = secrets.token_urlsafe(32)
+    grant = Grant(sha256(cookie.encode()).hexdigest(), host, False, door.store.now_ms(), int(time.time()) + 60, SIGN_IN)
+    with ThreadPoolExecutor(1) as other, ExitStack() as stack:
+        asked = other.submit(stack.enter_context, door.websocket(host, cookie=cookie, origin=door.origin(host)))
+        eventually(lambda: waits(door), "the handshake in HAProxy")
+        door.store.put(grant)
+        status, connection = asked.result(20)
+        assert status == 101
+        assert lives(connection)
+
+
+def waits(door: Rig) -> bool:
+    """Say whether HAProxy holds a visitor's request that it has sent nowhere yet."""
+    with door.runtime.connected() as haproxy:
+        return "fe=notebooks_in be=<NONE>" in haproxy.ask("show sess")
+
+
+def test_a_websocket_with_a_grant_that_nobody_made_is_refused_after_that(door: Rig) -> None:
+    host, _ = open_session(door)
+    for cookie in (secrets.token_urlsafe(32), "odd"):
+        with door.websocket(host, cookie=cookie, origin=door.origin(host)) as (status, _):
+            assert status == 401
 
 
 def test_a_neighbour_s_page_can_link_here_but_embed_nothing(door: Rig) -> None:

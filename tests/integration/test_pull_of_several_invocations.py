@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -261,5 +261,6 @@ def end_functions(functions: ShortFunctions, pulls: Sequence[Pull]) -> None:
     await_all(pulls, lambda pull: pull.registry.hung_up[1] == 1, "the engines' letting go")
     functions.cut.clear()
     for pull in pulls:
-        pull.hub.sessions.save(released(pull.session()))
+        ended = released(pull.session())
+        pull.hub.sessions.save(replace(ended, next_attempt_at=ended.entered_at))
     assert set(functions.hub.redrive()) >= {pull.sid for pull in pulls}

@@ -292,8 +292,8 @@ def test_the_data_directory_is_in_the_file_browser_and_in_no_later_launch(
 
 def test_no_kernels_command_is_changed_but_that_of_python_with_a_module(second: Lab) -> None:
     code = f"""
-        from types import SimpleNamespace as Section
-        c = Section(KernelSpecManager=Section(), TerminalsExtensionApp=Section())
+        from traitlets.config import Config
+        c = Config()
         exec(open("/opt/homeport/jupyter_server_config.py").read())
         for command in {[*COMMANDS]}:
             made = c.KernelSpecManager.kernel_spec_class(argv=command.split()).argv

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from chalicelib.session.lanes import Lane
+from infra.project import POLICIES
 from tests.policies import (
     ACCOUNT,
     OUTPUTS,
@@ -289,6 +290,12 @@ def test_a_function_writes_its_own_log_and_no_other(role: str) -> None:
     for name, arn in stream.items():
         assert allows(ROLES[role], "logs:PutLogEvents", arn) == (name == role)
         assert not allows(ROLES[role], "logs:CreateLogGroup", arn)
+
+
+def test_a_function_that_is_traced_may_tell_x_ray_and_do_no_more_than_others() -> None:
+    for name in POLICIES.values():
+        added = [one for one in statements(function_policy(name, traced=True)) if one not in statements(ROLES[name])]
+        assert [one["Action"] for one in added] == [["xray:PutTraceSegments", "xray:PutTelemetryRecords"]]
 
 
 def test_every_placeholder_of_a_policy_is_an_output_of_the_stack() -> None:

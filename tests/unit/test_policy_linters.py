@@ -22,13 +22,14 @@ OPERATOR_OF_PROXY = (ROOT / "infra" / "operator-policy-proxy.json").read_text()
 
 @pytest.mark.parametrize("name", POLICIES.values())
 def test_parliament_finds_nothing_in_a_functions_policy(name: str) -> None:
-    found = analyze_policy_string(json.dumps(function_policy(name)), include_community_auditors=True).findings
+    policy = json.dumps(function_policy(name, traced=True))
+    found = analyze_policy_string(policy, include_community_auditors=True).findings
     assert [str(finding) for finding in found] == []
 
 
 @pytest.mark.parametrize("name", POLICIES.values())
 def test_no_function_may_manage_permissions(name: str) -> None:
-    document = function_policy(name)
+    document = function_policy(name, traced=True)
     assert analyze_by_access_level(dict(document), "Permissions management") == []
     for statement in document["Statement"]:
         for action in statement["Action"]:
