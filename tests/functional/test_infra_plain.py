@@ -95,13 +95,11 @@ def test_what_chalice_leaves_out_of_the_api_is_set_after_it(deployed: Rig) -> No
 
 def test_each_setting_of_a_function_arrives_with_plain_chalice(deployed: Rig) -> None:
     iam, functions = deployed.client("iam"), deployed.functions()
+    settings = json.loads((ROOT / ".chalice" / "config.json").read_text())["lambda_functions"]
     for function in POLICIES:
         name, role = function_name("test", function), role_name("test", function)
         found = functions[name]
-        assert (found["Timeout"], found["MemorySize"]) == (
-            TIMES[function],
-            256 if function in ("pull", "watch") else 512,
-        )
+        assert (found["Timeout"], found["MemorySize"]) == (TIMES[function], settings[function]["lambda_memory_size"])
         assert found["Runtime"] == f"python{this_python()}"
         assert found["Environment"]["Variables"]["HOMEPORT_QUEUES"] == "homeport-test"
         policy = iam.get_role_policy(RoleName=role, PolicyName=role)["PolicyDocument"]

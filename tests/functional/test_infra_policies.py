@@ -40,6 +40,7 @@ from infra.certificates import ensure_certificates
 from infra.stack import deploy_stack
 from tests.builders import LIFETIME, NOW, SIGN_IN, a_session
 from tests.contract.images import BUILT
+from tests.iam_requests import requests_of
 from tests.policies import (
     REGION,
     ROOT,
@@ -59,12 +60,6 @@ SESSION: Final = a_session()
 # Not a real key: nothing here reads it.
 CREDENTIALS: Final = Credentials(Endpoint("203.0.113.7", 2376), b"a CA", b"certificate", b"key")
 LONG_LOG: Final = "x" * 2 * PART_BYTES
-
-S3_ACTIONS: Final = {  # operations whose action has another name
-    "HeadObject": "s3:GetObject",
-    "ListObjectVersions": "s3:ListBucketVersions",
-    "ListObjectsV2": "s3:ListBucket",
-}
 Client = Callable[[str], Any]
 Granted = tuple[str, str, str, str]  # role, statement, action, and of the table the kind of items ("" for all else)
 GRANTED_TO_LAMBDA: Final = {"Logs", "TakeTicks", "Trace"}  # used by Lambda itself, the last by its X-Ray daemon
@@ -114,7 +109,7 @@ def _guarded(client: Any, role: str, outputs: dict[str, str], used: set[Granted]
     policy = _policy_of(role, outputs)
 
     def check(params: dict[str, Any], model: Any, **_: Any) -> None:
-        for action, resource, context in _requests(model.service_model.service_name, model.name, params, outputs):
+        for action, resource, context in requests_of(model.service_model.service_name, model.name, params, outputs):
             if not allows(policy, action, resource, context):
                 raise AssertionError(f"not allowed: {action} on {resource} with {context}")
             used.update(_grants(role, policy, action, resource, context))
@@ -149,80 +144,6 @@ def _granted(role: str, outputs: dict[str, str]) -> set[Granted]:
         for action in listed(statement["Action"])
         for kind in _kinds(statement)
     }
-
-
-def _requests(
-    service: str, operation: str, params: dict[str, Any], outputs: dict[str, str]
-) -> Iterator[tuple[str, str, Context]]:
-    """What IAM is asked for one call: action, resource, condition keys. More than one where S3 calls KMS in turn."""
-    match service:
-        case "dynamodb":
-            yield from _of_table(operation, params, outputs)
-        case "s3":
-            assert params["Bucket"] == outputs["Bucket"]
-            key = f"/{params['Key']}" if "Key" in params else ""
-            action = S3_ACTIONS.get(operation, f"s3:{operation}")
-            yield ("s3:DeleteObjectVersion" if "VersionId" in params else action), outputs["BucketArn"] + key, {}
-            if operation in ("HeadObject", "GetObject"):  # to learn that an object is gone, and not merely hidden
-                yield "s3:ListBucket", outputs["BucketArn"], {}
-            if operation in ("PutObject", "GetObject"):
-                assert not params.get("BucketKeyEnabled"), "its encryption context would be the bucket, not the object"
-                assert params.get("SSEKMSKeyId", outputs["Key"]) == outputs["Key"]
-                context = {"aws:s3:arn": outputs["BucketArn"] + key}
-                yield _kms("GenerateDataKey" if operation == "PutObject" else "Decrypt", context, outputs, "S3Service")
-        case "kms":
-            assert params["KeyId"] == outputs["Key"]
-            yield _kms(operation, params.get("EncryptionContext", {}), outputs)
-        case "ssm":
-            arn = outputs["CertificatesArn"] + params["Name"].removeprefix(outputs["Certificates"])
-            yield f"ssm:{operation}", arn, {}
-            yield _kms("Decrypt", {"PARAMETER_ARN": arn}, outputs, "SsmService")
-        case "sqs":
-            lane = params["QueueUrl"].removeprefix(f"{outputs['QueueUrls']}-")
-            action = operation.removesuffix("Batch")  # which has no permission of its own
-            yield f"sqs:{action}", outputs[f"{lane.capitalize()}QueueArn"], {}
-        case _:
-            raise AssertionError(f"nobody uses {service}")
-
-
-def _of_table(operation: str, params: dict[str, Any], outputs: dict[str, str]) -> Iterator[tuple[str, str, Context]]:
-    if operation == "TransactWriteItems":  # IAM is asked for each of its writes
-        for write in params["TransactItems"]:
-            for name, each in write.items():
-                yield from _of_table(f"{name}Item", each, outputs)
-        return
-    assert {params.get("TableName"), *params.get("RequestItems", {})} - {None} == {outputs["Table"]}
-    index = f"/index/{params['IndexName']}" if "IndexName" in params else ""
-    yield (
-        f"dynamodb:{operation}",
-        outputs["TableArn"] + index,
-        {**_leading_keys(params), **_attributes(operation, params)},
-    )
-
-
-def _leading_keys(params: dict[str, Any]) -> Context:
-    if "KeyConditionExpression" in params:  # the key comes first in every query here
-        name = params["KeyConditionExpression"].split()[2]
-        return {"dynamodb:LeadingKeys": [params["ExpressionAttributeValues"][name]["S"]]}
-    one = params.get("Key") or params.get("Item")
-    keys = [one] if one else [key for asked in params.get("RequestItems", {}).values() for key in asked["Keys"]]
-    return {"dynamodb:LeadingKeys": [key["pk"]["S"] for key in keys]} if keys else {}
-
-
-def _attributes(operation: str, params: dict[str, Any]) -> Context:
-    if operation != "UpdateItem":  # nothing else is bound to attributes
-        return {}
-    return {"dynamodb:Attributes": ["pk", "sk", *params["ExpressionAttributeNames"].values()]}
-
-
-def _kms(
-    operation: str, context: dict[str, str], outputs: dict[str, str], through: str = ""
-) -> tuple[str, str, Context]:
-    keys: dict[str, str | list[str]] = {f"kms:EncryptionContext:{name}": value for name, value in context.items()}
-    keys["kms:EncryptionContextKeys"] = sorted(context)
-    if through:
-        keys["kms:ViaService"] = outputs[through]
-    return f"kms:{operation}", outputs["KeyArn"], keys
 
 
 def credentials_store(client: Client, outputs: dict[str, str]) -> CredentialsStore:

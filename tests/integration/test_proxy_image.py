@@ -48,7 +48,7 @@ from local import processes, recipe
 from local.engine import Engine
 from local.recipe import Recipe
 from tests.builders import a_session
-from tests.functional.test_infra_policies import _requests
+from tests.iam_requests import requests_of
 from tests.policies import REGION, ROOT, STAGE, allows, proxy_policy
 from tests.proxy_rig import HUB, Answer, NotebookServer, ask, eventually
 from tests.real_parts import KEPT_IMAGES
@@ -214,7 +214,7 @@ class TaskRole:
         service = SERVICES[target.partition(".")[0]]
         operation = target.partition(".")[2]
         policy = proxy_policy("TaskRole", self.outputs)
-        for action, resource, context in _requests(service, operation, json.loads(body), self.outputs):
+        for action, resource, context in requests_of(service, operation, json.loads(body), self.outputs):
             if not allows(policy, action, resource, context):
                 self.refused.append(f"{action} on {resource} with {context}")
                 denied = json.dumps({"__type": "AccessDeniedException", "message": "not allowed"})
