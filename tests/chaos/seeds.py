@@ -11,6 +11,7 @@ past the lease of a process that was killed.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from random import Random
 from typing import Final
 
 from chalicelib.aws.queues import TickMessage
+from chalicelib.aws.session_items import REDRIVE_STEP
 from chalicelib.session.lanes import Lane
 from chalicelib.session.values import Session, State, container_name
 from tests.chaos.launcher import Command, Outcome
@@ -191,7 +193,7 @@ class Life:
         mail, session = self.rig.messages(self.sid), self.session
         if not mail:
             due = max(session.next_attempt_at or 0.0, session.lease_expires_at)
-            self.offset += max(due - self.clock(), 0.0) + 0.1
+            self.offset += max(REDRIVE_STEP * math.ceil(due / REDRIVE_STEP) - self.clock(), 0.0) + 0.1
             due_now = [due for due in self.store.due(self.clock()) if due.sid == self.sid]
             mail += [(due.lane.value, TickMessage(due.sid).to_body()) for due in due_now]
             assert mail, f"nobody wakes a session that is {session.state}"

@@ -227,8 +227,8 @@ def test_each_function_gets_its_own_time_memory_and_policy(sam: dict[str, Any]) 
     assert {name: (found["Timeout"], found["MemorySize"]) for name, found in functions.items()} == {
         "APIHandler": (30, 512),
         "Launch": (120, 512),
-        "Pull": (900, 256),
-        "Leave": (120, 512),
+        "Pull": (900, 192),
+        "Leave": (120, 256),
         "Watch": (60, 256),
         "Redrive": (60, 512),
     }
