@@ -6,11 +6,11 @@ Everything else is handed a frozen Config.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 from chalicelib import environment
 from chalicelib.bundle.address import AddressPolicy
@@ -52,6 +52,8 @@ SESSIONS_MOST: Final = 200  # of one owner that are counted
 LONGEST_SESSION_HOURS: Final = 168
 LONGEST_KEPT_HOURS: Final = 720  # the bucket's backstop deletes credentials after 32 days
 
+_Value = TypeVar("_Value")
+
 
 def _notebook_origins(text: str) -> str:
     origins = ORIGIN.parse(text)
@@ -60,20 +62,8 @@ def _notebook_origins(text: str) -> str:
     return origins
 
 
-def _size(text: str) -> int | None:
-    return size_of(text) if text else None
-
-
-def _cpus(text: str) -> float | None:
-    return number(text) if text else None
-
-
-def _repository_limit(text: str) -> int | None:
-    return whole_number(text, most=REPOSITORY_MOST) if text else None
-
-
-def _limit(text: str) -> int | None:
-    return whole_number(text) if text else None
+def _optional(parse: Callable[[str], _Value], text: str) -> _Value | None:
+    return parse(text) if text else None
 
 
 def _owner_sessions(text: str) -> int | None:
@@ -101,8 +91,8 @@ def _patterns(text: str) -> tuple[str, ...]:
 
 REPOSITORIES: Final = Kind("a list of repositories such as gh/jupyterlab/*", _patterns)
 FULL_SIZE: Final = Kind("a size such as 8g", size_of)
-SIZE: Final = Kind("a size such as 8g", _size)
-CPUS: Final = Kind("a number of CPUs above 0", _cpus)
+SIZE: Final = Kind("a size such as 8g", partial(_optional, size_of))
+CPUS: Final = Kind("a number of CPUs above 0", partial(_optional, number))
 
 # What the hub and the proxy both have to know.
 TABLE: Final = Variable("HOMEPORT_TABLE", TEXT, "the hub's DynamoDB table", default="homeport", output="Table")
@@ -264,7 +254,10 @@ class Config:
     repository_limit: int | None = setting(
         Variable(
             "HOMEPORT_REPOSITORY_LIMIT",
-            Kind(f"a whole number from 1 to {REPOSITORY_MOST}", _repository_limit),
+            Kind(
+                f"a whole number from 1 to {REPOSITORY_MOST}",
+                partial(_optional, partial(whole_number, most=REPOSITORY_MOST)),
+            ),
             "how many notebooks of one repository may be launching or running at once, whoever launched them; at most "
             f"{REPOSITORY_MOST}, no limit if empty",
         )
@@ -375,7 +368,7 @@ class Config:
     sessions_limit: int | None = setting(
         Variable(
             "HOMEPORT_NOTEBOOKS",
-            Kind("a whole number above 0", _limit),
+            Kind("a whole number above 0", partial(_optional, whole_number)),
             "how many notebooks there may be on the hub that have not ended, as the schedule counts them each minute; "
             "no limit if empty",
         )

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chalicelib.aws.dynamodb import Clock, Table
 from chalicelib.aws.errors import StoreUnavailable
-from chalicelib.session.door import SLACK, Door, Rate
+from chalicelib.session.door import Door, Rate
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -69,15 +69,14 @@ class DoorStore:
         Nothing is read before it is changed: fifty who come at the same moment do not get into each other's way.
         """
         pk, now = f"{_RATE}#{sha256(whose.encode()).hexdigest()[:40]}", self._clock()
-        share = rate.seconds / rate.count
         values = {":now": _number(now), ":ttl": {"N": str(int(now + rate.seconds) + 1)}}
         for _ in range(RACES):
-            if self._change(pk, ":first", "attribute_not_exists(pk) OR full_at <= :now", values, first=now + share):
-                return 0.0
-            latest = now + rate.seconds - share * (1 - SLACK)
             if self._change(
-                pk, "full_at + :share", "full_at > :now AND full_at <= :latest", values, share=share, latest=latest
+                pk, ":first", "attribute_not_exists(pk) OR full_at <= :now", values, first=now + rate.share
             ):
+                return 0.0
+            numbers = {"share": rate.share, "latest": rate.latest(now)}
+            if self._change(pk, "full_at + :share", "full_at > :now AND full_at <= :latest", values, **numbers):
                 return 0.0
             item = self._table.get(pk, _RATE)
             _, late = rate.taken(float(item["full_at"]["N"]) if item else now, now)

@@ -35,12 +35,21 @@ class Rate:
     count: int
     seconds: float = HOUR
 
+    @property
+    def share(self) -> float:
+        """For how many seconds a token is missing that was taken."""
+        return self.seconds / self.count
+
+    def latest(self, now: float) -> float:
+        """The latest moment at which a bucket may be full that has a token now."""
+        return now + self.seconds - self.share * (1 - SLACK)
+
     def taken(self, full_at: float, now: float) -> tuple[float, float]:
         """Take a token of a bucket that is full at `full_at`: when it is full then, and 0.
 
         If it has none, unchanged, and in how many seconds it will have one.
         """
-        share = self.seconds / self.count
-        after = max(full_at, now) + share
-        late = after - now - self.seconds
-        return (after, 0.0) if late <= SLACK * share else (full_at, late)
+        full_at = max(full_at, now)
+        if full_at <= self.latest(now):
+            return full_at + self.share, 0.0
+        return full_at, full_at + self.share - now - self.seconds
