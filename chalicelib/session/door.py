@@ -37,7 +37,7 @@ class Rate:
 
     @property
     def share(self) -> float:
-        """For how many seconds a token is missing that was taken."""
+        """In how many seconds a token that was taken is back."""
         return self.seconds / self.count
 
     def latest(self, now: float) -> float:
