@@ -47,7 +47,7 @@ from infra.domains import look_at_domains
 from infra.functions import deploy_functions
 from infra.images import Docker
 from infra.indexes import Table
-from infra.network import Place, ensure_network, give_back
+from infra.network import Place, addresses_of, check_proxies, ensure_network, give_back, network_name
 from infra.packages import fetch_packages
 from infra.plain import PYTHONS, difference, record_packages, this_python
 from infra.preflight import Preflight, preflight, where
@@ -100,6 +100,10 @@ def deploy(
     if proxy.where:
         check_proxy(request, proxy, docker)
     found = look_first(request, session)
+    cloudformation = session.client("cloudformation")
+    fixed = request.network.addresses(addresses_of(cloudformation, request.stage))
+    if not proxy.where:
+        check_proxies(cloudformation, request.stage, fixed)
     with tempfile.TemporaryDirectory(prefix="homeport-deploy-") as folder:
         project = Path(folder) / "project"
         fetch_packages(ROOT, project)
@@ -128,9 +132,8 @@ def deploy(
         if not running.has_record:
             _say(f"The proxy: let *.{request.notebook_domain} be a CNAME for {running.dns_name}")
     table_of(request, session).remove_unread(TEMPLATE.read_text())
-    cloudformation, network = session.client("cloudformation"), f"{APP}-{request.stage}-network"
-    if give_back(cloudformation, network, request.stage, request.network.fixed):
-        _say(f"Addresses that the hub connects from no more are given back: stack {network}")
+    if give_back(cloudformation, request.stage, fixed):
+        _say(f"Addresses that the hub connects from no more are given back: stack {network_name(request.stage)}")
     return url
 
 
@@ -218,11 +221,12 @@ def deploy_resources(request: Request, session: boto3.Session, *, now: float) ->
 
 def _provide_place(request: Request, session: boto3.Session) -> Place:
     """The network that the lanes' functions are to be in, made if it is to be one of ours; say so."""
-    options = request.network
-    if not options.fixed:
+    options, cloudformation = request.network, session.client("cloudformation")
+    fixed = options.addresses(addresses_of(cloudformation, request.stage))
+    if not fixed:
         return Place(options.subnets, options.security_groups)
-    name = f"{APP}-{request.stage}-network"
-    place = ensure_network(session.client("cloudformation"), name, request.stage, options.fixed).place
+    place = ensure_network(cloudformation, request.stage, fixed).place
+    name = network_name(request.stage)
     _say(f"Stack {name} is up to date: the launcher connects from {' and '.join(place.addresses)}")
     return place
 

@@ -23,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.errors import BadConfiguration, HomeportError
 from infra.api import find_api, forget_logging
 from infra.certificates import NAMES, NEXT_NAMES
+from infra.network import network_name
 from infra.preflight import where
 from infra.project import APP, POLICIES, event_sources, forget_stage, function_name, role_name
 from infra.request import check_stage
@@ -57,8 +58,8 @@ def destroy(stage: str, session: boto3.Session) -> Iterator[str]:
         yield from _unprotect(session.client("dynamodb"), outputs["Table"])
     if delete_stack(cloudformation, name):
         yield f"stack {name}"
-    if delete_network(cloudformation, f"{name}-network"):
-        yield f"stack {name}-network"
+    if delete_network(cloudformation, network_name(stage)):
+        yield f"stack {network_name(stage)}"
 
 
 def delete_network(cloudformation: Any, name: str) -> bool:

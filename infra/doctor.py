@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +29,7 @@ from infra import inside, outside
 from infra.api import API_STAGE, find_api
 from infra.domains import look_at_domains
 from infra.findings import Finding
-from infra.network import NOWHERE, Place, read_network
+from infra.network import NOWHERE, Place, addresses_of, network_name, read_network
 from infra.outside import Site
 from infra.preflight import where
 from infra.project import APP, POLICIES, function_policy
@@ -169,14 +169,7 @@ def _works(request: Request, session: boto3.Session, outputs: Mapping[str, str])
     yield inside.quota(quota, config.functions)
     apigateway, origin = session.client("apigateway"), _origin(request, session)
     yield from looked("the API", lambda: inside.api(apigateway, stage, request.hub_domain))
-    place = Place(request.network.subnets, request.network.security_groups)
-    if request.network.fixed:
-        cloudformation, network = session.client("cloudformation"), f"{APP}-{stage}-network"
-        yield from looked(
-            f"the stack {network}", lambda: inside.stack(cloudformation, network, f"make deploy STAGE={stage}")
-        )
-        made = read_network(cloudformation, network, request.network.fixed)
-        place = made.place if made else NOWHERE
+    place = yield from _place(request, session)
     environment: dict[str, str | None] = {**functions_environment(options, outputs, origin, place.addresses)}
     if not origin:
         environment["HOMEPORT_HUB_ORIGIN"] = None
@@ -191,6 +184,23 @@ def _works(request: Request, session: boto3.Session, outputs: Mapping[str, str])
     names = [*_alarms("resources.yaml", stage), *_alarms("proxy.yaml", stage)]
     yield from looked("alarms", lambda: inside.alarms(session.client("cloudwatch"), names))
     yield from looked("the proxy", lambda: _proxies(session, stage))
+
+
+def _place(request: Request, session: boto3.Session) -> Generator[Finding, None, Place]:
+    """Look at the network; returns where in it the lanes' functions should be."""
+    options, name = request.network, network_name(request.stage)
+    cloudformation = session.client("cloudformation")
+    try:
+        fixed = options.addresses(addresses_of(cloudformation, request.stage))
+        made = read_network(cloudformation, request.stage, fixed) if fixed else None
+    except (ClientError, BotoCoreError) as error:
+        yield Finding(None, f"the network: AWS does not describe {name}: {error}", "Look again.")
+        return NOWHERE
+    if not fixed:
+        return Place(options.subnets, options.security_groups)
+    make = f"make deploy STAGE={request.stage}"
+    yield from looked(f"the stack {name}", lambda: inside.stack(cloudformation, name, make))
+    return made.place if made else NOWHERE
 
 
 def _roles(

@@ -13,7 +13,6 @@ made before anything needs them, and taken away after nothing does (`give_back`)
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,21 +38,26 @@ def words(pattern: str, text: str) -> tuple[str, ...]:
     return found
 
 
+def _fixed(text: str) -> int | None:
+    return whole_number(text, least=0, most=len(ADDRESSES)) if text else None
+
+
 SUBNETS: Final = Kind("a list of subnets' ids", partial(words, "subnet-([0-9a-f]{8}|[0-9a-f]{17})"))
 GROUPS: Final = Kind("a list of security groups' ids", partial(words, "sg-([0-9a-f]{8}|[0-9a-f]{17})"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkOptions:
-    """Which network the launcher's functions are in; none if all of it is empty."""
+    """Which network the launcher's functions are in. `fixed` addresses; None: as many as there are."""
 
-    fixed: int = setting(
+    fixed: int | None = setting(
         Variable(
             "HOMEPORT_FIXED_ADDRESSES",
-            Kind("0, 1 or 2", partial(whole_number, least=0, most=len(ADDRESSES))),
+            Kind("0, 1 or 2", _fixed),
             "read by `make deploy` alone: from how many fixed addresses launcher and proxy connect. Each is a NAT "
-            "gateway, for some $37 a month and $0.045 a gigabyte; of two, each has an availability zone",
-            default="0",
+            "gateway, for some $37 a month and $0.045 a gigabyte; of two, each has an availability zone. `0` gives "
+            "them back, for good",
+            note="as before, at first `0`",
         )
     )
     subnets: tuple[str, ...] = setting(
@@ -67,6 +71,10 @@ class NetworkOptions:
     security_groups: tuple[str, ...] = setting(
         Variable("HOMEPORT_FUNCTIONS_SECURITY_GROUPS", GROUPS, "the security groups that the functions have there")
     )
+
+    def addresses(self, there: int) -> int:
+        """How many fixed addresses are wanted where there are so many."""
+        return (0 if self.subnets else there) if self.fixed is None else self.fixed
 
     def check(self) -> None:
         """Raise BadConfiguration for options that do not go together."""
@@ -109,18 +117,22 @@ class Network:
         return Place(tuple(self.private.split(",")), (self.security_group,), self.addresses)
 
 
-def ensure_network(cloudformation: CloudFormationClient, name: str, stage: str, fixed: int) -> Network:
+def network_name(stage: str) -> str:
+    """What the network's stack is called."""
+    return f"homeport-{stage}-network"
+
+
+def ensure_network(cloudformation: CloudFormationClient, stage: str, fixed: int) -> Network:
     """Make the network, or bring it up to date, with so many fixed addresses at least; raises BadConfiguration."""
-    there = _addresses_of(cloudformation, name)
-    _deploy(cloudformation, name, stage, max(fixed, there))
-    found = read_network(cloudformation, name, fixed)
+    _deploy(cloudformation, stage, max(fixed, addresses_of(cloudformation, stage)))
+    found = read_network(cloudformation, stage, fixed)
     assert found is not None, "it was made a moment ago"
     return found
 
 
-def read_network(cloudformation: CloudFormationClient, name: str, fixed: int) -> Network | None:
+def read_network(cloudformation: CloudFormationClient, stage: str, fixed: int) -> Network | None:
     """The network with the first `fixed` of its addresses; None if it is not there, or as an older version made it."""
-    outputs = stack_outputs(cloudformation, name)
+    outputs = stack_outputs(cloudformation, network_name(stage))
     if outputs is None or "PrivateSubnets" not in outputs:
         return None
     addresses = tuple(outputs[one] for one in ADDRESSES[:fixed] if one in outputs)
@@ -128,23 +140,34 @@ def read_network(cloudformation: CloudFormationClient, name: str, fixed: int) ->
     return Network(vpc, public, private, outputs["FunctionsSecurityGroup"], addresses)
 
 
-def give_back(cloudformation: CloudFormationClient, name: str, stage: str, fixed: int) -> bool:
+def check_proxies(cloudformation: CloudFormationClient, stage: str, fixed: int) -> None:
+    """See that proxies which nobody moves have a way out of their subnets; raises BadConfiguration."""
+    parameters = stack_parameters(cloudformation, f"homeport-{stage}-proxy") or {}
+    if not fixed and "subnet-" in parameters.get("PrivateSubnets", ""):
+        raise BadConfiguration(
+            "Nothing was changed in AWS. The proxies are behind the addresses that are to be given back: set "
+            "HOMEPORT_PROXY=fargate, too, so that they are moved first"
+        )
+
+
+def give_back(cloudformation: CloudFormationClient, stage: str, fixed: int) -> bool:
     """Take away what the network has of addresses above `fixed`; returns whether there were any."""
-    if _addresses_of(cloudformation, name) <= fixed:
+    if addresses_of(cloudformation, stage) <= fixed:
         return False
-    _deploy(cloudformation, name, stage, fixed)
+    _deploy(cloudformation, stage, fixed)
     return True
 
 
-def _addresses_of(cloudformation: CloudFormationClient, name: str) -> int:
-    parameters: Mapping[str, str] = stack_parameters(cloudformation, name) or {}
+def addresses_of(cloudformation: CloudFormationClient, stage: str) -> int:
+    """How many fixed addresses there are."""
+    parameters = stack_parameters(cloudformation, network_name(stage)) or {}
     return int(parameters.get(PARAMETER, "0"))
 
 
-def _deploy(cloudformation: CloudFormationClient, name: str, stage: str, fixed: int) -> None:
+def _deploy(cloudformation: CloudFormationClient, stage: str, fixed: int) -> None:
     deploy_stack(
         cloudformation,
-        name=name,
+        name=network_name(stage),
         template=(ROOT / "infra" / "network.yaml").read_text(),
         parameters={"Stage": stage, PARAMETER: str(fixed)},
     )

@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.errors import BadConfiguration, HomeportError
 from infra.api import ACCESS_LOG, extensions
 from infra.functions import package_functions
-from infra.network import Place, read_network
+from infra.network import Place, addresses_of, network_name, read_network
 from infra.packages import fetch_packages
 from infra.preflight import where
 from infra.project import API_HANDLER, APP, POLICIES, function_name, role_name, stage_project
@@ -127,14 +127,15 @@ def package(request: Request, session: boto3.Session, environ: MutableMapping[st
 
 def functions_place(request: Request, session: boto3.Session) -> Place:
     """The network that the lanes' functions are to be in; raises BadConfiguration if it has not been made."""
-    options = request.network
-    if not options.fixed:
+    options, cloudformation = request.network, session.client("cloudformation")
+    fixed = options.addresses(addresses_of(cloudformation, request.stage))
+    if not fixed:
         return Place(options.subnets, options.security_groups)
-    name = f"{APP}-{request.stage}-network"
-    network = read_network(session.client("cloudformation"), name, options.fixed)
-    if network is None or len(network.addresses) < options.fixed:
+    network = read_network(cloudformation, request.stage, fixed)
+    if network is None or len(network.addresses) < fixed:
         raise BadConfiguration(
-            f"There is no stack {name} with that many addresses. Run `make resources STAGE={request.stage}` first"
+            f"There is no stack {network_name(request.stage)} with that many addresses. Run `make resources "
+            f"STAGE={request.stage}` first"
         )
     return network.place
 

@@ -29,7 +29,7 @@ from chalicelib.config import FEED_SHARDS, NOTEBOOK_URL
 from chalicelib.environment import TEXT, Kind, Variable, setting, whole_number
 from chalicelib.errors import BadConfiguration
 from infra.images import Docker, architecture, provide_image
-from infra.network import SUBNETS, NetworkOptions, ensure_network
+from infra.network import SUBNETS, NetworkOptions, addresses_of, ensure_network
 from infra.project import APP
 from infra.stack import deploy_stack
 
@@ -219,8 +219,9 @@ def deploy_proxy(
     image = options.image or _provide(request.stage, options, session, docker, platform=platform, say=say, root=root)
     vpc, subnets, private = options.vpc, ",".join(options.subnets), ""
     if not vpc:
-        name, fixed = f"{APP}-{request.stage}-network", request.network.fixed
-        made = ensure_network(session.client("cloudformation"), name, request.stage, fixed)
+        cloudformation = session.client("cloudformation")
+        fixed = request.network.addresses(addresses_of(cloudformation, request.stage))
+        made = ensure_network(cloudformation, request.stage, fixed)
         vpc, subnets, private = made.vpc, made.public, made.private if fixed else ""
     parameters |= {
         "HubOrigin": hub_origin,
@@ -239,6 +240,11 @@ def deploy_proxy(
 def check_proxy(request: Request, options: ProxyOptions, docker: Docker) -> str:
     """The platform that the proxy will run on; raises BadConfiguration for what cannot work, before it is begun."""
     options.check()
+    if options.vpc and request.network.fixed:
+        raise BadConfiguration(
+            "HOMEPORT_FIXED_ADDRESSES makes a network for functions and proxies. Unset HOMEPORT_PROXY_VPC and "
+            "HOMEPORT_PROXY_SUBNETS"
+        )
     _parameters(request, options)
     own = "" if options.image else docker.platform()  # also asked so that a missing Docker is said first
     platform = options.platform or own

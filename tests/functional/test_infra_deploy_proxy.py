@@ -78,7 +78,10 @@ def move_to_fixed_addresses_and_back(empty: Rig, given: dict[str, str]) -> None:
     policy = empty.client("iam").get_role_policy(RoleName="homeport-test-pull", PolicyName="homeport-test-pull")
     assert "HaveNetworkInterfaces" in json.dumps(policy["PolicyDocument"])
     assert "ok: the role homeport-test-pull has the policy infra/policies/pull.json alone" in fixed.stdout
-    without = empty.deploy(**given)
+    proxy_not_moved = empty.deploy(HOMEPORT_FIXED_ADDRESSES="0", HOMEPORT_ALARM_EMAIL=given["HOMEPORT_ALARM_EMAIL"])
+    assert proxy_not_moved.returncode == 1
+    assert "set HOMEPORT_PROXY=fargate, too" in proxy_not_moved.stderr
+    without = empty.deploy(**given, HOMEPORT_FIXED_ADDRESSES="0")
     assert without.returncode == 0, without.stdout + without.stderr
     assert "are given back: stack homeport-test-network" in without.stdout
     assert "ok: the role homeport-test-pull has the policy infra/policies/pull.json alone" in without.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import boto3
@@ -10,7 +11,7 @@ from moto import mock_aws
 
 from infra import door
 from infra.stack import deploy_stack
-from tests.policies import ROOT
+from tests.policies import OUTPUTS, ROOT, allows
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 
@@ -33,6 +34,15 @@ def test_a_door_is_closed_with_a_message_and_opened(stage: str, capsys: pytest.C
     assert capsys.readouterr().out == "homeport-test launches no notebooks, and says: Back at noon.\n"
     assert door.main(["--stage", stage]) == 0
     assert capsys.readouterr().out == "homeport-test launches notebooks\n"
+
+
+def test_an_operator_may_close_and_open_the_door_and_write_nothing_else() -> None:
+    policy = json.loads((ROOT / "infra" / "operator-policy-operations.json").read_text())
+    table = OUTPUTS["TableArn"]
+    for action in ("dynamodb:PutItem", "dynamodb:DeleteItem"):
+        assert allows(policy, action, table, {"dynamodb:LeadingKeys": ["hub"]})
+        assert not allows(policy, action, table, {"dynamodb:LeadingKeys": ["session#one"]})
+        assert not allows(policy, action, table)
 
 
 @pytest.mark.parametrize("message", ["", " ", "a\nb", "x" * 301])

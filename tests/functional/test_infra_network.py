@@ -51,15 +51,15 @@ def cloudformation(session: boto3.Session) -> CloudFormationClient:
 
 def test_addresses_are_added_before_and_given_back_after(cloudformation: CloudFormationClient) -> None:
     """Nothing that is in use loses its way out: what is there stays until `give_back`."""
-    first = ensure_network(cloudformation, NAME, "test", 1)
-    both = ensure_network(cloudformation, NAME, "test", 2)
+    first = ensure_network(cloudformation, "test", 1)
+    both = ensure_network(cloudformation, "test", 2)
     assert (len(first.addresses), len(both.addresses)) == (1, 2)
     assert (both.addresses[0], both.private) == (first.addresses[0], first.private)
-    fewer = ensure_network(cloudformation, NAME, "test", 1)
+    fewer = ensure_network(cloudformation, "test", 1)
     assert (fewer.addresses, parameter(cloudformation)) == (first.addresses, "2")
-    assert give_back(cloudformation, NAME, "test", 1)
+    assert give_back(cloudformation, "test", 1)
     assert parameter(cloudformation) == "1"
-    assert not give_back(cloudformation, NAME, "test", 1), "there is nothing left to give back"
+    assert not give_back(cloudformation, "test", 1), "there is nothing left to give back"
 
 
 def parameter(cloudformation: CloudFormationClient) -> str:
@@ -67,16 +67,16 @@ def parameter(cloudformation: CloudFormationClient) -> str:
 
 
 def test_where_no_network_is_there_is_nothing_to_give_back(cloudformation: CloudFormationClient) -> None:
-    assert not give_back(cloudformation, NAME, "test", 0)
-    assert read_network(cloudformation, NAME, 1) is None
+    assert not give_back(cloudformation, "test", 0)
+    assert read_network(cloudformation, "test", 1) is None
 
 
 def test_a_package_wants_the_network_to_be_there(session: boto3.Session) -> None:
     request = read_request("test", {**URL, "HOMEPORT_FIXED_ADDRESSES": "2"})
-    ensure_network(session.client("cloudformation"), NAME, "test", 1)
+    ensure_network(session.client("cloudformation"), "test", 1)
     with pytest.raises(BadConfiguration, match="make resources STAGE=test"):
         functions_place(request, session)
-    made = ensure_network(session.client("cloudformation"), NAME, "test", 2)
+    made = ensure_network(session.client("cloudformation"), "test", 2)
     assert functions_place(request, session) == made.place
 
 
@@ -87,6 +87,17 @@ def test_a_network_that_lambda_is_still_in_is_said_to_be_deleted_later(monkeypat
     monkeypatch.setattr("infra.destroy.delete_stack", held)
     with pytest.raises(BadConfiguration, match=r"has dependencies\. Lambda keeps network interfaces .* run this again"):
         delete_network(None, NAME)
+
+
+def test_what_is_not_asked_for_again_stays_and_0_gives_it_back(session: boto3.Session) -> None:
+    """A shell without the option must not cost a hub the addresses that visitors' firewalls name."""
+    ensure_network(session.client("cloudformation"), "test", 2)
+    unsaid, gone = read_request("test", URL), read_request("test", {**URL, "HOMEPORT_FIXED_ADDRESSES": "0"})
+    elsewhere = read_request("test", {**URL, **NAMED})
+    assert [one.network.addresses(2) for one in (unsaid, gone, elsewhere)] == [2, 0, 0]
+    assert len(functions_place(unsaid, session).addresses) == 2
+    assert functions_place(gone, session) == Place()
+    assert functions_place(elsewhere, session).subnets == SUBNETS
 
 
 # ── what is asked for ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -210,6 +210,12 @@ def test_a_network_that_is_named_is_used_and_none_is_made(session: boto3.Session
     assert subnets_of(parameters(session)) == named["HOMEPORT_PROXY_SUBNETS"].split()
 
 
+def test_a_network_that_is_named_has_no_fixed_addresses(session: boto3.Session) -> None:
+    with pytest.raises(BadConfiguration, match="Unset HOMEPORT_PROXY_VPC"):
+        run(session, DockerTwin(session), own_network(session), replace(REQUEST, network=NetworkOptions(fixed=1)))
+    assert "homeport-test-network" not in stacks(session)
+
+
 def test_an_image_that_is_named_is_used_and_docker_is_not_needed(session: boto3.Session) -> None:
     image = "ghcr.io/somebody/homeport-proxy@sha256:" + "a" * 64
     environ = {"HOMEPORT_PROXY_IMAGE": image, "HOMEPORT_PROXY_PLATFORM": "linux/arm64"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from chalicelib.notebook.certificates import Leaf, issue_notebook, notebook_name
 from chalicelib.notebook.pair import Pair
 from infra.certificates import ensure_certificates
 from infra.rotate import DEPLOYING, Rotation, main
+from tests.policies import ACCOUNT, REGION, ROOT, allows
 
 if TYPE_CHECKING:
     from mypy_boto3_ssm import SSMClient
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 PREFIX: Final = "/homeport/test"
 LONGEST: Final = 14 * 86400.0
 HOST: Final = "sid-label"
+POLICIES: Final = ("", "-operations")  # an operator's
 
 
 @pytest.fixture
@@ -121,9 +124,15 @@ def test_a_rotation_cuts_no_notebook_off_and_ends_with_one_ca_that_is_new(
 def test_a_rotation_may_be_forced_and_then_cuts_off_what_it_would_have_waited_for(
     ssm: SSMClient, ca: str, tmp_path: Path
 ) -> None:
-    before = launched(ssm)
+    before, asked = launched(ssm), set[str]()
+    ssm.meta.events.register("before-call.ssm", lambda model, **_: asked.add(f"ssm:{model.name}"))
     for step in ("begin", "switch", "end"):
         rotation(ssm, ca).take(step, forced=True)
+    assert asked == {"ssm:GetParameter", "ssm:PutParameter", "ssm:DeleteParameter"}
+    parameter = f"arn:aws:ssm:{REGION}:{ACCOUNT}:parameter{PREFIX}/client-ca"
+    of_operator = [json.loads((ROOT / "infra" / f"operator-policy{name}.json").read_text()) for name in POLICIES]
+    for action in asked:
+        assert any(allows(policy, action, parameter) for policy in of_operator)
     assert not reaches(ssm, before, tmp_path)
     assert reaches(ssm, launched(ssm), tmp_path)
 
