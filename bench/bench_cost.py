@@ -164,7 +164,7 @@ def of_proxies() -> dict[str, float]:
 
     size = f"{PROXY_VCPU:g} vCPU and {PROXY_GB:g} GB"
     return {
-        f"two Fargate tasks of {size} behind a load balancer in {SUBNETS} subnets": fargate(2),
+        f"two Fargate tasks of {size}, ARM, behind a load balancer in {SUBNETS} subnets": fargate(2),
         "the same with one task": fargate(1),
         "the same image on a small virtual machine with a certificate of its own": MONTHLY["small virtual machine"],
     }

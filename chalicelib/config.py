@@ -213,14 +213,16 @@ class Config:
         )
     )
     most_memory: int | None = setting(
-        Variable(
-            "HOMEPORT_MEMORY_LIMIT", SIZE, "the most memory that a notebook may ask for; who asks for none gets it"
-        )
+        Variable("HOMEPORT_MEMORY_LIMIT", SIZE, "the most memory that a notebook may have")
     )
     most_cpus: float | None = setting(Variable("HOMEPORT_CPU_LIMIT", CPUS, "the same for CPUs"))
     most_shm: int | None = setting(Variable("HOMEPORT_SHM_LIMIT", SIZE, "the same for shared memory, `/dev/shm`"))
     default_memory: int | None = setting(
-        Variable("HOMEPORT_MEMORY", SIZE, "the memory of a notebook whose visitor asks for none; no limit if empty")
+        Variable(
+            "HOMEPORT_MEMORY",
+            SIZE,
+            "the memory of a notebook whose visitor asks for none; if empty, `HOMEPORT_MEMORY_LIMIT`, else no limit",
+        )
     )
     default_cpus: float | None = setting(Variable("HOMEPORT_CPUS", CPUS, "the same for CPUs"))
     default_shm: int | None = setting(
@@ -307,7 +309,7 @@ class Config:
                 partial(number, most=LONGEST_KEPT_HOURS, unit=3600),
             ),
             "how long a session may last in all if its visitor keeps it longer, again and again; at most "
-            f"{LONGEST_KEPT_HOURS}. What is no more than `HOMEPORT_SESSION_HOURS` lets nobody do that",
+            f"{LONGEST_KEPT_HOURS}. If it is not more than `HOMEPORT_SESSION_HOURS`, sessions cannot be kept longer",
             default="336",
         )
     )

@@ -2,9 +2,9 @@
 
 1. The API is made, empty, before Chalice fills it: its id is part of the hub's address, which the functions are told.
    A tag says whose stage it is; an API without the tag is known by the function that its methods call.
-2. What API Gateway answers itself (too many requests, 29 seconds, 10 MB, a method that is none) gets the form of the
+2. What API Gateway answers itself (too many requests, 29 seconds, 10 MB, unsupported methods) gets the form of the
    hub's own errors. AWS does not say how one of several templates would be chosen, so there is one: the problem
-   document, also for browsers. Addresses that are none come to the function, which has a page for them (`/{proxy+}`).
+   document, also for browsers. Unknown addresses come to the function, which has a page for them (`/{proxy+}`).
 3. The stage has a limit of requests, and a log of them without bodies, addresses, queries or paths.
 4. The address at execute-api is closed once a domain of API Gateway leads to the API.
 

@@ -47,7 +47,7 @@ from infra.domains import look_at_domains
 from infra.functions import deploy_functions
 from infra.images import Docker
 from infra.indexes import Table
-from infra.network import Place, addresses_of, check_proxies, ensure_network, give_back, network_name
+from infra.network import Place, addresses_of, ensure_network, find_place, give_back, network_name
 from infra.packages import fetch_packages
 from infra.plain import PYTHONS, difference, record_packages, this_python
 from infra.preflight import Preflight, preflight, where
@@ -100,10 +100,6 @@ def deploy(
     if proxy.where:
         check_proxy(request, proxy, docker)
     found = look_first(request, session)
-    cloudformation = session.client("cloudformation")
-    fixed = request.network.addresses(addresses_of(cloudformation, request.stage))
-    if not proxy.where:
-        check_proxies(cloudformation, request.stage, fixed)
     with tempfile.TemporaryDirectory(prefix="homeport-deploy-") as folder:
         project = Path(folder) / "project"
         fetch_packages(ROOT, project)
@@ -128,12 +124,12 @@ def deploy(
     complete_api(request, session, outputs=made.outputs, api=made.api)
     _trace(request, session)
     if proxy.where:
-        running = deploy_proxy(request, proxy, session, docker, hub_origin=made.origin, say=_say)
+        page = f"{made.origin}/" if request.hub_domain else url
+        running = deploy_proxy(request, proxy, session, docker, hub_origin=made.origin, hub_url=page, say=_say)
         if not running.has_record:
             _say(f"The proxy: let *.{request.notebook_domain} be a CNAME for {running.dns_name}")
     table_of(request, session).remove_unread(TEMPLATE.read_text())
-    if give_back(cloudformation, request.stage, fixed):
-        _say(f"Addresses that the hub connects from no more are given back: stack {network_name(request.stage)}")
+    _give_back(request, session)
     return url
 
 
@@ -157,7 +153,7 @@ def complete_api(request: Request, session: boto3.Session, *, outputs: Mapping[s
 def _trace(request: Request, session: boto3.Session) -> None:
     """Have the functions traced if that is wanted, and say so; raises botocore's errors."""
     if changed := set_mode(session.client("lambda"), request.stage, mode(request.options)):
-        _say(f"{'Traced' if mode(request.options) == 'Active' else 'No more traced'}: {', '.join(changed)}")
+        _say(f"{'Traced' if mode(request.options) == 'Active' else 'Traced no more'}: {', '.join(changed)}")
 
 
 def after_chalice(request: Request, session: boto3.Session) -> None:
@@ -170,6 +166,7 @@ def after_chalice(request: Request, session: boto3.Session) -> None:
     complete_api(request, session, outputs=outputs, api=api)
     _trace(request, session)
     table_of(request, session).remove_unread(TEMPLATE.read_text())
+    _give_back(request, session)
 
 
 def prepare(request: Request, session: boto3.Session, *, now: float) -> None:
@@ -189,6 +186,7 @@ def prepare(request: Request, session: boto3.Session, *, now: float) -> None:
     )
     record_deployed(ROOT, request.stage, made.existing)
     table_of(request, session).remove_unread(TEMPLATE.read_text())
+    _give_back(request, session)
     if said := difference(python):
         _say(said)
 
@@ -221,14 +219,22 @@ def deploy_resources(request: Request, session: boto3.Session, *, now: float) ->
 
 def _provide_place(request: Request, session: boto3.Session) -> Place:
     """The network that the lanes' functions are to be in, made if it is to be one of ours; say so."""
-    options, cloudformation = request.network, session.client("cloudformation")
-    fixed = options.addresses(addresses_of(cloudformation, request.stage))
-    if not fixed:
-        return Place(options.subnets, options.security_groups)
-    place = ensure_network(cloudformation, request.stage, fixed).place
-    name = network_name(request.stage)
-    _say(f"Stack {name} is up to date: the launcher connects from {' and '.join(place.addresses)}")
+    cloudformation = session.client("cloudformation")
+    if fixed := request.network.addresses(addresses_of(cloudformation, request.stage)):
+        ensure_network(cloudformation, request.stage, fixed)
+    place = find_place(session, request.stage, request.network)
+    if fixed:
+        name = network_name(request.stage)
+        _say(f"Stack {name} is up to date: the launcher connects from {' and '.join(place.addresses)}")
     return place
+
+
+def _give_back(request: Request, session: boto3.Session) -> None:
+    """Release the fixed addresses that are wanted no more, if nobody needs them; say so."""
+    cloudformation = session.client("cloudformation")
+    fixed = request.network.addresses(addresses_of(cloudformation, request.stage))
+    if said := give_back(cloudformation, session.client("lambda"), request.stage, fixed):
+        _say(said)
 
 
 def _keep_record(project: Path, stage: str) -> None:

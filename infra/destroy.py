@@ -2,8 +2,9 @@
 
 Credentials go first, so that a run that fails anywhere has deleted them: the bucket's objects, then the hub's own
 certificates. Then what serves and launches: the proxy's and the domain's stacks, event sources, schedule, functions,
-API, roles. The stack with table, bucket, queues, key and logs follows, and the network that functions and proxies were
-in. What is not there is passed over, so that a run that failed is repeated by running it again.
+API. The stack with table, bucket, queues, key and logs follows; then the network that functions and proxies were in,
+once Lambda has let go of it, and the functions' roles, by which it does so. What is not there is passed over, so that a
+run that failed is repeated by running it again.
 
 It asks no sessions to stop: their containers stay on the visitors' endpoints. Let them end first (docs/deploy.md).
 """
@@ -23,7 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.errors import BadConfiguration, HomeportError
 from infra.api import find_api, forget_logging
 from infra.certificates import NAMES, NEXT_NAMES
-from infra.network import network_name
+from infra.network import interfaces_of, network_name
 from infra.preflight import where
 from infra.project import APP, POLICIES, event_sources, forget_stage, function_name, role_name
 from infra.request import check_stage
@@ -50,7 +51,6 @@ def destroy(stage: str, session: boto3.Session) -> Iterator[str]:
     yield from _schedule(session.client("events"), f"{name}-redrive-event")
     yield from _functions(lambda_, stage)
     yield from _api(session.client("apigateway"), stage)
-    yield from _roles(session.client("iam"), stage)
     if outputs is not None:
         if forget_logging(session.client("apigateway"), outputs["GatewayLogsRole"]):
             yield "API Gateway's role for logs, in the account's settings"
@@ -58,19 +58,19 @@ def destroy(stage: str, session: boto3.Session) -> Iterator[str]:
         yield from _unprotect(session.client("dynamodb"), outputs["Table"])
     if delete_stack(cloudformation, name):
         yield f"stack {name}"
-    if delete_network(cloudformation, network_name(stage)):
+    await_interfaces(session.client("ec2"), stage)
+    if delete_stack(cloudformation, network_name(stage)):
         yield f"stack {network_name(stage)}"
+    yield from _roles(session.client("iam"), stage)
 
 
-def delete_network(cloudformation: Any, name: str) -> bool:
-    """Delete the network, which the functions may have been in until a moment ago."""
-    try:
-        return delete_stack(cloudformation, name)
-    except BadConfiguration as error:
+def await_interfaces(ec2: Any, stage: str) -> None:
+    """See that Lambda has let go of the functions' network, which it does by their roles; raises BadConfiguration."""
+    if left := interfaces_of(ec2, stage):
         raise BadConfiguration(
-            f"{error.message}. Lambda keeps network interfaces for up to an hour after their functions are gone: run "
-            "this again then"
-        ) from error
+            f"Lambda still has {left} network interfaces for the functions, for up to an hour after they are gone. All "
+            "else is deleted but the network and the functions' roles: run this again then"
+        )
 
 
 def _empty(s3: Any, bucket: str) -> Iterator[str]:

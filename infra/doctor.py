@@ -206,11 +206,13 @@ def _place(request: Request, session: boto3.Session) -> Generator[Finding, None,
 def _roles(
     session: boto3.Session, outputs: Mapping[str, str], place: Place, options: Mapping[str, str]
 ) -> Iterator[Finding]:
-    """Look at the functions' roles; the lanes' functions may be in a network, and all may be traced."""
-    networked = frozenset(Lane) if place.subnets else frozenset()
+    """Look at the functions' roles. Those that have left a network keep the role of one that is in it for a while."""
     traced = TRACING.read(options)
     policies = {
-        function: function_policy(ROOT, policy, outputs, in_network=function in networked, traced=traced)
+        function: [
+            function_policy(ROOT, policy, outputs, in_network=networked, traced=traced)
+            for networked in ((True,) if place.subnets and function in set(Lane) else (False, function in set(Lane)))
+        ]
         for function, policy in POLICIES.items()
     }
     yield from inside.roles(session.client("iam"), outputs["Stage"], policies)

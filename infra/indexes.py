@@ -177,7 +177,7 @@ class Table:
         name, waited = self._name(), 0.0
         while busy := _busy(self._describe(name)):
             if waited >= PATIENCE:
-                raise BadConfiguration(f"{', '.join(busy)}: still at it. Run the same command again once it is done")
+                raise BadConfiguration(f"{', '.join(busy)}: still in progress. Run this again once it is done")
             if not waited:
                 self._say(f"Waiting, which takes hours for a large table: {', '.join(busy)}")
             self._sleep(POLL)

@@ -178,9 +178,7 @@ def table(dynamodb: Any, name: str) -> Iterator[Finding]:
     else:
         yield Finding(True, f"the table {name} has its indexes")
     if more:
-        how = (
-            "The next `make deploy` removes what an older version read; what somebody made by hand stays, and is paid."
-        )
+        how = "The next `make deploy` removes what an older version read; what was made by hand stays, and is billed."
         yield Finding(None, f"the table has the index {', '.join(more)}, which this version does not read", how)
     if found.get("DeletionProtectionEnabled"):
         yield Finding(True, "the table is protected from deletion")
@@ -302,23 +300,23 @@ def _of_function(
         yield Finding(good, f"the last update of {called}: {status} {why}".rstrip(), again)
 
 
-def roles(iam: Any, stage: str, policies: Mapping[str, Document]) -> Iterator[Finding]:
-    """Look at each function's role; `policies` are what each function's role should have, by the function."""
-    for function, policy in policies.items():
+def roles(iam: Any, stage: str, policies: Mapping[str, Sequence[Document]]) -> Iterator[Finding]:
+    """Look at each function's role; `policies` are those of which each function's role should have one, by function."""
+    for function, wanted in policies.items():
         name = role_name(stage, function)
         role = read_role(iam, name)
         if role is None:
             yield Finding(False, f"there is no role {name}", f"Run `make deploy STAGE={stage}`.")
             continue
         source = f"infra/policies/{POLICIES[function]}.json"
-        problems = [*_own_policy(name, role, policy, source, stage), *trust(name, role)]
+        problems = [*_own_policy(name, role, wanted, source, stage), *trust(name, role)]
         yield from problems or [Finding(True, f"the role {name} has the policy {source} alone, and is Lambda's alone")]
 
 
-def _own_policy(name: str, role: Role, policy: Document, source: str, stage: str) -> Iterator[Finding]:
-    right = [one for one, document in role.inline.items() if document == policy]
+def _own_policy(name: str, role: Role, wanted: Sequence[Document], source: str, stage: str) -> Iterator[Finding]:
+    right = [one for one, document in role.inline.items() if document in wanted]
     if not right:
-        what = f"the role {name} has not the policy {source} as this checkout has it"
+        what = f"the role {name} does not have the policy {source} as this checkout has it"
         yield Finding(False, what, f"Run `make deploy STAGE={stage}`. If nobody deployed, CloudTrail says who did it.")
     own = right[0] if right else name if name in role.inline else next(iter(role.inline), "")
     more = {one: f"delete-role-policy --policy-name {one}" for one in role.inline if one != own}
@@ -478,7 +476,7 @@ def proxy_service(ecs: Any, stage: str) -> Finding:
         )
     running, wanted = found[0]["runningCount"], found[0]["desiredCount"]
     if wanted == 0:
-        mend = "Raise `Tasks` of the proxy's stack."
+        mend = "Deploy with HOMEPORT_PROXY_TASKS of 1 or more."
         return Finding(False, "the proxy is scaled to none: no notebook can be reached", mend)
     what = f"{running} of {wanted} proxies run"
     if running >= wanted:

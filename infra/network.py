@@ -16,13 +16,17 @@ import re
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from botocore.exceptions import ClientError
 
 from chalicelib.environment import Kind, Variable, setting, whole_number
 from chalicelib.errors import BadConfiguration
+from chalicelib.session.lanes import Lane
 from infra.stack import deploy_stack, stack_outputs, stack_parameters
 
 if TYPE_CHECKING:
+    import boto3
     from mypy_boto3_cloudformation import CloudFormationClient
 
 ROOT: Final = Path(__file__).resolve().parent.parent
@@ -90,12 +94,14 @@ class NetworkOptions:
 class Place:
     """Where functions are: subnets and security groups by their ids, none for no network.
 
-    `addresses` are those of our own NAT gateways.
+    `addresses` are those of our own NAT gateways. `interfaces`: Lambda may have network interfaces for the functions,
+    as it does until some time after they have left a network.
     """
 
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    interfaces: bool = False
 
 
 NOWHERE: Final = Place()
@@ -114,12 +120,45 @@ class Network:
     @property
     def place(self) -> Place:
         """Where in it functions are."""
-        return Place(tuple(self.private.split(",")), (self.security_group,), self.addresses)
+        return Place(tuple(self.private.split(",")), (self.security_group,), self.addresses, interfaces=True)
 
 
 def network_name(stage: str) -> str:
     """What the network's stack is called."""
     return f"homeport-{stage}-network"
+
+
+def find_place(session: boto3.Session, stage: str, options: NetworkOptions) -> Place:
+    """Where functions are to be, as far as it is there; raises BadConfiguration if addresses are missing."""
+    cloudformation, lambda_ = session.client("cloudformation"), session.client("lambda")
+    fixed = options.addresses(addresses_of(cloudformation, stage))
+    if fixed:
+        network = read_network(cloudformation, stage, fixed)
+        if network is None or len(network.addresses) < fixed:
+            raise BadConfiguration(
+                f"There is no stack {network_name(stage)} with that many addresses. Run `make resources STAGE={stage}` "
+                "first"
+            )
+        return network.place
+    is_there = any(subnets_of(lambda_, f"homeport-{stage}-{lane}") for lane in Lane)
+    has = bool(options.subnets) or is_there or interfaces_of(session.client("ec2"), stage) > 0
+    return Place(options.subnets, options.security_groups, interfaces=has)
+
+
+def interfaces_of(ec2: Any, stage: str) -> int:
+    """How many network interfaces Lambda has for the stage's functions; 0 if who asks may not know.
+
+    It keeps them for some time after the functions have left a network, or are gone, and deletes them by the functions'
+    roles: https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
+    """
+    described = f"AWS Lambda VPC ENI-homeport-{stage}-*"
+    try:
+        found = ec2.describe_network_interfaces(Filters=[{"Name": "description", "Values": [described]}])
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "UnauthorizedOperation":  # then they put no function into a network
+            return 0
+        raise
+    return len(found["NetworkInterfaces"])
 
 
 def ensure_network(cloudformation: CloudFormationClient, stage: str, fixed: int) -> Network:
@@ -140,22 +179,37 @@ def read_network(cloudformation: CloudFormationClient, stage: str, fixed: int) -
     return Network(vpc, public, private, outputs["FunctionsSecurityGroup"], addresses)
 
 
-def check_proxies(cloudformation: CloudFormationClient, stage: str, fixed: int) -> None:
-    """See that proxies which nobody moves have a way out of their subnets; raises BadConfiguration."""
-    parameters = stack_parameters(cloudformation, f"homeport-{stage}-proxy") or {}
-    if not fixed and "subnet-" in parameters.get("PrivateSubnets", ""):
-        raise BadConfiguration(
-            "Nothing was changed in AWS. The proxies are behind the addresses that are to be given back: set "
-            "HOMEPORT_PROXY=fargate, too, so that they are moved first"
+def give_back(cloudformation: CloudFormationClient, lambda_: Any, stage: str, fixed: int) -> str:
+    """Release what the network has of addresses above `fixed`, unless somebody would lose the way out.
+
+    Returns what is to be said of it, "" for nothing.
+    """
+    there = addresses_of(cloudformation, stage)
+    if there <= fixed:
+        return ""
+    if not fixed and (inside := _inside(cloudformation, lambda_, stage)):
+        return (
+            f"Kept, since {inside} would have no way out without: the hub's fixed addresses. Deploy what is there with "
+            "HOMEPORT_FIXED_ADDRESSES=0 to release them"
         )
-
-
-def give_back(cloudformation: CloudFormationClient, stage: str, fixed: int) -> bool:
-    """Take away what the network has of addresses above `fixed`; returns whether there were any."""
-    if addresses_of(cloudformation, stage) <= fixed:
-        return False
     _deploy(cloudformation, stage, fixed)
-    return True
+    return f"Released, of the hub's fixed addresses: {there - fixed} (stack {network_name(stage)})"
+
+
+def _inside(cloudformation: CloudFormationClient, lambda_: Any, stage: str) -> str:
+    """Who is in the private subnets; "" if nobody is."""
+    proxy = stack_parameters(cloudformation, f"homeport-{stage}-proxy") or {}
+    found = [f"homeport-{stage}-{lane}" for lane in Lane if subnets_of(lambda_, f"homeport-{stage}-{lane}")]
+    return ", ".join([*found, *(["the proxies"] if "subnet-" in proxy.get("PrivateSubnets", "") else [])])
+
+
+def subnets_of(lambda_: Any, function: str) -> list[str]:
+    """The subnets that a function is in; none if there is no such function."""
+    try:
+        found = lambda_.get_function_configuration(FunctionName=function)
+    except lambda_.exceptions.ResourceNotFoundException:
+        return []
+    return list(found.get("VpcConfig", {}).get("SubnetIds", []))
 
 
 def addresses_of(cloudformation: CloudFormationClient, stage: str) -> int:

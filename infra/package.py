@@ -22,7 +22,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.errors import BadConfiguration, HomeportError
 from infra.api import ACCESS_LOG, extensions
 from infra.functions import package_functions
-from infra.network import Place, addresses_of, network_name, read_network
+from infra.network import find_place
 from infra.packages import fetch_packages
 from infra.preflight import where
 from infra.project import API_HANDLER, APP, POLICIES, function_name, role_name, stage_project
@@ -108,7 +108,7 @@ def package(request: Request, session: boto3.Session, environ: MutableMapping[st
     quota = read_quota(session.client("lambda"), request.stage)
     known = quota if isinstance(quota, Quota) else None
     options = fit(request.options, known)
-    place = functions_place(request, session)
+    place = find_place(session, request.stage, request.network)
     told = functions_environment(options, outputs, "", place.addresses)
     with tempfile.TemporaryDirectory(prefix="homeport-package-") as folder:
         project, merge = Path(folder) / "project", Path(folder) / "merge.json"
@@ -123,21 +123,6 @@ def package(request: Request, session: boto3.Session, environ: MutableMapping[st
             place=place,
         )
         package_functions(project, request.stage, environ, print, merge=merge, target=out)
-
-
-def functions_place(request: Request, session: boto3.Session) -> Place:
-    """The network that the lanes' functions are to be in; raises BadConfiguration if it has not been made."""
-    options, cloudformation = request.network, session.client("cloudformation")
-    fixed = options.addresses(addresses_of(cloudformation, request.stage))
-    if not fixed:
-        return Place(options.subnets, options.security_groups)
-    network = read_network(cloudformation, request.stage, fixed)
-    if network is None or len(network.addresses) < fixed:
-        raise BadConfiguration(
-            f"There is no stack {network_name(request.stage)} with that many addresses. Run `make resources "
-            f"STAGE={request.stage}` first"
-        )
-    return network.place
 
 
 def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:

@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from infra.quota import LEAST_UNRESERVED, Quota, fit, read_quota, reserved_for_l
 from infra.request import Request, read_request
 
 OPERATOR_POLICY: Final = Path(__file__).with_name("operator-policy.json")
+PROXY_POLICY: Final = Path(__file__).with_name("operator-policy-proxy.json")
 MORE_FUNCTIONS: Final = (
     "Ask AWS for more; it costs nothing and takes a day or two: aws service-quotas request-service-quota-increase "
     "--service-code lambda --quota-code L-B99A9384 --desired-value 1000"
@@ -58,7 +59,7 @@ def preflight(request: Request, session: boto3.Session) -> Preflight:
         place,
         _python(),
         *_functions(quota, request, options),
-        *_permissions(session, request.stage),
+        *_permissions(session, request.stage, in_network=bool(request.network.fixed or request.network.subnets)),
         *look_at_domains(request),
         *_certificates(session.client("acm"), request),
     )
@@ -116,21 +117,24 @@ def _functions(quota: Quota | str, request: Request, options: Mapping[str, str])
         yield Finding(None, what, f"{MORE_FUNCTIONS}; or lower {FUNCTIONS.name}")
 
 
-def _permissions(session: boto3.Session, stage: str) -> Iterator[Finding]:
-    """Whether who deploys may do all of it, if IAM says."""
+def _permissions(session: boto3.Session, stage: str, *, in_network: bool) -> Iterator[Finding]:
+    """Whether who deploys may do all of it, if IAM says; `in_network`: and put functions into a network."""
     caller = session.client("sts").get_caller_identity()["Arn"]
     if caller.endswith(":root"):
         mend = "Make a user or a role with infra/operator-policy.json, and deploy as that."
         yield Finding(None, "these are the credentials of the account's root user, who may do everything", mend)
         return
     try:
-        results = list(_simulated(session.client("iam"), principal_of(caller), session.region_name or "", stage))
+        wanted = [*_statements(OPERATOR_POLICY), *(_network_statements() if in_network else [])]
+        results = list(
+            _simulated(session.client("iam"), principal_of(caller), session.region_name or "", stage, wanted)
+        )
     except (ClientError, BotoCoreError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
         what = f"whether {caller} may do all that a deployment does is unknown: IAM does not say ({code})"
         yield Finding(None, what, "infra/operator-policy.json has what it needs; with it, this can be asked, too.")
         return
-    mend = "infra/operator-policy.json has what a deployment needs: docs/deploy.md."
+    mend = "infra/operator-policy.json has what a deployment needs, -proxy.json what a network needs: docs/deploy.md."
     refused = sorted(action for action, allowed in results if allowed is False)
     unknown = sorted(action for action, allowed in results if allowed is None)
     if refused:
@@ -146,7 +150,7 @@ def _permissions(session: boto3.Session, stage: str) -> Iterator[Finding]:
 
 def operator_actions() -> tuple[str, ...]:
     """The actions of infra/operator-policy.json."""
-    return tuple(action for statement in _statements() for action in statement["Action"])
+    return tuple(action for statement in _statements(OPERATOR_POLICY) for action in statement["Action"])
 
 
 def principal_of(arn: str) -> str:
@@ -158,12 +162,14 @@ def principal_of(arn: str) -> str:
     return f"{':'.join(parts[:2])}:iam::{parts[4]}:role/{name.partition('/')[0]}"
 
 
-def _simulated(iam: Any, principal: str, region: str, stage: str) -> Iterator[tuple[str, bool | None]]:
-    """The actions of the operator's policy, and whether the principal's policies allow them on the stage's own things.
+def _simulated(
+    iam: Any, principal: str, region: str, stage: str, statements: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, bool | None]]:
+    """The actions of an operator's policies, and whether the principal's own allow them on the stage's own things.
 
     None: a condition decides that asks for what the simulation does not know, such as the region of a request.
     """
-    for statement in _statements():
+    for statement in statements:
         resources = [_own(pattern, principal, region, stage) for pattern in _listed(statement["Resource"])]
         for start in range(0, len(statement["Action"]), ACTIONS_AT_ONCE):
             actions = statement["Action"][start : start + ACTIONS_AT_ONCE]
@@ -188,8 +194,12 @@ def _own(pattern: str, principal: str, region: str, stage: str) -> str:
     )
 
 
-def _statements() -> list[dict[str, Any]]:
-    return list(json.loads(OPERATOR_POLICY.read_text())["Statement"])
+def _statements(policy: Path) -> list[dict[str, Any]]:
+    return list(json.loads(policy.read_text())["Statement"])
+
+
+def _network_statements() -> list[dict[str, Any]]:
+    return [one for one in _statements(PROXY_POLICY) if one["Sid"] == "Network"]
 
 
 def _listed(value: str | list[str]) -> list[str]:

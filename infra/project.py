@@ -104,8 +104,10 @@ def configure_stage(
     folder.mkdir(exist_ok=True)
     functions: dict[str, dict[str, Any]] = {}
     for function, policy in POLICIES.items():
-        settings = _network_settings(place) if function in set(Lane) else {}
-        filled = function_policy(source, policy, outputs, in_network=bool(settings), traced=TRACING.read(environment))
+        is_lane = function in set(Lane)
+        settings = _network_settings(place) if is_lane else {}
+        in_network, traced = is_lane and place.interfaces, TRACING.read(environment)
+        filled = function_policy(source, policy, outputs, in_network=in_network, traced=traced)
         (folder / f"policy-{policy}.json").write_text(json.dumps(filled, indent=2))
         functions[function] = {"iam_policy_file": f"{stage}/policy-{policy}.json", **settings}
         if function in reserved:

@@ -205,10 +205,13 @@ def deploy_proxy(
     docker: Docker,
     *,
     hub_origin: str,
+    hub_url: str,
     say: Callable[[str], None],
     root: Path = ROOT,
 ) -> Deployed:
-    """Deploy the stage's proxy, whose functions are deployed; `hub_origin` is the hub's origin as browsers show it.
+    """Deploy the stage's proxy, whose functions are deployed.
+
+    `hub_origin` is the hub's origin as browsers show it, `hub_url` its first page.
 
     Raises BadConfiguration, and botocore's errors.
     """
@@ -225,6 +228,7 @@ def deploy_proxy(
         vpc, subnets, private = made.vpc, made.public, made.private if fixed else ""
     parameters |= {
         "HubOrigin": hub_origin,
+        "HubUrl": hub_url,
         "Image": image,
         "EcrRepository": _ecr_repository(image),
         "Architecture": architecture(platform),

@@ -10,6 +10,7 @@ import pytest
 from moto.awslambda.models import lambda_backends
 from moto.cloudformation.exceptions import ValidationError
 from moto.cloudformation.models import cloudformation_backends
+from moto.core.common_models import CloudFormationModel
 from moto.dynamodb.models.table import GlobalSecondaryIndex, Table
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress
@@ -33,6 +34,34 @@ def remember_defaults(account: str) -> None:
     """Let moto's stacks know parameters that have their default, which an update may refer to as any other."""
     for stack in cloudformation_backends[account][REGION].stacks.values():
         stack.parameters = stack.resource_map.input_parameters = {**stack.stack_parameters, **stack.parameters}
+
+
+class VpcCidrBlock(CloudFormationModel):
+    """More addresses of a VPC, which moto has, but not in stacks: those know each model that is imported."""
+
+    def __init__(self, association: str) -> None:
+        self.association = association
+
+    @property
+    def physical_resource_id(self) -> str:
+        """The association's id."""
+        return self.association
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        """What the template calls it."""
+        return "AWS::EC2::VPCCidrBlock"
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **_: Any
+    ) -> VpcCidrBlock:
+        """Make it."""
+        given, ec2 = cloudformation_json["Properties"], ec2_backends[account_id][region_name]
+        return cls(ec2.associate_vpc_cidr_block(given["VpcId"], given["CidrBlock"], False)["association_id"])
+
+    def delete(self, account: str, region: str) -> None:
+        """Leave it to its VPC."""
 
 
 def let_networks_be_deleted(patch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,10 @@ class SessionStore:
                 yield sid_of(item)
 
     def put_off(self, due: Due, until: float) -> None:
-        """Have a session that was sent to its lane not be due again before `until`, unless it was saved meanwhile."""
+        """Have a session that was sent to its lane not be due again before `until`, unless it is due at another time.
+
+        Times are rounded: one that was saved meanwhile may be put off, too, and its own message drives it on.
+        """
         seen = {":seen": {"N": due.since}}
         self._table.change(
             pk_of(due.sid), "session", "redrive_at", {"N": repr(until)}, condition="#name = :seen", values=seen

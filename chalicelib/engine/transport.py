@@ -36,6 +36,7 @@ from chalicelib.engine import errors
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+KEEPALIVE_SECONDS: Final = 60
 CONNECT_SECONDS: Final = 5.0  # a SYN is sent three times in it; TLS takes three round trips
 # An inspect of a container with thousands of layers and mounts has 200 kB. JSON that is made to takes thirty times its
 # bytes of memory once it is parsed, and the processor for as long: half a second here.
@@ -128,7 +129,10 @@ class Channel:
             with self.failures():
                 # Head and body of a request are two sends; Nagle's algorithm would hold the second one back.
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # A pull may be silent for ten minutes; NAT gateways forget a silent connection after 350 seconds.
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_SECONDS)
                 budget = self.budget.to_connect()
                 raw.settimeout(budget.seconds())
                 raw.connect((self.address, self.port))

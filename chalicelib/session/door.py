@@ -37,7 +37,7 @@ class Rate:
 
     @property
     def share(self) -> float:
-        """In how many seconds a token that was taken is back."""
+        """Seconds until a token that was taken is available again."""
         return self.seconds / self.count
 
     def latest(self, now: float) -> float:

@@ -78,12 +78,12 @@ def move_to_fixed_addresses_and_back(empty: Rig, given: dict[str, str]) -> None:
     policy = empty.client("iam").get_role_policy(RoleName="homeport-test-pull", PolicyName="homeport-test-pull")
     assert "HaveNetworkInterfaces" in json.dumps(policy["PolicyDocument"])
     assert "ok: the role homeport-test-pull has the policy infra/policies/pull.json alone" in fixed.stdout
-    proxy_not_moved = empty.deploy(HOMEPORT_FIXED_ADDRESSES="0", HOMEPORT_ALARM_EMAIL=given["HOMEPORT_ALARM_EMAIL"])
-    assert proxy_not_moved.returncode == 1
-    assert "set HOMEPORT_PROXY=fargate, too" in proxy_not_moved.stderr
+    unmoved = empty.deploy("--api", **given, HOMEPORT_FIXED_ADDRESSES="0")
+    assert unmoved.returncode == 0, unmoved.stdout + unmoved.stderr
+    assert "homeport-test-watch, the proxies would have no way out" in unmoved.stdout
     without = empty.deploy(**given, HOMEPORT_FIXED_ADDRESSES="0")
     assert without.returncode == 0, without.stdout + without.stderr
-    assert "are given back: stack homeport-test-network" in without.stdout
+    assert "Released, of the hub's fixed addresses: 1 (stack homeport-test-network)" in without.stdout
     assert "ok: the role homeport-test-pull has the policy infra/policies/pull.json alone" in without.stdout
     assert not any(function["VpcConfig"]["SubnetIds"] for function in functions(empty).values())
     assert "subnet-" not in parameters(empty, "proxy")["PrivateSubnets"]
@@ -104,6 +104,7 @@ def test_the_command_makes_the_proxy_too_and_destroying_takes_it_away(empty: Rig
     told = parameters(empty, "proxy")
     (api,) = empty.apis()
     assert told["HubOrigin"].startswith(f"https://{api['id']}.execute-api.")
+    assert told["HubUrl"] == f"{told['HubOrigin']}/api/", "to whose first page the proxy's own pages lead back"
     assert (told["Image"], told["Architecture"]) == (IMAGE, "ARM64")
     move_to_fixed_addresses_and_back(empty, given)
     gone = empty.make("destroy", CONFIRM="test")

@@ -305,7 +305,7 @@ BREAKAGES = {
         _policy(lambda text: text.replace("sqs:DeleteMessage", "sqs:*")),
         _policy(str),
         False,
-        "homeport-test-leave has not the policy infra/policies/leave.json as this checkout has it",
+        "homeport-test-leave does not have the policy infra/policies/leave.json as this checkout has it",
     ),
     "another inline policy": Breakage(
         _role("put_role_policy", PolicyName="x", PolicyDocument=json.dumps(EVERYTHING)),
@@ -429,7 +429,7 @@ def test_a_certificate_that_is_lost_and_a_rotation_that_was_forgotten_are_said(h
 def test_what_is_not_there_is_said(hub: Rig) -> None:
     lambda_ = hub.client("lambda")
     assert inside.schedule(hub.client("events"), "none").good is False
-    (gone,) = inside.roles(hub.client("iam"), "none", {"launch": {}})
+    (gone,) = inside.roles(hub.client("iam"), "none", {"launch": [{}]})
     assert (gone.good, gone.what) == (False, "there is no role homeport-none-launch")
     (gone,) = inside.functions(lambda_, "none", {"launch": {}}, {})
     assert gone.what == "there is no function homeport-none-launch"

@@ -252,7 +252,7 @@ def test_an_index_is_waited_for_until_it_is_backfilled(stage: Stage) -> None:
     assert stage.slept == [POLL, POLL]
     assert stage.said == ["Waiting, which takes hours for a large table: the table's index 0 is CREATING"]
     table._dynamodb = _Described([[], *([["DELETING"]] * 5000)], "UPDATING")
-    with pytest.raises(BadConfiguration, match="Run the same command again"):
+    with pytest.raises(BadConfiguration, match="Run this again"):
         table._wait()
     assert sum(stage.slept) == 2 * POLL + PATIENCE
 

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from chalicelib.config import Config
 from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane
-from infra.destroy import delete_network
+from infra.destroy import await_interfaces, destroy
 from infra.inside import functions
-from infra.network import Place, ensure_network, give_back, read_network
-from infra.package import functions_place
+from infra.network import Place, ensure_network, find_place, give_back, read_network
 from infra.project import function_policy, stage_project
 from infra.request import functions_environment, read_request
 from infra.stack import stack_parameters
-from tests.policies import ACCOUNT, OUTPUTS, REGION, ROOT, own_denials, statements
+from tests.moto_gaps import let_networks_be_deleted
+from tests.policies import ACCOUNT, OUTPUTS, REGION, ROOT, own_denials, statements, template
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
@@ -49,55 +50,120 @@ def cloudformation(session: boto3.Session) -> CloudFormationClient:
 # ── what is made ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_addresses_are_added_before_and_given_back_after(cloudformation: CloudFormationClient) -> None:
+def test_addresses_are_added_before_and_released_after(session: boto3.Session) -> None:
     """Nothing that is in use loses its way out: what is there stays until `give_back`."""
+    cloudformation, lambda_ = session.client("cloudformation"), session.client("lambda")
     first = ensure_network(cloudformation, "test", 1)
     both = ensure_network(cloudformation, "test", 2)
     assert (len(first.addresses), len(both.addresses)) == (1, 2)
     assert (both.addresses[0], both.private) == (first.addresses[0], first.private)
     fewer = ensure_network(cloudformation, "test", 1)
     assert (fewer.addresses, parameter(cloudformation)) == (first.addresses, "2")
-    assert give_back(cloudformation, "test", 1)
+    said = give_back(cloudformation, lambda_, "test", 1)
+    assert said == "Released, of the hub's fixed addresses: 1 (stack homeport-test-network)"
     assert parameter(cloudformation) == "1"
-    assert not give_back(cloudformation, "test", 1), "there is nothing left to give back"
+    assert give_back(cloudformation, lambda_, "test", 1) == "", "there is nothing left to release"
 
 
 def parameter(cloudformation: CloudFormationClient) -> str:
     return (stack_parameters(cloudformation, NAME) or {})["FixedAddresses"]
 
 
-def test_where_no_network_is_there_is_nothing_to_give_back(cloudformation: CloudFormationClient) -> None:
-    assert not give_back(cloudformation, "test", 0)
+def test_addresses_are_kept_as_long_as_a_function_needs_them(session: boto3.Session) -> None:
+    """Whatever ran, and in which order: `make api` without a `chalice deploy`, a deployment that failed."""
+    cloudformation, lambda_ = session.client("cloudformation"), session.client("lambda")
+    network = ensure_network(cloudformation, "test", 1)
+    a_function(session, "homeport-test-pull", network.place)
+    assert "Kept, since homeport-test-pull would have no way out" in give_back(cloudformation, lambda_, "test", 0)
+    assert parameter(cloudformation) == "1"
+    lambda_.delete_function(FunctionName="homeport-test-pull")
+    assert "Released" in give_back(cloudformation, lambda_, "test", 0)
+
+
+def a_function(session: boto3.Session, name: str, place: Place) -> None:
+    trusted = json.dumps({"Version": "2012-10-17", "Statement": []})
+    role = session.client("iam").create_role(RoleName=name, AssumeRolePolicyDocument=trusted)["Role"]["Arn"]
+    session.client("lambda").create_function(
+        FunctionName=name,
+        Role=role,
+        Code={"ZipFile": b"no zip"},
+        Runtime="python3.13",
+        Handler="app.pull",
+        VpcConfig={"SubnetIds": list(place.subnets), "SecurityGroupIds": list(place.security_groups)},
+    )
+
+
+def test_where_no_network_is_there_is_nothing_to_release(session: boto3.Session) -> None:
+    cloudformation = session.client("cloudformation")
+    assert give_back(cloudformation, session.client("lambda"), "test", 0) == ""
     assert read_network(cloudformation, "test", 1) is None
 
 
 def test_a_package_wants_the_network_to_be_there(session: boto3.Session) -> None:
-    request = read_request("test", {**URL, "HOMEPORT_FIXED_ADDRESSES": "2"})
+    options = read_request("test", {**URL, "HOMEPORT_FIXED_ADDRESSES": "2"}).network
     ensure_network(session.client("cloudformation"), "test", 1)
     with pytest.raises(BadConfiguration, match="make resources STAGE=test"):
-        functions_place(request, session)
+        find_place(session, "test", options)
     made = ensure_network(session.client("cloudformation"), "test", 2)
-    assert functions_place(request, session) == made.place
+    assert find_place(session, "test", options) == made.place
 
 
-def test_a_network_that_lambda_is_still_in_is_said_to_be_deleted_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    def held(*_: object) -> bool:
-        raise BadConfiguration("The stack was not deleted: the subnet has dependencies")
+def test_the_update_of_a_network_of_before_replaces_nothing() -> None:
+    """Its VPC and public subnets are as they were first deployed: what is in use cannot be moved."""
+    resources = template("network.yaml")["Resources"]
+    assert resources["Network"]["Properties"]["CidrBlock"] == "10.86.0.0/24"
+    assert resources["SubnetA"]["Properties"]["CidrBlock"] == "10.86.0.0/25"
+    assert resources["SubnetB"]["Properties"]["CidrBlock"] == "10.86.0.128/25"
 
-    monkeypatch.setattr("infra.destroy.delete_stack", held)
-    with pytest.raises(BadConfiguration, match=r"has dependencies\. Lambda keeps network interfaces .* run this again"):
-        delete_network(None, NAME)
+
+# ── leaving ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_is_not_asked_for_again_stays_and_0_gives_it_back(session: boto3.Session) -> None:
-    """A shell without the option must not cost a hub the addresses that visitors' firewalls name."""
-    ensure_network(session.client("cloudformation"), "test", 2)
-    unsaid, gone = read_request("test", URL), read_request("test", {**URL, "HOMEPORT_FIXED_ADDRESSES": "0"})
-    elsewhere = read_request("test", {**URL, **NAMED})
-    assert [one.network.addresses(2) for one in (unsaid, gone, elsewhere)] == [2, 0, 0]
-    assert len(functions_place(unsaid, session).addresses) == 2
-    assert functions_place(gone, session) == Place()
-    assert functions_place(elsewhere, session).subnets == SUBNETS
+def test_roles_may_delete_interfaces_until_there_are_none(session: boto3.Session) -> None:
+    """Lambda does so by the role of a function that has left, or is gone."""
+    options = read_request("test", {**URL, "HOMEPORT_FIXED_ADDRESSES": "0"}).network
+    assert not find_place(session, "test", options).interfaces
+    network = ensure_network(session.client("cloudformation"), "test", 1)
+    a_function(session, "homeport-test-pull", network.place)
+    assert find_place(session, "test", options) == Place(interfaces=True)
+    session.client("lambda").delete_function(FunctionName="homeport-test-pull")
+    assert not find_place(session, "test", options).interfaces
+    interface = an_interface(session, network.place, "homeport-test-pull")
+    assert find_place(session, "test", options) == Place(interfaces=True)
+    session.client("ec2").delete_network_interface(NetworkInterfaceId=interface)
+    assert not find_place(session, "test", options).interfaces
+
+
+def an_interface(session: boto3.Session, place: Place, function: str) -> str:
+    """What Lambda makes for a function."""
+    made = session.client("ec2").create_network_interface(
+        SubnetId=place.subnets[0], Description=f"AWS Lambda VPC ENI-{function}-0a1b2c3d"
+    )
+    return str(made["NetworkInterface"]["NetworkInterfaceId"])
+
+
+def test_a_stage_is_destroyed_but_for_what_lambda_needs_and_then_all_of_it(
+    session: boto3.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_networks_be_deleted(monkeypatch)
+    place = ensure_network(session.client("cloudformation"), "test", 1).place
+    a_function(session, "homeport-test-pull", place)
+    interface = an_interface(session, place, "homeport-test-pull")
+    with pytest.raises(BadConfiguration, match=r"Lambda still has 1 network interfaces .* run this again then"):
+        list(destroy("test", session))
+    assert [one["RoleName"] for one in session.client("iam").list_roles()["Roles"]] == ["homeport-test-pull"]
+    assert session.client("lambda").list_functions()["Functions"] == []
+    session.client("ec2").delete_network_interface(NetworkInterfaceId=interface)
+    deleted = list(destroy("test", session))
+    assert deleted == ["stack homeport-test-network", "role homeport-test-pull"]
+
+
+def test_who_may_not_ask_for_interfaces_has_none() -> None:
+    class Refusing:
+        def describe_network_interfaces(self, **_: object) -> NoReturn:
+            raise ClientError({"Error": {"Code": "UnauthorizedOperation"}}, "DescribeNetworkInterfaces")
+
+    await_interfaces(Refusing(), "test")
 
 
 # ── what is asked for ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -130,7 +196,7 @@ def test_the_form_shows_the_operators_addresses_and_those_of_the_gateways() -> N
 
 
 def test_the_lanes_functions_are_in_the_network_and_no_others(tmp_path: Path) -> None:
-    place = Place(SUBNETS, ("sg-01234567",))
+    place = Place(SUBNETS, ("sg-01234567",), interfaces=True)
     stage_project(ROOT, tmp_path / "project", outputs=OUTPUTS, environment={}, place=place)
     config = json.loads((tmp_path / "project" / ".chalice" / "config.json").read_text())
     of = config["stages"]["test"]["lambda_functions"]

@@ -135,7 +135,15 @@ def run(
     said: list[str] = []
     given = {"HOMEPORT_PROXY": "fargate", "HOMEPORT_PROXY_CERTIFICATE_ARN": certificate(session)}
     options = ProxyOptions.from_environ(given | dict(environ or {}))
-    deploy_proxy(request, options, session, docker, hub_origin="https://hub.example.com", say=said.append)
+    deploy_proxy(
+        request,
+        options,
+        session,
+        docker,
+        hub_origin="https://hub.example.com",
+        hub_url="https://hub.example.com/",
+        say=said.append,
+    )
     return said
 
 
@@ -484,8 +492,11 @@ def test_the_networks_subnets_lead_out_do_not_overlap_and_are_in_two_zones() -> 
     assert list(routed) == subnets == ["SubnetA", "SubnetB", "PrivateA", "PrivateB"]
     assert list(routed.values()) == ["Routes", "Routes", "PrivateRoutesA", "PrivateRoutesB"]
     blocks = [ip_network(of[name]["CidrBlock"]) for name in subnets]
-    whole = ip_network(of["Network"]["CidrBlock"])
-    assert set(whole.subnets(2)) == set(blocks)
+    first, more = (ip_network(of[name]["CidrBlock"]) for name in ("Network", "PrivateAddresses"))
+    assert (set(first.subnets()), set(more.subnets())) == (set(blocks[:2]), set(blocks[2:]))
+    assert {name: resources[name].get("DependsOn") for name in subnets[2:]} == dict.fromkeys(
+        subnets[2:], "PrivateAddresses"
+    )
     assert [of[name]["AvailabilityZone"]["Fn::Select"][0] for name in subnets] == [0, 1, 0, 1]
     most = 2 * template("proxy.yaml")["Parameters"]["MaxTasks"]["MaxValue"]
     assert most + 2 * (8 + 5) <= 2 * blocks[0].num_addresses, (

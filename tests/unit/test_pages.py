@@ -618,4 +618,4 @@ def test_colours_contrast_as_wcag_aa_wants(palette: dict[str, str], text: str, g
 def test_the_form_says_from_which_addresses_the_hub_connects_or_that_they_change() -> None:
     assert "This hub connects from addresses that change" in a_home().html()
     fixed = a_home(addresses=["198.51.100.7", "2001:db8::/64"]).html()
-    assert "from <code>198.51.100.7</code> and <code>2001:db8::/64</code>: let its firewall admit no others." in fixed
+    assert "this hub’s addresses, <code>198.51.100.7</code> and <code>2001:db8::/64</code>." in fixed
