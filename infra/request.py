@@ -127,7 +127,8 @@ def read_request(stage: str, environ: Mapping[str, str]) -> Request:
     if known := sorted(given.keys() & FROM_OUTPUTS.keys()):
         raise BadConfiguration(f"{', '.join(known)}: the deployment sets this itself; unset it")
     if unknown := sorted(given.keys() - OPTIONS):
-        raise BadConfiguration(f"{', '.join(unknown)}: no such option. There are: {', '.join(sorted(OPTIONS))}")
+        known = sorted(OPTIONS | {one.name for one in (*OF_DEPLOYMENT, *variables(ProxyOptions))})
+        raise BadConfiguration(f"{', '.join(unknown)}: no such option. There are: {', '.join(known)}")
     options = {"HOMEPORT_HUB_NAME": f"{APP}-{stage}", **given}
     Config.from_environ(options)  # raises BadConfiguration
     _require_https("HOMEPORT_NOTEBOOK_URL", options.get("HOMEPORT_NOTEBOOK_URL", ""), "https://*.notebooks.example.org")
