@@ -101,8 +101,16 @@ class RealStage(Stage):
         )
 
     def connect(self, credentials: Credentials, *, address: str, deadline: float, hub_name: str) -> DockerEndpoint:
-        seconds = GIVES_UP if self.session.state is self.impatient else deadline
-        return DockerEndpoint(credentials, address=address, deadline=seconds, hub_name=hub_name)
+        stage = self
+
+        class Held(DockerEndpoint):
+            def renew(self, deadline: float) -> None:
+                super().renew(stage.seconds(deadline))
+
+        return Held(credentials, address=address, deadline=self.seconds(deadline), hub_name=hub_name)
+
+    def seconds(self, deadline: float) -> float:
+        return GIVES_UP if self.session.state is self.impatient else deadline
 
     def run_until_held(self) -> None:
         while not self.rig.held.held.is_set():

@@ -22,6 +22,7 @@ import pytest
 from docker.errors import NotFound
 
 from chalicelib.aws.queues import TickMessage
+from chalicelib.aws.session_items import REDRIVE_STEP
 from chalicelib.aws.slots import Pool, SlotStore
 from chalicelib.bundle.address import Endpoint
 from chalicelib.bundle.credentials import Credentials
@@ -262,5 +263,5 @@ def end_functions(functions: ShortFunctions, pulls: Sequence[Pull]) -> None:
     functions.cut.clear()
     for pull in pulls:
         ended = released(pull.session())
-        pull.hub.sessions.save(replace(ended, next_attempt_at=ended.entered_at))
+        pull.hub.sessions.save(replace(ended, next_attempt_at=ended.created_at - REDRIVE_STEP))
     assert set(functions.hub.redrive()) >= {pull.sid for pull in pulls}
