@@ -153,7 +153,7 @@ def complete_api(request: Request, session: boto3.Session, *, outputs: Mapping[s
 def _trace(request: Request, session: boto3.Session) -> None:
     """Have the functions traced if that is wanted, and say so; raises botocore's errors."""
     if changed := set_mode(session.client("lambda"), request.stage, mode(request.options)):
-        _say(f"{'Traced' if mode(request.options) == 'Active' else 'Traced no more'}: {', '.join(changed)}")
+        _say(f"Tracing {'on' if mode(request.options) == 'Active' else 'off'}: {', '.join(changed)}")
 
 
 def after_chalice(request: Request, session: boto3.Session) -> None:
