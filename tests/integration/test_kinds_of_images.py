@@ -141,7 +141,7 @@ def failure_of(hub: HubClient, stack: Stack, name: str, dockerfile: str) -> dict
 def test_an_image_without_jupyter_fails_with_its_last_log_lines(
     hub: HubClient, stack: Stack, notebook_image: str
 ) -> None:
-    entrypoint = 'ENTRYPOINT ["sh", "-c", "echo Setting up; exec \\"$@\\"", "sh"]'
+    entrypoint = 'ENTRYPOINT ["sh", "-c", "echo Setting up >&2; exec \\"$@\\"", "sh"]'
     dockerfile = f"FROM {notebook_image}\nENV PATH=/usr/bin:/bin\n{entrypoint}\n"
     error = failure_of(hub, stack, "without-jupyter", dockerfile)
     assert error["code"] == "image-without-jupyter"
