@@ -35,12 +35,18 @@ from tests.functional.hub_rig import zipped
 from tests.lambda_rig import Function, Lambda, function, provide
 
 ROUNDS: Final = 9
-MEMORIES: Final = (512, 1024, 1769)
+FUNCTIONS: Final = json.loads((Path(__file__).parent.parent / ".chalice" / "config.json").read_text())[
+    "lambda_functions"
+]
+DEPLOYED: Final[Mapping[str, int]] = {  # MB
+    "first page": FUNCTIONS["api_handler"]["lambda_memory_size"],
+    "launcher": FUNCTIONS["launch"]["lambda_memory_size"],
+}
+MORE: Final = (1024, 1769)
 WHOLE: Final = (
     1769  # MB with which a function has one CPU: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 )
 PERIOD: Final = 20_000  # microseconds
-DEPLOYED: Final = 512  # .chalice/config.json
 AIM: Final = 600.0  # milliseconds
 BEFORE_THE_ENDPOINT: Final = ("dynamodb", "s3", "kms")  # what the launcher asks first
 OPTIONS: Final = {
@@ -170,22 +176,22 @@ def measure(result: Result) -> None:
                 "launcher": ("app.launch", Launches(web).first_effect),
             }
             for what, (handler, first) in firsts.items():
-                rows: dict[str, list[float]] = {}
-                for memory in MEMORIES:
+                rows, deployed = dict[str, list[float]](), DEPLOYED[what]
+                for memory in (deployed, *MORE):
                     measured = measure_start(result, limit, on, handler, first, memory=memory)
                     rows |= {f"{memory} MB: {part}": values for part, values in measured.items()}
-                cold = measure_start(result, limit, on, handler, first, memory=DEPLOYED, warms=False)
-                rows[f"{DEPLOYED} MB, nothing made at the start: both"] = cold["both"]
+                cold = measure_start(result, limit, on, handler, first, memory=deployed, warms=False)
+                rows[f"{deployed} MB, nothing made at the start: both"] = cold["both"]
                 result.add(Table(title=f"A cold start: {what}", unit="milliseconds", rows=rows))
-                waited[what] = statistics.median(rows[f"{DEPLOYED} MB: both"])
-                result.judge(f"{what}, {DEPLOYED} MB: both, in ms", waited[what], aim=AIM)
+                waited[what] = statistics.median(rows[f"{deployed} MB: both"])
+                result.judge(f"{what}, {deployed} MB: both, in ms", waited[what], aim=AIM)
     taken = tls_seconds()
-    rows = {f"{memory} MB": [1000 * one / min(1.0, memory / WHOLE) for one in taken] for memory in MEMORIES}
+    memories = (*DEPLOYED.values(), *MORE)
+    rows = {f"{memory} MB": [1000 * one / min(1.0, memory / WHOLE) for one in taken] for memory in memories}
     note = "Reading the CAs, which botocore does for each new connection, in the event; without the handshake."
     result.add(
         Table(title="What TLS adds for each service of AWS", unit="milliseconds", rows=rows, note=note, plotted=False)
     )
-    in_all = waited["launcher"] + len(BEFORE_THE_ENDPOINT) * statistics.median(rows[f"{DEPLOYED} MB"])
-    result.judge(
-        f"launcher, {DEPLOYED} MB: both, and TLS to {len(BEFORE_THE_ENDPOINT)} services, in ms", in_all, aim=AIM
-    )
+    memory, services = DEPLOYED["launcher"], len(BEFORE_THE_ENDPOINT)
+    in_all = waited["launcher"] + services * statistics.median(rows[f"{memory} MB"])
+    result.judge(f"launcher, {memory} MB: both, and TLS to {services} services, in ms", in_all, aim=AIM)

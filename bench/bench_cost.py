@@ -205,7 +205,7 @@ def page() -> Iterator[str]:
         "Visitors' computers do the computing, so a notebook that runs costs the looks at it. A page that is watched "
         "asks once a second at first, and less often the longer its session is in one state: every 6 seconds at last, "
         "every minute if it is ready; one in a hidden tab more seldom. A function has 512 MB, one that "
-        "leaves or watches 256, one that pulls 192."
+        "launches 544, leaves or watches 256, pulls 192."
     )
     date, loads = of_traffic()
     yield "## What their browsers load"

@@ -385,9 +385,9 @@ def page() -> Iterator[str]:
     )
     yield paragraph(
         f"""
-        No page follows this launch, and its engine takes no time. A function has {MEMORY[""]} GB, one that leaves
-        or watches {MEMORY["watch"]}, one that pulls {MEMORY["pull"]:.2g}; each invocation has {BUSY_SECONDS} s of work,
-        beside what it waits for. A look is sent in a batch of ten.
+        No page follows this launch, and its engine takes no time. A function has {MEMORY[""]} GB, one that launches
+        {MEMORY["launch"]:.2g}, leaves or watches {MEMORY["watch"]}, pulls {MEMORY["pull"]:.2g}; each invocation has
+        {BUSY_SECONDS} s of work, beside what it waits for. A look is sent in a batch of ten.
         """
     )
     yield "## Ready notebooks"

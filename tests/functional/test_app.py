@@ -80,7 +80,7 @@ def test_an_upload_is_driven_by_the_queue_and_the_schedule(hub: HubRig) -> None:
     assert redriven(hub.client) == {"enqueued": 1}
     assert hub.messages(Lane.LEAVE) == [message]
     assert hub.objects()
-    context = LambdaContext("leave", memory_size=512, max_runtime_ms=120_000)  # the test client's has 3 seconds
+    context = LambdaContext("leave", memory_size=256, max_runtime_ms=120_000)  # the test client's has 3 seconds
     event = hub.client.events.generate_sqs_event([json.dumps(message)], queue_of(QUEUES, Lane.LEAVE))
     app.handler_map["leave"](event, context)
     assert hub.parts.sessions.load(session["id"]).state is State.STOPPED

@@ -226,7 +226,7 @@ def test_each_function_gets_its_own_time_memory_and_policy(sam: dict[str, Any]) 
     functions = _functions(sam)
     assert {name: (found["Timeout"], found["MemorySize"]) for name, found in functions.items()} == {
         "APIHandler": (30, 512),
-        "Launch": (120, 512),
+        "Launch": (120, 544),
         "Pull": (900, 192),
         "Leave": (120, 256),
         "Watch": (60, 256),
