@@ -6,11 +6,11 @@ Everything else is handed a frozen Config.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final
 
 from chalicelib import environment
 from chalicelib.bundle.address import AddressPolicy
@@ -25,8 +25,10 @@ from chalicelib.environment import (
     Network,
     Variable,
     number,
+    optional,
     setting,
     whole_number,
+    words,
 )
 from chalicelib.repository.allowed import is_pattern as is_repository_pattern
 from chalicelib.session.admission import SHARED_FACTOR, Quota, is_shared
@@ -52,18 +54,12 @@ SESSIONS_MOST: Final = 200  # of one owner that are counted
 LONGEST_SESSION_HOURS: Final = 168
 LONGEST_KEPT_HOURS: Final = 720  # the bucket's backstop deletes credentials after 32 days
 
-_Value = TypeVar("_Value")
-
 
 def _notebook_origins(text: str) -> str:
     origins = ORIGIN.parse(text)
     if not origins.partition("://")[2].startswith("*."):
         raise ValueError
     return origins
-
-
-def _optional(parse: Callable[[str], _Value], text: str) -> _Value | None:
-    return parse(text) if text else None
 
 
 def _owner_sessions(text: str) -> int | None:
@@ -75,24 +71,10 @@ def _rate(text: str) -> Rate | None:
     return Rate(count) if count else None
 
 
-def _image_patterns(text: str) -> tuple[str, ...]:
-    patterns = tuple(text.replace(",", " ").split())
-    if not all(map(is_pattern, patterns)):
-        raise ValueError
-    return patterns
-
-
-def _patterns(text: str) -> tuple[str, ...]:
-    patterns = tuple(text.replace(",", " ").split())
-    if not all(map(is_repository_pattern, patterns)):
-        raise ValueError
-    return patterns
-
-
-REPOSITORIES: Final = Kind("a list of repositories such as gh/jupyterlab/*", _patterns)
+REPOSITORIES: Final = Kind("a list of repositories such as gh/jupyterlab/*", partial(words, is_repository_pattern))
 FULL_SIZE: Final = Kind("a size such as 8g", size_of)
-SIZE: Final = Kind("a size such as 8g", partial(_optional, size_of))
-CPUS: Final = Kind("a number of CPUs above 0", partial(_optional, number))
+SIZE: Final = Kind("a size such as 8g", partial(optional, size_of))
+CPUS: Final = Kind("a number of CPUs above 0", partial(optional, number))
 
 # What the hub and the proxy both have to know.
 TABLE: Final = Variable("HOMEPORT_TABLE", TEXT, "the hub's DynamoDB table", default="homeport", output="Table")
@@ -207,7 +189,7 @@ class Config:
     images: tuple[str, ...] = setting(
         Variable(
             "HOMEPORT_IMAGES",
-            Kind("a list of images' names such as quay.io/jupyter/*", _image_patterns),
+            Kind("a list of images' names such as quay.io/jupyter/*", partial(words, is_pattern)),
             "the images that visitors may name besides the default one, all if empty: names as in `docker pull`, `*` "
             "for any characters of domain, path or tag, all tags if none is named; or digests (`sha256:…`)",
         )
@@ -258,7 +240,7 @@ class Config:
             "HOMEPORT_REPOSITORY_LIMIT",
             Kind(
                 f"a whole number from 1 to {REPOSITORY_MOST}",
-                partial(_optional, partial(whole_number, most=REPOSITORY_MOST)),
+                partial(optional, partial(whole_number, most=REPOSITORY_MOST)),
             ),
             "how many notebooks of one repository may be launching or running at once, whoever launched them; at most "
             f"{REPOSITORY_MOST}, no limit if empty",
@@ -370,7 +352,7 @@ class Config:
     sessions_limit: int | None = setting(
         Variable(
             "HOMEPORT_NOTEBOOKS",
-            Kind("a whole number above 0", partial(_optional, whole_number)),
+            Kind("a whole number above 0", partial(optional, whole_number)),
             "how many notebooks there may be on the hub that have not ended, as the schedule counts them each minute; "
             "no limit if empty",
         )

@@ -94,6 +94,19 @@ def whole_number(text: str, *, least: int = 1, most: int = 10**9) -> int:
     return int(text)
 
 
+def optional(parse: Callable[[str], _Value], text: str) -> _Value | None:
+    """Read what may be left out: None for the empty text; raises ValueError as `parse` does."""
+    return parse(text) if text else None
+
+
+def words(is_one: Callable[[str], object], text: str) -> tuple[str, ...]:
+    """Read a list with commas or blanks; raises ValueError for a word that is none of those."""
+    found = _words(text)
+    if not all(map(is_one, found)):
+        raise ValueError
+    return found
+
+
 def _networks(text: str) -> tuple[Network, ...]:
     return tuple(ip_network(word) for word in _words(text))
 
@@ -102,8 +115,8 @@ def _ports(text: str) -> frozenset[int]:
     return frozenset(PORT.parse(word) for word in _words(text))
 
 
-def _words(text: str) -> list[str]:
-    return text.replace(",", " ").split()
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
 
 
 def _url(text: str) -> str:

@@ -47,11 +47,11 @@ from infra.domains import look_at_domains
 from infra.functions import deploy_functions
 from infra.images import Docker
 from infra.indexes import Table
-from infra.network import Place, addresses_of, ensure_network, find_place, give_back, network_name
+from infra.network import ensure_network, find_place, give_back, network_name
 from infra.packages import fetch_packages
 from infra.plain import PYTHONS, difference, record_packages, this_python
 from infra.preflight import Preflight, preflight, where
-from infra.project import APP, configure_stage, deployed_resources, record_deployed, stage_project
+from infra.project import APP, Place, configure_stage, deployed_resources, record_deployed, stage_project
 from infra.proxy_step import ProxyOptions, check_proxy, deploy_proxy
 from infra.request import Request, functions_environment, read_request
 from infra.rollback import built_zip, commit_of, keep
@@ -128,8 +128,7 @@ def deploy(
         running = deploy_proxy(request, proxy, session, docker, hub_origin=made.origin, hub_url=page, say=_say)
         if not running.has_record:
             _say(f"The proxy: let *.{request.notebook_domain} be a CNAME for {running.dns_name}")
-    table_of(request, session).remove_unread(TEMPLATE.read_text())
-    _give_back(request, session)
+    remove_unused(request, session)
     return url
 
 
@@ -165,8 +164,7 @@ def after_chalice(request: Request, session: boto3.Session) -> None:
         raise BadConfiguration(f"There is no {APP}-{request.stage}. Run `make resources STAGE={request.stage}` first")
     complete_api(request, session, outputs=outputs, api=api)
     _trace(request, session)
-    table_of(request, session).remove_unread(TEMPLATE.read_text())
-    _give_back(request, session)
+    remove_unused(request, session)
 
 
 def prepare(request: Request, session: boto3.Session, *, now: float) -> None:
@@ -185,8 +183,7 @@ def prepare(request: Request, session: boto3.Session, *, now: float) -> None:
         ROOT, ROOT, outputs=made.outputs, environment=environment, reserved=found.reserved, place=made.place
     )
     record_deployed(ROOT, request.stage, made.existing)
-    table_of(request, session).remove_unread(TEMPLATE.read_text())
-    _give_back(request, session)
+    remove_unused(request, session)
     if said := difference(python):
         _say(said)
 
@@ -220,7 +217,7 @@ def deploy_resources(request: Request, session: boto3.Session, *, now: float) ->
 def _provide_place(request: Request, session: boto3.Session) -> Place:
     """The network that the lanes' functions are to be in, made if it is to be one of ours; say so."""
     cloudformation = session.client("cloudformation")
-    if fixed := request.network.addresses(addresses_of(cloudformation, request.stage)):
+    if fixed := request.network.addresses(cloudformation, request.stage):
         ensure_network(cloudformation, request.stage, fixed)
     place = find_place(session, request.stage, request.network)
     if fixed:
@@ -229,10 +226,14 @@ def _provide_place(request: Request, session: boto3.Session) -> Place:
     return place
 
 
-def _give_back(request: Request, session: boto3.Session) -> None:
-    """Release the fixed addresses that are wanted no more, if nobody needs them; say so."""
+def remove_unused(request: Request, session: boto3.Session) -> None:
+    """Remove what an earlier deployment needed: indexes that nobody reads, addresses that nobody is behind; say so.
+
+    It may be called at any time: it looks at what there is.
+    """
+    table_of(request, session).remove_unread(TEMPLATE.read_text())
     cloudformation = session.client("cloudformation")
-    fixed = request.network.addresses(addresses_of(cloudformation, request.stage))
+    fixed = request.network.addresses(cloudformation, request.stage)
     if said := give_back(cloudformation, session.client("lambda"), request.stage, fixed):
         _say(said)
 

@@ -29,10 +29,10 @@ from infra import inside, outside
 from infra.api import API_STAGE, find_api
 from infra.domains import look_at_domains
 from infra.findings import Finding
-from infra.network import NOWHERE, Place, addresses_of, network_name, read_network
+from infra.network import network_name, wanted_place
 from infra.outside import Site
 from infra.preflight import where
-from infra.project import APP, POLICIES, function_policy
+from infra.project import APP, LANES, NOWHERE, POLICIES, Place, function_policy
 from infra.quota import Quota, fit, read_quota
 from infra.request import Request, functions_environment, read_request
 from infra.stack import stack_outputs
@@ -188,19 +188,17 @@ def _works(request: Request, session: boto3.Session, outputs: Mapping[str, str])
 
 def _place(request: Request, session: boto3.Session) -> Generator[Finding, None, Place]:
     """Look at the network; returns where in it the lanes' functions should be."""
-    options, name = request.network, network_name(request.stage)
+    name, make = network_name(request.stage), f"make deploy STAGE={request.stage}"
     cloudformation = session.client("cloudformation")
     try:
-        fixed = options.addresses(addresses_of(cloudformation, request.stage))
-        made = read_network(cloudformation, request.stage, fixed) if fixed else None
-    except (ClientError, BotoCoreError) as error:
-        yield Finding(None, f"the network: AWS does not describe {name}: {error}", "Look again.")
+        place = wanted_place(cloudformation, request.stage, request.network)
+    except (ClientError, BotoCoreError, HomeportError) as error:
+        said = error.message if isinstance(error, HomeportError) else str(error)
+        yield Finding(None, f"the network: not looked at ({said})", "Look again once that is mended.")
         return NOWHERE
-    if not fixed:
-        return Place(options.subnets, options.security_groups)
-    make = f"make deploy STAGE={request.stage}"
-    yield from looked(f"the stack {name}", lambda: inside.stack(cloudformation, name, make))
-    return made.place if made else NOWHERE
+    if place.addresses:
+        yield from looked(f"the stack {name}", lambda: inside.stack(cloudformation, name, make))
+    return place
 
 
 def _roles(
@@ -211,7 +209,7 @@ def _roles(
     policies = {
         function: [
             function_policy(ROOT, policy, outputs, in_network=networked, traced=traced)
-            for networked in ((True,) if place.subnets and function in set(Lane) else (False, function in set(Lane)))
+            for networked in ((True,) if place.subnets and function in LANES else (False, function in LANES))
         ]
         for function, policy in POLICIES.items()
     }

@@ -21,11 +21,10 @@ from infra.api import find_api, leads_to
 from infra.certificates import NAMES, NEXT_NAMES
 from infra.findings import Finding
 from infra.functions import RUNTIME
-from infra.network import NOWHERE, Place
 from infra.packages import PYTHON
 from infra.plain import DIFFERENCES
 from infra.preflight import MORE_FUNCTIONS
-from infra.project import APP, POLICIES, event_sources, function_name, role_name
+from infra.project import APP, LANES, NOWHERE, POLICIES, Place, event_sources, function_name, role_name
 from infra.quota import Quota
 from infra.roles import Document, Role, listed, read_role, statements
 from infra.stack import stack_status
@@ -255,7 +254,7 @@ def functions(
         except lambda_.exceptions.ResourceNotFoundException:
             yield Finding(False, f"there is no function {called}", f"Run `make deploy STAGE={stage}`.")
             continue
-        subnets = place.subnets if name in set(Lane) else ()
+        subnets = place.subnets if name in LANES else ()
         problems = [*_of_function(called, found, wanted, environment, stage), *_network(called, found, subnets, stage)]
         yield from problems or [Finding(True, f"the function {called} is as this checkout and these options make it")]
 

@@ -13,16 +13,16 @@ made before anything needs them, and taken away after nothing does (`give_back`)
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import ClientError
 
-from chalicelib.environment import Kind, Variable, setting, whole_number
+from chalicelib.environment import Kind, Variable, optional, setting, whole_number, words
 from chalicelib.errors import BadConfiguration
-from chalicelib.session.lanes import Lane
+from infra.project import APP, LANES, Place, function_name
 from infra.stack import deploy_stack, stack_outputs, stack_parameters
 
 if TYPE_CHECKING:
@@ -34,20 +34,12 @@ ADDRESSES: Final = ("AddressA", "AddressB")  # outputs of infra/network.yaml, in
 PARAMETER: Final = "FixedAddresses"
 
 
-def words(pattern: str, text: str) -> tuple[str, ...]:
-    """The words of a list with commas or blanks; raises ValueError for one that is not as the pattern says."""
-    found = tuple(text.replace(",", " ").split())
-    if not all(re.fullmatch(pattern, word) for word in found):
-        raise ValueError
-    return found
-
-
-def _fixed(text: str) -> int | None:
-    return whole_number(text, least=0, most=len(ADDRESSES)) if text else None
-
-
-SUBNETS: Final = Kind("a list of subnets' ids", partial(words, "subnet-([0-9a-f]{8}|[0-9a-f]{17})"))
-GROUPS: Final = Kind("a list of security groups' ids", partial(words, "sg-([0-9a-f]{8}|[0-9a-f]{17})"))
+SUBNETS: Final = Kind(
+    "a list of subnets' ids", partial(words, re.compile("subnet-([0-9a-f]{8}|[0-9a-f]{17})").fullmatch)
+)
+GROUPS: Final = Kind(
+    "a list of security groups' ids", partial(words, re.compile("sg-([0-9a-f]{8}|[0-9a-f]{17})").fullmatch)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +49,7 @@ class NetworkOptions:
     fixed: int | None = setting(
         Variable(
             "HOMEPORT_FIXED_ADDRESSES",
-            Kind("0, 1 or 2", _fixed),
+            Kind("0, 1 or 2", partial(optional, partial(whole_number, least=0, most=len(ADDRESSES)))),
             "read by `make deploy` alone: from how many fixed addresses launcher and proxy connect. Each is a NAT "
             "gateway, for some $37 a month and $0.045 a gigabyte; of two, each has an availability zone. `0` gives "
             "them back, for good",
@@ -76,9 +68,11 @@ class NetworkOptions:
         Variable("HOMEPORT_FUNCTIONS_SECURITY_GROUPS", GROUPS, "the security groups that the functions have there")
     )
 
-    def addresses(self, there: int) -> int:
-        """How many fixed addresses are wanted where there are so many."""
-        return (0 if self.subnets else there) if self.fixed is None else self.fixed
+    def addresses(self, cloudformation: CloudFormationClient, stage: str) -> int:
+        """How many fixed addresses are wanted: as many as there are, if nothing is said."""
+        if self.fixed is not None:
+            return self.fixed
+        return 0 if self.subnets else addresses_of(cloudformation, stage)
 
     def check(self) -> None:
         """Raise BadConfiguration for options that do not go together."""
@@ -88,23 +82,6 @@ class NetworkOptions:
             raise BadConfiguration(
                 "HOMEPORT_FIXED_ADDRESSES makes a network, and HOMEPORT_FUNCTIONS_SUBNETS names one: set one of the two"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where functions are: subnets and security groups by their ids, none for no network.
-
-    `addresses` are those of our own NAT gateways. `interfaces`: Lambda may have network interfaces for the functions,
-    as it does until some time after they have left a network.
-    """
-
-    subnets: tuple[str, ...] = ()
-    security_groups: tuple[str, ...] = ()
-    addresses: tuple[str, ...] = ()
-    interfaces: bool = False
-
-
-NOWHERE: Final = Place()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,24 +102,28 @@ class Network:
 
 def network_name(stage: str) -> str:
     """What the network's stack is called."""
-    return f"homeport-{stage}-network"
+    return f"{APP}-{stage}-network"
+
+
+def wanted_place(cloudformation: CloudFormationClient, stage: str, options: NetworkOptions) -> Place:
+    """Where functions are to be, as far as it is there; raises BadConfiguration if addresses are missing."""
+    fixed = options.addresses(cloudformation, stage)
+    if not fixed:
+        return Place(options.subnets, options.security_groups, interfaces=bool(options.subnets))
+    network = read_network(cloudformation, stage, fixed)
+    if network is None or len(network.addresses) < fixed:
+        raise BadConfiguration(
+            f"There is no stack {network_name(stage)} with that many addresses. Run `make resources STAGE={stage}` "
+            "first"
+        )
+    return network.place
 
 
 def find_place(session: boto3.Session, stage: str, options: NetworkOptions) -> Place:
-    """Where functions are to be, as far as it is there; raises BadConfiguration if addresses are missing."""
-    cloudformation, lambda_ = session.client("cloudformation"), session.client("lambda")
-    fixed = options.addresses(addresses_of(cloudformation, stage))
-    if fixed:
-        network = read_network(cloudformation, stage, fixed)
-        if network is None or len(network.addresses) < fixed:
-            raise BadConfiguration(
-                f"There is no stack {network_name(stage)} with that many addresses. Run `make resources STAGE={stage}` "
-                "first"
-            )
-        return network.place
-    is_there = any(subnets_of(lambda_, f"homeport-{stage}-{lane}") for lane in Lane)
-    has = bool(options.subnets) or is_there or interfaces_of(session.client("ec2"), stage) > 0
-    return Place(options.subnets, options.security_groups, interfaces=has)
+    """The same for a deployment, which lets functions keep their interfaces that are leaving, or have left."""
+    place, lambda_ = wanted_place(session.client("cloudformation"), stage, options), session.client("lambda")
+    is_there = any(subnets_of(lambda_, function_name(stage, lane)) for lane in LANES)
+    return replace(place, interfaces=place.interfaces or is_there or interfaces_of(session.client("ec2"), stage) > 0)
 
 
 def interfaces_of(ec2: Any, stage: str) -> int:
@@ -151,7 +132,7 @@ def interfaces_of(ec2: Any, stage: str) -> int:
     It keeps them for some time after the functions have left a network, or are gone, and deletes them by the functions'
     roles: https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html
     """
-    described = f"AWS Lambda VPC ENI-homeport-{stage}-*"
+    described = f"AWS Lambda VPC ENI-{function_name(stage, '*')}"
     try:
         found = ec2.describe_network_interfaces(Filters=[{"Name": "description", "Values": [described]}])
     except ClientError as error:
@@ -198,8 +179,8 @@ def give_back(cloudformation: CloudFormationClient, lambda_: Any, stage: str, fi
 
 def _inside(cloudformation: CloudFormationClient, lambda_: Any, stage: str) -> str:
     """Who is in the private subnets; "" if nobody is."""
-    proxy = stack_parameters(cloudformation, f"homeport-{stage}-proxy") or {}
-    found = [f"homeport-{stage}-{lane}" for lane in Lane if subnets_of(lambda_, f"homeport-{stage}-{lane}")]
+    found = [name for lane in LANES if subnets_of(lambda_, name := function_name(stage, lane))]
+    proxy = stack_parameters(cloudformation, f"{APP}-{stage}-proxy") or {}
     return ", ".join([*found, *(["the proxies"] if "subnet-" in proxy.get("PrivateSubnets", "") else [])])
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from string import Template
@@ -27,7 +28,6 @@ from typing import Any, Final
 from chalicelib.config import TRACING
 from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane
-from infra.network import NOWHERE, Place
 
 APP: Final = "homeport"  # app_name of .chalice/config.json: part of every function's name
 SHIPPED: Final = ("app.py", "chalicelib", ".chalice/config.json")
@@ -48,7 +48,25 @@ TRACE: Final[Mapping[str, Any]] = MappingProxyType(
         "Resource": "*",
     }
 )
+LANES: Final = tuple(lane.value for lane in Lane)  # Chalice's names of the lanes' functions
 NONE_RESERVED: Final[Mapping[str, int]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where functions are: subnets and security groups by their ids, none for no network.
+
+    `addresses` are those of our own NAT gateways. `interfaces`: Lambda may have network interfaces for the functions,
+    as it does until some time after they have left a network.
+    """
+
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    interfaces: bool = False
+
+
+NOWHERE: Final = Place()
 
 
 def function_name(stage: str, function: str) -> str:
@@ -104,7 +122,7 @@ def configure_stage(
     folder.mkdir(exist_ok=True)
     functions: dict[str, dict[str, Any]] = {}
     for function, policy in POLICIES.items():
-        is_lane = function in set(Lane)
+        is_lane = function in LANES
         settings = _network_settings(place) if is_lane else {}
         in_network, traced = is_lane and place.interfaces, TRACING.read(environment)
         filled = function_policy(source, policy, outputs, in_network=in_network, traced=traced)

@@ -29,7 +29,7 @@ from chalicelib.config import FEED_SHARDS, NOTEBOOK_URL
 from chalicelib.environment import TEXT, Kind, Variable, setting, whole_number
 from chalicelib.errors import BadConfiguration
 from infra.images import Docker, architecture, provide_image
-from infra.network import SUBNETS, NetworkOptions, addresses_of, ensure_network
+from infra.network import SUBNETS, NetworkOptions, ensure_network
 from infra.project import APP
 from infra.stack import deploy_stack
 
@@ -223,7 +223,7 @@ def deploy_proxy(
     vpc, subnets, private = options.vpc, ",".join(options.subnets), ""
     if not vpc:
         cloudformation = session.client("cloudformation")
-        fixed = request.network.addresses(addresses_of(cloudformation, request.stage))
+        fixed = request.network.addresses(cloudformation, request.stage)
         made = ensure_network(cloudformation, request.stage, fixed)
         vpc, subnets, private = made.vpc, made.public, made.private if fixed else ""
     parameters |= {

@@ -17,8 +17,8 @@ from chalicelib.errors import BadConfiguration
 from chalicelib.session.lanes import Lane
 from infra.destroy import await_interfaces, destroy
 from infra.inside import functions
-from infra.network import Place, ensure_network, find_place, give_back, read_network
-from infra.project import function_policy, stage_project
+from infra.network import ensure_network, find_place, give_back, read_network
+from infra.project import Place, function_policy, stage_project
 from infra.request import functions_environment, read_request
 from infra.stack import stack_parameters
 from tests.moto_gaps import let_networks_be_deleted
@@ -114,6 +114,19 @@ def test_the_update_of_a_network_of_before_replaces_nothing() -> None:
     assert resources["Network"]["Properties"]["CidrBlock"] == "10.86.0.0/24"
     assert resources["SubnetA"]["Properties"]["CidrBlock"] == "10.86.0.0/25"
     assert resources["SubnetB"]["Properties"]["CidrBlock"] == "10.86.0.128/25"
+
+
+def test_what_is_not_asked_for_again_stays_and_0_gives_it_back(session: boto3.Session) -> None:
+    """A shell without the option must not cost a hub the addresses that visitors' firewalls name."""
+    cloudformation = session.client("cloudformation")
+    ensure_network(cloudformation, "test", 2)
+    unsaid, gone = read_request("test", URL), read_request("test", {**URL, "HOMEPORT_FIXED_ADDRESSES": "0"})
+    elsewhere = read_request("test", {**URL, **NAMED})
+    wanted = [one.network.addresses(cloudformation, "test") for one in (unsaid, gone, elsewhere)]
+    assert wanted == [2, 0, 0]
+    assert len(find_place(session, "test", unsaid.network).addresses) == 2
+    assert find_place(session, "test", gone.network) == Place()
+    assert find_place(session, "test", elsewhere.network).subnets == SUBNETS
 
 
 # ── leaving ──────────────────────────────────────────────────────────────────────────────────────────────────────────
