@@ -3,8 +3,8 @@
 1. The API is made, empty, before Chalice fills it: its id is part of the hub's address, which the functions are told.
    A tag says whose stage it is; an API without the tag is known by the function that its methods call.
 2. What API Gateway answers itself (too many requests, 29 seconds, 10 MB, unsupported methods) gets the form of the
-   hub's own errors. AWS does not say how one of several templates would be chosen, so there is one: the problem
-   document, also for browsers. Unknown addresses come to the function, which has a page for them (`/{proxy+}`).
+   hub's own errors: its page for browsers, its problem document for programs (docs/adr/0030). Unknown addresses come
+   to the function (`/{proxy+}`).
 3. The stage has a limit of requests, and a log of them without bodies, addresses, queries or paths.
 4. The address at execute-api is closed once a domain of API Gateway leads to the API.
 
@@ -21,6 +21,7 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from chalicelib.errors import BadConfiguration
+from chalicelib.web.pages import ErrorPage
 from infra.project import APP, function_name
 
 TAG: Final = "homeport"
@@ -47,7 +48,7 @@ ACCESS_LOG: Final = json.dumps(
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer of API Gateway's own, in the form of the hub's problem documents (docs/http.md).
+    """An answer of API Gateway's own, in the form of the hub's errors (docs/http.md).
 
     `status` is None where it stands for several: they keep their own.
     """
@@ -59,28 +60,39 @@ class Answer:
     retry_after: int | None = None  # seconds
 
     @property
-    def body(self) -> str:
-        """The problem document."""
+    def problem(self) -> str:
+        """The problem document, for programs."""
         status = {} if self.status is None else {"status": self.status}
         problem = {"type": f"urn:homeport:{self.code}", "title": self.title, **status}
         return json.dumps({**problem, "code": self.code, "detail": self.detail})
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """Its headers; API Gateway wants fixed values in quotes."""
-        retry = {} if self.retry_after is None else {"Retry-After": f"'{self.retry_after}'"}
-        return {"Content-Type": "'application/problem+json'", "Cache-Control": "'no-store'", **retry}
+    def page(self, root: str) -> str:
+        """The page, for browsers; `root` leads to the hub's first page from any address.
+
+        API Gateway puts values of its own where a template has a dollar sign: there is none in it.
+        """
+        return ErrorPage(root=root, status=self.status, title=self.title, code=self.code, message=self.detail).html()
 
     @property
-    def response(self) -> dict[str, Any]:
-        """What API Gateway is told, but for the answer's kind."""
+    def headers(self) -> dict[str, str]:
+        """Its headers; API Gateway wants fixed values in quotes. The content type is the chosen template's."""
+        retry = {} if self.retry_after is None else {"Retry-After": f"'{self.retry_after}'"}
+        return {**_HEADERS, **retry}
+
+    def response(self, root: str) -> dict[str, Any]:
+        """What API Gateway is told, but for the answer's kind; `root` as for the page."""
         return {
             **({} if self.status is None else {"statusCode": str(self.status)}),
             "responseParameters": {f"gatewayresponse.header.{name}": value for name, value in self.headers.items()},
-            "responseTemplates": {"application/json": self.body},
+            "responseTemplates": {"application/json": self.problem, "text/html": self.page(root)},
         }
 
 
+_HEADERS: Final[Mapping[str, str]] = {
+    "Cache-Control": "'no-store'",
+    "X-Content-Type-Options": "'nosniff'",
+    "X-Frame-Options": "'DENY'",
+}
 _NO_ADDRESS: Final = Answer(404, "no-such-address", "No such address", "This hub has nothing at this address")
 _TOO_MANY: Final = Answer(429, "too-many-requests", "Too many requests", "Wait a moment, then try again", retry_after=5)
 _REFUSED: Final = Answer(403, "request-refused", "Request refused", "This hub does not take this request")
@@ -93,7 +105,7 @@ ANSWERS: Final[Mapping[str, Answer]] = {
     "WAF_FILTERED": _REFUSED,
     "THROTTLED": _TOO_MANY,
     "QUOTA_EXCEEDED": _TOO_MANY,
-    "REQUEST_TOO_LARGE": Answer(413, "request-too-large", "Request too large", "A request has at most 10 MB"),
+    "REQUEST_TOO_LARGE": Answer(413, "request-too-large", "Request too large", "A request has at most 10 MB: choose a smaller file"),
     "UNSUPPORTED_MEDIA_TYPE": Answer(
         415, "unsupported-media-type", "Unsupported media type", "This address expects a different content type"
     ),
@@ -186,8 +198,8 @@ def finish_api(apigateway: Any, api: str, *, log_group: str, rate: int, domain: 
     `log_group` is the ARN of the access log's; `rate` the requests a second of the stage, of which twice as many may
     come at once; `domain` the hub's own, "" for none.
     """
-    for kind, answer in ANSWERS.items():
-        apigateway.put_gateway_response(restApiId=api, responseType=kind, **answer.response)
+    for kind, response in responses(domain).items():
+        apigateway.put_gateway_response(restApiId=api, responseType=kind, **response)
     closed = bool(domain) and leads_to(apigateway, domain, api)
     if bool(apigateway.get_rest_api(restApiId=api).get("disableExecuteApiEndpoint")) != closed:
         change = _replace("/disableExecuteApiEndpoint", str(closed))
@@ -217,6 +229,12 @@ def _replace(path: str, value: str) -> dict[str, str]:
     return {"op": "replace", "path": path, "value": value}
 
 
-def extensions() -> dict[str, Any]:
+def responses(domain: str) -> dict[str, dict[str, Any]]:
+    """What API Gateway is told of each of its own answers; `domain` is the hub's own, "" for none."""
+    root = f"https://{domain}/" if domain else f"/{API_STAGE}/"
+    return {kind: answer.response(root) for kind, answer in ANSWERS.items()}
+
+
+def extensions(domain: str) -> dict[str, Any]:
     """The same answers as an OpenAPI document has them, for the template of `make package`."""
-    return {"x-amazon-apigateway-gateway-responses": {kind: answer.response for kind, answer in ANSWERS.items()}}
+    return {"x-amazon-apigateway-gateway-responses": responses(domain)}

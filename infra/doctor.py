@@ -87,7 +87,10 @@ def _hub(request: Request, session: boto3.Session, target: str, site: Callable[[
     yield outside.addresses(name, target, outside.resolve, fixed=False, mend=mend)
     if outside.resolve(name):
         yield outside.certificate(hub, now=time.time())
-        yield from outside.hub(hub, path, VERSION, time.time)
+        found = list(outside.hub(hub, path, VERSION, time.time))
+        yield from found
+        if found[0].good is not False:
+            yield outside.own_answers(hub, path)
 
 
 def _execute_api(request: Request, session: boto3.Session) -> str:

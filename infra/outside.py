@@ -18,6 +18,7 @@ from typing import Final
 
 from cryptography import x509
 
+from infra.api import ANSWERS
 from infra.findings import Finding
 from proxy.pages import PAGES
 
@@ -28,6 +29,7 @@ CLOCK_WRONG: Final = 300.0  # from here on AWS refuses signed requests, and tick
 RENEWAL: Final = "ACM renews its certificates by itself while their validation records are in DNS."
 ANSWER_BYTES: Final = 65536
 HTTPS: Final = 443
+BROWSERS: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"  # what they accept of a page
 NOT_YET_VALID: Final = 9  # X509_V_ERR_ of OpenSSL's x509_vfy.h
 EXPIRED: Final = 10
 OTHER_NAME: Final = 62
@@ -71,21 +73,23 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer: its status, its `Date` header ("" if there is none), and its body's first 64 KiB."""
+    """An answer: its status, headers `Date` and `Content-Type` ("" if there is none), and its body's first 64 KiB."""
 
     status: int
     date: str
+    content_type: str
     body: bytes
 
 
-def get(site: Site, path: str) -> Answer:
+def ask(site: Site, path: str, *, method: str = "GET", accept: str = "*/*") -> Answer:
     """Ask for an address of a site; raises OSError or HTTPException."""
     connection = HTTPConnection(site.name, timeout=TIMEOUT)
     connection.sock = site.connect(site.trusted)
     try:
-        connection.request("GET", path, headers={"Accept": "*/*", "User-Agent": "homeport-doctor"})
+        connection.request(method, path, headers={"Accept": accept, "User-Agent": "homeport-doctor"})
         answer = connection.getresponse()
-        return Answer(answer.status, answer.getheader("Date", ""), answer.read(ANSWER_BYTES))
+        date, content_type = answer.getheader("Date", ""), answer.getheader("Content-Type", "")
+        return Answer(answer.status, date, content_type, answer.read(ANSWER_BYTES))
     finally:
         connection.close()
 
@@ -177,7 +181,7 @@ def _names(shown: x509.Certificate) -> list[str]:
 def hub(site: Site, path: str, version: str, clock: Callable[[], float]) -> Iterator[Finding]:
     """Look at the hub's answer at `path`: that it is the hub's, of this version; and at its clock."""
     try:
-        answer = get(site, path)
+        answer = ask(site, path)
     except (OSError, HTTPException) as error:
         what = f"the hub does not answer at https://{site.name}{path}: {_reason(error)}"
         yield Finding(False, what, "What is said of its DNS and certificate comes first; then the functions.")
@@ -203,6 +207,32 @@ def _health(answer: Answer, address: str, version: str) -> Finding:
     return Finding(True, f"the hub answers, and is of this version, {version}")
 
 
+def own_answers(site: Site, path: str) -> Finding:
+    """Look which form API Gateway's own answers have, by a method that it lets nobody use at `path`."""
+    what = f"PUT https://{site.name}{path}, which API Gateway refuses itself,"
+    try:
+        document = ask(site, path, method="PUT", accept="application/json")
+        page = ask(site, path, method="PUT", accept=BROWSERS)
+    except (OSError, HTTPException) as error:
+        return Finding(None, f"{what} is not answered: {_reason(error)}", "Does something between stop the method?")
+    expected = ANSWERS["MISSING_AUTHENTICATION_TOKEN"]
+    if document.status != expected.status or _code(document) != expected.code:
+        mend = "`make api STAGE=…` sets those answers again; or something between gives its own."
+        return Finding(False, f"{what} is answered {document.status}, and not in the form of the hub's errors", mend)
+    if page.content_type.startswith("text/html") and expected.title.encode() in page.body:
+        return Finding(True, "API Gateway's own answers are a page for browsers and a problem document for programs")
+    what = f"browsers get API Gateway's own answers as {page.content_type or 'nothing'}, not as a page"
+    return Finding(None, what, "Please report it: AWS does not say how it chooses the form (docs/adr/0030).")
+
+
+def _code(answer: Answer) -> str:
+    """The code of a problem document; "" if the answer is none."""
+    try:
+        return str(json.loads(answer.body)["code"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
 def clocks(date: str, now: float) -> Finding:
     """Compare the hub's clock, its `Date` header, with this machine's, `now` in epoch seconds."""
     try:
@@ -226,7 +256,7 @@ def _moment(date: str) -> float:
 def proxy(site: Site) -> Finding:
     """Look whether a host that no launch has gets the proxy's own page."""
     try:
-        answer = get(site, "/")
+        answer = ask(site, "/")
     except (OSError, HTTPException) as error:
         what = f"no proxy answers for {site.name}: {_reason(error)}"
         return Finding(False, what, 'Is the proxy\'s stack there, and does it run? docs/deploy.md, "The proxy".')

@@ -56,7 +56,7 @@ def merge_template(request: Request, outputs: Mapping[str, str]) -> dict[str, An
     resources["RestAPI"] = {
         "Properties": {
             "Name": f"{APP}-{stage}",
-            "DefinitionBody": extensions(),
+            "DefinitionBody": extensions(request.hub_domain),
             "DisableExecuteApiEndpoint": {"Fn::If": ["DomainLeadsHere", True, False]},
             "AccessLogSetting": {"DestinationArn": outputs["AccessLogsArn"], "Format": ACCESS_LOG},
             "MethodSettings": [
@@ -142,11 +142,11 @@ def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:
         return 1
     name, out = f"{APP}-{request.stage}-functions", given.out
     print(
-        f"Written to {out}: deployment.zip and sam.json. With a bucket of yours for the code:\n"
+        f"Written to {out}: deployment.zip and sam.json. With a bucket of yours for the code and the template:\n"
         f"    aws cloudformation package --template-file {out}/sam.json --output-template-file {out}/packaged.yaml "
         f"--s3-bucket <bucket>\n"
         f"    aws cloudformation deploy --template-file {out}/packaged.yaml --stack-name {name} "
-        "--capabilities CAPABILITY_NAMED_IAM CAPABILITY_AUTO_EXPAND"
+        "--s3-bucket <bucket> --capabilities CAPABILITY_NAMED_IAM CAPABILITY_AUTO_EXPAND"
     )
     if not request.options.get(ORIGIN):
         print(

@@ -13,7 +13,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 
 from chalicelib.errors import BadConfiguration
-from infra.api import ANSWERS, ROLE_TRIES, ensure_api, ensure_logging, find_api, forget_logging
+from infra.api import ANSWERS, ROLE_TRIES, ensure_api, ensure_logging, find_api, forget_logging, responses
 from tests.policies import ACCOUNT, REGION
 
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/logs"
@@ -86,9 +86,27 @@ def test_a_role_that_iam_has_only_just_made_is_waited_for(refusals: int) -> None
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
-def test_an_answer_of_api_gateways_is_a_problem_document_of_ours(kind: str) -> None:
-    answer = ANSWERS[kind]
-    problem = json.loads(answer.body)
+@pytest.mark.parametrize(("domain", "root"), [("hub.example.com", "https://hub.example.com/"), ("", "/api/")])
+def test_an_answer_of_api_gateways_is_our_page_and_our_problem_document(kind: str, domain: str, root: str) -> None:
+    answer, response = ANSWERS[kind], responses(domain)[kind]
+    assert (answer.status is None) == kind.startswith("DEFAULT_")
+    assert response.get("statusCode") == (str(answer.status) if answer.status else None)
+    assert response["responseTemplates"].keys() == {"application/json", "text/html"}
+    problem = json.loads(response["responseTemplates"]["application/json"])
     assert problem["type"] == f"urn:homeport:{problem['code']}"
     assert problem.get("status") == answer.status
-    assert (answer.status is None) == kind.startswith("DEFAULT_")
+    page = response["responseTemplates"]["text/html"]
+    assert f"<h1>{problem['title']}</h1>" in page
+    assert f"<p>{problem['detail']}</p>" in page
+    assert problem["code"] in page
+    assert f'<a class="button primary" href="{root}">' in page
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_api_gateway_puts_nothing_of_its_own_into_its_answers(kind: str) -> None:
+    """Its templates have variables of the request, such as $context.path, which would be put in as they are."""
+    response = responses("")[kind]
+    assert "$" not in "".join(response["responseTemplates"].values())
+    headers = response["responseParameters"]
+    assert "gatewayresponse.header.Content-Type" not in headers, "it would be that of both forms"
+    assert all(value[0] == value[-1] == "'" for value in headers.values()), "else it is a variable's name"

@@ -21,6 +21,7 @@ from publicsuffixlist import PublicSuffixList
 
 from chalicelib.config import VERSION
 from infra import outside
+from infra.api import responses
 from infra.doctor import look_inside, look_outside, main
 from infra.domains import domains
 from infra.findings import Finding
@@ -114,14 +115,23 @@ class Server:
 
 
 @contextmanager
-def serving(leaf: Leaf, folder: Path, respond: Callable[[str], bytes]) -> Iterator[Server]:
-    """Serve what `respond` says, a whole response for a Host and a path, under a certificate."""
+def serving(
+    leaf: Leaf, folder: Path, respond: Callable[[str], bytes], refuse: Callable[[str], bytes] | None = None
+) -> Iterator[Server]:
+    """Serve what `respond` says, a whole response for a path, under a certificate.
+
+    `refuse` has the response for a method that nobody may use, by what is accepted; without it the server hangs up.
+    """
     requests: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             requests.append((self.headers["Host"], self.path))
             self.wfile.write(respond(self.path))
+            self.close_connection = True
+
+        def do_PUT(self) -> None:
+            self.wfile.write(refuse(self.headers["Accept"]) if refuse else b"")
             self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None:
@@ -248,6 +258,36 @@ def test_the_hubs_clock_is_compared_with_this_machines(off: float, good: bool | 
     assert f"differ by {abs(off):.0f} seconds" in found.what
 
 
+UNSUPPORTED = responses("")["MISSING_AUTHENTICATION_TOKEN"]["responseTemplates"]
+DOCUMENT = reply("404 Not Found", UNSUPPORTED["application/json"].encode(), "Content-Type: application/json")
+PAGE = reply("404 Not Found", UNSUPPORTED["text/html"].encode(), "Content-Type: text/html")
+
+
+def by_accept(accept: str) -> bytes:
+    """Answer as API Gateway should: with the template of what is accepted first."""
+    return PAGE if accept.startswith("text/html") else DOCUMENT
+
+
+@pytest.mark.parametrize(
+    ("refuse", "good", "says"),
+    [
+        (by_accept, True, "a page for browsers and a problem document for programs"),
+        (lambda _: DOCUMENT, None, "own answers as application/json, not as a page"),
+        (lambda _: PAGE, False, "is answered 404, and not in the form"),
+        (lambda _: reply("403 Forbidden", b'{"message": "Missing Authentication Token"}'), False, "is answered 403"),
+        (lambda _: reply("404 Not Found", b"[]"), False, "not in the form"),
+        (None, None, "is not answered"),
+    ],
+)
+def test_the_form_of_api_gateways_own_answers_is_looked_at(
+    refuse: Callable[[str], bytes] | None, good: bool | None, says: str, tmp_path: Path
+) -> None:
+    with serving(CA.issue(sans=[HUB], server=True), tmp_path, lambda _: healthy(), refuse) as server:
+        found = outside.own_answers(site(HUB, server.port), "/api/health")
+    assert (found.good, bool(found.mend)) == (good, good is not True)
+    assert says in found.what
+
+
 def test_a_date_that_is_none_is_no_clock() -> None:
     assert outside.clocks("yesterday", 0.0).good is None
 
@@ -318,10 +358,10 @@ def test_all_that_visitors_see_is_looked_at(tmp_path: Path, without_aws: boto3.S
     """The hub is localhost, whose address is on this machine; no notebook's host is to be resolved here."""
     options = {"HOMEPORT_NOTEBOOK_URL": f"https://*.{'n' * 64}.org", "HOMEPORT_HUB_ORIGIN": "https://localhost"}
     leaf = CA.issue(sans=["localhost"], server=True)
-    with serving(leaf, tmp_path, lambda _: healthy()) as server:
+    with serving(leaf, tmp_path, lambda _: healthy(), by_accept) as server:
         request = read_request("test", options)
         found = list(look_outside(request, without_aws, lambda name: site(name, server.port)))
-    assert [one.good for one in found] == [True, True, True, True, False]
+    assert [one.good for one in found] == [True, True, True, True, True, False]
     assert [one.what.split(" ")[0] for one in found[:2]] == ["localhost", "the"]
     assert "has no address in DNS" in found[-1].what
 

@@ -1,10 +1,10 @@
-"""The hub's pages: one frozen dataclass per page, one Jinja template of the same name, one stylesheet, one script.
+"""The hub's pages: one frozen dataclass per page, one Jinja template of the same name, two stylesheets, one script.
 
 Rules
 
 1. A page is a value. The web layer fills it and calls `html()`; nothing here knows a request, a clock or a store.
 2. Everything shown is escaped by Jinja (autoescape on, no `safe` anywhere); an unknown variable is an error.
-3. Stylesheet and script are inlined, and `content_security_policy` allows exactly them by their SHA-256. There is no
+3. Stylesheets and script are inlined, and `content_security_policy` allows exactly them by their SHA-256. There is no
    inline event handler and no style attribute, and nothing is loaded from elsewhere.
 4. Every link and form action is relative, built from `root`: the way from the page's own path up to the hub's first
    page ("" at `/`, `/sessions` and others of one part, "../" at `/sessions/{id}`, "../../" at `/sessions/{id}/enter`).
@@ -155,10 +155,10 @@ class SignOutPage(Page):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorPage(Page):
-    """Any refusal: its status, its stable code and its sentence."""
+    """Any refusal: its status (None: not known), its stable code and its sentence."""
 
     template: ClassVar[str] = "error.html"
-    status: int
+    status: int | None
     title: str
     code: str
     message: str
@@ -192,7 +192,7 @@ def content_security_policy(form_action: str | None = None, *, images: bool = Fa
     return "; ".join(
         (
             "default-src 'none'",
-            f"style-src {_source('style.css')}",
+            f"style-src {_source('frame.css')} {_source('style.css')}",
             f"script-src {_source('page.js')}",
             "connect-src 'self'",
             f"img-src {shown}",
