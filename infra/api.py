@@ -105,7 +105,9 @@ ANSWERS: Final[Mapping[str, Answer]] = {
     "WAF_FILTERED": _REFUSED,
     "THROTTLED": _TOO_MANY,
     "QUOTA_EXCEEDED": _TOO_MANY,
-    "REQUEST_TOO_LARGE": Answer(413, "request-too-large", "Request too large", "A request has at most 10 MB: choose a smaller file"),
+    "REQUEST_TOO_LARGE": Answer(
+        413, "request-too-large", "Request too large", "A request has at most 10 MB: choose a smaller file"
+    ),
     "UNSUPPORTED_MEDIA_TYPE": Answer(
         415, "unsupported-media-type", "Unsupported media type", "This address expects a different content type"
     ),

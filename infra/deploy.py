@@ -28,8 +28,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -80,9 +81,9 @@ class Resources:
         return functions_environment(options, self.outputs, self.origin, self.place.addresses)
 
 
-def look_first(request: Request, session: boto3.Session) -> Preflight:
-    """Say what preflight finds; raises BadConfiguration when something is wrong."""
-    found = preflight(request, session)
+def look_first(request: Request, session: boto3.Session, proxy: Callable[[], str] | None = None) -> Preflight:
+    """Say what preflight finds; raises BadConfiguration when something is wrong. `proxy` is as for preflight."""
+    found = preflight(request, session, proxy)
     _say(f"Before {APP}-{request.stage} is deployed:\n" + "\n".join(f"  {finding}" for finding in found.findings))
     if found.wrong:
         raise BadConfiguration("Nothing was changed in AWS. " + " ".join(f"{one.what}." for one in found.wrong))
@@ -97,9 +98,7 @@ def deploy(
     Raises HomeportError, botocore's errors and ChaliceDeploymentError.
     """
     docker = Docker(dict(environ))
-    if proxy.where:
-        check_proxy(request, proxy, docker)
-    found = look_first(request, session)
+    found = look_first(request, session, partial(check_proxy, request, proxy, docker) if proxy.where else None)
     with tempfile.TemporaryDirectory(prefix="homeport-deploy-") as folder:
         project = Path(folder) / "project"
         fetch_packages(ROOT, project)

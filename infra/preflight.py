@@ -9,8 +9,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,9 @@ from chalicelib.errors import BadConfiguration, HomeportError
 from chalicelib.session.lanes import Lane
 from infra.domains import look_at_domains
 from infra.findings import Finding
+from infra.images import Docker
 from infra.packages import PYTHON
+from infra.proxy_step import ProxyOptions, check_proxy
 from infra.quota import LEAST_UNRESERVED, Quota, fit, read_quota, reserved_for_leaving
 from infra.request import Request, read_request
 
@@ -49,8 +52,12 @@ class Preflight:
         return tuple(finding for finding in self.findings if finding.good is False)
 
 
-def preflight(request: Request, session: boto3.Session) -> Preflight:
-    """Look at all of it; raises BadConfiguration without credentials or a region, and botocore's errors."""
+def preflight(request: Request, session: boto3.Session, proxy: Callable[[], str] | None = None) -> Preflight:
+    """Look at all of it; raises BadConfiguration without credentials or a region, and botocore's errors.
+
+    `proxy` is called for the platform that the proxy will run on, and raises BadConfiguration for what cannot work;
+    None: no proxy is deployed.
+    """
     place = where(session)
     quota = read_quota(session.client("lambda"), request.stage)
     known = quota if isinstance(quota, Quota) else None
@@ -59,9 +66,10 @@ def preflight(request: Request, session: boto3.Session) -> Preflight:
         place,
         _python(),
         *_functions(quota, request, options),
-        *_permissions(session, request.stage, in_network=bool(request.network.fixed or request.network.subnets)),
+        *_permissions(session, request, with_proxy=proxy is not None),
         *look_at_domains(request),
-        *_certificates(session.client("acm"), request),
+        *_certificates(session.client("acm"), request, with_proxy=proxy is not None),
+        *([] if proxy is None else [_proxy(proxy)]),
     )
     return Preflight(findings, options, reserved_for_leaving(options, known))
 
@@ -117,24 +125,26 @@ def _functions(quota: Quota | str, request: Request, options: Mapping[str, str])
         yield Finding(None, what, f"{MORE_FUNCTIONS}; or lower {FUNCTIONS.name}")
 
 
-def _permissions(session: boto3.Session, stage: str, *, in_network: bool) -> Iterator[Finding]:
-    """Whether who deploys may do all of it, if IAM says; `in_network`: and put functions into a network."""
+def _permissions(session: boto3.Session, request: Request, *, with_proxy: bool) -> Iterator[Finding]:
+    """Whether who deploys may do all of it, if IAM says."""
     caller = session.client("sts").get_caller_identity()["Arn"]
     if caller.endswith(":root"):
         mend = "Make a user or a role with infra/operator-policy.json, and deploy as that."
         yield Finding(None, "these are the credentials of the account's root user, who may do everything", mend)
         return
     try:
-        wanted = [*_statements(OPERATOR_POLICY), *(_network_statements() if in_network else [])]
+        wanted = _wanted_statements(session, request, with_proxy=with_proxy)
         results = list(
-            _simulated(session.client("iam"), principal_of(caller), session.region_name or "", stage, wanted)
+            _simulated(session.client("iam"), principal_of(caller), session.region_name or "", request.stage, wanted)
         )
     except (ClientError, BotoCoreError) as error:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
         what = f"whether {caller} may do all that a deployment does is unknown: IAM does not say ({code})"
         yield Finding(None, what, "infra/operator-policy.json has what it needs; with it, this can be asked, too.")
         return
-    mend = "infra/operator-policy.json has what a deployment needs, -proxy.json what a network needs: docs/deploy.md."
+    mend = (
+        "infra/operator-policy.json has what a deployment needs, -proxy.json what proxy and network do: docs/deploy.md."
+    )
     refused = sorted(action for action, allowed in results if allowed is False)
     unknown = sorted(action for action, allowed in results if allowed is None)
     if refused:
@@ -162,6 +172,16 @@ def principal_of(arn: str) -> str:
     return f"{':'.join(parts[:2])}:iam::{parts[4]}:role/{name.partition('/')[0]}"
 
 
+def _wanted_statements(session: boto3.Session, request: Request, *, with_proxy: bool) -> list[dict[str, Any]]:
+    """What of the operator's policies this deployment needs."""
+    wanted, of_proxy = _statements(OPERATOR_POLICY), _statements(PROXY_POLICY)
+    if with_proxy:
+        return wanted + of_proxy
+    if request.network.subnets or request.network.addresses(session.client("cloudformation"), request.stage):
+        return wanted + [one for one in of_proxy if one["Sid"] == "Network"]
+    return wanted
+
+
 def _simulated(
     iam: Any, principal: str, region: str, stage: str, statements: Sequence[Mapping[str, Any]]
 ) -> Iterator[tuple[str, bool | None]]:
@@ -171,15 +191,25 @@ def _simulated(
     """
     for statement in statements:
         resources = [_own(pattern, principal, region, stage) for pattern in _listed(statement["Resource"])]
+        told = _context(statement)
         for start in range(0, len(statement["Action"]), ACTIONS_AT_ONCE):
             actions = statement["Action"][start : start + ACTIONS_AT_ONCE]
             answer = iam.simulate_principal_policy(
-                PolicySourceArn=principal, ActionNames=actions, ResourceArns=resources
+                PolicySourceArn=principal, ActionNames=actions, ResourceArns=resources, ContextEntries=told
             )
             for result in answer["EvaluationResults"]:
                 each = [one["EvalResourceDecision"] for one in result.get("ResourceSpecificResults", [])]
                 allowed = {result["EvalDecision"], *each} == {"allowed"}
                 yield result["EvalActionName"], allowed or (None if result.get("MissingContextValues") else False)
+
+
+def _context(statement: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a statement's own condition asks for: the first of the values that it allows."""
+    equal = statement.get("Condition", {}).get("StringEquals", {})
+    return [
+        {"ContextKeyName": key, "ContextKeyValues": _listed(values)[:1], "ContextKeyType": "string"}
+        for key, values in equal.items()
+    ]
 
 
 def _own(pattern: str, principal: str, region: str, stage: str) -> str:
@@ -198,19 +228,17 @@ def _statements(policy: Path) -> list[dict[str, Any]]:
     return list(json.loads(policy.read_text())["Statement"])
 
 
-def _network_statements() -> list[dict[str, Any]]:
-    return [one for one in _statements(PROXY_POLICY) if one["Sid"] == "Network"]
-
-
 def _listed(value: str | list[str]) -> list[str]:
     return [value] if isinstance(value, str) else value
 
 
-def _certificates(acm: Any, request: Request) -> Iterator[Finding]:
-    """Whether ACM has a certificate for each domain that the operator has chosen."""
-    wanted = {f"*.{request.notebook_domain}": "the notebooks"}
+def _certificates(acm: Any, request: Request, *, with_proxy: bool) -> Iterator[Finding]:
+    """Whether ACM has a certificate for each domain that needs one of the operator's."""
+    wanted = {}
+    if not with_proxy:  # else there is one, or one is requested
+        wanted[f"*.{request.notebook_domain}"] = "a proxy on Fargate needs, unless HOMEPORT_PROXY_ZONE is set"
     if request.hub_domain:
-        wanted[request.hub_domain] = "the hub"
+        wanted[request.hub_domain] = "the hub will need before visitors come"
     try:
         pages = acm.get_paginator("list_certificates").paginate(CertificateStatuses=["ISSUED"])
         covered = [name for page in pages for found in page["CertificateSummaryList"] for name in _names(found)]
@@ -223,7 +251,7 @@ def _certificates(acm: Any, request: Request) -> Iterator[Finding]:
         if any(covers(pattern, name) for pattern in covered):
             yield Finding(True, f"ACM has a certificate for {name}")
         else:
-            what = f"ACM has no certificate for {name} in this region, which {whose} will need before visitors come"
+            what = f"ACM has no certificate for {name} in this region, which {whose}"
             mend = f"aws acm request-certificate --domain-name '{name}' --validation-method DNS"
             yield Finding(None, what, mend)
 
@@ -239,12 +267,23 @@ def covers(pattern: str, name: str) -> bool:
     return pattern.startswith("*.") and not name.startswith("*.") and pattern[1:] == name[name.find(".") :]
 
 
+def _proxy(platform: Callable[[], str]) -> Finding:
+    try:
+        return Finding(True, f"the proxy can be deployed, for {platform()}")
+    except BadConfiguration as error:
+        return Finding(False, error.message, "docs/deploy-proxy.md has the options.")
+
+
 def main(arguments: list[str], environ: Mapping[str, str]) -> int:
     """Print what was found; the exit status is 1 if something is wrong, 2 if nothing could be looked at."""
     parser = argparse.ArgumentParser(prog="python -m infra.preflight", description="Look before a deployment.")
     parser.add_argument("--stage", required=True, help="the stage's name, such as dev or prod")
     try:
-        found = preflight(read_request(parser.parse_args(arguments).stage, environ), boto3.Session())
+        request = read_request(parser.parse_args(arguments).stage, environ)
+        proxy, docker = ProxyOptions.from_environ(environ), Docker(dict(environ))
+        found = preflight(
+            request, boto3.Session(), partial(check_proxy, request, proxy, docker) if proxy.where else None
+        )
     except HomeportError as error:
         print(f"Not looked at. {error.message}", file=sys.stderr)
         return 2

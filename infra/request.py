@@ -108,9 +108,13 @@ def functions_environment(
 
 
 def check_stage(stage: str) -> str:
-    """Give the stage's name back; raises BadConfiguration."""
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,15}", stage):
-        raise BadConfiguration("The stage must be 1 to 16 of a-z, 0-9 and -, beginning with a letter")
+    """Give the stage's name back; raises BadConfiguration.
+
+    A hyphen is what begins the names of a stage's parts: homeport-try-launch would be a function of the stage try, and
+    the stage try-launch, and patterns such as homeport-try-* would be for both.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9]{0,15}", stage):
+        raise BadConfiguration("The stage must be 1 to 16 of a-z and 0-9, beginning with a letter")
     return stage
 
 

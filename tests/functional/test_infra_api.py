@@ -46,9 +46,9 @@ def test_a_stages_api_is_made_once_and_found_by_its_tag(apigateway: Any) -> None
 
 def test_an_api_of_before_is_found_by_the_function_that_it_calls(apigateway: Any) -> None:
     apigateway.create_rest_api(name="somebody else's")
-    other, ours = made_by_chalice(apigateway, "homeport-prod-2"), made_by_chalice(apigateway, "homeport-prod")
+    other, ours = made_by_chalice(apigateway, "homeport-prod2"), made_by_chalice(apigateway, "homeport-prod")
     assert ensure_api(apigateway, "prod") == ours
-    assert ensure_api(apigateway, "prod-2") == other
+    assert ensure_api(apigateway, "prod2") == other
 
 
 def test_two_apis_of_a_stage_are_refused_by_name(apigateway: Any) -> None:

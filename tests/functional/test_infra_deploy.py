@@ -353,7 +353,7 @@ def test_a_wrong_option_is_refused_by_name(change: dict[str, str], says: str) ->
         read_request("test", {**OPTIONS, **change})
 
 
-@pytest.mark.parametrize("stage", ["", "Prod", "a" * 17, "1st", "a_b", "../x"])
+@pytest.mark.parametrize("stage", ["", "Prod", "a" * 17, "1st", "a_b", "../x", "try-launch"])
 def test_a_stage_that_cannot_be_part_of_a_name_is_refused(stage: str) -> None:
     with pytest.raises(BadConfiguration, match="stage"):
         read_request(stage, OPTIONS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import parse_qs
 
 import boto3
@@ -38,8 +38,12 @@ def aws(account: Rig, monkeypatch: pytest.MonkeyPatch) -> Rig:
     return account
 
 
-def look(**options: str) -> Preflight:
-    return preflight(read_request("test", {**OPTIONS, **options}), boto3.Session())
+def look(proxy: Callable[[], str] | None = None, **options: str) -> Preflight:
+    return preflight(read_request("test", {**OPTIONS, **options}), boto3.Session(), proxy)
+
+
+def for_arm() -> str:
+    return "linux/arm64"
 
 
 def said(found: Preflight) -> str:
@@ -131,6 +135,53 @@ def test_a_permission_that_depends_on_what_iam_is_not_told_stops_nothing(aws: Ri
     assert "may: sqs:CreateQueue" in said(found)
 
 
+def test_a_proxys_permissions_are_asked_about_before_anything_is_touched(aws: Rig) -> None:
+    aws.gateway.denied = {"ecr:PutImage"}
+    assert look().wrong == (), "nothing of it is needed without a proxy"
+    aws.gateway.calls.clear()
+    (wrong,) = look(for_arm).wrong
+    assert "may not: ecr:PutImage" in wrong.what
+    asked = [parse_qs(body) for body in aws.gateway.bodies("SimulatePrincipalPolicy")]
+    told = {
+        tuple(sorted(value for name, (value,) in one.items() if name.startswith("ContextEntries."))) for one in asked
+    }
+    assert ("ecs-tasks.amazonaws.com", "iam:PassedToService", "string") in told, "what its condition is about"
+    assert () in told
+
+
+def test_a_network_is_asked_about_if_functions_are_in_one_or_are_to_be(aws: Rig) -> None:
+    aws.gateway.denied = {"ec2:CreateNatGateway"}
+    assert look().wrong == ()
+    assert [one.what for one in look(HOMEPORT_FIXED_ADDRESSES="1").wrong]
+    with_addresses = {"Parameters": {"FixedAddresses": {"Type": "Number"}}, "Resources": QUEUE}
+    aws.client("cloudformation").create_stack(
+        StackName="homeport-test-network",
+        TemplateBody=json.dumps(with_addresses),
+        Parameters=[{"ParameterKey": "FixedAddresses", "ParameterValue": "1"}],
+    )
+    assert [one.what for one in look().wrong], "addresses of before are kept"
+    aws.client("cloudformation").delete_stack(StackName="homeport-test-network")
+
+
+QUEUE = {"Anything": {"Type": "AWS::SQS::Queue", "Properties": {"QueueName": "homeport-test-anything"}}}
+
+
+def test_a_proxy_that_cannot_be_deployed_is_wrong(aws: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "ok: the proxy can be deployed, for linux/arm64" in said(look(for_arm))
+    wanted = {
+        **OPTIONS,
+        "HOMEPORT_PROXY": "fargate",
+        "HOMEPORT_PROXY_ZONE": "Z0",
+        "DOCKER_HOST": "unix:///nonexistent/docker.sock",
+        "PATH": "/usr/bin",
+    }
+    assert main(["--stage", "test"], wanted) == 1
+    found = capsys.readouterr().out
+    assert "WRONG: " in found
+    assert "name its engine in DOCKER_HOST" in found
+    assert "*.notebooks.example.org" not in found, "the zone has its certificate requested"
+
+
 def test_permissions_are_asked_about_for_the_stages_own_things(aws: Rig) -> None:
     aws.gateway.calls.clear()
     look()
@@ -167,6 +218,7 @@ def test_permissions_that_iam_does_not_tell_are_said_to_be_unknown(aws: Rig) -> 
 def test_a_certificate_is_looked_for_for_each_domain(aws: Rig) -> None:
     text = said(look(HOMEPORT_HUB_ORIGIN="https://hub.example.com"))
     assert "could be better: ACM has no certificate for hub.example.com" in text
+    assert "*.notebooks.example.org in this region, which a proxy on Fargate needs, unless HOMEPORT_PROXY_ZONE" in text
     assert "aws acm request-certificate --domain-name '*.notebooks.example.org' --validation-method DNS" in text
     issued = Ca.new().issue("*.example.com", sans=["*.example.com"])
     aws.client("acm").import_certificate(Certificate=issued.certificate, PrivateKey=issued.key)
