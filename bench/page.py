@@ -19,7 +19,7 @@ PARTS: Final = {  # what each part measures, in the page's order
     "at_once_plain": "Many launches at once without the quick start, beside `docker run`",
     "proxy": "The proxy, beside configurable-http-proxy and a bare HAProxy",
     "traffic": "What JupyterLab's page takes from the proxy",
-    "cold": "The functions' cold starts",
+    "cold": "The functions' cold starts, on this processor; on AWS it is ARM's",
     "lanes": "Launching while others attack",
     "limits": "The proxy's limits",
     "agent": "A full reading of the proxy's table",

@@ -48,6 +48,7 @@ if [ "$mode" != run ]; then
     need slirp4netns slirp4netns
     need nodejs node # these two for a second DynamoDB
     need npm npm
+    need awscli aws
 fi
 if [ "$mode" = bench ]; then # the peers that Homeport is measured beside, and what asks them
     need wrk wrk

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from moto.apigateway.models import DomainName, apigateway_backends
 from moto.awslambda.models import lambda_backends
 from moto.cloudformation.exceptions import ValidationError
 from moto.cloudformation.models import cloudformation_backends
@@ -62,6 +63,86 @@ class VpcCidrBlock(CloudFormationModel):
 
     def delete(self, account: str, region: str) -> None:
         """Leave it to its VPC."""
+
+
+class StackDomain(CloudFormationModel):
+    """An API's domain in a stack, which moto has elsewhere alone."""
+
+    def __init__(self, domain: DomainName) -> None:
+        self.domain = domain
+
+    @property
+    def physical_resource_id(self) -> str:
+        """What `Ref` gives."""
+        return self.domain.domain_name
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        """What the template calls it."""
+        return "AWS::ApiGateway::DomainName"
+
+    @classmethod
+    def has_cfn_attr(cls, attr: str) -> bool:
+        """Whether `GetAtt` gives it."""
+        return attr in ("RegionalDomainName", "RegionalHostedZoneId")
+
+    def get_cfn_attribute(self, attribute_name: str) -> str:
+        """What `GetAtt` gives."""
+        if attribute_name == "RegionalDomainName":
+            return self.domain.regional_domain_name
+        return self.domain.regional_hosted_zone_id
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **_: Any
+    ) -> StackDomain:
+        """Make it."""
+        given = cloudformation_json["Properties"]
+        backend = apigateway_backends[account_id][region_name]
+        backend.domain_names[given["DomainName"]] = domain = DomainName(
+            domain_name=given["DomainName"],
+            region_name=region_name,
+            regional_certificate_arn=given["RegionalCertificateArn"],
+            endpoint_configuration={"types": given["EndpointConfiguration"]["Types"]},
+            security_policy=given["SecurityPolicy"],
+        )
+        return cls(domain)
+
+    def delete(self, account: str, region: str) -> None:
+        """Delete it."""
+        apigateway_backends[account][region].delete_domain_name(self.domain.domain_name)
+
+
+class StackMapping(CloudFormationModel):
+    """Where an API's domain leads, in a stack."""
+
+    def __init__(self, domain: str, path: str) -> None:
+        self.domain, self.path = domain, path
+
+    @property
+    def physical_resource_id(self) -> str:
+        """What `Ref` gives."""
+        return f"{self.domain}|{self.path}"
+
+    @staticmethod
+    def cloudformation_type() -> str:
+        """What the template calls it."""
+        return "AWS::ApiGateway::BasePathMapping"
+
+    @classmethod
+    def create_from_cloudformation_json(
+        cls, resource_name: str, cloudformation_json: Any, account_id: str, region_name: str, **_: Any
+    ) -> StackMapping:
+        """Make it."""
+        given = cloudformation_json["Properties"]
+        made = apigateway_backends[account_id][region_name].create_base_path_mapping(
+            given["DomainName"], given["RestApiId"], "", given["Stage"]
+        )
+        return cls(made.domain_name, made.base_path)
+
+    def delete(self, account: str, region: str) -> None:
+        """Delete it."""
+        apigateway_backends[account][region].delete_base_path_mapping(self.domain, self.path)
 
 
 def let_networks_be_deleted(patch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,8 @@ MAKE = """#!/bin/sh
 exec {make} -o .venv/.installed/dev "$@"
 """
 AWS = """#!/bin/sh
-exec {python} -m tests.aws_command "$@"
+# Debian's knows no AWS_ENDPOINT_URL.
+exec {aws} --endpoint-url "$AWS_ENDPOINT_URL" "$@"
 """
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")]
@@ -41,6 +42,7 @@ def blocks() -> Iterator[tuple[str, list[str]]]:
 @pytest.fixture(scope="module")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """An account with nothing in it, and the machine that the page asks for."""
+    aws = shutil.which("aws") or pytest.skip("needs the aws command: apt-get install awscli")
     with rig(tmp_path_factory.mktemp("page")) as started:
         for name in ("Makefile", "docs/deploy.md"):
             (started.project / name).parent.mkdir(exist_ok=True)
@@ -51,7 +53,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
         programs.mkdir()
         for name, text in (
             ("make", MAKE.format(make=shutil.which("make"))),
-            ("aws", AWS.format(python=sys.executable)),
+            ("aws", AWS.format(aws=aws)),
         ):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
@@ -90,7 +92,7 @@ def test_every_command_of_the_page_does_what_the_page_says(account: Rig) -> None
         assert done.returncode == 0, f"{title}: {done.stdout}{done.stderr}"
         AFTER.get(title, lambda _rig, _said: None)(account, done.stdout)
     names = account.everything()
-    assert names["stacks"] == ["homeport-pack", "homeport-prod"]
+    assert names["stacks"] == ["homeport-pack", "homeport-prod", "homeport-prod-domain"]
     assert {name for name in names["functions"] if name.startswith("homeport-try")} == set()
     assert (account.project / "build" / "pack" / "sam.json").is_file()
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
@@ -19,6 +19,7 @@ from chalicelib.aws.door import DoorStore
 from local import processes
 from local.settings import ROOT
 from tests.contract.door import DoorContract
+from tests.functional.test_build_log_store import TestBuildLogStore as _OfBuildLogs
 from tests.functional.test_image_store import TestImageStore as _OfImages
 from tests.functional.test_proxy_agent import TestProxyStore as _OfProxies
 from tests.functional.test_slot_store import TestSlotStore as _OfSlots
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 LOCK = ROOT / "tests" / "dynalite"
+AT_ONCE: Any = {"Delay": 0.02, "MaxAttempts": 500}  # seconds; botocore sleeps parts of one, too
 
 pytestmark = pytest.mark.skipif(
     shutil.which("npm") is None or shutil.which("node") is None, reason="needs `apt-get install nodejs npm`"
@@ -73,14 +75,18 @@ def dynamodb(server: str) -> Iterator[DynamoDBClient]:
         config=Config(retries={"total_max_attempts": 1}),
     )
     create_table(client)
-    client.get_waiter("table_exists").wait(TableName=TABLE, WaiterConfig={"Delay": 1})
+    client.get_waiter("table_exists").wait(TableName=TABLE, WaiterConfig=AT_ONCE)
     yield client
     client.delete_table(TableName=TABLE)
-    client.get_waiter("table_not_exists").wait(TableName=TABLE, WaiterConfig={"Delay": 1})
+    client.get_waiter("table_not_exists").wait(TableName=TABLE, WaiterConfig=AT_ONCE)
     client.close()
 
 
 class TestSessionStore(_OfSessions):
+    """As on moto."""
+
+
+class TestBuildLogStore(_OfBuildLogs):
     """As on moto."""
 
 
