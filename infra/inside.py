@@ -63,7 +63,7 @@ def bucket_closed(s3: Any, name: str) -> Finding:
     if found is not None and all(found["PublicAccessBlockConfiguration"].get(one) for one in PUBLIC):
         return Finding(True, f"the bucket {name} is closed to the public")
     what = f"the bucket {name} does not block public access"
-    return Finding(False, what, _restore("s3api put-public-access-block"))
+    return Finding(False, what, _restore("aws s3api put-public-access-block"))
 
 
 def bucket_encryption(s3: Any, name: str, key: str) -> Finding:
@@ -74,7 +74,9 @@ def bucket_encryption(s3: Any, name: str, key: str) -> Finding:
     defaults = [rule.get("ApplyServerSideEncryptionByDefault", {}) for rule in rules]
     if [(one.get("SSEAlgorithm"), one.get("KMSMasterKeyID")) for one in defaults] == [("aws:kms", key)]:
         return Finding(True, "the bucket encrypts with the stage's key")
-    return Finding(False, "the bucket does not encrypt with the stage's key", _restore("s3api put-bucket-encryption"))
+    return Finding(
+        False, "the bucket does not encrypt with the stage's key", _restore("aws s3api put-bucket-encryption")
+    )
 
 
 def bucket_lifecycle(s3: Any, name: str) -> Finding:
@@ -85,7 +87,7 @@ def bucket_lifecycle(s3: Any, name: str) -> Finding:
         if rule["Status"] == "Enabled" and BACKSTOP in prefixes and rule.get("Expiration", {}).get("Days"):
             return Finding(True, f"the bucket deletes what is below {BACKSTOP} after some days, whatever fails")
     what = f"the bucket keeps for ever what is forgotten below {BACKSTOP}"
-    return Finding(False, what, _restore("s3api put-bucket-lifecycle-configuration"))
+    return Finding(False, what, _restore("aws s3api put-bucket-lifecycle-configuration"))
 
 
 def bucket_policy(s3: Any, name: str) -> Finding:
@@ -94,7 +96,7 @@ def bucket_policy(s3: Any, name: str) -> Finding:
     missing = _missing_denials("{}" if found is None else found["Policy"], BUCKET_DENIALS)
     if missing:
         what = f"the bucket's policy lacks {', '.join(missing)}: others may read sealed credentials"
-        return Finding(False, what, f"CloudTrail says who did it. {_restore('s3api put-bucket-policy')}")
+        return Finding(False, what, f"CloudTrail says who did it. {_restore('aws s3api put-bucket-policy')}")
     return Finding(True, "the bucket's policy denies reading credentials to all but the launcher's functions")
 
 
@@ -104,7 +106,11 @@ def bucket_versions(s3: Any, name: str) -> Finding:
     if not status:
         return Finding(True, "the bucket keeps no versions of what was deleted")
     what = f"the bucket's versioning is {status.lower()}: credentials that were deleted are, or were, kept"
-    mend = "Suspend it (`aws s3api put-bucket-versioning`), and delete all versions that are not the latest."
+    mend = (
+        f"aws s3api put-bucket-versioning --bucket {name} --versioning-configuration Status=Suspended; then delete "
+        f"each version that is not the latest: aws s3api list-object-versions --bucket {name} lists them, "
+        f"aws s3api delete-object --bucket {name} --key … --version-id … deletes one."
+    )
     return Finding(False, what, mend)
 
 
@@ -139,7 +145,7 @@ def key_policy(kms: Any, arn: str) -> Finding:
     missing = _missing_denials(kms.get_key_policy(KeyId=arn, PolicyName="default")["Policy"], KEY_DENIALS)
     if missing:
         what = f"the key's policy lacks {', '.join(missing)}: whoever may do everything opens what is sealed"
-        return Finding(False, what, f"CloudTrail says who did it. {_restore('kms put-key-policy')}")
+        return Finding(False, what, f"CloudTrail says who did it. {_restore('aws kms put-key-policy')}")
     return Finding(True, "the key's policy denies opening to all but the launcher's functions and the proxy")
 
 
@@ -153,7 +159,7 @@ def _missing_denials(policy: str, wanted: tuple[str, ...]) -> list[str]:
 def _restore(command: str) -> str:
     """How to mend what somebody changed behind CloudFormation's back."""
     return (
-        f"Set it again as infra/resources.yaml has it, by `aws {command}`: a deployment does not, since to "
+        f"Set it again as infra/resources.yaml has it, by `{command}`: a deployment does not, since to "
         "CloudFormation nothing has changed."
     )
 
@@ -191,7 +197,7 @@ def table_backup(dynamodb: Any, name: str) -> Finding:
     backups = dynamodb.describe_continuous_backups(TableName=name)["ContinuousBackupsDescription"]
     if backups.get("PointInTimeRecoveryDescription", {}).get("PointInTimeRecoveryStatus") == "ENABLED":
         return Finding(True, "the table can be brought back to any second of 35 days")
-    how = _restore("dynamodb update-continuous-backups")
+    how = _restore("aws dynamodb update-continuous-backups")
     return Finding(False, "the table has no point-in-time recovery: what is lost is lost", how)
 
 
@@ -318,10 +324,10 @@ def _own_policy(name: str, role: Role, wanted: Sequence[Document], source: str, 
         what = f"the role {name} does not have the policy {source} as this checkout has it"
         yield Finding(False, what, f"Run `make deploy STAGE={stage}`. If nobody deployed, CloudTrail says who did it.")
     own = right[0] if right else name if name in role.inline else next(iter(role.inline), "")
-    more = {one: f"delete-role-policy --policy-name {one}" for one in role.inline if one != own}
-    more |= {arn: f"detach-role-policy --policy-arn {arn}" for arn in role.attached}
+    more = {one: f"aws iam delete-role-policy --policy-name {one}" for one in role.inline if one != own}
+    more |= {arn: f"aws iam detach-role-policy --policy-arn {arn}" for arn in role.attached}
     for one, command in more.items():
-        mend = f"CloudTrail says who did it. aws iam {command} --role-name {name}"
+        mend = f"CloudTrail says who did it. {command} --role-name {name}"
         yield Finding(False, f"the role {name} has the policy {one} besides its own", mend)
 
 
@@ -369,18 +375,18 @@ def _queue(sqs: Any, lane: Lane, stage: str, dead: str, timeout: int) -> Iterato
     try:
         url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
     except sqs.exceptions.QueueDoesNotExist:
-        yield Finding(False, f"there is no queue {name}", _restore("sqs create-queue"))
+        yield Finding(False, f"there is no queue {name}", _restore("aws sqs create-queue"))
         return
     wanted = ["VisibilityTimeout", "RedrivePolicy"]
     found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=wanted)["Attributes"]
     if not json.loads(found.get("RedrivePolicy", "{}")).get("deadLetterTargetArn", "").endswith(f":{dead}"):
         yield Finding(
-            False, f"what fails in the queue {name} does not go to {dead}", _restore("sqs set-queue-attributes")
+            False, f"what fails in the queue {name} does not go to {dead}", _restore("aws sqs set-queue-attributes")
         )
     if int(found["VisibilityTimeout"]) < VISIBILITY * timeout:
         what = f"the queue {name} hides a message for {found['VisibilityTimeout']} seconds"
         needed = f"{VISIBILITY} times the function's timeout are needed, {VISIBILITY * timeout}."
-        yield Finding(False, what, f"{needed} {_restore('sqs set-queue-attributes')}")
+        yield Finding(False, what, f"{needed} {_restore('aws sqs set-queue-attributes')}")
 
 
 def _source(lambda_: Any, lane: Lane, stage: str, arn: str, limit: int) -> Iterator[Finding]:

@@ -49,20 +49,34 @@ ELSEWHERE = "py3-none-manylinux2014_x86_64"
 COMMANDS = Path(sys.executable).parent
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request of AWS.
+
+    `name` is its action, or its method and path where the service has no actions in its requests. `service` is who it
+    was signed for, "" if nobody signed it.
+    """
+
+    name: str
+    body: bytes
+    service: str
+    query: str
+
+
 class Gateway:
     """moto's application, its gaps filled.
 
-    `refused` is a call that is refused: its method and path, or its action, by name; the first `spared` of them are
-    not. `calls` are all that were made, in that form, each with its body. `quota` is how many functions the account may
-    have at work; None: it may not ask. `denied` are the actions that the caller's policies do not allow, as far as
-    IAM's simulation says; `conditional` those that depend on what it does not know.
+    `refused` is a call that is refused, by its name; the first `spared` of them are not. `calls` are all that were
+    made. `quota` is how many functions the account may have at work; None: it may not ask. `denied` are the actions
+    that the caller's policies do not allow, as far as IAM's simulation says; `conditional` those that depend on what it
+    does not know.
     """
 
     def __init__(self, account: str) -> None:
         self.account = account
         self.refused = ""
         self.spared = 0
-        self.calls: list[tuple[str, bytes]] = []
+        self.calls: list[Call] = []
         self.quota: int | None = 1000
         self.denied: set[str] = set()
         self.conditional: set[str] = set()
@@ -71,8 +85,8 @@ class Gateway:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        call = _call(environ, body)
-        self.calls.append((call, body))
+        call = _name(environ, body)
+        self.calls.append(Call(call, body, _signed_for(environ), environ.get("QUERY_STRING", "")))
         if self._is_refused(call):
             return _refusal(environ)(environ, start_response)
         if call == "GET /2016-08-19/account-settings":
@@ -103,7 +117,7 @@ class Gateway:
 
     def bodies(self, call: str) -> list[str]:
         """What was sent with each of these calls so far."""
-        return [body.decode() for made, body in self.calls if re.fullmatch(call, made)]
+        return [made.body.decode() for made in self.calls if re.fullmatch(call, made.name)]
 
     def _account(self) -> Response:
         if self.quota is None:
@@ -128,7 +142,13 @@ class Gateway:
         )
 
 
-def _call(environ: WSGIEnvironment, body: bytes) -> str:
+def _signed_for(environ: WSGIEnvironment) -> str:
+    """The service in a signature's scope: …Credential=<key>/<day>/<region>/<service>/aws4_request, …"""
+    found = re.search(r"Credential=[^,]*/([^/,]+)/aws4_request", environ.get("HTTP_AUTHORIZATION", ""))
+    return found[1] if found else ""
+
+
+def _name(environ: WSGIEnvironment, body: bytes) -> str:
     target = environ.get("HTTP_X_AMZ_TARGET")
     if target:
         return str(target.rpartition(".")[2])

@@ -5,16 +5,56 @@ https://docs.aws.amazon.com/service-authorization/latest/reference/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, Final
 
-from tests.policies import Context
+from policy_sentry.querying.actions import get_action_data
+
+from tests.policies import ACCOUNT, REGION, Context, Document, allows, listed
+
+Asked = tuple[str, str, Context]  # action, resource, condition keys
 
 S3_ACTIONS: Final = {  # operations whose action has another name
+    "DeleteObjects": "s3:DeleteObject",
+    "GetBucketEncryption": "s3:GetEncryptionConfiguration",
+    "GetBucketLifecycleConfiguration": "s3:GetLifecycleConfiguration",
+    "GetPublicAccessBlock": "s3:GetBucketPublicAccessBlock",
     "HeadObject": "s3:GetObject",
     "ListObjectVersions": "s3:ListBucketVersions",
+    "ListObjects": "s3:ListBucket",
     "ListObjectsV2": "s3:ListBucket",
+    "PutBucketEncryption": "s3:PutEncryptionConfiguration",
+    "PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
+    "PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
 }
+PLACE: Final = f"{REGION}:{ACCOUNT}"
+PREFIXES: Final = {"monitoring": "cloudwatch"}  # services that sign with another name than policies have
+# The parameters that name what a call is about, those that count first first, and its ARN; {} is what they say.
+NAMED: Final[Mapping[str, Mapping[str, str]]] = {
+    "acm": {"CertificateArn": "{}"},
+    "cloudformation": {"StackName": f"arn:aws:cloudformation:{PLACE}:stack/{{}}/0a1b"},
+    "dynamodb": {"TableName": f"arn:aws:dynamodb:{PLACE}:table/{{}}"},
+    "ecr": {"repositoryName": f"arn:aws:ecr:{PLACE}:repository/{{}}"},
+    "events": {"Name": f"arn:aws:events:{PLACE}:rule/{{}}", "Rule": f"arn:aws:events:{PLACE}:rule/{{}}"},
+    "iam": {
+        "RoleName": f"arn:aws:iam::{ACCOUNT}:role/{{}}",
+        "PolicySourceArn": "{}",
+        "PolicyName": f"arn:aws:iam::{ACCOUNT}:policy/{{}}",
+    },
+    "kms": {"KeyId": "{}"},
+    "lambda": {
+        "FunctionName": f"arn:aws:lambda:{PLACE}:function:{{}}",
+        "Resource": "{}",
+        "UUID": f"arn:aws:lambda:{PLACE}:event-source-mapping:{{}}",
+    },
+    "servicequotas": {"ServiceCode": f"arn:aws:servicequotas:{PLACE}:{{}}/L-0"},
+    "ssm": dict.fromkeys(("Name", "Names"), f"arn:aws:ssm:{PLACE}:parameter{{}}"),
+    "sqs": {"QueueName": f"arn:aws:sqs:{PLACE}:{{}}", "QueueUrl": f"arn:aws:sqs:{PLACE}:{{}}"},
+}
+KEY: Final = f"arn:aws:kms:{PLACE}:key/0a1b2c3d-0000-4000-8000-000000000000"
+MAY_BE_REFUSED: Final = {"ec2:DescribeNetworkInterfaces"}  # to those who put no function into a network
+ASKED_OF_ALL: Final = {"cloudwatch:DescribeAlarms"}  # which looks for alarms of all kinds, whatever names it is given
 
 
 def requests_of(
@@ -89,3 +129,94 @@ def _kms(
     if through:
         keys["kms:ViaService"] = outputs[through]
     return f"kms:{operation}", outputs["KeyArn"], keys
+
+
+# ── what operators ask for ──
+
+
+@cache
+def takes_no_resource(action: str) -> bool:
+    """Whether AWS lets no policy say which things an action is about: then it is asked for on "*"."""
+    try:
+        known = get_action_data(*action.split(":", 1))
+    except KeyError:  # policy-sentry knows no such service
+        return False
+    return action in ASKED_OF_ALL or {row["resource_arn_format"] for rows in known.values() for row in rows} == {"*"}
+
+
+def operator_requests(service: str, operation: str, params: Mapping[str, Any]) -> Iterator[Asked]:
+    """What IAM is asked for one call of whoever deploys or runs a hub; `service` is what it signs for.
+
+    API Gateway's calls have a function of their own. An action that names nothing is asked for on "*".
+    """
+    yield from _in_turn(service, operation, params)
+    action = f"{PREFIXES.get(service, service)}:{operation}"
+    match service:
+        case "sts":  # who one is may be asked by everybody
+            return
+        case "s3":
+            versioned = operation == "DeleteObject" and "VersionId" in params
+            action = "s3:DeleteObjectVersion" if versioned else S3_ACTIONS.get(operation, f"s3:{operation}")
+            names = params.get("Keys") or [f"/{params['Key']}" if "Key" in params else ""]
+            arns = [f"arn:aws:s3:::{params['Bucket']}{name}" for name in names]
+        case "ecs":
+            names = params.get("services") or [params["service"]]
+            arns = [f"arn:aws:ecs:{PLACE}:service/{params['cluster']}/{name}" for name in names]
+        case "iam" if operation == "CreateServiceLinkedRole":
+            yield make_service_role(params["AWSServiceName"])
+            return
+        case "dynamodb" if "RequestItems" in params:
+            arns = [_arn("dynamodb", "TableName", name) for name in params["RequestItems"]]
+        case _:
+            naming = next((name for name in NAMED.get(service, {}) if name in params), "")
+            arns = [_arn(service, naming, name) for name in listed(params[naming])] if naming else []
+    context = _leading_keys(dict(params)) if service == "dynamodb" else {}
+    for arn in ["*"] if takes_no_resource(action) else arns or ["*"]:
+        yield action, arn, context
+
+
+def api_gateway_requests(method: str, path: str, params: Mapping[str, Any]) -> Iterator[Asked]:
+    """The same of API Gateway, whose actions are methods and whose resources are paths."""
+    yield f"apigateway:{method}", f"arn:aws:apigateway:{REGION}::{path}", {}
+    for change in params.get("patchOperations", []):
+        if change["path"] == "/cloudwatchRoleArn" and change.get("value"):
+            yield pass_role(change["value"], "apigateway.amazonaws.com")
+
+
+def refused(asked: Iterable[Asked], *policies: Document) -> Iterator[tuple[str, str]]:
+    """The actions, and their resources, that none of the policies allows."""
+    for action, resource, context in asked:
+        allowed = any(allows(policy, action, resource, context) for policy in policies)
+        if not allowed and action not in MAY_BE_REFUSED:
+            yield action, resource
+
+
+def make_service_role(service: str) -> Asked:
+    """What making the role that an AWS service works with asks for."""
+    arn = f"arn:aws:iam::{ACCOUNT}:role/aws-service-role/{service}/AWSServiceRoleForIt"
+    return "iam:CreateServiceLinkedRole", arn, {"iam:AWSServiceName": service}
+
+
+def pass_role(arn: str, service: str) -> Asked:
+    """What handing a role to an AWS service asks for."""
+    return "iam:PassRole", arn, {"iam:PassedToService": service}
+
+
+def _arn(service: str, naming: str, name: str) -> str:
+    short = name.rpartition("/")[2] if naming == "QueueUrl" else name
+    return name if name.startswith("arn:") else NAMED[service][naming].format(short)
+
+
+def _in_turn(service: str, operation: str, params: Mapping[str, Any]) -> Iterator[Asked]:
+    """What the service asks for besides, in the name of whoever calls it."""
+    if service == "lambda" and params.get("Role"):
+        yield pass_role(params["Role"], "lambda.amazonaws.com")
+    if service == "lambda" and params.get("VpcConfig", {}).get("SubnetIds"):
+        for action in ("DescribeSecurityGroups", "DescribeSubnets", "DescribeVpcs"):
+            yield f"ec2:{action}", "*", {}
+    if service == "lambda" and operation == "CreateFunction" and params.get("Tags"):
+        yield "lambda:TagResource", _arn("lambda", "FunctionName", params["FunctionName"]), {}
+    if service == "ssm" and (operation == "PutParameter" or params.get("WithDecryption")):
+        action = "kms:Encrypt" if operation == "PutParameter" else "kms:Decrypt"
+        for name in listed(params.get("Name") or params["Names"]):
+            yield action, KEY, {"kms:EncryptionContext:PARAMETER_ARN": _arn("ssm", "Name", name)}

@@ -51,11 +51,27 @@ def function_policy(name: str, outputs: Mapping[str, str] = OUTPUTS, *, traced: 
     return {**policy, "Statement": [*policy["Statement"], dict(TRACE)]} if traced else policy
 
 
+def operator_policy(part: str = "") -> Document:
+    """A policy for operators: of whoever deploys (""), "proxy" or "operations"."""
+    name = f"operator-policy-{part}" if part else "operator-policy"
+    return dict(json.loads((ROOT / "infra" / f"{name}.json").read_text()))
+
+
 def proxy_policy(role: str, outputs: Mapping[str, str] = OUTPUTS) -> Document:
     """The inline policy of a role (TaskRole, ExecutionRole) in infra/proxy.yaml."""
-    properties = template("proxy.yaml")["Resources"][role]["Properties"]
-    (policy,) = properties["Policies"]
-    return dict(_resolve(policy["PolicyDocument"], outputs))
+    return template_policies("proxy.yaml", outputs)[role]
+
+
+def template_policies(name: str, outputs: Mapping[str, str] = OUTPUTS) -> dict[str, Document]:
+    """The policies of the roles and users that a template of infra/ makes, by the resource that has it."""
+    found: dict[str, Document] = {}
+    for logical, resource in template(name)["Resources"].items():
+        properties = resource["Properties"]
+        inline = properties.get("Policies", [])
+        for policy in [properties] if resource["Type"] == "AWS::IAM::RolePolicy" else inline:
+            assert logical not in found, "one policy each"
+            found[logical] = dict(_resolve(policy["PolicyDocument"], outputs))
+    return found
 
 
 def template(name: str) -> dict[str, Any]:
@@ -86,6 +102,7 @@ def _resolve(value: Any, outputs: Mapping[str, str]) -> Any:
         "AWS::Region": REGION,
         "AWS::AccountId": ACCOUNT,
         "Stage": STAGE,
+        "EcrRepository": f"homeport-{STAGE}-proxy",
     }
     match value:
         case {"Fn::ImportValue": name}:

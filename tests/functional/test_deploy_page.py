@@ -13,9 +13,12 @@ import pytest
 
 from tests.certificates import Ca
 from tests.deployment import Rig, rig
-from tests.policies import ROOT
+from tests.operator_calls import not_allowed
+from tests.policies import ACCOUNT, ROOT, operator_policy
 
 PAGE = ROOT / "docs" / "deploy.md"
+# What the page says an administrator does; all else is done with the policies for operators.
+ADMINISTRATORS = {"What you need": {f"iam:CreatePolicy on arn:aws:iam::{ACCOUNT}:policy/homeport-operator"}}
 NOT_RUN = "<!-- not run by the test"
 MAKE = """#!/bin/sh
 # The machine has what `make venv` installs.
@@ -88,8 +91,10 @@ def test_every_command_of_the_page_does_what_the_page_says(account: Rig) -> None
         if title == "The hub's domain":
             issued = Ca.new().issue("hub.example.com", sans=["hub.example.com"])  # its DNS record is there by now
             account.client("acm").import_certificate(Certificate=issued.certificate, PrivateKey=issued.key)
+        account.gateway.calls.clear()
         done = run(account, [*options, *commands], "try\n")
         assert done.returncode == 0, f"{title}: {done.stdout}{done.stderr}"
+        assert not_allowed(account.gateway.calls, operator_policy("operations")) == ADMINISTRATORS.get(title, set())
         AFTER.get(title, lambda _rig, _said: None)(account, done.stdout)
     names = account.everything()
     assert names["stacks"] == ["homeport-pack", "homeport-prod", "homeport-prod-domain"]

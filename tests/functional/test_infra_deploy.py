@@ -20,7 +20,7 @@ from infra.project import POLICIES, TRACE, function_name, role_name
 from infra.request import FROM_OUTPUTS, read_request
 from tests.deployment import CARGO, ON_LAMBDA, OPTIONS, Rig, rig
 from tests.operator_calls import not_allowed
-from tests.policies import REGION, ROOT, template
+from tests.policies import REGION, ROOT, operator_policy, template
 from tests.wheels import write_wheel
 
 FUNCTIONS = {function_name("test", function) for function in POLICIES}
@@ -159,7 +159,7 @@ def test_deploying_again_changes_nothing_doubles_nothing_and_removes_what_was_le
     hub.gateway.calls.clear()
     done = hub.deploy()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert not_allowed(call for call, _ in hub.gateway.calls) == set()
+    assert not_allowed(hub.gateway.calls) == set()
     assert (hub.everything(), hub.outputs(), hub.certificates(), hub.variables("homeport-test")) == before
     assert {found["UUID"] for found in hub.mappings()} == ids
     assert "The hub's certificates: all there" in done.stdout
@@ -171,12 +171,12 @@ def test_functions_are_traced_from_when_their_roles_allow_it_until_before_they_d
         hub.gateway.calls.clear()
         done = hub.deploy(HOMEPORT_TRACING=option)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert not_allowed(call for call, _ in hub.gateway.calls) == set()
+        assert not_allowed(hub.gateway.calls) == set()
         assert {found["TracingConfig"]["Mode"] for found in hub.functions().values()} == {mode}
         statements = [statement for role in POLICIES for statement in _statements(hub, role_name("test", role))]
         assert statements.count(dict(TRACE)) == (len(POLICIES) if option == "on" else 0)
-        roles = [place for place, (call, _) in enumerate(hub.gateway.calls) if call == "PutRolePolicy"]
-        changes = [place for place, (_, body) in enumerate(hub.gateway.calls) if b'"TracingConfig"' in body]
+        roles = [place for place, call in enumerate(hub.gateway.calls) if call.name == "PutRolePolicy"]
+        changes = [place for place, call in enumerate(hub.gateway.calls) if b'"TracingConfig"' in call.body]
         assert len(changes) == len(POLICIES)
         assert min(changes) > max(roles) if option == "on" else max(changes) < min(roles)
         assert all('"tracingEnabled": true' not in body for body in hub.gateway.bodies("POST /restapis/.*/deployments"))
@@ -186,6 +186,24 @@ def test_functions_are_traced_from_when_their_roles_allow_it_until_before_they_d
 def _statements(hub: Rig, role: str) -> list[dict[str, Any]]:
     document = hub.client("iam").get_role_policy(RoleName=role, PolicyName=role)["PolicyDocument"]
     return list(document["Statement"])
+
+
+OPERATIONS = (
+    ("door", "--close", "Back at noon"),
+    ("door",),
+    ("rotate", "--ca", "client", "--step", "begin"),
+    ("rotate", "--ca", "client", "--step", "switch", "--force"),
+    ("rotate", "--ca", "client", "--step", "end", "--force"),
+)
+
+
+@pytest.mark.parametrize("command", OPERATIONS, ids=" ".join)
+def test_whoever_runs_the_hub_needs_the_policy_for_that_besides(hub: Rig, command: tuple[str, ...]) -> None:
+    hub.gateway.calls.clear()
+    done = hub.make(*command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not_allowed(hub.gateway.calls, operator_policy("operations")) == set()
+    assert not_allowed(hub.gateway.calls) != set()
 
 
 def test_a_second_stage_shares_nothing_and_is_taken_away_again_whatever_fails(hub: Rig) -> None:
@@ -270,11 +288,11 @@ def test_a_run_that_fails_at_any_step_is_repeated_without_doubling_anything(empt
     empty.gateway.calls.clear()
     done = empty.deploy()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert not_allowed(call for call, _ in empty.gateway.calls) == set()
+    assert not_allowed(empty.gateway.calls) == set()
     assert empty.everything() == hub.everything()
     empty.gateway.calls.clear()
     assert empty.make("destroy", CONFIRM="test").returncode == 0
-    assert not_allowed(call for call, _ in empty.gateway.calls) == set()
+    assert not_allowed(empty.gateway.calls) == set()
     assert empty.everything() == NOTHING
     assert not (empty.project / ".chalice" / "deployed" / "test.json").exists()
 

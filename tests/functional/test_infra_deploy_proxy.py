@@ -13,6 +13,8 @@ from moto.elbv2.models import ELBv2Backend
 from chalicelib.session.lanes import Lane
 from tests.deployment import Rig, rig
 from tests.moto_gaps import let_networks_be_deleted
+from tests.operator_calls import not_allowed
+from tests.policies import operator_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 
@@ -65,6 +67,7 @@ def move_to_fixed_addresses_and_back(empty: Rig, given: dict[str, str]) -> None:
     """With fixed addresses, functions of the lanes and proxies are in private subnets; without, they are not again."""
     fixed = empty.deploy(**given, HOMEPORT_FIXED_ADDRESSES="1", HOMEPORT_ADDRESSES="198.51.100.4")
     assert fixed.returncode == 0, fixed.stdout + fixed.stderr
+    allowed(empty)
     (address,) = [one["PublicIp"] for one in empty.client("ec2").describe_addresses()["Addresses"]]
     assert f"the launcher connects from {address}" in fixed.stdout
     subnets = {name: set(function["VpcConfig"]["SubnetIds"]) for name, function in functions(empty).items()}
@@ -81,13 +84,20 @@ def move_to_fixed_addresses_and_back(empty: Rig, given: dict[str, str]) -> None:
     unmoved = empty.deploy("--api", **given, HOMEPORT_FIXED_ADDRESSES="0")
     assert unmoved.returncode == 0, unmoved.stdout + unmoved.stderr
     assert "homeport-test-watch, the proxies would have no way out" in unmoved.stdout
+    empty.gateway.calls.clear()
     without = empty.deploy(**given, HOMEPORT_FIXED_ADDRESSES="0")
     assert without.returncode == 0, without.stdout + without.stderr
+    allowed(empty)
     assert "Released, of the hub's fixed addresses: 1 (stack homeport-test-network)" in without.stdout
     assert "ok: the role homeport-test-pull has the policy infra/policies/pull.json alone" in without.stdout
     assert not any(function["VpcConfig"]["SubnetIds"] for function in functions(empty).values())
     assert "subnet-" not in parameters(empty, "proxy")["PrivateSubnets"]
     assert parameters(empty, "network")["FixedAddresses"] == "0", "moto's stacks take no condition for a change"
+
+
+def allowed(empty: Rig) -> None:
+    """See that the operator's policies allow what was just done."""
+    assert not_allowed(empty.gateway.calls, operator_policy("proxy")) == set()
 
 
 def functions(empty: Rig) -> dict[str, dict[str, Any]]:
@@ -97,8 +107,10 @@ def functions(empty: Rig) -> dict[str, dict[str, Any]]:
 
 def test_the_command_makes_the_proxy_too_and_destroying_takes_it_away(empty: Rig) -> None:
     given = options(empty) | {"HOMEPORT_PROXY_IMAGE": IMAGE, "HOMEPORT_PROXY_PLATFORM": "linux/arm64"}
+    empty.gateway.calls.clear()
     done = empty.deploy(**given)
     assert done.returncode == 0, done.stdout + done.stderr
+    allowed(empty)
     assert "Stack homeport-test-proxy is up to date" in done.stdout
     assert "The proxy: let *.notebooks.example.org be a CNAME for " in done.stdout
     told = parameters(empty, "proxy")
@@ -106,9 +118,12 @@ def test_the_command_makes_the_proxy_too_and_destroying_takes_it_away(empty: Rig
     assert told["HubOrigin"].startswith(f"https://{api['id']}.execute-api.")
     assert told["HubUrl"] == f"{told['HubOrigin']}/api/", "to whose first page the proxy's own pages lead back"
     assert (told["Image"], told["Architecture"]) == (IMAGE, "ARM64")
+    empty.gateway.calls.clear()
     move_to_fixed_addresses_and_back(empty, given)
+    empty.gateway.calls.clear()
     gone = empty.make("destroy", CONFIRM="test")
     assert gone.returncode == 0, gone.stdout + gone.stderr
+    allowed(empty)
     assert "deleted: stack homeport-test-proxy" in gone.stdout
     assert "deleted: stack homeport-test-network" in gone.stdout
     left = {kind: found for kind, found in empty.everything().items() if found}

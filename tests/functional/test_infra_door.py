@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 import boto3
@@ -11,7 +10,7 @@ from moto import mock_aws
 
 from infra import door
 from infra.stack import deploy_stack
-from tests.policies import OUTPUTS, ROOT, allows
+from tests.policies import OUTPUTS, ROOT, allows, operator_policy
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 
@@ -37,7 +36,7 @@ def test_a_door_is_closed_with_a_message_and_opened(stage: str, capsys: pytest.C
 
 
 def test_an_operator_may_close_and_open_the_door_and_write_nothing_else() -> None:
-    policy = json.loads((ROOT / "infra" / "operator-policy-operations.json").read_text())
+    policy = operator_policy("operations")
     table = OUTPUTS["TableArn"]
     for action in ("dynamodb:PutItem", "dynamodb:DeleteItem"):
         assert allows(policy, action, table, {"dynamodb:LeadingKeys": ["hub"]})

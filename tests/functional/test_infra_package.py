@@ -22,8 +22,10 @@ from infra.package import merge_template
 from infra.project import POLICIES, TRACE, function_name, role_name
 from infra.request import read_request
 from tests.deployment import COMMANDS, OPTIONS, Rig, rig
+from tests.iam_requests import refused
 from tests.locks import LOCKS
-from tests.policies import REGION, ROOT, template
+from tests.policies import REGION, ROOT, operator_policy, template
+from tests.stack_requests import Stack
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning"),
@@ -84,6 +86,14 @@ def test_the_template_and_what_it_expands_to_pass_cfn_lint(out: Path, expanded_f
     for file in (out / "sam.json", expanded_file):
         linted = subprocess.run([COMMANDS / "cfn-lint", file], capture_output=True, text=True)
         assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+def test_whoever_deploys_it_may_do_all_that_aws_does_for_each_of_its_resources(expanded: dict[str, Any]) -> None:
+    stack = Stack("homeport-test-functions", expanded)
+    asked = [one for logical in expanded for one in stack.requests(logical)]
+    transform = f"arn:aws:cloudformation:{REGION}:aws:transform/Serverless-2016-10-31"
+    asked.append(("cloudformation:CreateChangeSet", transform, {}))
+    assert list(refused(asked, operator_policy(), operator_policy("operations"))) == []
 
 
 # Its part for CloudFormation: its command imports the parts for all else, too, which takes longer than to look.

@@ -17,6 +17,7 @@ from infra.api import ANSWERS
 from infra.plain import check, difference, record_packages, this_python
 from infra.project import POLICIES, configure_stage, forget_stage, function_name, record_deployed, role_name
 from tests.deployment import COMMANDS, Rig, rig
+from tests.operator_calls import not_allowed
 from tests.policies import OUTPUTS, ROOT
 
 TIMES = {"api_handler": 30, "launch": 120, "pull": 900, "leave": 120, "watch": 60, "redrive": 60}
@@ -59,9 +60,11 @@ def deployed(resources: Rig) -> Rig:
     resources.gateway.refused = "POST /restapis/[^/]+/deployments"
     assert resources.chalice("deploy").returncode == 2
     resources.gateway.refused = ""
+    resources.gateway.calls.clear()
     assert resources.deploy("--resources").returncode == 0
     done = resources.chalice("deploy")
     assert done.returncode == 0, done.stderr
+    assert not_allowed(resources.gateway.calls) == set()
     assert (difference(this_python()) or "") in done.stderr
     return resources
 
@@ -81,8 +84,10 @@ def test_what_chalice_leaves_out_of_the_api_is_set_after_it(deployed: Rig) -> No
     gateway = deployed.client("apigateway")
     assert gateway.get_gateway_responses(restApiId=api["id"])["items"] == []
     assert {found["TracingConfig"]["Mode"] for found in deployed.functions().values()} == {"PassThrough"}
+    deployed.gateway.calls.clear()
     done = deployed.deploy("--api", HOMEPORT_TRACING="on")
     assert done.returncode == 0, done.stderr
+    assert not_allowed(deployed.gateway.calls) == set()
     assert {found["TracingConfig"]["Mode"] for found in deployed.functions().values()} == {"Active"}
     kinds = {answer["responseType"] for answer in gateway.get_gateway_responses(restApiId=api["id"])["items"]}
     assert kinds == set(ANSWERS)

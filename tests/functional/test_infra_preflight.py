@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from urllib.parse import parse_qs
 
 import boto3
@@ -17,7 +17,7 @@ from infra.quota import Quota, fit, reserved_for_leaving
 from infra.request import read_request
 from tests.certificates import Ca
 from tests.deployment import OPTIONS, Rig, aws_environment, rig
-from tests.policies import REGION, ROOT, template
+from tests.policies import REGION
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")]
 
@@ -192,6 +192,10 @@ def test_permissions_are_asked_about_for_the_stages_own_things(aws: Rig) -> None
     assert f"arn:aws:iam::{account}:role/homeport-test" in resources
     assert {f"arn:aws:s3:::homeport-test{end}" for end in ("", "/test")} < resources
     assert [resource for resource in resources if "*" in resource] == ["*"]
+    (role,) = [one for one in asked if one["ActionNames.member.1"] == ["iam:CreateServiceLinkedRole"]]
+    told = {name.rpartition("ContextEntries.member.1.")[2]: value for name, (value,) in role.items()}
+    assert told["ContextKeyName"] == "iam:AWSServiceName", "or the policy's own condition would leave it unknown"
+    assert told["ContextKeyValues.member.1"] == "ops.apigateway.amazonaws.com"
     assert {one["PolicySourceArn"][0] for one in asked} == {
         f"arn:aws:sts::{account}:user/moto"
     }  # as moto calls its user
@@ -256,43 +260,3 @@ def test_a_region_that_is_none_is_said(region: str | None, says: str, monkeypatc
 def test_one_site_for_hub_and_notebooks_stops_a_deployment() -> None:
     (wrong,) = look(HOMEPORT_HUB_ORIGIN="https://hub.example.org").wrong
     assert "browsers take them for one site" in wrong.what
-
-
-# ── the operator's policy ────────────────────────────────────────────────────────────────────────────────────────────
-
-MADE_BY = {  # a resource's type in the stack → the action that makes it
-    "AWS::DynamoDB::Table": "dynamodb:CreateTable",
-    "AWS::KMS::Key": "kms:CreateKey",
-    "AWS::KMS::Alias": "kms:CreateAlias",
-    "AWS::S3::Bucket": "s3:CreateBucket",
-    "AWS::S3::BucketPolicy": "s3:PutBucketPolicy",
-    "AWS::SQS::Queue": "sqs:CreateQueue",
-    "AWS::SQS::QueuePolicy": "sqs:SetQueueAttributes",
-    "AWS::Logs::LogGroup": "logs:CreateLogGroup",
-    "AWS::Logs::MetricFilter": "logs:PutMetricFilter",
-    "AWS::CloudWatch::Alarm": "cloudwatch:PutMetricAlarm",
-    "AWS::CloudWatch::Dashboard": "cloudwatch:PutDashboard",
-    "AWS::SNS::Topic": "sns:CreateTopic",
-    "AWS::IAM::Role": "iam:CreateRole",
-}
-
-
-def test_the_operators_policy_allows_what_the_stack_is_made_of() -> None:
-    kinds = {resource["Type"] for resource in template("resources.yaml")["Resources"].values()}
-    assert {MADE_BY[kind] for kind in kinds} <= set(operator_actions())
-
-
-def test_the_operators_policy_is_small_enough_for_iam() -> None:
-    text = (ROOT / "infra" / "operator-policy.json").read_text()
-    assert len("".join(text.split())) <= 6144, "of a managed policy, without white space"
-
-
-def test_the_operators_policy_has_no_wildcard_action_and_the_hubs_own_names_where_aws_takes_names() -> None:
-    statements: list[Mapping[str, object]] = json.loads((ROOT / "infra" / "operator-policy.json").read_text())[
-        "Statement"
-    ]
-    assert not [action for action in operator_actions() if "*" in action]
-    assert len(set(operator_actions())) == len(operator_actions())
-    everywhere = {statement["Sid"] for statement in statements if statement["Resource"] == "*"}
-    named_by_aws = {"Key", "EndSubscriptions", "AccessLogsOfTheApi", "EventSources", "Api"}  # once they are made
-    assert everywhere == named_by_aws | {"AskWhatIsAllowed", "LookAtCertificatesOfDomains"}

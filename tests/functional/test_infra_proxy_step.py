@@ -36,7 +36,8 @@ from infra.proxy_step import (
 from infra.stack import deploy_stack
 from proxy.run import GRACE_SECONDS
 from proxy.settings import Settings
-from tests.policies import ROOT, allows, listed, template
+from tests.iam_requests import Asked, operator_requests, refused
+from tests.policies import ROOT, operator_policy, template
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 
@@ -331,51 +332,32 @@ def test_the_image_is_named_after_each_file_that_is_copied_into_it_and_nothing_e
 
 # ── what the operator has to be allowed ──────────────────────────────────────────────────────────────────────────
 
-OPERATOR = (ROOT / "infra" / "operator-policy-proxy.json").read_text()
-SERVICES_OF_TYPES = {  # where a type's service has another name in policies
-    "ApplicationAutoScaling": "application-autoscaling",
-    "CertificateManager": "acm",
-    "ElasticLoadBalancingV2": "elasticloadbalancing",
-}
-ELSEWHERE = ("iam", "logs", "cloudwatch", "sns")  # what all stacks of a stage have: the operator's policy for the hub
+# What a real engine pushes with: https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html
+PUSHES = (
+    "BatchCheckLayerAvailability",
+    "BatchGetImage",
+    "CompleteLayerUpload",
+    "InitiateLayerUpload",
+    "PutImage",
+    "UploadLayerPart",
+)
 
 
-def test_the_step_itself_asks_for_nothing_that_the_operators_policy_does_not_allow(session: boto3.Session) -> None:
-    asked: set[tuple[str, str]] = set()
+def test_the_step_itself_asks_for_nothing_that_the_operators_policies_do_not_allow(session: boto3.Session) -> None:
+    asked: list[Asked] = []
 
-    def note(model: Any, **_: Any) -> None:
-        asked.add((str(model.service_model.signing_name), str(model.name)))
+    def note(params: dict[str, Any], model: Any, **_: Any) -> None:
+        asked.extend(operator_requests(model.service_model.signing_name, model.name, params))
 
-    session.events.register("before-call.*", note)
+    session.events.register("before-parameter-build.*", note)
     run(session, DockerTwin(session))
     run(session, DockerTwin(session))
-    own = {(service, name) for service, name in asked if service not in ("cloudformation", "acm")}  # acm: the test's
-    assert own >= {("ecr", "GetAuthorizationToken"), ("iam", "CreateServiceLinkedRole"), ("ecr", "DescribeImages")}
-    places = {
-        "ecr": "arn:aws:ecr:eu-west-1:123456789012:repository/homeport-test-proxy",
-        "iam": "arn:aws:iam::123456789012:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS",
-    }
-    context = {"iam:AWSServiceName": "ecs.amazonaws.com"}
-    stars = [("ecr", "PutImage"), ("iam", "ListRoles")]  # the twin's push; docker's needs more
-    for service, name in {*own, *stars}:
-        assert allows(json.loads(OPERATOR), f"{service}:{name}", places[service], context), (service, name)
-
-
-def test_the_operators_policy_names_the_service_of_each_type_in_the_stacks_and_fits_one_policy() -> None:
-    allowed = {action for one in json.loads(OPERATOR)["Statement"] for action in listed(one["Action"])}
-    for name in ("registry.yaml", "network.yaml", "proxy.yaml"):
-        for kind in {one["Type"] for one in template(name)["Resources"].values()}:
-            _, family, _type = kind.split("::")
-            service = SERVICES_OF_TYPES.get(family, family.lower())
-            assert service in ELSEWHERE or any(action.startswith(f"{service}:") for action in allowed), kind
-    assert len(json.dumps(json.loads(OPERATOR), separators=(",", ":"))) <= 6144
-    assert not [action for action in allowed if "*" in action]
-
-
-def test_roles_are_handed_to_tasks_alone_and_service_roles_made_for_our_services_alone() -> None:
-    of = {one["Sid"]: one.get("Condition") for one in json.loads(OPERATOR)["Statement"]}
-    assert of["HandTheRolesToTasks"] == {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
-    assert of["MakeServiceRoles"] == {"StringEquals": {"iam:AWSServiceName": list(SERVICES)}}
+    session.events.unregister("before-parameter-build.*", note)
+    made = {action for action, _, _ in asked}
+    assert made >= {"ecr:GetAuthorizationToken", "iam:CreateServiceLinkedRole", "ecr:DescribeImages", "iam:ListRoles"}
+    for action in PUSHES:
+        asked.extend(operator_requests("ecr", action, {"repositoryName": "homeport-test-proxy"}))
+    assert set(refused(asked, operator_policy(), operator_policy("proxy"))) == set()
 
 
 # ── the templates ────────────────────────────────────────────────────────────────────────────────────────────────

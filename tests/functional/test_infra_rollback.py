@@ -89,7 +89,7 @@ def test_all_functions_go_back_and_forth_again_also_after_a_failure(hub: Rig) ->
     assert done.stdout.count(f"has the code of {oldest.hash[:16]}") + done.stdout.count("has it already") == 6
     assert done.stdout.count("has it already") == failed.stdout.count("has the code of") > 0
     assert "Not rolled back: the stack" in done.stdout
-    assert not_allowed(call for call, _ in hub.gateway.calls) == set()
+    assert not_allowed(hub.gateway.calls) == set()
     again = hub.make("rollback", "--to", oldest.hash)
     assert (again.returncode, again.stdout.count("has it already")) == (0, 6)
     assert hub.make("rollback", "--to", newest.hash).returncode == 0
