@@ -2,53 +2,67 @@
 
 What visitors cost is counted: hub and launcher run on moto, and each call to AWS is priced (costs.py). What their
 browsers load is what `make bench PART=traffic` has counted last. What a month costs without visitors is added up from
-the templates of infra/ and the list prices below. Nothing was billed by AWS.
+the templates of infra/, what the schedule does in a minute, and the list prices below. Nothing was billed by AWS.
+tests/functional/test_cost.py compares the page with what is counted, and that with the aims.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import statistics
 import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Final
 
 from bench import results
 from bench.bench_scale import (
-    DARK_SECONDS,
+    LEAVE_SECONDS,
     LOOK_SECONDS,
     MONTH,
+    WARM_SECONDS,
     a_warm_launch,
+    be_ready,
     counted,
+    launching,
     looking,
     looking_into_the_dark,
+    of_functions,
     paragraph,
-    pulling,
     table,
-    waiting,
 )
 from bench.bench_traffic import FIRST, LOADS, PART, PLAIN, RELOAD, TAB
-from bench.costs import BUSY_MEMORY, BUSY_SECONDS, HOUR, MEMORY, PRICES, PRICES_OF, Visit
+from bench.costs import HOUR, MEMORY, PRICES, PRICES_OF, Usage, Visit, rounded_up
+from chalicelib.engine.pull_progress import PullStatus
+from chalicelib.environment import variables
 from chalicelib.metrics import OF_A_LANE, Metric
 from chalicelib.session.lanes import Lane
-from chalicelib.session.looks import OFTEN, SELDOM
-from chalicelib.session.machine import STEADY_SECONDS
 from chalicelib.session.values import State
+from local.settings import ROOT
+from proxy.settings import Settings
+from tests.functional.hub_rig import hub_rig
+from tests.launcher_twins import Clock, EngineTwin
 from tests.policies import template
 
-PAGE: Final = Path(__file__).parent.parent / "docs" / "cost.md"
-WARM_SECONDS: Final = 2.6  # from upload to ready, and from Stop to purged (docs/scale.md)
-LEAVE_SECONDS: Final = 1.3
+PAGE: Final = ROOT / "docs" / "cost.md"
+SCRIPT: Final = ROOT / "chalicelib" / "web" / "pages" / "page.js"
 PULL_SECONDS: Final = 120.0
 DARK_HOURS: Final = 72.0
 RUNNING_HOURS: Final = 3.0
-POLL, POLL_AT_REST, POLL_SHARE = (1.0, 6.0), (15.0, 60.0), 0.1  # seconds; chalicelib/web/pages/page.js
+
+LAUNCH: Final = "a launch whose image is there: its pages, entering, stopping"
+PULL: Final = f"more with a pull of {PULL_SECONDS / 60:.0f} minutes that is watched"
+RUNNING: Final = f"more for {RUNNING_HOURS:.0f} hours of running, its page closed"
+IN_SIGHT: Final = f"more for {RUNNING_HOURS:.0f} hours with its page in sight"
+DARK: Final = f"more for {DARK_HOURS:.0f} hours with its endpoint dark"
+AIMS: Final[Mapping[str, float]] = {LAUNCH: 0.15, PULL: 0.5, RUNNING: 0.05}  # dollars for a thousand, at most
 
 MONTHLY: Final[Mapping[str, float]] = {  # dollars a month; list prices of us-east-1
     "KMS key": 1.0,
     "alarm's metric": 0.10,
     "custom metric": 0.30,
     "dashboard": 3.0,
+    "hosted zone": 0.50,
     "million of SQS requests": 0.40,
     "Fargate vCPU, ARM": 0.03238 * 730,
     "Fargate GB, ARM": 0.00356 * 730,
@@ -64,15 +78,28 @@ MONTHLY: Final[Mapping[str, float]] = {  # dollars a month; list prices of us-ea
 GIGABYTE: Final = 0.09  # dollars, out of AWS
 POLLERS: Final = 5  # of an event source that has nothing to do; each asks its queue every 20 seconds
 PROXY_VCPU, PROXY_GB, SUBNETS = 0.25, 1.0, 2
+OF_A_POLICY: Final = 2  # alarms that AWS makes for a target-tracking scaling policy by itself, of one metric each
 
 
 # ── a visitor ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def polls(seconds: float, pause: tuple[float, float] = POLL) -> int:
-    """How often a page that is looked at asks while a session is in one state for so long."""
-    asked, at, (least, most) = 0, 0.0, pause
-    while (at := at + min(least + POLL_SHARE * at, most)) < seconds:
+def of_the_page(constant: str) -> Any:
+    """A constant of the pages' script."""
+    [value] = re.findall(rf"const {constant} = (.+?);", SCRIPT.read_text())
+    return json.loads(value)
+
+
+def seconds_of_the_page(pause: str) -> list[float]:
+    """How long a pause of the pages' script is at first, and at most."""
+    return [milliseconds / 1000 for milliseconds in of_the_page(pause)]
+
+
+def polls(seconds: float, pause: str = "POLL") -> int:
+    """How often a page that is looked at asks while a session is in one state for so long; `pause` is the script's."""
+    least, most = seconds_of_the_page(pause)
+    asked, at, share = 0, 0.0, of_the_page("POLL_SHARE")
+    while (at := at + min(least + share * at, most)) < seconds:
         asked += 1
     return asked
 
@@ -86,13 +113,37 @@ def asks(visit: Visit, sid: str, times: int = 1) -> None:
 def a_whole_visit(visit: Visit, _: str) -> None:
     """The first page, the upload, the session's page until it is ready, entering, and a stop until its end."""
     visit.request(lambda: visit.hub.ask("GET", "/", html=True))
-    sid = a_warm_launch(visit)
+    sid = visit.launch()
     visit.request(lambda: visit.hub.ask("GET", f"/sessions/{sid}", token=visit.token, html=True))
+    be_ready(visit, sid)
     asks(visit, sid, polls(WARM_SECONDS) + 1)
     visit.request(lambda: visit.hub.press(f"/sessions/{sid}/enter", token=visit.token))
+    visit.look(sid, LOOK_SECONDS)  # who enters asks for one
     visit.request(lambda: visit.hub.press(f"/sessions/{sid}/stop", token=visit.token))
     visit.drive(sid, lambda session: session.state is State.STOPPED)
     asks(visit, sid, polls(LEAVE_SECONDS) + 1)
+
+
+class PullingEngine(EngineTwin):
+    """An engine that pulls for PULL_SECONDS and tells of it each second."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def pull(self, image: str, *, answer_within: float = 0.0) -> Generator[PullStatus, None, None]:
+        for second in range(round(PULL_SECONDS)):
+            self._clock.now += 1
+            yield PullStatus(second / PULL_SECONDS, f"Pulling: {second} of {PULL_SECONDS:.0f} layers")
+        self.images.add(image)
+
+
+def a_cold_launch(visit: Visit, _: str) -> None:
+    """A launch whose image is pulled first."""
+    visit.engine = PullingEngine(visit.clock)
+    visit.probe = lambda *_, **__: None
+    sid = visit.launch()
+    visit.drive(sid, lambda session: session.state is State.READY)
 
 
 def of_visitors() -> dict[str, float]:
@@ -101,19 +152,12 @@ def of_visitors() -> dict[str, float]:
     # No engine takes time where it is counted.
     at_work = PRICES["GB-second"] * (MEMORY[Lane.LAUNCH] * WARM_SECONDS + MEMORY[Lane.LEAVE] * LEAVE_SECONDS)
     ask = counted(a_warm_launch, asks).dollars
-    look, dark = (
-        waiting(looking(), LOOK_SECONDS, Lane.WATCH),
-        waiting(looking_into_the_dark(), DARK_SECONDS, Lane.WATCH),
-    )
-    running = RUNNING_HOURS * HOUR
-    looks = STEADY_SECONDS / (60 * OFTEN) + (running - STEADY_SECONDS) / (60 * SELDOM)
     found = {
-        "a launch whose image is there: its pages, entering, stopping": whole.dollars + at_work,
-        f"more with a pull of {PULL_SECONDS / 60:.0f} minutes that is watched": PULL_SECONDS * pulling().dollars
-        + polls(PULL_SECONDS) * ask,
-        f"more for {RUNNING_HOURS:.0f} hours of running, its page closed": looks * look,
-        f"more for {RUNNING_HOURS:.0f} hours with its page in sight": polls(running, POLL_AT_REST) * ask,
-        f"more for {DARK_HOURS:.0f} hours with its endpoint dark": DARK_HOURS * HOUR / (60 * SELDOM) * dark,
+        LAUNCH: whole.dollars + at_work,
+        PULL: counted(lambda visit: "", a_cold_launch).dollars - launching().dollars + polls(PULL_SECONDS) * ask,
+        RUNNING: looking().during(RUNNING_HOURS),
+        IN_SIGHT: polls(RUNNING_HOURS * HOUR, "POLL_AT_REST") * ask,
+        DARK: looking_into_the_dark().during(DARK_HOURS),
     }
     return {name: 1000 * dollars for name, dollars in found.items()}
 
@@ -140,22 +184,45 @@ def of_a_hub() -> dict[str, float]:
     metrics = len(Metric) - len(OF_A_LANE) + len(OF_A_LANE) * len(Lane)
     polled = len(Lane) * POLLERS * MONTH / 20 / 1e6
     minutes = MONTH / 60
-    schedule = PRICES["invocation"] + PRICES["GB-second"] * BUSY_MEMORY * BUSY_SECONDS + 26 * PRICES["read unit"]
     return {
         f"{alarms} metrics that alarms look at": alarms * MONTHLY["alarm's metric"],
         f"{metrics} metrics of its own": metrics * MONTHLY["custom metric"],
         "the KMS key; $1 more after each of its first two rotations": MONTHLY["KMS key"],
         "the dashboard; an account's first three cost nothing": MONTHLY["dashboard"],
         f"the lanes' queues, asked {polled:.1f} million times": polled * MONTHLY["million of SQS requests"],
-        f"the schedule, {minutes:,.0f} times": minutes * schedule,
+        f"the schedule, {minutes:,.0f} times": minutes * a_minute().dollars,
     }
+
+
+def a_minute() -> Usage:
+    """What the schedule does in each if there is nothing to do."""
+    with hub_rig() as hub:
+        visit = Visit(hub)
+        with visit.counted():
+            sent = list(hub.parts.redrive())
+        visit.usage.function(0.0, "redrive")
+    assert not sent
+    return visit.usage
+
+
+def of_a_feed() -> float:
+    """Dollars of a month in which a proxy asks for what has changed, and nothing has."""
+    [poll] = [float(one.default) for one in variables(Settings) if one.name == "HOMEPORT_PROXY_POLL"]
+    return MONTH / poll * PRICES["read unit"] / 2  # an index is not read consistently
+
+
+def alarms_of_the_proxy() -> tuple[int, int]:
+    """How many metrics the stack's alarms look at, and how many those that AWS makes for its scaling policies."""
+    policies = _properties("proxy.yaml", "AWS::ApplicationAutoScaling::ScalingPolicy")
+    assert {policy["PolicyType"] for policy in policies} == {"TargetTrackingScaling"}
+    return sum(map(_metrics_of, _alarms("proxy.yaml"))), OF_A_POLICY * len(policies)
 
 
 def of_proxies() -> dict[str, float]:
     """Dollars of a month of each form of the proxy."""
-    task = PROXY_VCPU * MONTHLY["Fargate vCPU, ARM"] + PROXY_GB * MONTHLY["Fargate GB, ARM"]
+    task = PROXY_VCPU * MONTHLY["Fargate vCPU, ARM"] + PROXY_GB * MONTHLY["Fargate GB, ARM"] + of_a_feed()
     door = MONTHLY["network load balancer"] + MONTHLY["NLCU, lowest use"]
-    alarms = sum(map(_metrics_of, _alarms("proxy.yaml"))) * MONTHLY["alarm's metric"]
+    alarms = sum(alarms_of_the_proxy()) * MONTHLY["alarm's metric"]
 
     def fargate(tasks: int) -> float:
         return (
@@ -166,7 +233,8 @@ def of_proxies() -> dict[str, float]:
     return {
         f"two Fargate tasks of {size}, ARM, behind a load balancer in {SUBNETS} subnets": fargate(2),
         "the same with one task": fargate(1),
-        "the same image on a small virtual machine with a certificate of its own": MONTHLY["small virtual machine"],
+        "the same image on a small virtual machine with a certificate of its own": MONTHLY["small virtual machine"]
+        + of_a_feed(),
     }
 
 
@@ -180,8 +248,12 @@ def of_hubs_with_machines() -> dict[str, float]:
 
 
 def _alarms(name: str) -> list[Mapping[str, Any]]:
-    resources = template(name)["Resources"].values()
-    return [one["Properties"] for one in resources if one["Type"] == "AWS::CloudWatch::Alarm"]
+    return _properties(name, "AWS::CloudWatch::Alarm")
+
+
+def _properties(name: str, kind: str) -> list[Mapping[str, Any]]:
+    """What a template of infra/ says of all its resources of a type."""
+    return [one["Properties"] for one in template(name)["Resources"].values() if one["Type"] == kind]
 
 
 def _metrics_of(alarm: Mapping[str, Any]) -> int:
@@ -191,21 +263,24 @@ def _metrics_of(alarm: Mapping[str, Any]) -> int:
 # ── the page ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def page() -> Iterator[str]:
-    """The parts of the page, one after the other."""
+def page(visitors: Mapping[str, float]) -> Iterator[str]:
+    """The parts of the page, one after the other; `visitors` is what `of_visitors` gives."""
     yield "# What a hub costs"
     yield paragraph(
         f"Written by `python -m bench.bench_cost --write`, which also says what is counted. Prices are list prices of "
         f"us-east-1, {PRICES_OF}, without free tiers. No figure here was billed by AWS."
     )
     yield "## A thousand visitors"
-    visitors = of_visitors()
-    yield table("a thousand times | dollars", [f"{name} | {dollars:.2f}" for name, dollars in visitors.items()])
+    yield table(
+        "a thousand times | dollars | aim",
+        [f"{name} | {rounded_up(dollars)} | {_aim(name, dollars)}" for name, dollars in visitors.items()],
+    )
+    (first, last), (_, at_rest) = seconds_of_the_page("POLL"), seconds_of_the_page("POLL_AT_REST")
     yield paragraph(
-        "Visitors' computers do the computing, so a notebook that runs costs the looks at it. A page that is watched "
-        "asks once a second at first, and less often the longer its session is in one state: every 6 seconds at last, "
-        "every minute if it is ready; one in a hidden tab more seldom. A function has 512 MB, one that "
-        "launches 544, leaves or watches 256, pulls 192."
+        "Rounded up. Visitors' computers do the computing, so a notebook that runs costs the looks at it; they are "
+        "sent in batches of ten, as they are when some hundred notebooks run. A page that is watched asks every "
+        f"{first:g} s at first, and less often the longer its session is in one state: every {last:g} s at last, every "
+        f"{at_rest:g} s if it is ready; one in a hidden tab more seldom. {of_functions()}"
     )
     date, loads = of_traffic()
     yield "## What their browsers load"
@@ -227,20 +302,28 @@ def page() -> Iterator[str]:
     hub = of_a_hub()
     yield table("the hub | dollars a month", _with_sum(hub))
     yield table("the proxy, one of | dollars a month", [f"{name} | {cost:.2f}" for name, cost in of_proxies().items()])
+    ours, of_aws = alarms_of_the_proxy()
+    yield paragraph(
+        f"On Fargate alarms look at {ours + of_aws} metrics: those of the stack at {ours}, and {OF_A_POLICY} for each "
+        "of its scaling policies, which AWS makes by itself. What a proxy reads to learn of changes is "
+        f"${of_a_feed():.2f} of its month, and as much for each more of `HOMEPORT_FEED_SHARDS`."
+    )
     yield paragraph(
         "Each fixed address that the hub connects from (`HOMEPORT_FIXED_ADDRESSES`) is "
         f"${MONTHLY['NAT gateway'] + MONTHLY['public IPv4 address']:.2f} a month more, and $0.045 for each gigabyte "
         "that passes it."
     )
-    yield paragraph("The table, the bucket, logs and parameters cost cents.")
+    yield paragraph(
+        "The table, the bucket, logs, parameters and the proxy's image cost cents. A hosted zone of Route 53 for the "
+        f"domains is ${MONTHLY['hosted zone']:.2f}, if they are in one."
+    )
     yield "## Beside a JupyterHub on a machine that is always on"
     yield table(
         "its machine and disk | dollars a month",
         [f"{name} | {cost:.2f}" for name, cost in of_hubs_with_machines().items()],
     )
-    warm, _, running, *_ = visitors.values()
-    small, fargate = MONTHLY["small virtual machine"], next(iter(of_proxies().values()))
-    visits, traffic = warm + running, of_a_thousand(loads[FIRST])
+    fargate, _, small = of_proxies().values()
+    visits, traffic = visitors[LAUNCH] + visitors[RUNNING], of_a_thousand(loads[FIRST])
     virtual, on_fargate = sum(hub.values()) + small + visits, sum(hub.values()) + fargate + visits + traffic
     yield paragraph(
         "There the notebooks run on the operator's machine, and its size is how many there can be. Here a month with a "
@@ -250,14 +333,25 @@ def page() -> Iterator[str]:
     )
 
 
+def _aim(name: str, dollars: float) -> str:
+    if name not in AIMS:
+        return ""
+    return f"≤ {AIMS[name]:.3f}{'' if dollars <= AIMS[name] else ', not reached'}"
+
+
 def _with_sum(costs: Mapping[str, float]) -> list[str]:
     rows = [f"{name} | {cost:.2f}" for name, cost in costs.items()]
     return [*rows, f"**together** | **{sum(costs.values()):.2f}**"]
 
 
+def as_text(visitors: Mapping[str, float]) -> str:
+    """The whole page."""
+    return "\n\n".join(page(visitors)) + "\n"
+
+
 def main(arguments: list[str]) -> int:
     """Print the page, or write it."""
-    text = "\n\n".join(page()) + "\n"
+    text = as_text(of_visitors())
     print(text)
     if "--write" in arguments:
         PAGE.write_text(text)

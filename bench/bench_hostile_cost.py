@@ -104,7 +104,7 @@ def measure(report: Callable[[str], None]) -> None:
             writes = used.counted["write unit"] + sum(used.writes.spent.values())
             report(
                 f"{name:<58} {1000 * used.dollars:9.4f}   {used.seconds:10.1f}  {writes:6d}  "
-                f"{used.counted['read unit']:6d} {used.counted['KMS request']:6d} {used.counted['SQS request']:6d}"
+                f"{used.counted['read unit']:6g} {used.counted['KMS request']:6d} {used.counted['SQS request']:6d}"
             )
 
 

@@ -20,11 +20,22 @@ import textwrap
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from bench.costs import BUSY_SECONDS, HOUR, MEMORY, PRICES, PRICES_OF, Usage, Visit
+from bench.costs import (
+    BUSY_MEMORY,
+    BUSY_SECONDS,
+    HOUR,
+    MEMORY,
+    PRICES,
+    PRICES_OF,
+    Usage,
+    Visit,
+    busy_seconds,
+    rounded_up,
+)
 from chalicelib.aws.slots import Pool
 from chalicelib.config import Config
 from chalicelib.launcher.effects import SLOT_SECONDS
@@ -32,12 +43,12 @@ from chalicelib.session import events as e
 from chalicelib.session.admission import Slot, crowd_before, slot_of
 from chalicelib.session.events import Effect, Event
 from chalicelib.session.lanes import Lane, lane_of
-from chalicelib.session.looks import OFTEN, SELDOM
-from chalicelib.session.machine import advance, new_session, next_effect, overdue
+from chalicelib.session.looks import OFTEN, SELDOM, ring_of, rings_at
+from chalicelib.session.machine import STEADY_SECONDS, advance, new_session, next_effect, overdue
 from chalicelib.session.values import Limits, Phase, Session, State, Target
 from chalicelib.wiring import SENDERS
 from local.settings import NO_RATES
-from tests.builders import NOW
+from tests.builders import NOW, a_session
 from tests.functional.hub_rig import hub_rig
 from tests.pull_rig import EndlessEngine
 
@@ -70,7 +81,10 @@ LAUNCHED: Final[tuple[type[Effect], ...]] = (
     e.PublishRoute,
 )
 LEFT: Final[tuple[type[Effect], ...]] = (e.WithdrawRoute, e.RemoveContainer, e.PurgeCredentials)
+WARM_SECONDS: Final = sum(SECONDS_OF[effect] for effect in LAUNCHED)  # from upload to ready, the image being there,
+LEAVE_SECONDS: Final = sum(SECONDS_OF[effect] for effect in LEFT)  # and from Stop to purged
 LOOK_SECONDS: Final = 3 * ROUND_TRIP + 0.05  # connect, TLS, ask
+LOOK_AND_WORK: Final = LOOK_SECONDS + busy_seconds(Lane.WATCH)
 TRY_SECONDS: Final = 0.05 + BUSY_SECONDS  # to claim a session, to find no slot and to save that
 DARK_SECONDS: Final = 10.0  # 5 for the notebook, 5 for the endpoint
 BATCH_SECONDS: Final = 0.015  # of ten messages to SQS
@@ -83,10 +97,15 @@ MONTH: Final = 30 * 24 * HOUR
 
 def a_warm_launch(visit: Visit) -> str:
     sid = visit.launch()
+    be_ready(visit, sid)
+    return sid
+
+
+def be_ready(visit: Visit, sid: str) -> None:
+    """What the launcher does with a launch whose image is there."""
     visit.engine.images.add(visit.session(sid).image)
     visit.probe = lambda *_, **__: None
     visit.drive(sid, lambda session: session.state is State.READY)
-    return sid
 
 
 def counted(prepare: Callable[[Visit], str], act: Callable[[Visit, str], None]) -> Usage:
@@ -113,21 +132,76 @@ def stopping() -> Usage:
     return counted(a_warm_launch, stop)
 
 
-def looking() -> Usage:
-    usage = counted(a_warm_launch, lambda visit, sid: visit.tick(sid))
-    usage.counted["SQS request"] += 2.1  # type: ignore[assignment]  # a tenth of a batch, received, deleted
-    return usage
+@dataclass(frozen=True)
+class Watched:
+    """The looks at a notebook that stays as it is: those that write, once each, and one of all the others.
+
+    Each waits `seconds` for notebook and endpoint.
+    """
+
+    once: tuple[Usage, ...]
+    look: Usage
+    seconds: float
+
+    @property
+    def dollars(self) -> float:
+        """What one of the others costs."""
+        return waiting(self.look, self.seconds, Lane.WATCH)
+
+    def during(self, hours: float) -> float:
+        """The dollars of all looks in so many hours."""
+        others = looks_in(hours) - len(self.once)
+        return others * self.dollars + sum(waiting(one, self.seconds, Lane.WATCH) for one in self.once)
 
 
-def looking_into_the_dark() -> Usage:
-    def go_dark(visit: Visit) -> str:
+def looks_in(hours: float) -> float:
+    """How often a notebook that stays as it is is looked at, on the average of all places in the rings."""
+    looks = 0
+    for place in range(SELDOM):
+        session = a_session(sid=f"{place:x}", state=State.READY)
+        for minute in range(round(60 * hours)):
+            if ring_of(session) in rings_at(NOW + 60 * minute):
+                looks += 1
+                session = replace(session, steady=60 * minute >= STEADY_SECONDS)
+    return looks / SELDOM
+
+
+def looking() -> Watched:
+    """At a notebook that answers."""
+    return Watched((a_look(an_hour_after(a_warm_launch)),), a_look(a_warm_launch), LOOK_SECONDS)
+
+
+def looking_into_the_dark() -> Watched:
+    """At one that does not, and neither does its endpoint."""
+
+    def going_dark(visit: Visit) -> str:
         sid = a_warm_launch(visit)
         visit.probe = visit.silent
+        return sid
+
+    def dark(visit: Visit) -> str:
+        sid = going_dark(visit)
         visit.tick(sid)
         return sid
 
-    usage = counted(go_dark, lambda visit, sid: visit.tick(sid))
-    usage.counted["SQS request"] += 2.1  # type: ignore[assignment]
+    return Watched((a_look(going_dark), a_look(an_hour_after(dark))), a_look(dark), DARK_SECONDS)
+
+
+def an_hour_after(prepare: Callable[[Visit], str]) -> Callable[[Visit], str]:
+    """The same, and then no news for so long that the notebook is steady."""
+
+    def later(visit: Visit) -> str:
+        sid = prepare(visit)
+        visit.clock.now += STEADY_SECONDS
+        return sid
+
+    return later
+
+
+def a_look(prepare: Callable[[Visit], str]) -> Usage:
+    """A look that was sent with nine others."""
+    usage = counted(prepare, lambda visit, sid: visit.tick(sid))
+    usage.counted["SQS request"] += 2.1  # type: ignore[assignment]  # a tenth of a batch, received, deleted
     return usage
 
 
@@ -358,15 +432,23 @@ ACCOUNTS: Final = (
 
 def page() -> Iterator[str]:
     """The paragraphs and tables of docs/scale.md."""
+    launch, stop, look, dark, pull, attempt = (
+        launching(),
+        stopping(),
+        looking(),
+        looking_into_the_dark(),
+        pulling(),
+        trying(),
+    )
     used = {
-        "launch, the image being there": launching(),
-        "stop": stopping(),
-        "look at a ready notebook that finds nothing new": looking(),
-        "look at one that was dark before": looking_into_the_dark(),
-        "second of pulling": pulling(),
-        "try to get a slot": trying(),
+        "launch, the image being there": launch,
+        "stop": stop,
+        "look at a ready notebook that finds nothing new": look.look,
+        "the same, once, after an hour without news": look.once[0],
+        "look at one that was dark before": dark.look,
+        "second of pulling": pull,
+        "try to get a slot": attempt,
     }
-    launch, stop, look, dark, pull, attempt = used.values()
     yield "# How far a hub reaches"
     yield paragraph(
         f"""
@@ -385,9 +467,9 @@ def page() -> Iterator[str]:
     )
     yield paragraph(
         f"""
-        No page follows this launch, and its engine takes no time. A function has {MEMORY[""]} GB, one that launches
-        {MEMORY["launch"]:.2g}, leaves or watches {MEMORY["watch"]}, pulls {MEMORY["pull"]:.2g}; each invocation has
-        {BUSY_SECONDS} s of work, beside what it waits for. A look is sent in a batch of ten.
+        No page follows this launch, and its engine takes no time. {of_functions()} Beside what it waits for, each
+        invocation has {BUSY_SECONDS} s of work where it has {1024 * BUSY_MEMORY:.0f} MB, and in proportion longer where
+        it has less, as it has less of a processor then. A look is sent in a batch of ten.
         """
     )
     yield "## Ready notebooks"
@@ -403,12 +485,11 @@ def page() -> Iterator[str]:
         waits behind them for minutes.
         """
     )
-    three_hours, dark_hours = 12 + 2 * 4, 72 * 4
     yield paragraph(
         f"""
-        For 1,000 notebooks: three hours ${
-            1000 * three_hours * waiting(look, LOOK_SECONDS, Lane.WATCH):.3f}, 72 dark hours ${
-            1000 * dark_hours * waiting(dark, DARK_SECONDS, Lane.WATCH):.2f}.
+        For 1,000 notebooks: three hours, which are {looks_in(3):.1f} looks on the average, ${
+            rounded_up(1000 * look.during(3))
+        }; 72 dark hours ${rounded_up(1000 * dark.during(72))}.
         """
     )
     yield "## Indexes"
@@ -422,38 +503,38 @@ def page() -> Iterator[str]:
         """
     )
     yield "## An hour of launches"
-    needed = sum(SECONDS_OF[effect] for effect in LAUNCHED)
-    leaving = sum(SECONDS_OF[effect] for effect in LEFT)
     yield hour_part(
-        waiting(launch, needed, Lane.LAUNCH) + waiting(stop, leaving, Lane.LEAVE), pull.dollars, attempt.dollars
+        waiting(launch, WARM_SECONDS, Lane.LAUNCH) + waiting(stop, LEAVE_SECONDS, Lane.LEAVE),
+        pull.dollars,
+        attempt.dollars,
     )
+    stays, an_hour = f"{STAY / 60:.0f}", HOUR / WARM_SECONDS
     yield paragraph(
         f"""
         The hubs with 10,000 launches are simulated at a tenth of their size. Strangers, each with a key, an endpoint
-        and a network of their own; half of them pull 2 GB at 20 Mbit/s,
-        {PULL_SECONDS:.0f} s. Each stops {STAY / 60:.0f} minutes after it was ready. Times are median / 99th percentile
-        / longest. Nobody is refused at upload. A launch holds a function for {needed:.1f} s, so a launch lane of *n*
-        functions launches {3600 / needed:,.0f} × *n* in an hour at the very most; and pulls take as long as slots times
-        time allow, whoever waits. Who waits for longer than `HOMEPORT_PULL_HOURS` is given up, and told. So an account
-        of 10 functions, which new accounts have, is for trying Homeport out and for a class whose image is there, one
-        of 100 for a workshop. Where ten thousand strangers in an hour pull, the last of them has waited for hours with
-        1,000 functions too; an image that is there already costs nobody a wait. Ask AWS for more functions before you
-        announce anything.
+        and a network of their own; half of them pull 2 GB at 20 Mbit/s, {PULL_SECONDS:.0f} s. Each stops {stays}
+        minutes after it was ready. Times are median / 99th percentile / longest. Nobody is refused at upload. A launch
+        holds a function for {WARM_SECONDS:.1f} s, so a launch lane of *n* functions launches {an_hour:,.0f} × *n* in an
+        hour at the very most; and pulls take as long as slots times time allow, whoever waits. Who waits for longer
+        than `HOMEPORT_PULL_HOURS` is given up, and told. So an account of 10 functions, which new accounts have, is for
+        trying Homeport out and for a class whose image is there, one of 100 for a workshop. Where ten thousand
+        strangers in an hour pull, the last of them has waited for hours with 1,000 functions too; an image that is
+        there already costs nobody a wait. Ask AWS for more functions before you announce anything.
         """
     )
 
 
-def ready_part(look: Usage, dark: Usage) -> str:
+def ready_part(look: Watched, dark: Watched) -> str:
     """What ready notebooks keep busy."""
     rows = []
     for count in READY:
         often, seldom = count / 60 / OFTEN, count / 60 / SELDOM
         sending = seldom * 60 / 10 * BATCH_SECONDS / SENDERS
-        least = math.ceil(seldom * (LOOK_SECONDS + BUSY_SECONDS) / 0.8) * 10
-        minutes = count * (LOOK_SECONDS + BUSY_SECONDS) / 250 / 60
-        month, in_dark = seldom * MONTH * waiting(look, LOOK_SECONDS, Lane.WATCH), seldom / 10
-        more = in_dark * MONTH * (waiting(dark, DARK_SECONDS, Lane.WATCH) - waiting(look, LOOK_SECONDS, Lane.WATCH))
-        at_work = seldom * (LOOK_SECONDS + BUSY_SECONDS)
+        least = math.ceil(seldom * LOOK_AND_WORK / 0.8) * 10
+        minutes = count * LOOK_AND_WORK / 250 / 60
+        month, in_dark = seldom * MONTH * look.dollars, seldom / 10
+        more = in_dark * MONTH * (dark.dollars - look.dollars)
+        at_work = seldom * LOOK_AND_WORK
         rows.append(
             f"{count:,} | {seldom:,.0f}, {often:,.0f} | {at_work:,.0f} | {sending:.1f} s | "
             f"{f'{least:,}' if least <= 2500 else f'2,500: every {minutes:.0f} minutes'} | {month:,.0f} | "
@@ -502,8 +583,16 @@ def hour_part(life: float, pull: float, attempt: float) -> str:
 
 def waiting(usage: Usage, seconds: float, lane: Lane) -> float:
     """The dollars of one of these, which is one invocation of a lane's function, if it waits for so long."""
-    waits = usage.seconds - BUSY_SECONDS * usage.counted["invocation"]
-    return usage.dollars + PRICES["GB-second"] * MEMORY[lane] * (seconds - waits)
+    return usage.dollars + PRICES["GB-second"] * MEMORY[lane] * (seconds - usage.waited)
+
+
+def of_functions() -> str:
+    """A sentence that says how much memory which function has."""
+    doing: dict[float, list[str]] = {}
+    for lane, verb in zip(Lane, ("launches", "pulls", "leaves", "watches"), strict=True):
+        doing.setdefault(MEMORY[lane], []).append(verb)
+    sizes = ", ".join(f"one that {' or '.join(verbs)} {1024 * size:.0f}" for size, verbs in doing.items())
+    return f"A function has {1024 * MEMORY['']:.0f} MB, {sizes}."
 
 
 def spread(values: list[float]) -> str:

@@ -2,8 +2,9 @@
 
 The hub and the launcher run on moto in this process, with engines in memory: DynamoDB's units are counted by the sizes
 of the items, S3, KMS and SQS by the call, functions by the seconds that they would wait on the simulated clock, and
-BUSY_SECONDS of work each. Prices are list prices of us-east-1 (PRICES_OF). Not counted: what costs the same without
-visitors, traffic, logs, and the moment in which two functions hold a pull that is handed over.
+by their work (`busy_seconds`). Prices are list prices of us-east-1 (PRICES_OF). Not counted: what costs the same
+without visitors, traffic, logs, the moment in which two functions hold a pull that is handed over, and the schedule's
+part of a look, which is a thousandth of it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Final
 
 import boto3
 
-from chalicelib.aws.queues import TickMessage
+from chalicelib.aws.queues import TickMessage, TickQueues
 from chalicelib.aws.routes import RouteStore
 from chalicelib.aws.sessions import SessionStore
 from chalicelib.aws.slots import Pool, SlotStore
@@ -50,14 +51,24 @@ PRICES: Final[Mapping[str, float]] = {  # dollars each
     "GB-second": 13.3334e-6,
     "API request": 3.5e-6,
 }
-MEMORY: Final[Mapping[str, float]] = {  # GB of each function, by its lane; "" is the page's
-    "": 0.5,
-    **{lane.value: CONFIG["lambda_functions"][lane.value]["lambda_memory_size"] / 1024 for lane in Lane},
+MEMORY: Final[Mapping[str, float]] = {  # GB of each function, by its lane; "" is the page's, "redrive" the schedule's
+    name.removeprefix("api_handler"): function["lambda_memory_size"] / 1024
+    for name, function in CONFIG["lambda_functions"].items()
 }
-BUSY_SECONDS: Final = 0.1  # of work in each invocation, beside what it waits, with BUSY_MEMORY; with less in proportion
+BUSY_SECONDS: Final = 0.1  # of work in each invocation, beside what it waits, if a function has BUSY_MEMORY
 BUSY_MEMORY: Final = 0.5  # GB
 S3_READS: Final = ("GetObject", "HeadObject")
 HOUR: Final = 3600.0
+
+
+def busy_seconds(lane: str) -> float:
+    """How long a function works in each invocation: the less memory it has, the less of a processor."""
+    return BUSY_SECONDS * BUSY_MEMORY / MEMORY[lane]
+
+
+def rounded_up(dollars: float) -> str:
+    """A price to a tenth of a cent, and never less than it is: what is above an aim does not look as if it were not."""
+    return f"{math.ceil(round(1000 * dollars, 6)) / 1000:.3f}"
 
 
 @dataclass
@@ -67,12 +78,14 @@ class Usage:
     counted: Counter[str] = field(default_factory=Counter)
     writes: WriteUnits = field(default_factory=WriteUnits)
     seconds: float = 0.0
+    waited: float = 0.0  # seconds of these
     gb_seconds: float = 0.0
 
     def function(self, seconds: float, lane: str = "") -> None:
         """Count an invocation that waited for so long."""
         self.counted["invocation"] += 1
-        self.seconds += seconds + BUSY_SECONDS
+        self.seconds += seconds + busy_seconds(lane)
+        self.waited += seconds
         self.gb_seconds += MEMORY[lane] * seconds + BUSY_MEMORY * BUSY_SECONDS
 
     def call(self, service: str, operation: str, params: Mapping[str, Any]) -> None:
@@ -89,27 +102,33 @@ class Usage:
                 self.counted["SQS request"] += 1 + 2 * len(params["Entries"])
             case "sqs", "SendMessage":
                 self.counted["SQS request"] += 3  # sent, received, deleted
+            case "sqs", "GetQueueAttributes":
+                self.counted["SQS request"] += 1
             case "s3", _:
                 self.counted["S3 get" if operation in S3_READS else "S3 put or list"] += operation != "DeleteObject"
                 self.counted["KMS request"] += operation in ("PutObject", "GetObject")  # what S3 asks itself
             case "kms", _:
                 self.counted["KMS request"] += 1
 
-    def read(self, answer: Mapping[str, Any]) -> None:
-        """Count the units of a DynamoDB answer: consistent reads, and queries as if they were.
+    def read(self, params: Mapping[str, Any], answer: Mapping[str, Any]) -> None:
+        """Count the units of a DynamoDB answer to `params`: what is not read consistently costs half.
 
-        A batch costs what its items cost one by one; one that finds nothing counts as one read.
+        A batch costs what its items cost one by one, and what is not there costs as much as the smallest item.
         """
+        asked, (of_table,) = 1, list(params.get("RequestItems", {}).values()) or [params]
         if "Responses" in answer:
-            reads = [[item] for items in answer["Responses"].values() for item in items] or [[]]
+            asked = len(of_table["Keys"])
+            reads = [[item] for items in answer["Responses"].values() for item in items]
         else:
             reads = [[answer["Item"]] if "Item" in answer else answer.get("Items", [])]
-        self.counted["read unit"] += sum(max(1, math.ceil(sum(map(size_of, items)) / 4096)) for items in reads)
+        units = sum(max(1, math.ceil(sum(map(size_of, items)) / 4096)) for items in reads) + asked - len(reads)
+        self.counted["read unit"] += units if of_table.get("ConsistentRead") else units / 2  # type: ignore[assignment]
 
     def since(self, before: Usage) -> Usage:
         """What was used after `before`, a copy of this."""
         later = Usage(
             seconds=self.seconds - before.seconds,
+            waited=self.waited - before.waited,
             gb_seconds=self.gb_seconds - before.gb_seconds,
             counted=self.counted - before.counted,
         )
@@ -118,7 +137,7 @@ class Usage:
 
     def shared(self, among: float) -> Usage:
         """What one of so many used of it."""
-        part = Usage(seconds=self.seconds / among, gb_seconds=self.gb_seconds / among)
+        part = Usage(seconds=self.seconds / among, waited=self.waited / among, gb_seconds=self.gb_seconds / among)
         part.counted.update({name: count / among for name, count in self.counted.items()})
         part.writes.spent.update({name: count / among for name, count in self.writes.spent.items()})
         return part
@@ -149,6 +168,8 @@ class Visit:
         region = hub.client_of("dynamodb").meta.region_name
         plain = boto3.client("dynamodb", region, aws_access_key_id="test", aws_secret_access_key="test")
         self._unseen = SessionStore(plain, TABLE, self.clock)
+        sqs = boto3.client("sqs", region, aws_access_key_id="test", aws_secret_access_key="test")
+        self._unseen_queues = TickQueues(sqs, hub.parts.config.queue_urls)
         self.ticks = 0
         self.token = ""
 
@@ -156,12 +177,13 @@ class Visit:
     def counted(self) -> Iterator[None]:
         """Count the calls of all clients for as long as the block lasts."""
 
-        def called(params: Mapping[str, Any], model: Any, **_: Any) -> None:
+        def called(params: Mapping[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
             self.usage.call(model.service_model.service_name, model.name, params)
+            context["asked"] = params
 
-        def answered(parsed: Mapping[str, Any], model: Any, **_: Any) -> None:
+        def answered(parsed: Mapping[str, Any], model: Any, context: Mapping[str, Any], **_: Any) -> None:
             if model.name in ("GetItem", "Query", "BatchGetItem"):
-                self.usage.read(parsed)
+                self.usage.read(context["asked"], parsed)
 
         clients = [self.hub.client_of(service) for service in ("dynamodb", "s3", "kms", "sqs")]
         for client in clients:
@@ -194,6 +216,16 @@ class Visit:
         """What queues and schedule do, until it is so."""
         while not until(session := self.session(sid)):
             self.clock.now = max(self.clock.now, session.next_attempt_at or 0.0, session.lease_expires_at)
+            self.tick(sid)
+
+    def look(self, sid: str, seconds: float) -> None:
+        """Take the messages of the watch lane: looks at a notebook that waits so long for its answer."""
+
+        def answer(*_: Any, **__: Any) -> None:
+            self.clock.now += seconds
+
+        self.probe = answer
+        for _ in range(self._unseen_queues.waiting(Lane.WATCH)):
             self.tick(sid)
 
     def tick(self, sid: str) -> None:

@@ -143,7 +143,8 @@ def _nothing(session: Session) -> None:
 class SessionStoreTwin:
     """SessionStore in two dictionaries. `before_save` and `after_save` may raise: the save is lost, or only its answer.
 
-    `lines` has what became of the logs' earlier lines, by session and place: generation and line.
+    `lines` has what became of the logs' earlier lines, by session and place: generation and line. What is not read
+    consistently is as it was before its last save, if that was less than `lag` seconds ago.
     """
 
     def __init__(
@@ -153,8 +154,10 @@ class SessionStoreTwin:
         clock: Callable[[], float] = lambda: NOW,
         before_save: Callable[[Session], None] = _nothing,
         after_save: Callable[[Session], None] = _nothing,
+        lag: float = 0.0,
     ) -> None:
         self.sessions: dict[str, Session] = {}
+        self.before: dict[str, tuple[Session | None, float]] = {}
         self.lines: dict[tuple[str, int], tuple[int, Line]] = {}
         self.history: list[Session] = []
         self.put_off_until: dict[str, float] = {}
@@ -164,8 +167,13 @@ class SessionStoreTwin:
         self.witness: Witness = unseen
         self.before_save = before_save
         self.after_save = after_save
+        self.lag = lag
 
-    def find(self, sid: str) -> Session | None:
+    def find(self, sid: str, *, consistent: bool = True) -> Session | None:
+        if not consistent and sid in self.before:
+            before, until = self.before[sid]
+            if self.clock() < until:
+                return before
         return self.sessions.get(sid)
 
     def load(self, sid: str) -> Session:
@@ -180,6 +188,7 @@ class SessionStoreTwin:
         if (present.version if present else 0) != session.version - 1:
             raise StaleSession("Somebody else changed the session")
         self.sessions[session.sid] = session
+        self.before[session.sid] = present, self.clock() + self.lag
         self.put_off_until.pop(session.sid, None)
         self.history.append(session)
         self.witness(Saved(session))
@@ -321,8 +330,8 @@ class DoorTwin:
         self.clock = clock
         self.trouble = trouble or Trouble()
 
-    def read(self) -> Door:
-        return self.door
+    def read(self, *, counted: bool = True) -> Door:
+        return self.door if counted else Door(self.door.message)
 
     def close(self, message: str) -> None:
         self.door = replace(self.door, message=message)
@@ -449,7 +458,7 @@ class SlotStoreTwin:
         self.trouble = trouble or Trouble()
         self.during: Callable[[str], None] = lambda call: None
 
-    def held(self, pool: str) -> dict[str, Slot]:
+    def held(self, pool: str, *, consistent: bool = True) -> dict[str, Slot]:
         return {sid: slot for sid, slot in self.pools[pool].items() if slot.until > self.clock()}
 
     def take(self, pool: str, sid: str, slot: Slot, quota: Quota) -> Crowd | None:

@@ -62,6 +62,7 @@ REPOSITORY: Final = Source(Provider.GITHUB, "https://github.com/somebody/lessons
 CONTENT: Final = Source(Provider.GIT, "https://git.example.org/data.git")
 PLENTY: Final = 1000.0
 RESTING: Final = frozenset({State.READY, State.KEPT, State.STOPPED})
+LAG: Final = 1.0  # seconds after a save in which what is not read consistently may be as it was before it
 VISIBILITY: Final = 5.0  # seconds until a message that failed comes again: far sooner than in earnest
 SERVICES: Final = ("dynamodb", "s3", "kms", "sqs", "ssm")
 # The services that a part needs, by its calls; "" are all others.
@@ -130,7 +131,7 @@ class World:
         self.silent = False  # no notebook answers
         self.before_effect: Callable[[], None] = lambda: None
         self.defects_are_expected = False
-        self.store = SessionStoreTwin(self.trouble, clock=self.clock)
+        self.store = SessionStoreTwin(self.trouble, clock=self.clock, lag=LAG)
         self.routes = RouteStoreTwin(self.trouble)
         self.credentials = CredentialsTwin(self.trouble)
         self.slots = SlotStoreTwin(self.clock, self.trouble)

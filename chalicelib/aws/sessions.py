@@ -51,9 +51,12 @@ class SessionStore:
         self._table = Table(dynamodb, table)
         self._clock = clock
 
-    def find(self, sid: str) -> Session | None:
-        """Return the session, or None when there is no such id; whatever is stored, something is returned."""
-        item = self._table.get(pk_of(sid), "session")
+    def find(self, sid: str, *, consistent: bool = True) -> Session | None:
+        """Return the session, or None when there is no such id; whatever is stored, something is returned.
+
+        Not `consistent`: at half the price, and maybe as it was a moment ago.
+        """
+        item = self._table.get(pk_of(sid), "session", consistent=consistent)
         return session_of(item) if item else None
 
     def load(self, sid: str) -> Session:

@@ -73,9 +73,12 @@ class SlotStore:
         self._clock = clock
         self._sleep = sleep
 
-    def held(self, pool: str) -> dict[str, Slot]:
-        """The slots of a pool by session, those whose time is over left out."""
-        return self._read(pool)[1]
+    def held(self, pool: str, *, consistent: bool = True) -> dict[str, Slot]:
+        """The slots of a pool by session, those whose time is over left out.
+
+        Not `consistent`: at half the price, and maybe as they were a moment ago.
+        """
+        return self._read(pool, consistent=consistent)[1]
 
     def take(self, pool: str, sid: str, slot: Slot, quota: Quota) -> Crowd | None:
         """Give the session its slot, or renew it; else say who is before it. Raises StoreUnavailable."""
@@ -115,8 +118,8 @@ class SlotStore:
             self._sleep(_pause(sid, race))
         raise StoreUnavailable("Others change the hub's slots at the same time; try again in a moment")
 
-    def _read(self, pool: str) -> tuple[int, dict[str, Slot]]:
-        item = self._table.get(f"slots#{pool}", "slots")
+    def _read(self, pool: str, *, consistent: bool = True) -> tuple[int, dict[str, Slot]]:
+        item = self._table.get(f"slots#{pool}", "slots", consistent=consistent)
         if item is None:
             return 0, {}
         return int(item["version"]["N"]), _slots_of(item, self._clock())

@@ -14,6 +14,7 @@ Rules
 5. A pull that outlives its tick is handed over.
 6. A ready session is looked at without a claim, by every message that comes; nothing but news is written
    (session/looks.py). If its notebook says that it will soon end because it is idle, one more look is arranged.
+   It is read as it may have been a moment ago, at half the price: what comes of a version that is past is not saved.
 
 The handover of a pull
 
@@ -86,7 +87,7 @@ def progress_pause(age: float) -> float:
 class Sessions(Protocol):
     """What a tick needs of chalicelib.aws.sessions.SessionStore."""
 
-    def find(self, sid: str) -> Session | None: ...
+    def find(self, sid: str, *, consistent: bool = ...) -> Session | None: ...
     def load(self, sid: str) -> Session: ...
     def save(self, session: Session) -> None: ...
 
@@ -129,7 +130,7 @@ class Launcher:
             self._tick(message)
 
     def _tick(self, message: TickMessage) -> None:
-        session = self._sessions.find(message.sid)
+        session = self._find(message.sid)
         if session is None or session.next_attempt_at is None:
             return
         if session.state is State.READY and self._lane is Lane.WATCH and not session.newer:
@@ -140,6 +141,14 @@ class Launcher:
             session = self._claim(session)
         if session is not None:
             self._effects.end_tick(self._drive(session))
+
+    def _find(self, sid: str) -> Session | None:
+        """The session as it is stored, or as it was a moment ago if it was ready then (rule 6)."""
+        if self._lane is Lane.WATCH:
+            session = self._sessions.find(sid, consistent=False)
+            if session is not None and session.state is State.READY:
+                return session
+        return self._sessions.find(sid)
 
     def _drive(self, session: Session) -> Session:
         """Perform effects for as long as the session is this tick's; gives the session as it is stored then."""

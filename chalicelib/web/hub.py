@@ -138,7 +138,7 @@ class BuildLogs(Protocol):
 class Doorkeeper(Protocol):
     """What the hub needs of chalicelib.aws.door.DoorStore."""
 
-    def read(self) -> Door: ...
+    def read(self, *, counted: bool = ...) -> Door: ...
     def take(self, whose: str, rate: Rate) -> float: ...
 
 
@@ -561,7 +561,7 @@ class Hub:
 
         Raises LaunchesClosed, HubFull, TooManyNotebooks, TooManyLaunches.
         """
-        door = self._door.read()
+        door = self._door.read(counted=self.config.sessions_limit is not None)
         if door.message:
             raise LaunchesClosed(f"This hub launches no notebooks at the moment. {door.message}")
         if (session is None or session.state is State.STOPPED) and door.holds(

@@ -45,6 +45,7 @@ class DoorContract:
         self.now = NOW + 60
         door.count(0)
         assert door.read() == Door("closed", 0, NOW + 60)
+        assert door.read(counted=False) == Door("closed")
 
     def test_so_many_are_let_in_at_once_and_then_one_after_the_other(self, door: Doors) -> None:
         rate = Rate(3, 60.0)

@@ -100,7 +100,7 @@ def test_a_dark_notebook_is_written_down_once_and_its_return_once(refuses: Excep
 
 
 def test_a_failure_of_the_hubs_own_stores_is_no_news_of_a_notebook() -> None:
-    def unanswered(pool: object) -> dict[str, object]:
+    def unanswered(pool: object, *, consistent: bool) -> dict[str, object]:
         raise StoreUnavailable("The hub's table did not answer")
 
     stage = ready()
@@ -152,6 +152,31 @@ def test_a_look_that_loses_its_save_to_a_stop_leaves_the_stop() -> None:
     stage.store.before_save = stop
     stage.look()
     assert stage.session.state is State.WITHDRAWING
+
+
+@pytest.mark.parametrize("finds", ["answers", "silent", "ended", "expired"])
+def test_a_look_that_reads_what_was_before_a_stop_leaves_the_stop(finds: str) -> None:
+    stage = ready(store=SessionStoreTwin(lag=1.0))
+    stage.store.clock = stage.clock
+    stage.silent = finds == "silent"
+    if finds == "ended":
+        stage.container.end(0)
+    if finds == "expired":
+        stage.clock.now = stage.session.expires_at
+    stage.ask_for(e.StopRequested())
+    stopped = stage.session
+    stage.launcher(Lane.WATCH).tick(TickMessage(stage.sid))
+    assert (stage.session, stage.store.history, stage.queue.sent) == (stopped, [stopped], [])
+
+
+def test_a_look_that_reads_what_was_before_it_was_ready_reads_it_again() -> None:
+    stage = Stage(store=SessionStoreTwin(lag=1.0))
+    stage.store.clock = stage.clock
+    stage.engine.images.add(stage.session.image)
+    stage.tick()
+    stage.silent = True
+    stage.launcher(Lane.WATCH).tick(TickMessage(stage.sid))
+    assert stage.session.last_problem is not None
 
 
 def test_a_notebook_that_ended_is_cleared_away_by_the_leave_lane() -> None:
