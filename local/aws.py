@@ -16,7 +16,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -167,8 +167,13 @@ class _Handler(MotoRequestHandler):
         """Say nothing: hundreds of lines for one notebook."""
 
 
-def serve(listener: socket.socket, key: AccessKey) -> None:
-    """Serve moto to the holder of the key, on a socket that is bound to a port of 127.0.0.1, until the process ends."""
+def serve(
+    listener: socket.socket, key: AccessKey, *, around: Callable[[WSGIApplication], WSGIApplication] = lambda gate: gate
+) -> None:
+    """Serve moto to the holder of the key, on a socket that is bound to a port of 127.0.0.1, until the process ends.
+
+    `around` puts something in front of all of it.
+    """
     from moto.sqs.models import Queue
     from werkzeug.serving import make_server
 
@@ -185,7 +190,7 @@ def serve(listener: socket.socket, key: AccessKey) -> None:
     os.environ["MOTO_PORT"] = str(port)  # queue URLs carry it
     moto = DomainDispatcherApplication(_backend)  # type: ignore[arg-type]  # any WSGI application will do
     gate = Gate(moto, key=key, host=f"{host}:{port}", clock=time.time)
-    server = make_server(host, port, gate, threaded=True, request_handler=_Handler, fd=listener.fileno())
+    server = make_server(host, port, around(gate), threaded=True, request_handler=_Handler, fd=listener.fileno())
     listener.listen(128)
     server.serve_forever()
 

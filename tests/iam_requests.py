@@ -1,13 +1,17 @@
 """What IAM is asked for a call to AWS: action, resource and condition keys, as far as Homeport's own calls go.
 
+A call is an operation of a service and its parameters, as botocore has them; `call_of` reads one from its HTTP request.
+
 https://docs.aws.amazon.com/service-authorization/latest/reference/
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from policy_sentry.querying.actions import get_action_data
 
@@ -55,10 +59,53 @@ NAMED: Final[Mapping[str, Mapping[str, str]]] = {
 KEY: Final = f"arn:aws:kms:{PLACE}:key/0a1b2c3d-0000-4000-8000-000000000000"
 MAY_BE_REFUSED: Final = {"ec2:DescribeNetworkInterfaces"}  # to those who put no function into a network
 ASKED_OF_ALL: Final = {"cloudwatch:DescribeAlarms"}  # which looks for alarms of all kinds, whatever names it is given
+# S3's operations by method, whether an object is named, and what a query asks for besides S3_FIELDS.
+S3_OPERATIONS: Final = {
+    ("PUT", True, ""): "PutObject",
+    ("GET", True, ""): "GetObject",
+    ("HEAD", True, ""): "HeadObject",
+    ("DELETE", True, ""): "DeleteObject",
+    ("GET", False, "versions"): "ListObjectVersions",
+    ("GET", False, "list-type"): "ListObjectsV2",
+}
+S3_FIELDS: Final = {"encoding-type": "EncodingType", "prefix": "Prefix", "versionId": "VersionId"}
+S3_HEADERS: Final = {
+    "x-amz-server-side-encryption": "ServerSideEncryption",
+    "x-amz-server-side-encryption-aws-kms-key-id": "SSEKMSKeyId",
+    "x-amz-server-side-encryption-bucket-key-enabled": "BucketKeyEnabled",
+}
+# Headers that say how a request is sent, or of its body; by what they begin with.
+S3_OF_NO_MATTER: Final = (
+    "x-amz-checksum-",
+    "x-amz-content-sha256",
+    "x-amz-date",
+    "x-amz-decoded-content-length",
+    "x-amz-sdk-checksum-algorithm",
+    "x-amz-trailer",
+)
+
+
+def call_of(service: str, method: str, url: str, headers: Mapping[str, str], body: bytes) -> tuple[str, dict[str, Any]]:
+    """The operation and parameters of an HTTP request to a service; header names are in lower case.
+
+    Raises LookupError and ValueError for what nobody here would send.
+    """
+    if service != "s3":
+        return headers["x-amz-target"].rpartition(".")[2], json.loads(body)
+    parts = urlsplit(url)
+    named, virtual, _ = (parts.hostname or "").partition(".s3.")
+    bucket, _, key = unquote(f"/{named}{parts.path}" if virtual else parts.path)[1:].partition("/")
+    query = {name: value for name, (value,) in parse_qs(parts.query, keep_blank_values=True).items()}
+    amz = {name: value for name, value in headers.items() if name.startswith("x-amz-")}
+    given = {name: value for name, value in amz.items() if not name.startswith(S3_OF_NO_MATTER)}
+    operation = S3_OPERATIONS[method, bool(key), "&".join(query.keys() - S3_FIELDS.keys())]
+    params = {"Bucket": bucket, **({"Key": key} if key else {})}
+    params |= {S3_FIELDS[name]: value for name, value in query.items() if name in S3_FIELDS}
+    return operation, params | {S3_HEADERS[name]: value for name, value in given.items()}
 
 
 def requests_of(
-    service: str, operation: str, params: dict[str, Any], outputs: dict[str, str]
+    service: str, operation: str, params: dict[str, Any], outputs: Mapping[str, str]
 ) -> Iterator[tuple[str, str, Context]]:
     """What IAM is asked for one call: action, resource, condition keys. More than one where S3 calls KMS in turn."""
     match service:
@@ -68,7 +115,7 @@ def requests_of(
             assert params["Bucket"] == outputs["Bucket"]
             key = f"/{params['Key']}" if "Key" in params else ""
             action = S3_ACTIONS.get(operation, f"s3:{operation}")
-            yield ("s3:DeleteObjectVersion" if "VersionId" in params else action), outputs["BucketArn"] + key, {}
+            yield (f"{action}Version" if "VersionId" in params else action), outputs["BucketArn"] + key, {}
             if operation in ("HeadObject", "GetObject"):  # to learn that an object is gone, and not merely hidden
                 yield "s3:ListBucket", outputs["BucketArn"], {}
             if operation in ("PutObject", "GetObject"):
@@ -84,14 +131,15 @@ def requests_of(
             yield f"ssm:{operation}", arn, {}
             yield _kms("Decrypt", {"PARAMETER_ARN": arn}, outputs, "SsmService")
         case "sqs":
-            lane = params["QueueUrl"].removeprefix(f"{outputs['QueueUrls']}-")
+            queue = params["QueueUrl"].rpartition("/")[2]  # by which SQS knows it, whatever the host
+            lane = queue.removeprefix(f"{outputs['Queues']}-")
             action = operation.removesuffix("Batch")  # which has no permission of its own
             yield f"sqs:{action}", outputs[f"{lane.capitalize()}QueueArn"], {}
         case _:
             raise AssertionError(f"nobody uses {service}")
 
 
-def _of_table(operation: str, params: dict[str, Any], outputs: dict[str, str]) -> Iterator[tuple[str, str, Context]]:
+def _of_table(operation: str, params: dict[str, Any], outputs: Mapping[str, str]) -> Iterator[tuple[str, str, Context]]:
     if operation == "TransactWriteItems":  # IAM is asked for each of its writes
         for write in params["TransactItems"]:
             for name, each in write.items():
@@ -102,7 +150,7 @@ def _of_table(operation: str, params: dict[str, Any], outputs: dict[str, str]) -
     yield (
         f"dynamodb:{operation}",
         outputs["TableArn"] + index,
-        {**_leading_keys(params), **_attributes(operation, params)},
+        {**_leading_keys(params), **_attributes(operation, params), **_returned(params)},
     )
 
 
@@ -121,8 +169,12 @@ def _attributes(operation: str, params: dict[str, Any]) -> Context:
     return {"dynamodb:Attributes": ["pk", "sk", *params["ExpressionAttributeNames"].values()]}
 
 
+def _returned(params: dict[str, Any]) -> Context:
+    return {"dynamodb:ReturnValues": params["ReturnValues"]} if "ReturnValues" in params else {}
+
+
 def _kms(
-    operation: str, context: dict[str, str], outputs: dict[str, str], through: str = ""
+    operation: str, context: dict[str, str], outputs: Mapping[str, str], through: str = ""
 ) -> tuple[str, str, Context]:
     keys: dict[str, str | list[str]] = {f"kms:EncryptionContext:{name}": value for name, value in context.items()}
     keys["kms:EncryptionContextKeys"] = sorted(context)

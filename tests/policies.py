@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import yaml
 
 from chalicelib.session.lanes import Lane
-from infra.project import TRACE
+from infra import project
 
 ROOT = Path(__file__).resolve().parents[1]
 ACCOUNT, REGION, STAGE = "111122223333", "eu-west-1", "test"
@@ -46,9 +47,7 @@ Context = Mapping[str, str | list[str]]
 
 def function_policy(name: str, outputs: Mapping[str, str] = OUTPUTS, *, traced: bool = False) -> Document:
     """The policy of one function (web, redrive, or a lane's) as it is deployed."""
-    text = (ROOT / "infra" / "policies" / f"{name}.json").read_text()
-    policy = dict(json.loads(Template(text).substitute(outputs)))
-    return {**policy, "Statement": [*policy["Statement"], dict(TRACE)]} if traced else policy
+    return project.function_policy(ROOT, name, outputs, in_network=False, traced=traced)
 
 
 def operator_policy(part: str = "") -> Document:
@@ -76,6 +75,11 @@ def template_policies(name: str, outputs: Mapping[str, str] = OUTPUTS) -> dict[s
 
 def template(name: str) -> dict[str, Any]:
     """A template of infra/, its short intrinsics spelled out."""
+    return deepcopy(_parsed(name))
+
+
+@cache
+def _parsed(name: str) -> dict[str, Any]:
     return dict(yaml.load((ROOT / "infra" / name).read_text(), Loader=_Loader))
 
 
@@ -96,17 +100,18 @@ _Loader.add_multi_constructor("!", _tag)
 
 
 def _resolve(value: Any, outputs: Mapping[str, str]) -> Any:
+    _, partition, _, region, account, _ = outputs["TableArn"].split(":", 5)
     pseudo = {
         "Bucket.Arn": outputs["BucketArn"],
-        "AWS::Partition": "aws",
-        "AWS::Region": REGION,
-        "AWS::AccountId": ACCOUNT,
-        "Stage": STAGE,
-        "EcrRepository": f"homeport-{STAGE}-proxy",
+        "AWS::Partition": partition,
+        "AWS::Region": region,
+        "AWS::AccountId": account,
+        "Stage": outputs["Stage"],
+        "EcrRepository": f"homeport-{outputs['Stage']}-proxy",
     }
     match value:
         case {"Fn::ImportValue": name}:
-            return outputs[_resolve(name, outputs).removeprefix(f"homeport-{STAGE}-")]
+            return outputs[_resolve(name, outputs).removeprefix(f"homeport-{outputs['Stage']}-")]
         case {"Fn::Sub": [str(text), dict(names)]}:
             return _fill(text, pseudo | {name: _resolve(names[name], outputs) for name in names})
         case {"Fn::Sub": str(text)}:

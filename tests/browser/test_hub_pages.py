@@ -13,6 +13,8 @@ from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from local import aws, hub, processes
 from tests.functional.hub_rig import a_bundle
+from tests.role_guard import guarded_aws
+from tests.roles import environ_of
 
 
 @pytest.fixture(scope="module")
@@ -20,8 +22,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The first page of a hub with an embedded AWS of its own."""
     folder = tmp_path_factory.mktemp("hub")
     port = processes.free_port()
-    with aws.aws(folder) as embedded:
-        environ = aws.own_environ(os.environ) | dict(embedded.environ)
+    with guarded_aws(folder) as embedded:
+        environ = aws.own_environ(os.environ) | environ_of("web", embedded.environ)
         environ["HOMEPORT_HUB_ORIGIN"] = f"http://localhost:{port}"
         with hub.hub(folder, port=port, environ=environ):
             yield f"http://localhost:{port}/"

@@ -4,6 +4,8 @@
 (`Command`), and answers each with a line (`Outcome`). It makes all parts and clients once and performs each command in
 a fork of itself, so that a process costs milliseconds and is a real one all the same. It ends with its sockets.
 
+A process signs with the access key of the function that it is (tests/roles.py), and may do no more.
+
 An instruction is the moment before or after something that has an effect outside: a write to DynamoDB or S3, a message
 to SQS, a request to the engine that is no question. Time is the machine's, and `offset` seconds.
 """
@@ -49,6 +51,7 @@ from chalicelib.web.forms import Deletion, Launch
 from chalicelib.web.hub import Hub
 from chalicelib.wiring import HELPER, aws_client
 from tests.chaos.recorded_aws import BY
+from tests.roles import become
 
 WRITES: Final = (
     ("dynamodb", "PutItem"),
@@ -155,6 +158,7 @@ class Parts:
         self.clients = {service: aws_client(service) for service in ("dynamodb", "s3", "kms", "sqs", "ssm")}
         for client in self.clients.values():
             self.doors.watch(client)
+        become(Lane.LAUNCH)
         self.trust = load_trust(self.clients["ssm"], self.config.certificates, signs=True)
         self.clients["ssm"].close()  # a connection is not for two processes
         self.offset = 0.0
@@ -163,6 +167,7 @@ class Parts:
         """Do what is asked, in a process of its own."""
         self.offset, self.doors.name = command.offset, secrets.token_hex(4)
         self.doors.kill_at, self.doors.kill_on = command.kill_at, command.kill_on
+        become(command.lane if command.do == "tick" else "web")
         match command.do:
             case "tick":
                 self.launcher(Lane(command.lane)).tick(TickMessage.from_body(command.body))

@@ -1,8 +1,8 @@
 """The embedded AWS, which says on its standard output what becomes of sessions, routes and credentials, as it happens.
 
-`python -m tests.chaos.recorded_aws DESCRIPTOR` serves as local/aws.py does. Each change is a line of JSON: `at` is when
-it was made, in nanoseconds, `by` whose request it was, `put` the DynamoDB item or `stored` or `deleted` the object's
-key. `entries` reads such lines.
+`python -m tests.chaos.recorded_aws DESCRIPTOR` serves as tests/role_guard.py does. Each change is a line of JSON: `at`
+is when it was made, in nanoseconds, `by` whose request it was, `put` the DynamoDB item or `stored` or `deleted` the
+object's key. `entries` reads such lines.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from chalicelib.aws.session_items import session_of
 from local.aws import serve
 from local.gate import AccessKey
 from tests.history import Deleted, Entry, Fact, Published, Saved, Stored, Withdrawn
+from tests.role_guard import GuardedApplication
 
 BY: Final = "X-Homeport-By"  # the header in which a client says who it is
 
@@ -85,4 +86,4 @@ def _launch_of(key: str) -> tuple[str, int]:
 
 if __name__ == "__main__":
     record()
-    serve(socket.socket(fileno=int(sys.argv[1])), AccessKey.from_environ(os.environ))
+    serve(socket.socket(fileno=int(sys.argv[1])), AccessKey.from_environ(os.environ), around=GuardedApplication)

@@ -32,7 +32,7 @@ from chalicelib.aws.sessions import SessionStore
 from chalicelib.bundle.parse import parse
 from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.session.values import session_id, volume_name
-from local.aws import ROOT, Aws, aws, own_environ
+from local.aws import ROOT, Aws, own_environ
 from local.endpoint import LocalEndpoint, endpoint, write_bundle
 from local.engine import Engine
 from local.settings import NO_RATES
@@ -41,6 +41,7 @@ from tests.chaos.recorded_aws import entries
 from tests.history import Created, Entry, Fact, HelperMade, HelperRemoved, Removed, Started, sid_of
 from tests.integration.gated_registry import a_tar
 from tests.real_parts import BUILDER_IMAGE
+from tests.role_guard import guarded_aws
 
 IMAGE: Final = "homeport-chaos-test:latest"
 NOTEBOOK: Final = b"""\
@@ -263,8 +264,8 @@ def chaos_rig(folder: Path, running: Engine) -> Iterator[Rig]:
 
 
 def recorded_aws(folder: Path) -> AbstractContextManager[Aws]:
-    """The embedded AWS, which says what becomes of sessions."""
-    return aws(folder / "aws", program="tests.chaos.recorded_aws")
+    """The embedded AWS, which says what becomes of sessions, and holds functions to their roles."""
+    return guarded_aws(folder / "aws", "tests.chaos.recorded_aws")
 
 
 @contextmanager

@@ -1,5 +1,8 @@
 """The web function in this process: Chalice's test client over moto, and what a visitor would send.
 
+A request is answered as the web function, which may do no more than its policy says (tests/role_guard.py); what a test
+does besides may be anything.
+
 Failures come in at AWS's door: `on_call` has something happen right before a call, and `losing_an_answer` has a call
 done twice, as botocore does it when the answer to the first is lost.
 """
@@ -31,6 +34,9 @@ from chalicelib.web.routes import attach
 from chalicelib.wiring import Wiring
 from local.settings import NO_RATES
 from tests.certificates import Ca, Leaf, shared_key
+from tests.policies import OUTPUTS
+from tests.role_guard import RoleGuard
+from tests.roles import acting_as
 from tests.table import TABLE, create_table
 
 BUCKET, QUEUES, KEY = "homeport-test", "homeport-test", "alias/homeport-test"
@@ -43,6 +49,9 @@ ENVIRONMENT = {
     "HOMEPORT_NOTEBOOK_URL": "https://*.notebooks.example.net",
 }
 CA = Ca.new()
+AWS = boto3.Session("test", "test", region_name="eu-west-1")  # of moto, with nothing of the environment
+GUARD = RoleGuard({**OUTPUTS, "Table": TABLE, "Bucket": BUCKET, "Key": KEY, "Queues": QUEUES})
+AWS.events.register_first("before-send", GUARD.before_send)  # type: ignore[arg-type]  # what it returns is the answer
 
 
 def a_bundle(number: int = 0, *, host: str | None = "tcp://docker.example.org:2376", **issued: Any) -> bytes:
@@ -101,7 +110,8 @@ class HubRig:
         sent = {"Accept": "text/html" if html else "application/json", "Host": "hub.example.org", **(headers or {})}
         if token:
             sent["Authorization"] = f"Bearer {token}"
-        answer = self.client.http.request(method, path, headers=sent, body=body)
+        with acting_as("web", AWS):
+            answer = self.client.http.request(method, path, headers=sent, body=body)
         lowered = {name.lower(): value for name, value in answer.headers.items()}
         return Answer(answer.status_code, lowered, answer.body)
 
@@ -126,7 +136,8 @@ class HubRig:
         """Have something happen right before every call of an operation; what it raises, the call raises."""
 
         def handler(**_: Any) -> None:
-            act()
+            with acting_as("", AWS):
+                act()
 
         events, event = self.client_of(service).meta.events, f"before-call.{service}.{operation}"
         events.register(event, handler)
@@ -186,10 +197,8 @@ def away() -> NoReturn:
 
 
 def aws_client(service: str) -> Any:
-    """A client of moto's AWS of its own, with nothing of the environment."""
-    return boto3.client(  # type: ignore[call-overload]  # the name is a variable
-        service, "eu-west-1", aws_access_key_id="test", aws_secret_access_key="test"
-    )
+    """A client of moto's AWS of its own."""
+    return AWS.client(service)  # type: ignore[call-overload]  # the name is a variable
 
 
 def a_hub(parts: Wiring, *, clock: Callable[[], float]) -> Hub:
@@ -210,7 +219,8 @@ def a_hub(parts: Wiring, *, clock: Callable[[], float]) -> Hub:
 
 @contextmanager
 def hub_rig(**environment: str) -> Iterator[HubRig]:
-    """A hub of its own, from nothing."""
+    """A hub of its own, from nothing; raises AssertionError at the end if it asked for what it may not."""
+    GUARD.refused.clear()
     with mock_aws():
         environ = {**ENVIRONMENT, **NO_RATES, "HOMEPORT_QUEUE_URLS": made_resources(), **environment}
         parts = Wiring(Config.from_environ(environ), aws_client)
@@ -219,6 +229,7 @@ def hub_rig(**environment: str) -> Iterator[HubRig]:
         with Client(app) as client:
             rig = HubRig(client, parts, parts.hub)
             yield rig
+            assert not GUARD.refused, GUARD.refused
 
 
 def made_resources() -> str:

@@ -9,9 +9,11 @@ from pathlib import Path
 import requests
 
 from local import processes
-from local.aws import aws, own_environ
+from local.aws import own_environ
 from local.settings import ROOT
 from tests.functional.hub_rig import a_bundle
+from tests.role_guard import guarded_aws
+from tests.roles import environ_of
 
 
 def test_chalice_local_launches_sessions_too(tmp_path: Path) -> None:
@@ -23,8 +25,8 @@ def test_chalice_local_launches_sessions_too(tmp_path: Path) -> None:
         "--port",
         str(port),
     ]
-    with aws(tmp_path / "aws") as cloud:
-        environ = own_environ(os.environ) | dict(cloud.environ)
+    with guarded_aws(tmp_path / "aws") as cloud:
+        environ = own_environ(os.environ) | environ_of("web", cloud.environ)
         with processes.running("chalice", command, folder=tmp_path, environ=environ, cwd=ROOT) as child:
             processes.wait_for_port(port, child=child, deadline=60)
             url = f"http://127.0.0.1:{port}"

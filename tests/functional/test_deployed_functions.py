@@ -1,7 +1,8 @@
 """The zip as it is deployed, run as Lambda runs it: every function, every address, every event source.
 
 The runtime client is AWS's own, the Python that of the functions' runtime, and the AWS behind them moto's, with the
-stack of a deployment. The events are as AWS documents them (tests/aws_events.py).
+stack of a deployment, which lets each function do what its own policy allows and no more (tests/role_guard.py). The
+events are as AWS documents them (tests/aws_events.py).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from chalicelib.session.lanes import Lane, queue_of
 from chalicelib.session.values import State, Target
 from chalicelib.web.routes import ADDRESSES
 from infra.artefact import find_python
-from local import aws as local_aws
+from infra.project import POLICIES
 from local.aws import Aws
 from tests.aws_events import ORIGIN, Browser, scheduled_event, sqs_event
 from tests.builders import NOW, a_session
@@ -31,6 +32,8 @@ from tests.functional.hostile_engine import LOOPBACK, HostileEngine, Pki, refusa
 from tests.functional.hub_rig import a_bundle, zipped
 from tests.lambda_rig import PYTHON, USER, Function, Lambda, function, provide
 from tests.policies import ROOT
+from tests.role_guard import guarded_aws, seen
+from tests.roles import environ_of
 from tests.secrets_seen import canary_of_bundle
 from tests.xray import SAMPLED, SEGMENT, UNSAMPLED, Daemon, daemon, subsegments
 
@@ -47,7 +50,7 @@ Start = Callable[[str], Function]
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    with local_aws.aws(tmp_path_factory.mktemp("aws")) as started:
+    with guarded_aws(tmp_path_factory.mktemp("aws")) as started:
         yield started
 
 
@@ -68,7 +71,7 @@ def start(deployed: Lambda) -> Iterator[Start]:
 
 @contextmanager
 def starting(on: Lambda) -> Iterator[Start]:
-    """Starts functions, each once."""
+    """Starts functions, each once, and with an access key of its own."""
     config = json.loads((ROOT / ".chalice" / "config.json").read_text())["lambda_functions"]
     started: dict[str, Function] = {}
     with ExitStack() as stack:
@@ -78,7 +81,8 @@ def starting(on: Lambda) -> Iterator[Start]:
                 deployed = f"homeport-{STAGE}" + ("" if name == "api_handler" else f"-{name}")
                 handler = "app.app" if name == "api_handler" else f"app.{name}"
                 timeout, memory = config[name]["lambda_timeout"], config[name]["lambda_memory_size"]
-                started[name] = stack.enter_context(function(on, deployed, handler, timeout=timeout, memory=memory))
+                own = replace(on, environ=environ_of(POLICIES[name], on.environ))
+                started[name] = stack.enter_context(function(own, deployed, handler, timeout=timeout, memory=memory))
             return started[name]
 
         yield give
@@ -240,6 +244,18 @@ def test_a_message_that_no_queue_of_ours_sent_fails_and_the_function_lives_on(st
     assert "JSONDecodeError" in failed.cause
     assert "a payload" not in failed.cause
     queues.deliver(Lane.LAUNCH, json.dumps({"session": "0" * 20}))
+
+
+def test_no_function_asks_for_what_its_own_policy_does_not_allow(aws: Aws, start: Start, queues: Queues) -> None:
+    """Neither here nor in any test before."""
+    browser = Browser(start("api_handler"), str, crumbs=False)
+    assert browser.ask("POST", "/sessions", multipart={"credentials": ("c.zip", a_bundle(3))}).status == 201
+    assert start("redrive").invoke(scheduled_event()).json is not None
+    for lane in Lane:
+        queues.deliver(lane, json.dumps({"session": "0" * 20}))
+    used, refused = seen(aws)
+    assert refused == []
+    assert {role for role, *_ in used} == set(POLICIES.values())
 
 
 @pytest.mark.parametrize("name", ["api_handler", "redrive", *Lane])

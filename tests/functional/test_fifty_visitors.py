@@ -28,11 +28,13 @@ from chalicelib.session.lanes import Lane
 from chalicelib.session.machine import PullPatience
 from chalicelib.session.values import State
 from local import processes
-from local.aws import Aws, aws, own_environ
+from local.aws import Aws, own_environ
 from local.hub import hub
 from tests.certificates import shared_key
 from tests.functional.hub_rig import a_bundle
 from tests.launcher_twins import BuildLogTwin, EngineTwin, ImageStoreTwin, a_trust, drive
+from tests.role_guard import guarded_aws
+from tests.roles import environ_of
 
 VISITORS = 50
 # All come from one address, the twins all have one, and each has an image to pull.
@@ -41,14 +43,14 @@ ALL_AT_ONCE = {"HOMEPORT_SHARED_NETWORKS": "127.0.0.1/32 203.0.113.7/32", "HOMEP
 
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    with aws(tmp_path_factory.mktemp("aws")) as running:
+    with guarded_aws(tmp_path_factory.mktemp("aws")) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def hub_url(embedded: Aws, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = processes.free_port()
-    environ = own_environ(os.environ) | dict(embedded.environ)
+    environ = own_environ(os.environ) | environ_of("web", embedded.environ)
     with hub(tmp_path_factory.mktemp("hub"), port=port, environ=environ):
         yield f"http://127.0.0.1:{port}"
 

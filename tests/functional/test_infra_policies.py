@@ -1,12 +1,13 @@
-"""Every AWS call that the code really makes is one its role allows.
+"""Every AWS call that a part has in its stores is one its role allows, and no role allows more than these.
 
-moto enforces no policies, so a permission that is missing would first be missed in production: here each call is
-turned into the request IAM would see and held against the role's statements before it is made.
+Each call is turned into the request IAM would see and held against the role's statements before it is made. Here they
+are made by hand, one by one, so that all of what is allowed is used; what whole functions ask for is held to their
+roles wherever tests run them (tests/role_guard.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import boto3
@@ -40,19 +41,8 @@ from infra.certificates import ensure_certificates
 from infra.stack import deploy_stack
 from tests.builders import LIFETIME, NOW, SIGN_IN, a_session
 from tests.contract.images import BUILT
-from tests.iam_requests import requests_of
-from tests.policies import (
-    REGION,
-    ROOT,
-    STAGE,
-    Context,
-    Document,
-    allows,
-    function_policy,
-    listed,
-    proxy_policy,
-    statements,
-)
+from tests.policies import REGION, ROOT, STAGE
+from tests.role_guard import RoleGuard
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 
@@ -61,8 +51,6 @@ SESSION: Final = a_session()
 CREDENTIALS: Final = Credentials(Endpoint("203.0.113.7", 2376), b"a CA", b"certificate", b"key")
 LONG_LOG: Final = "x" * 2 * PART_BYTES
 Client = Callable[[str], Any]
-Granted = tuple[str, str, str, str]  # role, statement, action, and of the table the kind of items ("" for all else)
-GRANTED_TO_LAMBDA: Final = {"Logs", "TakeTicks", "Trace"}  # used by Lambda itself, the last by its X-Ray daemon
 # Purging names the version "null" in a bucket without versions: S3 asks for DeleteObjectVersion then, and for this if
 # such a bucket is no exception to how it deletes what has no versions. To be wrong here would be to keep credentials.
 KEPT_FOR_SURE: Final = {("leave", "LoadAndPurgeSealedCredentials", "s3:DeleteObject", "")}
@@ -80,17 +68,16 @@ def outputs() -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def used() -> set[Granted]:
-    """What of the roles' policies the test has used."""
-    return set()
+def guard(outputs: dict[str, str]) -> RoleGuard:
+    return RoleGuard(outputs)
 
 
 @pytest.fixture
-def as_role(outputs: dict[str, str], used: set[Granted]) -> Callable[[str], Client]:
+def as_role(guard: RoleGuard) -> Callable[[str], Client]:
     """Clients that make only the calls the role's policy allows, and say which one it does not."""
 
     def clients(role: str) -> Client:
-        return lambda service: _guarded(_plain_client(service), role, outputs, used)
+        return lambda service: _guarded(_plain_client(service), role, guard)
 
     return clients
 
@@ -101,49 +88,13 @@ def _plain_client(service: str) -> Any:
     )
 
 
-def _policy_of(role: str, outputs: dict[str, str]) -> Document:
-    return proxy_policy("TaskRole", outputs) if role == "proxy" else function_policy(role, outputs, traced=True)
-
-
-def _guarded(client: Any, role: str, outputs: dict[str, str], used: set[Granted]) -> Any:
-    policy = _policy_of(role, outputs)
-
+def _guarded(client: Any, role: str, guard: RoleGuard) -> Any:
     def check(params: dict[str, Any], model: Any, **_: Any) -> None:
-        for action, resource, context in requests_of(model.service_model.service_name, model.name, params, outputs):
-            if not allows(policy, action, resource, context):
-                raise AssertionError(f"not allowed: {action} on {resource} with {context}")
-            used.update(_grants(role, policy, action, resource, context))
+        why = guard.refusal(role, model.service_model.service_name, model.name, params)
+        assert not why, why
 
     client.meta.events.register("provide-client-params.*", check)
     return client
-
-
-def _grants(role: str, policy: Document, action: str, resource: str, context: Context) -> Iterator[Granted]:
-    """What of the policy allows a request."""
-    for statement in statements(policy):
-        if allows({"Statement": [statement]}, action, resource, context):
-            keys = listed(context.get("dynamodb:LeadingKeys", []))
-            for kind in _kinds(statement):
-                if not kind or any(key.startswith(kind.rstrip("*")) for key in keys):
-                    yield role, statement["Sid"], action, kind
-
-
-def _kinds(statement: Mapping[str, Any]) -> list[str]:
-    """The kinds of items that a statement is about."""
-    conditions = statement.get("Condition", {})
-    found = [kind for keys in conditions.values() for kind in listed(keys.get("dynamodb:LeadingKeys", []))]
-    return [kind for kind in found if kind not in ("true", "false")] or [""]
-
-
-def _granted(role: str, outputs: dict[str, str]) -> set[Granted]:
-    """All that the role's policy grants to the hub's own code."""
-    return {
-        (role, statement["Sid"], action, kind)
-        for statement in statements(_policy_of(role, outputs))
-        if statement["Sid"] not in GRANTED_TO_LAMBDA
-        for action in listed(statement["Action"])
-        for kind in _kinds(statement)
-    }
 
 
 def credentials_store(client: Client, outputs: dict[str, str]) -> CredentialsStore:
@@ -276,7 +227,7 @@ def test_the_proxy_may_follow_look_up_redeem_and_remember(
 
 
 def test_no_role_may_do_what_nothing_does(
-    outputs: dict[str, str], as_role: Callable[[str], Client], used: set[Granted]
+    outputs: dict[str, str], as_role: Callable[[str], Client], guard: RoleGuard
 ) -> None:
     test_the_web_function_may_do_all_that_a_visitor_asks_of_it(outputs, as_role)
     for lane in Lane:
@@ -284,8 +235,7 @@ def test_no_role_may_do_what_nothing_does(
     test_the_schedule_may_find_what_is_due_and_enqueue_it(outputs, as_role)
     test_the_schedule_may_count_the_sessions_of_a_hub_that_has_a_limit(outputs, as_role)
     test_the_proxy_may_follow_look_up_redeem_and_remember(outputs, as_role)
-    roles = ("web", *map(str, Lane), "redrive", "proxy")
-    unused = {grant for role in roles for grant in _granted(role, outputs)} - used - KEPT_FOR_SURE
+    unused = guard.granted() - guard.used - KEPT_FOR_SURE
     assert not unused, "\n".join(map(str, sorted(unused)))
 
 

@@ -34,11 +34,13 @@ from chalicelib.aws.tokens import TokenStore
 from chalicelib.notebook.certificates import Ca, issue_notebook
 from chalicelib.session.values import Session, Target
 from local import processes
-from local.aws import Aws, aws, own_environ
+from local.aws import Aws, own_environ
 from local.processes import Child
 from proxy.settings import PACKAGE
 from tests.builders import a_session
 from tests.proxy_rig import HUB, NotebookServer, eventually, web_certificate
+from tests.role_guard import guarded_aws
+from tests.roles import environ_of
 
 FRONT: Final = "10.99.0.1"
 PROXIES: Final = ("10.99.0.2", "10.99.0.3", "10.99.0.4", "10.99.0.5")
@@ -228,7 +230,7 @@ def proxy_environ(cloud: Aws, folder: Path, address: str) -> dict[str, str]:
     """What a proxy's container is given."""
     return {
         **own_environ(os.environ),
-        **cloud.environ,
+        **environ_of("proxy", cloud.environ),
         "PYTHONPATH": str(PACKAGE.parent),
         "HOMEPORT_HUB_ORIGIN": HUB,
         "HOMEPORT_NOTEBOOK_URL": f"https://*.{DOMAIN}",
@@ -298,7 +300,7 @@ def replace_all(folder: Path, seen: Seen) -> None:
     """Replace both proxies while visitors are at work."""
     network()
     with ExitStack() as stack:
-        cloud = stack.enter_context(aws(folder))
+        cloud = stack.enter_context(guarded_aws(folder))
         session = stack.enter_context(notebook(cloud, folder))
         servers = "\n".join(f"    server {address} {address}:8080" for address in PROXIES)
         certificate = web_certificate(folder)

@@ -2,14 +2,13 @@
 
 The base is made here by mmdebstrap, with the wheels of the proxy's lock for pip; Debian's packages come from the
 machine's archive, as in a real build. The registry is Debian's docker-registry, which demands a password. AWS is moto,
-behind a gateway that refuses what the policy of TaskRole does not allow.
+which refuses what the policy of TaskRole does not allow (tests/role_guard.py).
 """
 
 from __future__ import annotations
 
 import base64
 import http.client
-import io
 import json
 import os
 import re
@@ -17,22 +16,18 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import boto3
 import docker
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 from docker.models.containers import Container
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-from werkzeug import Response
-from werkzeug.serving import make_server
 
 from chalicelib.aws.routes import RouteStore
 from chalicelib.aws.sign_ins import SignIn
@@ -48,13 +43,11 @@ from local import processes, recipe
 from local.engine import Engine
 from local.recipe import Recipe
 from tests.builders import a_session
-from tests.iam_requests import requests_of
-from tests.policies import REGION, ROOT, STAGE, allows, proxy_policy
+from tests.policies import REGION, ROOT, STAGE
 from tests.proxy_rig import HUB, Answer, NotebookServer, ask, eventually
 from tests.real_parts import KEPT_IMAGES
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+from tests.role_guard import RoleGuard, guarded_moto
+from tests.roles import key_of
 
 DOMAIN: Final = "notebooks.example.org"
 PASSWORD: Final = "password"  # of the registry; hashed by bcrypt below
@@ -193,56 +186,26 @@ def test_a_push_that_is_refused_says_so_without_the_password(built: Built) -> No
 # ── the task ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-SERVICES: Final = {"DynamoDB_20120810": "dynamodb", "AmazonSQS": "sqs"}  # by the first part of their X-Amz-Target
-
-
-class TaskRole:
-    """moto behind a gateway that lets pass what the role may do. `made` are the calls, `refused` what it may not."""
-
-    def __init__(self) -> None:
-        self.outputs: dict[str, str] = {}
-        self.made: set[str] = set()
-        self.refused: list[str] = []
-        self._moto = DomainDispatcherApplication(create_backend_app)
-
-    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        target = environ.get("HTTP_X_AMZ_TARGET", "")
-        if environ.get("HTTP_USER_AGENT", "").startswith("operator"):
-            return self._pass(environ, start_response)
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        environ["wsgi.input"] = io.BytesIO(body)
-        service = SERVICES[target.partition(".")[0]]
-        operation = target.partition(".")[2]
-        policy = proxy_policy("TaskRole", self.outputs)
-        for action, resource, context in requests_of(service, operation, json.loads(body), self.outputs):
-            if not allows(policy, action, resource, context):
-                self.refused.append(f"{action} on {resource} with {context}")
-                denied = json.dumps({"__type": "AccessDeniedException", "message": "not allowed"})
-                return Response(denied, 400, content_type="application/x-amz-json-1.0")(environ, start_response)
-            self.made.add(action)
-        return self._pass(environ, start_response)
-
-    def _pass(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        answer: Iterable[bytes] = self._moto(environ, start_response)
-        return answer
-
-
 @dataclass
 class Task:
-    """The running container, its role, and one launch whose notebook is outside."""
+    """The running container, what judges it, and one launch whose notebook is outside."""
 
     container: Container
     address: str
-    role: TaskRole
-    client: Callable[[str], Any]
+    guard: RoleGuard
+    client: Callable[..., Any]
     session: Session
     environ: dict[str, str] = field(repr=False)
+
+    @property
+    def table(self) -> str:
+        return self.environ["HOMEPORT_TABLE"]
 
     def ask(self, path: str = "/lab", *, port: int = 8080, **more: Any) -> Answer:
         return ask_at(self.address, port, f"{self.session.host}.{DOMAIN}", path, **more)
 
     def enter(self) -> str:
-        store = TokenStore(self.client("dynamodb"), self.role.outputs["Table"], time.time, lifetime=3600)
+        store = TokenStore(self.client("dynamodb"), self.table, time.time, lifetime=3600)
         sign_in = SignIn("b0" * 32, self.session.owner, int(time.time() * 1000))
         store.put_ticket("t" * 43, self.session, sign_in, path="/lab", expires_at=time.time() + 60)
         headers = [("Origin", HUB), ("Content-Type", "application/x-www-form-urlencoded")]
@@ -266,33 +229,19 @@ def task(built: Built, engine: Engine, state: Path) -> Iterator[Task]:
         engine_client = docker.DockerClient(base_url=engine.url)
         stack.callback(engine_client.close)
         gateway = engine_client.networks.get("bridge").attrs["IPAM"]["Config"][0]["Gateway"]
-        role = TaskRole()
-        server = make_server(gateway, 0, role, threaded=True, request_handler=MotoRequestHandler)
-        endpoint = f"http://{gateway}:{server.server_port}"
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        stack.callback(server.server_close)
-        stack.callback(thread.join, 20)
-        stack.callback(server.shutdown)
-        reset = urllib.request.Request(f"{endpoint}/moto-api/reset", method="POST", headers={"User-Agent": "operator"})
-        stack.callback(lambda: urllib.request.urlopen(reset).close())
+        endpoint, application = stack.enter_context(guarded_moto(gateway))
 
-        def client(service: str) -> Any:
+        def client(service: str, key: str = "test") -> Any:
             return boto3.client(  # type: ignore[call-overload]  # the name is a variable
-                service,
-                REGION,
-                endpoint_url=endpoint,
-                aws_access_key_id="test",
-                aws_secret_access_key="test",
-                config=Config(user_agent="operator"),
+                service, REGION, endpoint_url=endpoint, aws_access_key_id=key, aws_secret_access_key="test"
             )
 
         template = (ROOT / "infra" / "resources.yaml").read_text()
-        role.outputs = deploy_stack(
+        outputs = deploy_stack(
             client("cloudformation"), name=f"homeport-{STAGE}", template=template, parameters={"Stage": STAGE}
         )
-        certificates = role.outputs["Certificates"]
-        ensure_certificates(client("ssm"), prefix=certificates, key_id=role.outputs["Key"], now=time.time())
+        certificates = outputs["Certificates"]
+        ensure_certificates(client("ssm"), prefix=certificates, key_id=outputs["Key"], now=time.time())
 
         def parameter(name: str) -> str:
             found = client("ssm").get_parameter(Name=f"{certificates}/{name}", WithDecryption=True)
@@ -311,10 +260,10 @@ def task(built: Built, engine: Engine, state: Path) -> Iterator[Task]:
         environ = {
             "AWS_DEFAULT_REGION": REGION,
             "AWS_ENDPOINT_URL": endpoint,
-            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_ACCESS_KEY_ID": key_of("test", "proxy"),
             "AWS_SECRET_ACCESS_KEY": "test",
-            "HOMEPORT_TABLE": role.outputs["Table"],
-            "HOMEPORT_QUEUE_URLS": role.outputs["QueueUrls"],
+            "HOMEPORT_TABLE": outputs["Table"],
+            "HOMEPORT_QUEUE_URLS": outputs["QueueUrls"],
             "HOMEPORT_STAGE": STAGE,
             "HOMEPORT_FEED_SHARDS": "1",
             "HOMEPORT_HUB_ORIGIN": HUB,
@@ -338,7 +287,7 @@ def task(built: Built, engine: Engine, state: Path) -> Iterator[Task]:
         container.reload()
         address = container.attrs["NetworkSettings"]["IPAddress"]
         session = replace(session, target=Target(gateway, notebook.port))
-        made = Task(container, address, role, client, session, environ)
+        made = Task(container, address, application.guard, client, session, environ)
         eventually(lambda: is_ready(made), "the container being ready", deadline=60)
         yield made
 
@@ -353,7 +302,7 @@ def is_ready(task: Task) -> bool:
 
 
 def test_the_image_serves_a_launch_with_no_more_than_its_tasks_role(task: Task) -> None:
-    routes = RouteStore(task.client("dynamodb"), task.role.outputs["Table"], time.time)
+    routes = RouteStore(task.client("dynamodb"), task.table, time.time)
     routes.publish(task.session)
     eventually(lambda: task.ask().status == 401, "the route in HAProxy")
     cookie = task.enter()
@@ -361,21 +310,16 @@ def test_the_image_serves_a_launch_with_no_more_than_its_tasks_role(task: Task) 
     assert answer.seen["notebook"] == task.session.host
     routes.withdraw(task.session)
     eventually(lambda: task.ask().status == 404, "the route gone")
-    assert task.role.refused == []
-    assert task.role.made >= {"dynamodb:Query", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"}
+    assert task.guard.refused == []
+    made = {action for _, _, action, _ in task.guard.used}
+    assert made >= {"dynamodb:Query", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:DeleteItem"}
 
 
 def test_the_gateway_refuses_what_the_role_may_not(task: Task) -> None:
-    as_task = boto3.client(
-        "dynamodb",
-        REGION,
-        endpoint_url=task.environ["AWS_ENDPOINT_URL"],
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
+    as_task = task.client("dynamodb", task.environ["AWS_ACCESS_KEY_ID"])
     with pytest.raises(ClientError, match="not allowed"):
-        as_task.get_item(TableName=task.role.outputs["Table"], Key={"pk": {"S": "session#1"}, "sk": {"S": "session"}})
-    task.role.refused.clear()
+        as_task.get_item(TableName=task.table, Key={"pk": {"S": "session#1"}, "sk": {"S": "session"}})
+    task.guard.refused.clear()
 
 
 def test_the_container_runs_as_a_user_without_capabilities_and_is_healthy(task: Task) -> None:

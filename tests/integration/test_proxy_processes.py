@@ -20,10 +20,12 @@ from chalicelib.aws.tokens import TokenStore
 from chalicelib.notebook.certificates import Ca, issue_notebook
 from chalicelib.session.values import Session, Target
 from local import processes, proxy
-from local.aws import Aws, aws, own_environ
+from local.aws import Aws, own_environ
 from local.proxy import Proxy
 from tests.builders import a_session
 from tests.proxy_rig import HUB, Answer, NotebookServer, ask, eventually
+from tests.role_guard import guarded_aws
+from tests.roles import environ_of
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin"), reason="apt-get install haproxy"
@@ -63,8 +65,8 @@ class Running:
 def running() -> Iterator[Running]:
     folder = Path(tempfile.mkdtemp(prefix="hp"))
     port = processes.free_port()
-    with aws(folder) as cloud:
-        environ = own_environ(os.environ) | dict(cloud.environ)
+    with guarded_aws(folder) as cloud:
+        environ = own_environ(os.environ) | environ_of("proxy", cloud.environ)
         environ |= {"HOMEPORT_HUB_ORIGIN": HUB, "HOMEPORT_NOTEBOOK_URL": f"http://*.localhost:{port}"}
         ca = cloud.secret_pair("notebook-ca-certificate", with_key=False).certificate
         client = cloud.secret_pair("proxy-client")

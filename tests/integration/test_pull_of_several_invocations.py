@@ -34,12 +34,13 @@ from chalicelib.session.machine import new_session
 from chalicelib.session.values import Limits, Session, State, launch_label
 from chalicelib.wiring import CLOCK, Wiring
 from local import containers
-from local.aws import Aws, aws
+from local.aws import Aws
 from local.endpoint import LocalEndpoint, endpoint
 from local.engine import Engine, own_engine
 from local.processes import wait_until
 from tests.integration.gated_registry import GatedRegistry
 from tests.integration.short_functions import ShortFunctions, short_functions
+from tests.role_guard import guarded_aws
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or not shutil.which("dockerd") or not shutil.which("haproxy"),
@@ -118,7 +119,7 @@ class Rig:
             yield [(computer, stack.enter_context(self.image(computer))) for computer in computers]
 
     def functions(self, *, hands_over: bool = True) -> AbstractContextManager[ShortFunctions]:
-        return short_functions(self.config, self.cloud.client, hands_over=hands_over)
+        return short_functions(self.config, self.cloud, hands_over=hands_over)
 
     def launch(self, hub: Wiring, computer: Computer, registry: GatedRegistry) -> Pull:
         """What the web function does, for a visitor with a key of their own."""
@@ -148,7 +149,7 @@ class Rig:
 def rig(state: Path, engine: Engine) -> Iterator[Rig]:
     folder = state / "several-invocations"
     with (
-        aws(folder / "aws") as cloud,
+        guarded_aws(folder / "aws") as cloud,
         own_engine(folder / "engine") as second,
         endpoint(folder / "endpoint-1", engine.socket) as offered_first,
         endpoint(folder / "endpoint-2", second.socket, address="127.0.0.2") as offered_second,

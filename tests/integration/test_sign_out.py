@@ -27,10 +27,12 @@ from chalicelib.session import events as e
 from chalicelib.session.machine import advance
 from chalicelib.session.values import Session, Target
 from local import hub, processes, proxy
-from local.aws import Aws, aws, own_environ
+from local.aws import Aws, own_environ
 from local.proxy import Proxy
 from tests.functional.hub_rig import a_bundle
 from tests.proxy_rig import Answer, NotebookServer, ask, closed, eventually, lives, websocket
+from tests.role_guard import guarded_aws
+from tests.roles import environ_of
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin"), reason="apt-get install haproxy"
@@ -141,16 +143,20 @@ def made_ready(place: Place, sid: str) -> NotebookServer:
 def parts() -> Iterator[Place]:
     folder = Path(tempfile.mkdtemp(prefix="hp"))
     hub_port, proxy_port = processes.free_port(), processes.free_port()
-    with aws(folder) as cloud:
+    with guarded_aws(folder) as cloud:
         environ = own_environ(os.environ) | dict(cloud.environ)
         environ["HOMEPORT_HUB_ORIGIN"] = f"http://localhost:{hub_port}"
         environ["HOMEPORT_NOTEBOOK_URL"] = f"http://*.localhost:{proxy_port}"
         ca = cloud.secret_pair("notebook-ca-certificate", with_key=False).certificate
         client = cloud.secret_pair("proxy-client")
         with (
-            hub.hub(folder, port=hub_port, environ=environ),
+            hub.hub(folder, port=hub_port, environ=environ_of("web", environ)),
             proxy.running(
-                folder=folder / "proxy", port=proxy_port, notebook_ca=ca, client=client, environ=environ
+                folder=folder / "proxy",
+                port=proxy_port,
+                notebook_ca=ca,
+                client=client,
+                environ=environ_of("proxy", environ),
             ) as pair,
         ):
             place = Place(hub_port, pair, cloud, folder)

@@ -29,6 +29,7 @@ import app
 from chalicelib import wiring
 from chalicelib.session.values import State
 from tests.rehearsal.commands import Command, Outcome
+from tests.roles import become
 
 SERVICES: Final = ("dynamodb", "s3", "kms", "sqs", "ssm")
 SCHEDULED: Final = ("version", "account", "region", "detail", "detail-type", "source", "time", "id", "resources")
@@ -88,12 +89,15 @@ def perform(doors: Doors, command: Command) -> Outcome:
     try:
         match command.do:
             case "ask":
+                become("web")
                 body = base64.b64decode(command.body)
                 answer = Client(app.app).http.request("POST", command.path, headers=command.headers, body=body)
                 outcome.status, outcome.body = answer.status_code, answer.body.decode()
             case "tick":
+                become(command.lane)
                 getattr(app, command.lane)({"Records": [{"body": command.body, "receiptHandle": ""}]}, context)
             case "schedule":
+                become("redrive")
                 app.redrive(dict.fromkeys(SCHEDULED, ""), context)
     except BaseException:  # noqa: BLE001 - whoever asked is told of it
         outcome.error = traceback.format_exc()
@@ -145,7 +149,9 @@ def main(descriptors: list[int]) -> None:
     parts = wiring.wiring()
     for service in SERVICES:
         parts.client(service)
+    become("launch")
     assert parts.signing_trust
+    become("watch")
     assert parts.probing_trust
     _disconnect()
     import_module("chalicelib.launcher.tick")  # as ticks do
