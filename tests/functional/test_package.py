@@ -227,9 +227,9 @@ def test_each_function_gets_its_own_time_memory_and_policy(sam: dict[str, Any]) 
     assert {name: (found["Timeout"], found["MemorySize"]) for name, found in functions.items()} == {
         "APIHandler": (30, 512),
         "Launch": (120, 544),
-        "Pull": (900, 192),
-        "Leave": (120, 256),
-        "Watch": (60, 256),
+        "Pull": (900, 160),
+        "Leave": (120, 160),
+        "Watch": (60, 160),
         "Redrive": (60, 512),
     }
     for name, policy in (("APIHandler", "web"), *((lane.capitalize(), lane) for lane in Lane), ("Redrive", "redrive")):
