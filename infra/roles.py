@@ -19,14 +19,20 @@ class Role:
     attached: tuple[str, ...]
 
     def names(self, resource: str) -> bool:
-        """Whether an inline policy allows something on the resource, an ARN."""
+        """Whether an inline policy allows something on the resource, an ARN, that its service knows."""
+        service = resource.split(":")[2]
         return any(
             fnmatchcase(resource, pattern)
             for document in self.inline.values()
             for statement in statements(document)
-            if statement["Effect"] == "Allow"
-            for pattern in listed(statement.get("Resource", []))
+            if statement["Effect"] == "Allow" and _is_about(service, statement)
+            for pattern in listed(statement.get("Resource", "*"))
         )
+
+
+def _is_about(service: str, statement: Mapping[str, Any]) -> bool:
+    """Whether a statement has an action of the service; one that says which it has not may."""
+    return any(action.partition(":")[0].lower() in (service, "*") for action in listed(statement.get("Action", "*")))
 
 
 def read_role(iam: Any, name: str) -> Role | None:

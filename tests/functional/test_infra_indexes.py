@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 
 from chalicelib.errors import BadConfiguration
 from infra.indexes import PATIENCE, POLL, Table, check_changes, indexes, load_template, with_indexes
-from infra.project import POLICIES, role_name
+from infra.project import POLICIES, TRACE, role_name
 from infra.stack import deploy_stack
 from tests.deployment import Rig, aws_environment, rig
 from tests.operator_calls import not_allowed
@@ -108,14 +108,17 @@ class Stage:
         return {one["IndexName"] for one in found["GlobalSecondaryIndexes"]}
 
     def let_functions_read(self, *names: str) -> None:
-        """Give the role of the pages these indexes, the others another, as a deployment of functions does."""
+        """Give the role of the pages these indexes, the others another, as a deployment of functions does.
+
+        Each may also do something everywhere, which has nothing to do with tables.
+        """
         for function in POLICIES:
             self._let(role_name(self.name, function), *(names if function == "api_handler" else ["feed"]))
 
     def _let(self, role: str, *names: str) -> None:
         iam, arn = self.hub.client("iam"), self.hub.outputs(self.name)["TableArn"]
         statement = {"Effect": "Allow", "Action": "dynamodb:Query", "Resource": [f"{arn}/index/{one}" for one in names]}
-        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement, dict(TRACE)]})
         with suppress(iam.exceptions.EntityAlreadyExistsException):
             iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
         iam.put_role_policy(RoleName=role, PolicyName=role, PolicyDocument=policy)
