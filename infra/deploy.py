@@ -45,6 +45,7 @@ from infra.api import ensure_api, ensure_logging, find_api, finish_api
 from infra.certificates import ensure_certificates
 from infra.doctor import look_inside
 from infra.domains import look_at_domains
+from infra.findings import AGAIN
 from infra.functions import deploy_functions
 from infra.images import Docker
 from infra.indexes import Table
@@ -282,7 +283,7 @@ def main(arguments: list[str], environ: MutableMapping[str, str]) -> int:
         print(f"Not deployed. {error.message}", file=sys.stderr)
         return 1
     except (BotoCoreError, ClientError, ChaliceDeploymentError) as error:
-        print(f"Not deployed. AWS said: {error}\nRun the same command again once that is fixed.", file=sys.stderr)
+        print(f"Not deployed. AWS said: {error}\n{AGAIN}.", file=sys.stderr)
         return 1
     _look_afterwards(request)
     if origin := request.options.get("HOMEPORT_HUB_ORIGIN"):

@@ -2,9 +2,9 @@
 
 Credentials go first, so that a run that fails anywhere has deleted them: the bucket's objects, then the hub's own
 certificates. Then what serves and launches: the proxy's and the domain's stacks, event sources, schedule, functions,
-API. The stack with table, bucket, queues, key and logs follows; then the network that functions and proxies were in,
-once Lambda has let go of it, and the functions' roles, by which it does so. What is not there is passed over, so that a
-run that failed is repeated by running it again.
+API. The stack with table, bucket, queues, key and logs follows, once it and the table are protected no more; then the
+network that functions and proxies were in, once Lambda has let go of it, and the functions' roles, by which it does so.
+What is not there is passed over, so that a run that failed is repeated by running it again.
 
 It asks no sessions to stop: their containers stay on the visitors' endpoints. Let them end first (docs/deploy.md).
 """
@@ -24,11 +24,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from chalicelib.errors import BadConfiguration, HomeportError
 from infra.api import find_api, forget_logging
 from infra.certificates import NAMES, NEXT_NAMES
+from infra.findings import AGAIN
 from infra.network import interfaces_of, network_name
 from infra.preflight import where
 from infra.project import APP, POLICIES, event_sources, forget_stage, function_name, role_name
 from infra.request import check_stage
-from infra.stack import delete_stack, stack_outputs
+from infra.stack import delete_stack, stack_outputs, unprotect_stack
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 # They import what the stage's own stack exports, or lead to the API, and are deleted before both.
@@ -39,9 +40,9 @@ def destroy(stage: str, session: boto3.Session) -> Iterator[str]:
     """Take the stage away and say, one by one, what was deleted. Raises HomeportError and botocore's errors."""
     cloudformation, lambda_ = session.client("cloudformation"), session.client("lambda")
     name = f"{APP}-{stage}"
-    outputs = stack_outputs(cloudformation, name)
+    outputs = stack_outputs(cloudformation, name)  # a stack that was never complete has none, and holds nothing
     s3 = session.resource("s3")
-    if outputs is not None:
+    if outputs:
         yield from _empty(s3, outputs["Bucket"])
     yield from _certificates(session.client("ssm"), f"/{APP}/{stage}")
     for suffix in STACKS_BEFORE:
@@ -51,11 +52,13 @@ def destroy(stage: str, session: boto3.Session) -> Iterator[str]:
     yield from _schedule(session.client("events"), f"{name}-redrive-event")
     yield from _functions(lambda_, stage)
     yield from _api(session.client("apigateway"), stage)
-    if outputs is not None:
+    if outputs:
         if forget_logging(session.client("apigateway"), outputs["GatewayLogsRole"]):
             yield "API Gateway's role for logs, in the account's settings"
         yield from _empty(s3, outputs["Bucket"])  # what was uploaded until the functions were gone
         yield from _unprotect(session.client("dynamodb"), outputs["Table"])
+    if unprotect_stack(cloudformation, name):
+        yield f"protection of the stack {name}"
     if delete_stack(cloudformation, name):
         yield f"stack {name}"
     await_interfaces(session.client("ec2"), stage)
@@ -74,13 +77,16 @@ def await_interfaces(ec2: Any, stage: str) -> None:
 
 
 def _empty(s3: Any, bucket: str) -> Iterator[str]:
-    """Delete all objects of the bucket; it keeps no versions."""
+    """Delete all objects of the bucket; it keeps no versions. Raises BadConfiguration if one is left."""
     try:
-        deleted = [one for answer in s3.Bucket(bucket).objects.all().delete() for one in answer.get("Deleted", [])]
+        answers = s3.Bucket(bucket).objects.all().delete()
     except s3.meta.client.exceptions.NoSuchBucket:
         return
-    if deleted:
+    if deleted := [one for answer in answers for one in answer.get("Deleted", [])]:
         yield f"{len(deleted)} objects of the bucket {bucket}"
+    # S3 answers with success, and says of each object why it is still there.
+    if left := [f"{one['Code']}: {one['Message']}" for answer in answers for one in answer.get("Errors", [])]:
+        raise BadConfiguration(f"S3 did not delete {len(left)} objects of the bucket {bucket} ({left[0]}). {AGAIN}")
 
 
 def _unprotect(dynamodb: Any, table: str) -> Iterator[str]:
@@ -183,7 +189,7 @@ def main(arguments: list[str], environ: Mapping[str, str]) -> int:
         print(f"Not all is deleted. {error.message}", file=sys.stderr)
         return 1
     except (BotoCoreError, ClientError) as error:
-        print(f"Not all is deleted. AWS said: {error}\nRun the same command again once that is fixed.", file=sys.stderr)
+        print(f"Not all is deleted. AWS said: {error}\n{AGAIN}.", file=sys.stderr)
         return 1
     print("Nothing of the stage is left, but for its key, which is deleted in seven days")
     return 0

@@ -136,6 +136,7 @@ def look_inside(request: Request, session: boto3.Session, *, now: float) -> Iter
         return
     yield from looked(f"the stack {name}", lambda: inside.stack(cloudformation, name, make))
     if outputs and "Stage" in outputs:
+        yield from looked("the stack's protection", lambda: inside.stack_protection(cloudformation, name))
         yield from _stores(session, outputs, now)
         yield from _works(request, session, outputs)
 

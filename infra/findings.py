@@ -1,4 +1,4 @@
-"""What was looked at and found, by `make preflight` and `make doctor`."""
+"""What was looked at and found, by `make preflight` and `make doctor`, and how it is mended."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+AGAIN: Final = "Run the same command again once that is fixed"  # which every command that fails may be
 MARKS: Final[Mapping[bool | None, str]] = {True: "ok", None: "could be better", False: "WRONG"}
 
 

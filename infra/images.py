@@ -30,6 +30,7 @@ from typing import Any, Final
 from botocore.exceptions import ClientError
 
 from chalicelib.errors import BadConfiguration
+from infra.findings import AGAIN
 
 DOCKERFILE: Final = "proxy/Dockerfile"
 INSTALL: Final = "Install Docker (https://docs.docker.com/engine/install/; Debian: apt-get install docker.io)"
@@ -90,7 +91,7 @@ class Docker:
         done = subprocess.run([program, *arguments], env=dict(used), capture_output=True, text=True, check=False)
         if done.returncode:
             said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_SHOWN:])
-            raise BadConfiguration(f"docker {arguments[0]} failed: {said}\n{_advice(said)}".rstrip())
+            raise BadConfiguration(f"docker {arguments[0]} failed: {said}\n{_advice(said)}")
         return done.stdout
 
 
@@ -102,7 +103,7 @@ def _advice(said: str) -> str:
             "This machine cannot run programs of that platform. Set HOMEPORT_PROXY_PLATFORM to its own, or install "
             "emulation (Debian: apt-get install qemu-user-static)."
         )
-    return ""
+    return f"{AGAIN}."
 
 
 @contextmanager

@@ -162,6 +162,7 @@ class Table:
             template=template,
             parameters=parameters,
             capabilities=["CAPABILITY_IAM"],
+            protected=True,
         )
 
     def _name(self) -> str:

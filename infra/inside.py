@@ -27,7 +27,7 @@ from infra.preflight import MORE_FUNCTIONS
 from infra.project import APP, LANES, NOWHERE, POLICIES, Place, event_sources, function_name, role_name
 from infra.quota import Quota
 from infra.roles import Document, Role, listed, read_role, statements
-from infra.stack import stack_status
+from infra.stack import is_protected, stack_status
 from infra.tracing import mode
 
 COMPLETE: Final = frozenset({"CREATE_COMPLETE", "UPDATE_COMPLETE", "IMPORT_COMPLETE"})
@@ -55,6 +55,14 @@ def stack(cloudformation: Any, name: str, make: str) -> Finding:
     what = f"the stack {name} is {status}"
     mend = f"Its last change was undone or failed; its events say why. Then run `{make}` again."
     return Finding(None if status == "UPDATE_ROLLBACK_COMPLETE" else False, what, mend)
+
+
+def stack_protection(cloudformation: Any, name: str) -> Finding:
+    """Look whether a stack, which is there, is protected from being deleted."""
+    if is_protected(cloudformation, name):
+        return Finding(True, f"the stack {name} is protected from deletion")
+    how = f"aws cloudformation update-termination-protection --enable-termination-protection --stack-name {name}"
+    return Finding(False, f"the stack {name}, and the key with it, are not protected from deletion", how)
 
 
 def bucket_closed(s3: Any, name: str) -> Finding:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from chalicelib.errors import BadConfiguration
+from infra.findings import AGAIN
 
 MACHINES: Final = {"arm64": "aarch64", "x86_64": "x86_64"}  # Lambda's name for an architecture → the wheels'
 LOCK: Final = "requirements-lambda.txt"
@@ -62,7 +63,4 @@ def _refusal(reasons: str) -> str:
             "Empty pip's cache (`pip cache purge`) and run the same command again. If the package is refused again, do "
             "not deploy, and do not renew the lock before you know why its file was replaced"
         )
-    return (
-        f"pip could not fetch what {LOCK} locks. Nothing was changed in AWS. pip said:\n{reasons}\n"
-        "Run the same command again once that is fixed"
-    )
+    return f"pip could not fetch what {LOCK} locks. Nothing was changed in AWS. pip said:\n{reasons}\n{AGAIN}"

@@ -32,6 +32,7 @@ from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from chalicelib.config import VERSION
 from chalicelib.errors import BadConfiguration, HomeportError
+from infra.findings import AGAIN
 from infra.preflight import where
 from infra.project import APP, POLICIES, function_name
 from infra.request import check_stage
@@ -217,7 +218,7 @@ def main(arguments: list[str]) -> int:
         print(f"Not rolled back. {error.message}", file=sys.stderr)
         return 1
     except (BotoCoreError, ClientError, WaiterError) as error:
-        print(f"Not rolled back. AWS said: {error}\nRun the same command again once that is fixed.", file=sys.stderr)
+        print(f"Not rolled back. AWS said: {error}\n{AGAIN}.", file=sys.stderr)
         return 1
     return 0
 

@@ -1,9 +1,9 @@
 """A deployment of the hub against moto's server: the server, what of it is asked for, and the commands run on it.
 
 moto's gaps are filled on the way in: it reads OpenAPI 3 only, where Chalice (as API Gateway does) speaks Swagger 2, and
-it knows neither Lambda's account settings nor its quota's increase, nor IAM's simulation, and passes over a change of
-tracing. Templates, deployer and the
-`chalice` command are those of a real deployment. Each rig is an account of its own.
+it knows neither Lambda's account settings nor its quota's increase, nor IAM's simulation, nor how stacks are protected
+from deletion, and passes over a change of tracing. Templates, deployer and the `chalice` command are those of a real
+deployment. Each rig is an account of its own.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -30,7 +31,13 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug import Response
 from werkzeug.serving import make_server
 
-from tests.moto_gaps import let_stacks_change_indexes, remember_defaults, set_tracing, write_key_policies
+from tests.moto_gaps import (
+    let_stacks_be_protected,
+    let_stacks_change_indexes,
+    remember_defaults,
+    set_tracing,
+    write_key_policies,
+)
 from tests.policies import REGION, ROOT
 from tests.wheels import write_wheel
 
@@ -47,6 +54,7 @@ ON_LAMBDA = "cp313-none-manylinux2014_aarch64"
 ON_OLDER_LAMBDA = f"cp{sys.version_info.major}{sys.version_info.minor}-none-manylinux2014_aarch64"
 ELSEWHERE = "py3-none-manylinux2014_x86_64"
 COMMANDS = Path(sys.executable).parent
+READING = re.compile("(GET|HEAD) |(Describe|Get|List|Simulate|BatchGet)[A-Z]")  # calls that change nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,32 +74,37 @@ class Call:
 class Gateway:
     """moto's application, its gaps filled.
 
-    `refused` is a call that is refused, by its name; the first `spared` of them are not. `calls` are all that were
-    made. `quota` is how many functions the account may have at work; None: it may not ask. `denied` are the actions
-    that the caller's policies do not allow, as far as IAM's simulation says; `conditional` those that depend on what it
-    does not know.
+    `refused` is a call that is refused, by its name; the first `spared` of them are not. `changes`, unless it is None:
+    a call that changes something, and is not among them yet, is refused, and added. `calls` are all that were made.
+    `quota` is how many functions the account may have at work; None: it may not ask. `denied` are the actions that the
+    caller's policies do not allow, as far as IAM's simulation says; `conditional` those that depend on what it does not
+    know.
     """
 
     def __init__(self, account: str) -> None:
         self.account = account
         self.refused = ""
         self.spared = 0
+        self.changes: list[str] | None = None
         self.calls: list[Call] = []
         self.quota: int | None = 1000
         self.denied: set[str] = set()
         self.conditional: set[str] = set()
         self._moto = DomainDispatcherApplication(create_backend_app)
         let_stacks_change_indexes()
+        let_stacks_be_protected()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         call = _name(environ, body)
         self.calls.append(Call(call, body, _signed_for(environ), environ.get("QUERY_STRING", "")))
-        if self._is_refused(call):
-            return _refusal(environ)(environ, start_response)
+        if self._is_refused(call) or self._is_new(call, body):
+            return _refusal(environ, body)(environ, start_response)
         if call == "GET /2016-08-19/account-settings":
             return self._account()(environ, start_response)
         if call == "RequestServiceQuotaIncrease":
+            return _json(200, {})(environ, start_response)
+        if call == "POST /docker/build":  # by tests/docker_command.py
             return _json(200, {})(environ, start_response)
         if call == "SimulatePrincipalPolicy":
             return self._simulated(parse_qs(body.decode()))(environ, start_response)
@@ -114,6 +127,13 @@ class Gateway:
             return False
         self.spared -= 1
         return self.spared < 0
+
+    def _is_new(self, call: str, body: bytes) -> bool:
+        change = _change(call, body)
+        if self.changes is None or READING.match(call) or change in self.changes:
+            return False
+        self.changes.append(change)
+        return True
 
     def bodies(self, call: str) -> list[str]:
         """What was sent with each of these calls so far."""
@@ -157,10 +177,27 @@ def _name(environ: WSGIEnvironment, body: bytes) -> str:
     return f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
 
 
-def _refusal(environ: WSGIEnvironment) -> Response:
-    if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
-        error = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>not today</Message></Error></ErrorResponse>"
+def _change(call: str, body: bytes) -> str:
+    """What a call changes: the same for the functions of a stage and for an API's answers, another for each stack.
+
+    Of a stack it is another one, too, if it is to become something else.
+    """
+    if re.fullmatch("(Create|Update|Delete)Stack", call):
+        return f"{call} {parse_qs(body.decode())['StackName'][0]} {sha256(body).hexdigest()[:8]}"
+    return re.sub(r"/(functions|event-source-mappings|gatewayresponses)/[^/]+", r"/\1/x", call)
+
+
+def _refusal(environ: WSGIEnvironment, body: bytes) -> Response:
+    if environ["QUERY_STRING"] == "delete":  # S3 says of each object whether it is deleted
+        keys = re.findall("<Key>(.*?)</Key>", body.decode())
+        each = "<Error><Key>{}</Key><Code>AccessDenied</Code><Message>not today</Message></Error>"
+        errors = "".join(each.format(key) for key in keys)
+        return Response(f"<DeleteResult>{errors}</DeleteResult>", content_type="text/xml")
+    error = "<Error><Code>AccessDenied</Code><Message>not today</Message></Error>"
+    if environ["PATH_INFO"].startswith("/homeport-"):  # a bucket
         return Response(error, 403, content_type="text/xml")
+    if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
+        return Response(f"<ErrorResponse>{error}</ErrorResponse>", 403, content_type="text/xml")
     return _json(400, {"message": "not today", "__type": "AccessDeniedException"}, "AccessDeniedException")
 
 
@@ -173,7 +210,7 @@ def _json(status: int, value: Any, error: str | None = None) -> Response:
 class Rig:
     """A moto server, a copy of the project whose lock names one package, and what is run there.
 
-    `said` is what the first deployment printed.
+    `said` is what the first deployment printed; `forked`, if it is there, is what runs infra's programs.
     """
 
     endpoint: str
@@ -181,6 +218,7 @@ class Rig:
     project: Path
     wheels: Path
     said: str = ""
+    forked: Forked | None = None
 
     def client(self, service: str) -> Any:
         """A client of the server."""
@@ -198,13 +236,33 @@ class Rig:
 
     def make(self, module: str, *arguments: str, stage: str = "test", **environ: str) -> Done:
         """Run one of infra's programs, as `make` does."""
-        command = [sys.executable, "-m", f"infra.{module}", "--stage", stage, *arguments]
-        return self._run(command, self.environ(**OPTIONS, **environ))
+        given = ["--stage", stage, *arguments]
+        told = self.environ(**{**OPTIONS, **environ})
+        if self.forked is not None and module in self.forked.modules:
+            return self.forked.run(module, given, told)
+        return self._run([sys.executable, "-m", f"infra.{module}", *given], told)
 
     def deploy(self, *arguments: str, stage: str = "test", **environ: str) -> Done:
         """Run `make deploy`."""
-        command = [sys.executable, "-m", "infra.deploy", "--stage", stage, *arguments]
-        return self._run(command, self.environ(**{**OPTIONS, **environ}))
+        return self.make("deploy", *arguments, stage=stage, **environ)
+
+    def repeat(self, module: str, changes: list[str], failed: Callable[[str, Done], None], **environ: str) -> Done:
+        """Run one of infra's programs until nothing is refused to it: each change is that is not among `changes`.
+
+        `failed` is told of each run to which a change was refused: which one, and how it ended.
+        The gateway's `calls` are those of all runs then, and no others.
+        """
+        calls = self.gateway.calls
+        calls.clear()
+        while True:
+            before, self.gateway.changes = len(changes), changes
+            done = self.make(module, **environ)
+            self.gateway.changes, made = None, len(calls)
+            if len(changes) == before:
+                return done
+            (refused,) = changes[before:]  # no program goes on after one
+            failed(refused, done)
+            del calls[made:]
 
     def chalice(self, command: str, *arguments: str, stage: str = "test", **environ: str) -> Done:
         """Run the `chalice` command."""
@@ -283,6 +341,38 @@ def _unsuffixed(name: str) -> str:
 
 
 Done = subprocess.CompletedProcess[str]
+
+
+class Forked:
+    """Some of infra's programs, imported once (tests/forked.py)."""
+
+    def __init__(self, server: subprocess.Popen[str], modules: tuple[str, ...]) -> None:
+        self._server = server
+        self.modules = modules
+
+    def run(self, module: str, arguments: list[str], environ: Mapping[str, str]) -> Done:
+        """Run one."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        print(json.dumps([module, arguments, environ]), file=self._server.stdin, flush=True)
+        return Done([module, *arguments], *json.loads(self._server.stdout.readline()))
+
+
+@contextmanager
+def forked(started: Rig, *modules: str) -> Iterator[None]:
+    """Have these of infra's programs run in processes that need not import them."""
+    command = [sys.executable, str(ROOT / "tests" / "forked.py"), *modules]
+    with subprocess.Popen(
+        command,
+        cwd=started.project,
+        env=started.environ(),
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as server:
+        started.forked = Forked(server, modules)
+        yield
+        started.forked = None
 
 
 def aws_environment(endpoint: str) -> dict[str, str]:

@@ -10,14 +10,18 @@ import pytest
 from moto.apigateway.models import DomainName, apigateway_backends
 from moto.awslambda.models import lambda_backends
 from moto.cloudformation.exceptions import ValidationError
-from moto.cloudformation.models import cloudformation_backends
+from moto.cloudformation.models import CloudFormationBackend, cloudformation_backends
+from moto.cloudformation.responses import CloudFormationResponse
 from moto.core.common_models import CloudFormationModel
+from moto.core.responses import ActionResult
 from moto.dynamodb.models.table import GlobalSecondaryIndex, Table
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress
 from moto.ec2.models.nat_gateways import NatGateway
 from moto.ec2.models.route_tables import Route, RouteTable
 from moto.ec2.models.vpcs import VPCEndPoint
+from moto.ecr.models import Repository, ecr_backends
+from moto.elbv2.models import ELBv2Backend
 from moto.kms.models import kms_backends
 
 from infra.indexes import TABLE
@@ -172,6 +176,26 @@ def let_networks_be_deleted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(VPCEndPoint, "delete", endpoint, raising=False)
 
 
+def let_load_balancers_be_of_networks(patch: pytest.MonkeyPatch) -> None:
+    """Let moto's stacks make the proxy's load balancer, which they take for one of applications otherwise."""
+    made_by_moto: Callable[..., Any] = ELBv2Backend.create_load_balancer
+
+    def made_for_networks(*given: Any, **named: Any) -> Any:
+        return made_by_moto(*given, **named, loadbalancer_type="network")
+
+    patch.setattr(ELBv2Backend, "create_load_balancer", made_for_networks)
+
+
+def let_repositories_be_emptied(patch: pytest.MonkeyPatch) -> None:
+    """Let moto's stacks delete the proxy's images with their repository if its template says so."""
+    empty = template("registry.yaml")["Resources"]["Repository"]["Properties"]["EmptyOnDelete"]
+
+    def with_its_images(self: Repository, account: str, region: str) -> None:
+        ecr_backends[account][region].delete_repository(self.name, force=empty)
+
+    patch.setattr(Repository, "delete", with_its_images)
+
+
 def set_tracing(account: str, function: str, change: Mapping[str, Any]) -> None:
     """Change a function's tracing, which moto sets when it makes one, and never again."""
     if "TracingConfig" in change:
@@ -232,3 +256,26 @@ def _update_table(
     original_resource.global_indexes = indexes
     original_resource.attr = properties["AttributeDefinitions"]
     return original_resource
+
+
+_delete_stack = CloudFormationBackend.delete_stack
+
+
+def let_stacks_be_protected() -> None:
+    """Let moto's CloudFormation protect a stack from deletion, which it only notes when it makes one."""
+    CloudFormationResponse.update_termination_protection = _update_protection  # type: ignore[attr-defined]
+    CloudFormationBackend.delete_stack = _delete_unprotected  # type: ignore[method-assign]
+
+
+def _update_protection(self: CloudFormationResponse) -> ActionResult:
+    stack = self.cloudformation_backend.get_stack(self._get_param("StackName"))
+    stack.enable_termination_protection = self._get_bool_param("EnableTerminationProtection")
+    return ActionResult({"StackId": stack.stack_id})
+
+
+def _delete_unprotected(self: CloudFormationBackend, name_or_stack_id: str) -> None:
+    for stack in self.stacks.values():
+        if name_or_stack_id in (stack.name, stack.stack_id) and stack.enable_termination_protection:
+            said = f"Stack [{stack.stack_id}] cannot be deleted while TerminationProtection is enabled"
+            raise ValidationError(message=said)
+    _delete_stack(self, name_or_stack_id)

@@ -203,6 +203,12 @@ def _protect(on: bool) -> Callable[[Rig], Any]:
     )
 
 
+def _protect_stack(on: bool) -> Callable[[Rig], Any]:
+    return lambda hub: hub.client("cloudformation").update_termination_protection(
+        StackName=NAME, EnableTerminationProtection=on
+    )
+
+
 def _open_to_all(hub: Rig) -> None:
     policy = json.loads(hub.client("kms").get_key_policy(KeyId=_key(hub), PolicyName="default")["Policy"])
     DENIALS.extend(one for one in policy["Statement"] if one["Effect"] == "Deny")
@@ -271,6 +277,9 @@ BREAKAGES = {
         "no point-in-time recovery",
     ),
     "protection": Breakage(_protect(False), _protect(True), False, "not protected from deletion"),
+    "stack": Breakage(
+        _protect_stack(False), _protect_stack(True), False, "the key with it, are not protected from deletion"
+    ),
     "door": Breakage(
         lambda hub: hub.make("door", "--close", "Back at noon."),
         lambda hub: hub.make("door"),

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -19,7 +19,6 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
-from moto.elbv2.models import ELBv2Backend
 
 from chalicelib.environment import variables
 from chalicelib.errors import BadConfiguration
@@ -37,6 +36,7 @@ from infra.stack import deploy_stack
 from proxy.run import GRACE_SECONDS
 from proxy.settings import Settings
 from tests.iam_requests import Asked, operator_requests, refused
+from tests.moto_gaps import let_load_balancers_be_of_networks
 from tests.policies import ROOT, operator_policy, template
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
@@ -92,13 +92,8 @@ class DockerTwin(Docker):
 
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[boto3.Session]:
-    """An AWS with the stage's resources. moto's stacks take each load balancer for one of applications: not here."""
-    made_by_moto: Callable[..., Any] = ELBv2Backend.create_load_balancer
-
-    def made_for_networks(*given: Any, **named: Any) -> Any:
-        return made_by_moto(*given, **named, loadbalancer_type="network")
-
-    monkeypatch.setattr(ELBv2Backend, "create_load_balancer", made_for_networks)
+    """An AWS with the stage's resources."""
+    let_load_balancers_be_of_networks(monkeypatch)
     with mock_aws():
         made = boto3.Session("test", "test", region_name=REGION)
         resources = (ROOT / "infra" / "resources.yaml").read_text()
